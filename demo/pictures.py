@@ -1,0 +1,113 @@
+"""What the demo models learn from: sample photographs of two Python packages, and procedural scenes.
+
+Nothing is downloaded; the photographs are inside the wheels of scikit-image and scikit-learn.
+
+| picture                             | licence                                                    | used for           |
+|-------------------------------------|------------------------------------------------------------|--------------------|
+| skimage astronaut, hubble, rocket   | public domain (NASA, NASA/ESA, SpaceX)                     | training           |
+| skimage coffee                      | CC0 (Rachel Michetti)                                      | training           |
+| skimage camera                      | CC0 (Lav Varshney)                                         | training           |
+| skimage retina                      | CC0 (Mikael Haggstrom)                                     | training           |
+| skimage brick, gravel (CC0Textures) | CC0                                                        | training           |
+| skimage grass (linolafett)          | CC0                                                        | training           |
+| sklearn china                       | CC BY 2.0, danielbuechele, flickr.com/photos/danielbuechele | training          |
+| sklearn flower                      | CC BY 2.0, vultilion, flickr.com/photos/vultilion          | training           |
+| procedural scenes (scenes.py)       | made by this repository                                    | training           |
+| skimage chelsea (the cat)           | CC0 (Stefan van der Walt)                                  | HELD OUT, never trained on; sample.jpg is cut from it |
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .scenes import scene
+
+PHOTOS = ("astronaut", "hubble_deep_field", "rocket", "coffee", "camera", "retina", "brick", "gravel", "grass")
+WEIGHTS = {"astronaut": 3, "coffee": 3, "rocket": 2, "camera": 2, "china": 4, "flower": 4}
+
+
+class Pictures:
+    """Seeded source of random training crops: photographs and `scenes` procedural pictures, held as uint8."""
+
+    def __init__(self, *, seed: int, scenes: int = 300) -> None:
+        self.rng = np.random.default_rng(seed)
+        photos = _photos()
+        self.photos = list(photos.values())
+        weights = np.array([WEIGHTS.get(name, 1) for name in photos], dtype=np.float64)
+        self.weights = weights / weights.sum()
+        self.scenes = [torch.from_numpy(scene(self.rng)).permute(2, 0, 1) for _ in range(scenes)]
+
+    def crops(self, count: int, *, height: int, width: int, zoom: tuple[float, float] = (0.4, 2.5)) -> Tensor:
+        """Random crops [count, 3, height, width] in 0..1. A zoom below 1 enlarges: such crops are soft, as an
+        upscaler's input is."""
+        return torch.stack([self._crop(height, width, zoom) for _ in range(count)])
+
+    def _crop(self, height: int, width: int, zoom: tuple[float, float]) -> Tensor:
+        rng = self.rng
+        if rng.random() < 0.6:
+            source = self.photos[rng.choice(len(self.photos), p=self.weights)]
+        else:
+            source = self.scenes[rng.integers(len(self.scenes))]
+        limit = min(source.shape[1] / height, source.shape[2] / width)
+        scale = min(np.exp(rng.uniform(*np.log(zoom))), limit)
+        rows, columns = int(height * scale), int(width * scale)
+        top = rng.integers(source.shape[1] - rows + 1)
+        left = rng.integers(source.shape[2] - columns + 1)
+        crop = source[None, :, top : top + rows, left : left + columns].float() / 255
+        crop = interpolate(crop, (height, width), mode="bicubic", antialias=True).clamp(0, 1)[0]
+        return self._recolour(crop.flip(2) if rng.random() < 0.5 else crop)
+
+    def _recolour(self, crop: Tensor) -> Tensor:
+        rng = self.rng
+        gray = bool((crop[0] - crop[2]).abs().max() < 0.02)
+        if gray:
+            dark, bright = torch.from_numpy(rng.uniform(((0,), (0.4,)), ((0.4,), (1,)), (2, 3))).float()
+            crop = dark[:, None, None] + (bright - dark)[:, None, None] * crop
+        elif rng.random() < 0.3:
+            crop = crop[torch.from_numpy(rng.permutation(3))]
+        gain, gamma = rng.uniform(0.8, 1.2), rng.uniform(0.8, 1.25)
+        return (gain * crop.clamp(0, 1) ** gamma).clamp(0, 1)
+
+
+def held_out() -> Tensor:
+    """The cat that no model has seen, [1, 3, 288, 448] in 0..1."""
+    from skimage.data import chelsea
+
+    return _tensor(chelsea())[None, :, 6:294, 1:449].float() / 255
+
+
+def soft_copy(pixels: Tensor, *, factor: int = 2) -> Tensor:
+    """Bicubic down and up again by `factor`: the input of an upscaler whose true result is `pixels` [B, 3, H, W]."""
+    height, width = pixels.shape[-2:]
+    small = interpolate(pixels, (height // factor, width // factor), mode="bicubic", antialias=True)
+    return interpolate(small.clamp(0, 1), (height, width), mode="bicubic").clamp(0, 1)
+
+
+def psnr(left: Tensor, right: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in 0..1."""
+    return -10 * torch.log10((left.float().clamp(0, 1) - right.float().clamp(0, 1)).square().mean()).item()
+
+
+def write_sample(path: Path) -> None:
+    """The README's picture: the middle of the held-out cat at 384x256."""
+    from skimage.data import chelsea
+
+    Image.fromarray(chelsea()).crop((0, 0, 450, 300)).resize((384, 256), Image.Resampling.LANCZOS).save(path, quality=93)
+
+
+def _photos() -> dict[str, Tensor]:
+    """Name -> [3, H, W] uint8."""
+    import skimage.data
+    from sklearn.datasets import load_sample_image
+
+    photos = {name: _tensor(getattr(skimage.data, name)()) for name in PHOTOS}
+    return photos | {name: _tensor(load_sample_image(f"{name}.jpg")) for name in ("china", "flower")}
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    picture = np.array(picture if picture.ndim == 3 else np.stack([picture] * 3, -1))
+    return torch.from_numpy(picture).permute(2, 0, 1)

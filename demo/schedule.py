@@ -1,0 +1,65 @@
+"""What the three trainings share: a clock that sets the learning rate, averaged weights, and the file format."""
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+log = logging.getLogger("dinotile")
+
+
+class Clock:
+    """Counts steps until `minutes` have passed; the learning rate follows the share of time used.
+
+    The number of steps, and so the exact weights, depend on the machine's speed; the seed fixes everything else."""
+
+    def __init__(self, minutes: float, *, peak: float, save_every: float = 120) -> None:
+        self.minutes, self.peak, self.save_every = minutes, peak, save_every
+        self.step = 0
+
+    def steps(self, optimizer: torch.optim.Optimizer) -> Iterator[float]:
+        """Yields the share of time used (0..1) before each step, with the learning rate set."""
+        self._start = self._saved = time.monotonic()
+        while (done := (time.monotonic() - self._start) / (60 * self.minutes)) < 1:
+            warm = min(1.0, (self.step + 1) / 100)
+            for group in optimizer.param_groups:
+                group["lr"] = self.peak * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * done)))
+            self.step += 1
+            yield done
+
+    def should_save(self) -> bool:
+        """True once every `save_every` seconds."""
+        due = time.monotonic() - self._saved > self.save_every
+        if due:
+            self._saved = time.monotonic()
+        return due
+
+
+class Average:
+    """Exponential moving average of a module's weights; `.module` is the copy to export."""
+
+    def __init__(self, module: nn.Module, *, decay: float = 0.998) -> None:
+        self.module, self.decay = copy.deepcopy(module).requires_grad_(False).eval(), decay
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, *, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+
+
+def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int) -> None:
+    """Saves float16 safetensors with the demo's metadata; scalars keep their dtype. Replaces the file at once."""
+    tensors = {key: (t.half() if t.ndim else t).contiguous() for key, t in tensors.items()}
+    about = {"format": "pt", "dinotile": "demo", "trained_by": "demo/train.py", "steps": str(steps), "seed": str(seed)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=about)
+    part.chmod(0o644)
+    part.replace(path)

@@ -1,0 +1,108 @@
+"""The picture coder: TAESD's architecture with 16 latent channels, trained as a plain autoencoder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
+
+from . import VAE
+from .pictures import Pictures, held_out, psnr, soft_copy
+from .schedule import Average, Clock, log, write
+
+# FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
+SCALE, SHIFT = 0.3611, 0.1159
+
+
+def train(*, minutes: float, seed: int, resume: bool = False) -> None:
+    """Trains for `minutes` and writes demo/vae.safetensors every two minutes and at the end."""
+    torch.manual_seed(seed)
+    pictures = Pictures(seed=seed)
+    vae = load_vae(VAE) if resume else new_vae()
+    vae = vae.to(memory_format=torch.channels_last)
+    average = Average(vae)
+    optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=1e-4, fused=True)
+    clock = Clock(minutes, peak=3e-4 if resume else 1e-3)
+    for done in clock.steps(optimizer):
+        side, count = (64, 16) if done < 0.3 and not resume else (96, 12) if done < 0.85 else (192, 3)
+        pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
+        loss = _loss(vae, pixels, pictures.rng)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(vae, step=clock.step)
+        if clock.should_save():
+            export(average.module, steps=clock.step, seed=seed)
+    export(average.module, steps=clock.step, seed=seed)
+
+
+def new_vae() -> nn.Module:
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny(latent_channels=16)
+
+
+def load_vae(path: Path) -> nn.Module:
+    """The autoencoder of a file written by `export`, in float32."""
+    vae, state = new_vae(), load_file(path)
+    names = {_taesd_name(name): name for name in vae.state_dict()}
+    vae.load_state_dict({names[key]: value.float() for key, value in state.items() if key in names})
+    return vae
+
+
+def encode(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> model latents [B, 16, H/8, W/8]."""
+    return vae.encoder(pixels * 2 - 1)
+
+
+def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+    """The inverse of `encode`; not clamped."""
+    return vae.decoder(latents) * 0.5 + 0.5
+
+
+def export(vae: nn.Module, *, steps: int, seed: int) -> None:
+    """Writes the TAESD key layout that ComfyUI's VAELoader reads."""
+    state = {_taesd_name(name): value for name, value in vae.state_dict().items()}
+    state |= {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(SHIFT)}
+    write(VAE, state, steps=steps, seed=seed)
+    log.info("vae: %d steps, %s", steps, report(vae))
+
+
+@torch.no_grad()
+def report(vae: nn.Module) -> str:
+    """Round trips of the held-out cat and of its soft copy, and the latents' spread."""
+    true = held_out()
+    soft = soft_copy(true)
+    latents = encode(vae, soft)
+    sharp_db, soft_db = psnr(decode(vae, encode(vae, true)), true), psnr(decode(vae, latents), soft)
+    return f"cat {sharp_db:.2f} dB, soft cat {soft_db:.2f} dB, latent std {latents.std():.2f} mean {latents.mean():.2f}"
+
+
+def _loss(vae: nn.Module, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pixels, their gradients at three scales, and a light pull of every latent channel to mean 0 and std 1.
+
+    Noise on the latents makes the decoder smooth and puts what matters most where noise does least harm."""
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = encode(vae, pixels)
+        noise = torch.randn_like(latents) * torch.rand(len(pixels), 1, 1, 1) * (0.2 if rng.random() < 0.5 else 0.0)
+        again = decode(vae, latents + noise)
+    latents, again = latents.float(), again.float()
+    spread = latents.mean((0, 2, 3)).square().mean() + latents.std((0, 2, 3)).clamp(min=1e-3).log().square().mean()
+    return l1_loss(again, pixels) + 4 * mse_loss(again, pixels) + 0.5 * _edges(again, pixels) + 0.02 * spread
+
+
+def _edges(left: Tensor, right: Tensor) -> Tensor:
+    total = left.new_zeros(())
+    for _ in range(3):
+        total = total + l1_loss(left.diff(dim=2), right.diff(dim=2)) + l1_loss(left.diff(dim=3), right.diff(dim=3))
+        left, right = avg_pool2d(left, 2), avg_pool2d(right, 2)
+    return total / 3
+
+
+def _taesd_name(name: str) -> str:
+    """decoder.layers.0.weight -> taesd_decoder.1.weight: TAESD counts the decoder's clamp as layer 0."""
+    part, _, index, rest = name.split(".", 3)
+    return f"taesd_{part}.{int(index) + (part == 'decoder')}.{rest}"

@@ -1,0 +1,197 @@
+"""From pixels to a FeatureMap: resize, run the backbone, normalise the chosen layers, remember the result."""
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cache import FeatureCache, Features
+from .feature_map import FeatureMap
+from .specs import DinoSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(Protocol):
+    """What DinoEncoder needs of a vision transformer, whoever built it."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+        """Raw outputs of the given blocks (counted from 1) for normalised pixels [B, 3, H, W], sides multiples of the
+        patch: per block the patches [B, h, w, D] and the CLS token [B, D]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """side: long side in px that the picture is encoded at, rounded to whole patches (0: the spec's default).
+    layers: "last", a fraction of the depth ("2/3"), a block number from 1 ("8"), a comma list of these whose
+    normalised tokens are averaged ("9,18,24"), or "mean" for the last four blocks.
+    crops: 1 = whole picture; 2 = averaged with a 2 x 2 grid of crops, which doubles the map's resolution."""
+
+    side: int = 0
+    layers: str = "2/3"
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.crops not in (1, 2):
+            raise ValueError(
+                f"crops {self.crops} must be 1 (whole picture) or 2 (whole picture and a 2 x 2 grid of crops)"
+            )
+
+    def blocks(self, spec: DinoSpec) -> tuple[int, ...]:
+        """The chosen blocks of this encoder, ascending, counted from 1."""
+        if self.layers.strip() == "mean":
+            return tuple(range(max(1, spec.depth - 3), spec.depth + 1))
+        return tuple(sorted({_block(text.strip(), spec) for text in self.layers.split(",")}))
+
+    def canonical(self, spec: DinoSpec) -> str:
+        """The layers as block numbers: "2/3" and "8" are both "8" for a ViT-B."""
+        return ",".join(str(block) for block in self.blocks(spec))
+
+    def size(self, height: int, width: int, spec: DinoSpec) -> tuple[int, int]:
+        """Height and width that a picture is encoded at: proportional, whole patches, at least one."""
+        side = self.side or spec.max_side
+        if side < spec.patch:
+            raise ValueError(
+                f"side {self.side} is below one patch of {spec.name} ({spec.patch} px): "
+                f"use 0 for {spec.max_side}, or at least {spec.patch}"
+            )
+        scale = side / max(height, width) / spec.patch
+        return max(1, round(height * scale)) * spec.patch, max(1, round(width * scale)) * spec.patch
+
+
+def _block(text: str, spec: DinoSpec) -> int:
+    wrong = ValueError(
+        f'layers "{text}" is not in {spec.name}, which has blocks 1 to {spec.depth}: '
+        'use "last", a fraction such as "2/3", block numbers such as "9,18,24", or "mean"'
+    )
+    if text == "last":
+        return spec.depth
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise wrong from None
+    if "/" in text or "." in text:
+        if not 0 < value <= 1:
+            raise wrong
+        return max(1, round(value * spec.depth))
+    if value.denominator != 1 or not 1 <= value <= spec.depth:
+        raise wrong
+    return int(value)
+
+
+class DinoEncoder:
+    """Encodes pictures with one DINO backbone; the host owns the device of `model`, this class never moves it."""
+
+    def __init__(self, backbone: Backbone, spec: DinoSpec, fingerprint: str) -> None:
+        self.backbone = backbone
+        self.spec = spec
+        self.fingerprint = fingerprint  # 16 hex digits of the weights file
+        self.cache = FeatureCache()
+        self.computed = 0  # pictures that went through the backbone, cache hits excluded
+
+    @property
+    def model(self) -> nn.Module:
+        return self.backbone.model
+
+    def encode(
+        self, pixels: Tensor, *, settings: EncodeSettings, device: torch.device | str | None = None
+    ) -> FeatureMap:
+        """Features of pictures, one by one and cached by content, as float32 on the CPU.
+
+        pixels: [B, 3, H, W] in 0..1, any size and aspect. device: where `model` computes (None: where its weights are).
+        """
+        check_pixels(pixels)
+        # Normal tensors even inside a host's inference mode: guidance differentiates against them later.
+        with torch.inference_mode(False), torch.no_grad():
+            found = [self._encode_one(image[None], settings, device) for image in pixels.detach().cpu().float()]
+            return FeatureMap(
+                patches=torch.stack([patches for patches, _ in found]),  # [B, h, w, D]
+                cls=torch.stack([cls for _, cls in found]),  # [B, D]
+                spec=self.spec.name,
+                layers=settings.canonical(self.spec),
+                image_size=(pixels.shape[2], pixels.shape[3]),
+            )
+
+    def _encode_one(self, image: Tensor, settings: EncodeSettings, device: torch.device | str | None) -> Features:
+        key = self._key(image, settings)
+        known = self.cache.get(key)
+        if known is not None:
+            return known
+        self.computed += 1
+        patches, cls = self.features(image.to(self._device() if device is None else device), settings=settings)
+        found = patches[0].float().cpu(), cls[0].float().cpu()
+        self.cache.put(key, found)
+        return found
+
+    def features(self, pixels: Tensor, *, settings: EncodeSettings) -> Features:
+        """Uncached, differentiable: pixels [B, 3, H, W] in 0..1 on the model's device -> [B, h, w, D], [B, D]."""
+        pixels = pixels.float()
+        height, width = settings.size(pixels.shape[2], pixels.shape[3], self.spec)
+        blocks = settings.blocks(self.spec)
+        patches, cls = self._tokens(resize(pixels, height=height, width=width), blocks)
+        if settings.crops == 1:
+            return patches, cls
+        # Cut after the resize: the crops then fall on whole patches whatever the picture's size.
+        fine = resize(pixels, height=2 * height, width=2 * width)
+        rows = []
+        for row in fine.split(height, dim=2):
+            rows.append(torch.cat([self._tokens(crop, blocks)[0] for crop in row.split(width, dim=3)], dim=2))
+        detail = torch.cat(rows, dim=1)  # [B, 2h, 2w, D]
+        whole = F.interpolate(patches.movedim(3, 1), scale_factor=2, mode="bilinear").movedim(1, 3)  # [B, 2h, 2w, D]
+        return (whole + detail) / 2, cls
+
+    def _tokens(self, pixels: Tensor, blocks: tuple[int, ...]) -> Features:
+        """The mean over the blocks of their tokens, each token normalised without affine."""
+        mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]
+        std = pixels.new_tensor(IMAGENET_STD)[:, None, None]
+        hidden = self.backbone.hidden((pixels - mean) / std, blocks)
+        width = (self.spec.width,)
+        patches = torch.stack([F.layer_norm(patches.float(), width) for patches, _ in hidden]).mean(dim=0)
+        cls = torch.stack([F.layer_norm(cls.float(), width) for _, cls in hidden]).mean(dim=0)
+        return patches, cls
+
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _key(self, image: Tensor, settings: EncodeSettings) -> str:
+        """What decides the features of one picture: its pixels, the weights and how they are used."""
+        dtype = next(self.model.parameters()).dtype
+        how = (self.fingerprint, dtype, settings.side or self.spec.max_side, settings.blocks(self.spec), settings.crops)
+        digest = hashlib.sha256(repr((tuple(image.shape), *how)).encode())
+        digest.update(image.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """Bicubic with antialiasing, kept in 0..1; pixels [B, 3, H, W]."""
+    if pixels.shape[2:] == (height, width):
+        return pixels.clamp(0, 1)
+    out = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    return out.clamp(0, 1)
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse what is not a batch of colour pictures in 0..1: [B, 3, H, W], floating point, finite."""
+    shape = list(pixels.shape)
+    if pixels.ndim != 4 or shape[1] != 3 or 0 in shape:
+        raise ValueError(
+            f"pixels have shape {shape}, needed is [B, 3, H, W] with no side 0: pass at least one RGB picture"
+        )
+    if not pixels.is_floating_point():
+        raise ValueError(f"pixels are {pixels.dtype}, needed is floating point in 0..1: divide 8-bit pictures by 255")
+    low, high = (float(value) for value in pixels.detach().aminmax())
+    if not (low > -float("inf") and high < float("inf")):  # aminmax hands NaN on, which fails both comparisons
+        raise ValueError(
+            "pixels hold NaN or infinite values, all must be finite: repair the picture or decode it again"
+        )
+    if low < -1 or high > 2:
+        raise ValueError(f"pixels lie in {low:g}..{high:g}, needed is 0..1: divide 8-bit pictures by 255")

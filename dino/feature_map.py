@@ -1,0 +1,73 @@
+"""Patch features of a picture, and their resampling into regions of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """DINO features of a batch of equally large pictures, each covered completely by the patch grid."""
+
+    patches: Tensor  # [B, h, w, D]
+    cls: Tensor  # [B, D]
+    spec: str
+    layers: str  # block numbers from 1, such as "8" or "9,18,24"
+    image_size: tuple[int, int]  # height, width in pixels
+
+    def sample(self, boxes: Sequence[tuple[float, float, float, float]], grid: int, *, margin: float = 0.0) -> Tensor:
+        """Features of regions on a `grid` x `grid` lattice of cell centres.
+
+        boxes: (top, left, height, width) as fractions of the picture. margin: share of the box's own height and
+        width added on every side (0..1). Returns [B, len(boxes), grid, grid, D].
+        Bilinear between patch centres and clamped at the picture's border; a cell larger than a patch is the mean of
+        one sample per patch that it spans, so a large region is averaged and never aliased.
+        """
+        if grid < 1:
+            raise ValueError(f"grid {grid} must be at least 1: ask for one or more cells per side")
+        if not boxes:
+            raise ValueError("no boxes given, at least one is needed: pass (0, 0, 1, 1) for the whole picture")
+        return torch.stack([self._sample_one(box, grid, margin) for box in boxes], dim=1)  # [B, N, grid, grid, D]
+
+    def _sample_one(self, box: tuple[float, float, float, float], grid: int, margin: float) -> Tensor:
+        top, left, height, width = box
+        if not (height > 0 and width > 0 and margin > -0.5):
+            raise ValueError(
+                f"box {box} with margin {margin} covers nothing: give positive sides, and a margin above -0.5"
+            )
+        top, height = top - margin * height, height * (1 + 2 * margin)
+        left, width = left - margin * width, width * (1 + 2 * margin)
+        row_start, rows = _axis_weights(top, height, cells=grid, patches=self.patches.shape[1])
+        col_start, cols = _axis_weights(left, width, cells=grid, patches=self.patches.shape[2])
+        near = self.patches[:, row_start : row_start + rows.shape[1], col_start : col_start + cols.shape[1]].float()
+        rows, cols = rows.to(near.device), cols.to(near.device)
+        out = torch.einsum("iy,byxd->bixd", rows, near)  # [B, grid, x, D]
+        out = torch.einsum("jx,bixd->bijd", cols, out)  # [B, grid, grid, D]
+        return out.to(self.patches.dtype)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FeatureMap":
+        """The same map on another device and, if given, in another dtype."""
+        return self.with_patches(self.patches.to(device, dtype), self.cls.to(device, dtype))
+
+    def with_patches(self, patches: Tensor, cls: Tensor) -> "FeatureMap":
+        """The same picture with other features: patches [B, h, w, D'], cls [B, D']."""
+        return replace(self, patches=patches, cls=cls)
+
+
+def _axis_weights(start: float, length: float, *, cells: int, patches: int) -> tuple[int, Tensor]:
+    """How much each patch of one axis counts in each cell: first patch used, weights [cells, patches used]."""
+    samples = max(1, math.ceil(length * patches / cells - 1e-6))  # per cell: one for every patch that it spans
+    steps = (torch.arange(cells * samples, dtype=torch.float64) + 0.5) / (cells * samples)
+    at = ((start + length * steps) * patches - 0.5).clamp(0, patches - 1)  # in patches, 0 = centre of the first
+    low = at.floor().long()
+    high = (low + 1).clamp(max=patches - 1)
+    share = at - low
+    weights = torch.zeros(cells * samples, patches, dtype=torch.float64)
+    weights.scatter_add_(1, low[:, None], (1 - share)[:, None])
+    weights.scatter_add_(1, high[:, None], share[:, None])
+    first, last = int(low.min()), int(high.max())
+    weights = weights.unflatten(0, (cells, samples)).mean(dim=1)  # [cells, patches]
+    return first, weights[:, first : last + 1].float()

@@ -1,0 +1,132 @@
+"""The names that DINO weights go by: transformers' (old and new), Meta's, and one plain form of both.
+
+Plain names: embeddings.cls_token, embeddings.register_tokens, ..., layer.N.attention.{q,k,v,o}_proj,
+layer.N.mlp.{gate,up,down}_proj (without the gate where the MLP is not gated), ..., norm.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .specs import SPECS, DinoSpec
+
+Layout = Literal["transformers", "meta"]
+
+_RENAMES = [
+    (re.compile(pattern), plain)
+    for pattern, plain in [
+        # Meta
+        (r"^(cls_token|mask_token|register_tokens)$", r"embeddings.\1"),
+        (r"^storage_tokens$", "embeddings.register_tokens"),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings."),
+        (r"^rope_embed\.", "rope_embeddings."),
+        (r"^blocks\.", "layer."),
+        (r"\.attn\.proj\.", ".attention.o_proj."),
+        (r"\.attn\.", ".attention."),
+        (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+        (r"\.mlp\.w1\.", ".mlp.gate_proj."),
+        (r"\.mlp\.w2\.", ".mlp.up_proj."),
+        (r"\.mlp\.w3\.", ".mlp.down_proj."),
+        (r"\.mlp\.w12\.", ".mlp.gate_up."),
+        # transformers
+        (r"^(encoder|model)\.layer\.", "layer."),
+        (r"^embeddings\.patch_embeddings\.projection\.", "embeddings.patch_embeddings."),
+        (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+        (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+        (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+        (r"\.mlp\.weights_in\.", ".mlp.gate_up."),
+        (r"\.mlp\.weights_out\.", ".mlp.down_proj."),
+        (r"^layernorm\.", "norm."),
+        # both
+        (r"\.mlp\.fc1\.", ".mlp.up_proj."),
+        (r"\.mlp\.fc2\.", ".mlp.down_proj."),
+    ]
+]
+# One tensor that holds several plain ones, stacked along its first axis in this order.
+_FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
+# Part of published files, but not of the patch features.
+_HARMLESS = re.compile(
+    r"rope_embeddings\.|local_cls_norm\.|cls_norm\.|(classifier|head|linear_head|pooler)\.|.*\.bias_mask$"
+)
+
+
+def plain_name(name: str) -> str:
+    """A tensor's plain name; what belongs to no known layout keeps its name."""
+    for pattern, plain in _RENAMES:
+        name = pattern.sub(plain, name)
+    return name
+
+
+def parts_of(plain: str) -> list[str]:
+    """The plain names that a fused tensor is made of; otherwise just the name itself."""
+    for fused, parts in _FUSED.items():
+        if f".{fused}." in plain:
+            return [plain.replace(fused, part) for part in parts]
+    return [plain]
+
+
+def without_prefix(names: list[str]) -> dict[str, str]:
+    """Names without the prefix of a wrapper such as "dinov2." or "backbone.", by full name."""
+    ends = ("embeddings.cls_token", "cls_token")
+    prefix = next((name.removesuffix(end) for end in ends for name in names if name.endswith(end)), "")
+    return {name: name.removeprefix(prefix) for name in names}
+
+
+def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> tuple[DinoSpec, Layout]:
+    """Which encoder has tensors of these names and shapes, and in whose layout; ValueError if none of SPECS has."""
+    short = without_prefix(list(shapes))
+    layout: Layout = "meta" if "patch_embed.proj.weight" in short.values() else "transformers"
+    found = {plain_name(short[name]): tuple(shape) for name, shape in shapes.items()}
+    blocks = [int(match[1]) for match in (re.match(r"layer\.(\d+)\.", name) for name in found) if match]
+    cls = found.get("embeddings.cls_token", ())
+    kernel = found.get("embeddings.patch_embeddings.weight", ())
+    down = found.get("layer.0.mlp.down_proj.weight", ())
+    if len(cls) != 3 or len(kernel) != 4 or len(down) != 2 or "layer.0.norm1.weight" not in found:
+        some = ", ".join(list(shapes)[:3]) or "no tensors at all"
+        raise ValueError(
+            f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some}), allowed are "
+            f"{', '.join(SPECS)} in transformers' or Meta's layout: choose such a file"
+        )
+    positions = found.get("embeddings.position_embeddings")
+    registers = found.get("embeddings.register_tokens")
+    gated = any(f"layer.0.mlp.{name}.weight" in found for name in ("gate_proj", "gate_up"))
+    got = {
+        "family": "dinov2" if positions else "dinov3",
+        "width": cls[2],
+        "depth": max(blocks) + 1,
+        "patch": kernel[-1],
+        "registers": registers[1] if registers else 0,
+        "mlp": "swiglu" if gated else "gelu",
+        "mlp_width": down[1],
+        "train_side": kernel[-1] * math.isqrt(positions[1] - 1) if positions else 0,
+    }
+    for spec in SPECS.values():
+        if all(getattr(spec, field) == value for field, value in got.items()):
+            return spec, layout
+    seen = ", ".join(f"{field} {value}" for field, value in got.items())
+    raise ValueError(f"no known encoder has {seen}, allowed are {', '.join(SPECS)}: choose a file of one of these")
+
+
+def plain_weights(state: Mapping[str, Tensor], spec: DinoSpec) -> dict[str, Tensor]:
+    """The weights under plain names, fused tensors split, extras that patch features do not need left out."""
+    short = without_prefix(list(state))
+    weights = {}
+    for name, tensor in state.items():
+        plain = plain_name(short[name])
+        if _HARMLESS.match(plain) or _HARMLESS.match(name):
+            continue
+        parts = parts_of(plain)
+        weights.update(zip(parts, tensor.chunk(len(parts)), strict=True))
+    if spec.family == "dinov3":  # Meta keeps a key bias there that its own bias_mask turns off
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith(".k_proj.bias")}
+    mask = weights.get("embeddings.mask_token")
+    if mask is None:
+        mask = torch.zeros(spec.width)  # used in training only, some files leave it out
+    weights["embeddings.mask_token"] = mask.reshape((1, spec.width) if spec.family == "dinov2" else (1, 1, spec.width))
+    return weights

@@ -1,0 +1,216 @@
+"""The trainable part: from DINO features to what FLUX's blocks can attend to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..dino.feature_map import FeatureMap
+from .geometry import FluxGeometry, rotate
+
+Mechanism = Literal["cross_attention", "context", "vector"]
+MECHANISMS: tuple[Mechanism, ...] = ("cross_attention", "context", "vector")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter was made for.
+
+    dino, layers: the encoder's spec name and canonical layer text. dino_width: its width.
+    width: of the adapter's tokens. grid: DINO tokens per side of a tile. context_grid: pooled patches per side that join
+    the text. double_sites, single_sites: the blocks that get cross-attention.
+    """
+
+    dino: str
+    dino_width: int
+    layers: str
+    geometry: FluxGeometry
+    width: int = 1024
+    grid: int = 16
+    context_grid: int = 4
+    mechanisms: tuple[Mechanism, ...] = ("cross_attention",)
+    double_sites: tuple[int, ...] = ()
+    single_sites: tuple[int, ...] = ()
+    normalisation: str = "spatial"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for mechanism in self.mechanisms:
+            if mechanism not in MECHANISMS:
+                raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(MECHANISMS)}")
+        if not self.mechanisms:
+            raise ValueError(f"an adapter without mechanisms does nothing: name at least one of {', '.join(MECHANISMS)}")
+        for kind, sites, count in (
+            ("double", self.double_sites, self.geometry.double_blocks),
+            ("single", self.single_sites, self.geometry.single_blocks),
+        ):
+            wrong = [i for i in sites if not 0 <= i < count]
+            if wrong or len(set(sites)) != len(sites):
+                raise ValueError(f"{kind} sites {list(sites)} must be different block numbers from 0 to {count - 1}")
+        if ("cross_attention" in self.mechanisms) != bool(self.double_sites or self.single_sites):
+            raise ValueError("cross_attention needs sites and sites need cross_attention: give both or neither")
+        if self.normalisation != "spatial":
+            raise ValueError(f"normalisation {self.normalisation!r} is unknown, 'spatial' is allowed: update DINOTile")
+
+    @property
+    def sites(self) -> list[str]:
+        """Site names in the order of the network, ``double.0`` ... ``single.0`` ..."""
+        return [f"double.{i}" for i in self.double_sites] + [f"single.{i}" for i in self.single_sites]
+
+    @property
+    def depths(self) -> list[float]:
+        """Relative depth of each site, 0 first block to 1 last block."""
+        last = max(1, self.geometry.double_blocks + self.geometry.single_blocks - 1)
+        blocks = [*self.double_sites, *(self.geometry.double_blocks + i for i in self.single_sites)]
+        return [block / last for block in blocks]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
+        values = dict(values, geometry=FluxGeometry(**values["geometry"]))
+        for name in ("mechanisms", "double_sites", "single_sites"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def spread_sites(geometry: FluxGeometry, *, double_every: int = 2, single_every: int = 4) -> dict[str, tuple[int, ...]]:
+    """Every n-th block, as keyword arguments of ``AdapterConfig``. 0 leaves a kind out."""
+    return {
+        "double_sites": tuple(range(0, geometry.double_blocks, double_every)) if double_every else (),
+        "single_sites": tuple(range(0, geometry.single_blocks, single_every)) if single_every else (),
+    }
+
+
+class PatchProjector(nn.Module):
+    """Spatial normalisation ``(x - share * mean) / std`` over the picture's patches, then a 3x3 convolution.
+
+    iREPA, arXiv 2512.10794: the spatial structure of the features counts, and the class token is kept apart.
+    """
+
+    def __init__(self, dino_width: int, width: int, *, operations: Any) -> None:
+        super().__init__()
+        self.mean_share = nn.Parameter(torch.empty(1))
+        self.conv = operations.Conv2d(dino_width, width, 3, padding=1)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        x = rearrange(patches, "b h w d -> b d h w")
+        mean = x.mean((2, 3), keepdim=True)
+        std = (x.var((2, 3), keepdim=True, correction=0) + 1e-6).sqrt()
+        x = (x - self.mean_share.to(x) * mean) / std
+        return rearrange(self.conv(x), "b c h w -> b h w c")
+
+
+class Site(nn.Module):
+    """Cross-attention of one FLUX block to the DINO tokens; FLUX's own normalised queries, a normalised key, a free value."""
+
+    def __init__(self, width: int, geometry: FluxGeometry, *, operations: Any) -> None:
+        super().__init__()
+        self.k = operations.Linear(width, geometry.hidden, bias=False)
+        self.v = operations.Linear(width, geometry.hidden, bias=False)
+        self.k_norm = operations.RMSNorm(geometry.head_width, eps=1e-6, elementwise_affine=True)
+
+    def forward(self, q: Tensor, tokens: Tensor, *, q_rotation: Tensor, token_rotation: Tensor) -> Tensor:
+        """q: [B, H, N, D] before rotation. tokens: [B, M, C]. Returns [B, N, H * D]."""
+        heads = q.shape[1]
+        k = rearrange(self.k(tokens), "b m (h d) -> b h m d", h=heads)
+        v = rearrange(self.v(tokens), "b m (h d) -> b h m d", h=heads)
+        k = rotate(self.k_norm(k), token_rotation)
+        out = F.scaled_dot_product_attention(rotate(q, q_rotation), k, v)
+        return rearrange(out, "b h n d -> b n (h d)")
+
+
+class SiteGate(nn.Module):
+    """One factor per site and noise level: 1 plus a small network of sigma that starts at zero."""
+
+    CHANNELS = 128
+
+    def __init__(self, sites: int, *, operations: Any) -> None:
+        super().__init__()
+        self.hidden = operations.Linear(self.CHANNELS, self.CHANNELS)
+        self.out = operations.Linear(self.CHANNELS, sites)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """sigma: [B] in 0..1. Returns [B, sites]."""
+        half = self.CHANNELS // 2
+        frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=sigma.device))
+        angles = 1000 * sigma.float()[:, None] * frequencies
+        embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # [B, CHANNELS]
+        return 1 + self.out(F.silu(self.hidden(embedding)))
+
+
+class DinoAdapter(nn.Module):
+    """DINO tokens for FLUX: projector, cross-attention sites, context tokens, modulation vector, learned nulls.
+
+    ``operations`` gives the layer classes: ``torch.nn``, or the host's, which cast and offload. A fresh adapter
+    (``checkpoint.new_adapter``) has zero values, so that it changes nothing until it is trained.
+    """
+
+    def __init__(self, config: AdapterConfig, *, operations: ModuleType | Any = nn) -> None:
+        super().__init__()
+        self.config = config
+        self.fingerprint = ""  # of the weights; set by checkpoint.py
+        self.trained = False
+        self.idle: frozenset[str] = frozenset()  # mechanisms whose output weights are all zero
+        geometry, width = config.geometry, config.width
+        self.patches = PatchProjector(config.dino_width, width, operations=operations)
+        self.cls_norm = operations.LayerNorm(config.dino_width)
+        self.cls = operations.Linear(config.dino_width, width)
+        self.null_patch = nn.Parameter(torch.empty(width))
+        self.null_cls = nn.Parameter(torch.empty(width))
+        if "cross_attention" in config.mechanisms:
+            self.sites = nn.ModuleDict(
+                {name.replace(".", "_"): Site(width, geometry, operations=operations) for name in config.sites}
+            )
+            self.gate = SiteGate(len(config.sites), operations=operations)
+        if "context" in config.mechanisms:
+            self.context_norm = operations.LayerNorm(width)
+            self.context = operations.Linear(width, geometry.context)
+        if "vector" in config.mechanisms:
+            self.vector_norm = operations.LayerNorm(width)
+            self.vector = operations.Linear(width, geometry.vector)
+
+    def has(self, mechanism: Mechanism) -> bool:
+        """Whether the mechanism exists and can have an effect. In training every existing one can."""
+        return mechanism in self.config.mechanisms and (self.training or mechanism not in self.idle)
+
+    def site(self, name: str) -> Site:
+        return self.sites[name.replace(".", "_")]  # type: ignore[return-value]
+
+    def check_features(self, features: FeatureMap) -> None:
+        if (features.spec, features.layers) != (self.config.dino, self.config.layers):
+            raise ValueError(
+                f"the features come from {features.spec} layers {features.layers}, the adapter was made for "
+                f"{self.config.dino} layers {self.config.layers}: load that DINO model and choose those layers"
+            )
+
+    def check_geometry(self, geometry: FluxGeometry) -> None:
+        if geometry != self.config.geometry:
+            raise ValueError(
+                f"the model has {geometry}, the adapter was made for {self.config.geometry}: "
+                f"load the FLUX model that the adapter was trained on, or another adapter"
+            )
+
+    def project(self, features: FeatureMap) -> FeatureMap:
+        """Project a picture's features [B, h, w, D] once into tokens [B, h, w, C]; ValueError for another encoder's."""
+        self.check_features(features)
+        return features.with_patches(self.patches(features.patches), self.cls(self.cls_norm(features.cls)))
+
+    def context_tokens(self, tokens: Tensor) -> Tensor:
+        """[CLS | patches] tokens [B, 1 + grid^2, C] to text tokens [B, 1 + context_grid^2, context]."""
+        grid, small = self.config.grid, self.config.context_grid
+        patches = rearrange(tokens[:, 1:], "b (h w) c -> b c h w", h=grid)
+        pooled = rearrange(F.adaptive_avg_pool2d(patches, small), "b c h w -> b (h w) c")
+        return self.context(self.context_norm(torch.cat([tokens[:, :1], pooled], dim=1)))
+
+    def vector_delta(self, tokens: Tensor) -> Tensor:
+        """[CLS | patches] tokens to what is added to the pooled text vector, [B, vector]."""
+        return self.vector(self.vector_norm(tokens[:, 0]))

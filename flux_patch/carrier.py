@@ -1,0 +1,55 @@
+"""DINO tokens on their way through ComfyUI's conditioning: the host batches, crops and repeats them like its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..dino.feature_map import FeatureMap
+from .rows import WHOLE, DinoRow, Fractions
+from .schedule import Strength
+
+
+@dataclass(frozen=True)
+class DinoCond:
+    """An entry of ``model_conds``, with the interface of ``comfy.conds.CONDRegular``.
+
+    The host calls ``process_cond`` with the area of the canvas that a conditioning covers, then concatenates the entries
+    of a batch. The canvas size comes from the wrapper that *Patch FLUX with DINO* installs (``inject.CanvasWrapper``), so
+    that tokens for an unpatched model are an error and not a conditioning without effect.
+    """
+
+    tokens: FeatureMap | None = None
+    settings: Strength | None = None
+    adapter: str = ""
+    canvas: tuple[int, int] | None = None  # latent height, width
+    rows: tuple[DinoRow, ...] = ()
+
+    def on_canvas(self, height: int, width: int) -> DinoCond:
+        return replace(self, canvas=(height, width))
+
+    def process_cond(self, batch_size: int, area: Any = None, **kwargs: Any) -> DinoCond:
+        if self.canvas is None:
+            raise ValueError(
+                f"the conditioning carries DINO tokens of adapter {self.adapter}, but the model is not patched with it: "
+                f"put 'Patch FLUX with DINO' with the same adapter between the model loader and the sampler"
+            )
+        box = WHOLE if area is None else _fractions(area, self.canvas)
+        rows = tuple(DinoRow(self.tokens, image, box, self.settings) for image in range(batch_size))
+        return replace(self, rows=rows)
+
+    def can_concat(self, other: Any) -> bool:
+        return isinstance(other, DinoCond)
+
+    def concat(self, others: list[DinoCond]) -> tuple[DinoRow, ...]:
+        return sum((other.rows for other in others), self.rows)
+
+    def size(self) -> list[int]:
+        """For the host's memory estimate: rows and widths of the tokens."""
+        return [len(self.rows), 1 if self.tokens is None else self.tokens.patches.shape[-1]]
+
+
+def _fractions(area: Any, canvas: tuple[int, int]) -> Fractions:
+    """The host's area (height, width, top, left) as fractions of the canvas."""
+    height, width, top, left = area
+    return top / canvas[0], left / canvas[1], height / canvas[0], width / canvas[1]

@@ -1,0 +1,146 @@
+"""Adapter files: safetensors with everything that must match in the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .adapter import AdapterConfig, DinoAdapter
+
+FORMAT = "dinotile_adapter"
+VERSION = "1"
+_OUTPUTS = {"cross_attention": "sites.", "context": "context.", "vector": "vector."}
+
+
+def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -> DinoAdapter:
+    """A fresh adapter that changes nothing: random keys and projections, zero values and outputs."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, parameter in _skeleton(config, operations=nn).state_dict().items():
+        weights[name] = _initial(name, parameter.shape, generator)
+    return _build(config, weights, trained=False, operations=operations)
+
+
+def save_adapter(adapter: DinoAdapter, path: str | Path, *, trained: bool | None = None) -> None:
+    """Write the adapter; an existing file is replaced only when the new one is complete."""
+    path = Path(path)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
+        "trained": json.dumps(adapter.trained if trained is None else trained),
+    }
+    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    try:
+        save_file(weights, partial, metadata=metadata)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:
+    """Read an adapter file; ValueError in one sentence for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no adapter file {path}: check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is not a whole safetensors file ({error}): adapters are .safetensors files, download it again"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path.name} is no DINOTile adapter (its header says {metadata.get('format', 'nothing')!r}, not {FORMAT!r}): "
+            f"choose a file that DINOTile saved or trained"
+        )
+    if metadata.get("version") != VERSION:
+        raise ValueError(f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads {VERSION}: update it")
+    try:
+        config = AdapterConfig.from_dict(json.loads(metadata["config"]))
+        trained = bool(json.loads(metadata["trained"]))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} has a damaged header ({error!r}): download or save it again") from error
+    _check_weights(config, weights, path.name)
+    return _build(config, weights, trained=trained, operations=operations)
+
+
+def _skeleton(config: AdapterConfig, *, operations: Any) -> DinoAdapter:
+    """An adapter without memory, for its names and shapes."""
+    with torch.device("meta"):
+        return DinoAdapter(config, operations=operations)
+
+
+def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, operations: Any) -> DinoAdapter:
+    with torch.inference_mode(False):  # so that a trainer may differentiate through the weights
+        adapter = _skeleton(config, operations=operations)
+        adapter.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    adapter.requires_grad_(False).eval()
+    adapter.trained = trained
+    adapter.fingerprint = _fingerprint(config, weights)
+    adapter.idle = idle_mechanisms(config, weights)
+    return adapter
+
+
+def idle_mechanisms(config: AdapterConfig, weights: dict[str, Tensor]) -> frozenset[str]:
+    """Mechanisms that cannot have an effect because their output weights (and biases) are all zero."""
+    idle = set()
+    for mechanism in config.mechanisms:
+        prefix = _OUTPUTS[mechanism]
+        outputs = [
+            tensor
+            for name, tensor in weights.items()
+            if name.startswith(prefix) and (mechanism != "cross_attention" or name.endswith(".v.weight"))
+        ]
+        if not any(bool(tensor.any()) for tensor in outputs):
+            idle.add(mechanism)
+    return frozenset(idle)
+
+
+def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    zero_outputs = name.endswith(".v.weight") or name.startswith(("context.", "vector.", "gate.out."))
+    if zero_outputs or name.endswith("bias"):
+        return torch.zeros(shape)
+    if "norm" in name:
+        return torch.ones(shape)
+    if name == "patches.mean_share":
+        return torch.full(shape, 0.5)
+    scale = 0.02 if name.startswith("null_") else shape[1:].numel() ** -0.5
+    return torch.randn(shape, generator=generator) * scale
+
+
+def _check_weights(config: AdapterConfig, weights: dict[str, Tensor], name: str) -> None:
+    expected = {key: tuple(tensor.shape) for key, tensor in _skeleton(config, operations=nn).state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    if expected == found:
+        return
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    other = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    parts = [
+        f"{label} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
+        for label, keys in (("lacks", missing), ("has unknown", extra), ("has another shape of", other))
+        if keys
+    ]
+    raise ValueError(f"{name} does not fit its own header: it {'; it '.join(parts)}: download or save it again")
+
+
+def _fingerprint(config: AdapterConfig, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""The reference path on diffusers: picture, DINO features, latents, joint tiles, picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..dino.encode import check_pixels
+from ..tiling.plan import TilePlan, canvas_size, plan_tiles
+from . import vae as vae_path
+from .flux import Text, check_models, predict_velocity
+from .pictures import pad_to, resize
+from .report import peak_memory, restart_peak, timed
+from .sampler import TileRow, flow_sigmas, sample
+from .settings import TOKEN, UpscaleSettings
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+
+    from ..dino.encode import DinoEncoder
+    from ..flux_patch.adapter import DinoAdapter
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+class Upscaler:
+    """Models on their device, ready for any number of pictures. Keeps no tensors of a picture between calls."""
+
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL | AutoencoderTiny,
+        *,
+        dino: DinoEncoder | None = None,
+        adapter: DinoAdapter | None = None,
+        text: Text | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_models(transformer, vae)
+        if (dino is None) != (adapter is None):
+            given, needed = ("a DINO model", "an adapter") if adapter is None else ("an adapter", "a DINO model")
+            raise ValueError(f"{given} was given without {needed}: FLUX is guided by both together, give both or neither")
+        self.device, self.dtype = torch.device(device), dtype
+        self.transformer = transformer.to(self.device, dtype).eval()
+        self.vae = vae.to(self.device, dtype).eval()
+        self.dino, self.adapter = dino, adapter
+        if dino is not None:
+            dino.model.to(self.device)
+        text = text or Text.empty(
+            context=transformer.config["joint_attention_dim"], pooled=transformer.config["pooled_projection_dim"]
+        )
+        self.text = Text(text.context.to(self.device, dtype), text.pooled.to(self.device, dtype))
+
+    @torch.no_grad()
+    def upscale(
+        self, pixels: Tensor, settings: UpscaleSettings, *, progress: Progress | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
+
+        The result depends on the pictures, the models and the settings only; never on ``tile_batch``. Raises ValueError
+        for NaN, an empty batch or wrong channels.
+        """
+        check_pixels(pixels)
+        seconds: dict[str, float] = {}
+        restart_peak(self.device)
+        height, width = settings.output_size(*pixels.shape[-2:])
+        plan = plan_tiles(*canvas_size(height, width, grid=TOKEN), tile=settings.tile, overlap=settings.overlap, grid=TOKEN)
+        with timed(seconds, "encode"):
+            canvas = pad_to(resize(pixels, height=height, width=width), height=plan.height, width=plan.width)
+            latents = vae_path.encode(self.vae, canvas)
+        sigmas = schedule(plan, settings)
+        batch = settings.tile_batch or default_tile_batch(self.device, plan)
+        with timed(seconds, "sample"):
+            latents = sample(
+                lambda x, sigma, rows: self.velocity(x, sigma=sigma, rows=rows, settings=settings),
+                latents.to(self.device),
+                noise=seeded_noise(latents.shape, seed=settings.seed).to(self.device),
+                sigmas=sigmas,
+                plan=plan.scaled(vae_path.CELL),
+                tile_batch=batch,
+                progress=None if progress is None else lambda done, total: progress("sample", done, total),
+            )
+        with timed(seconds, "decode"):
+            result = vae_path.decode(self.vae, latents.cpu())[..., :height, :width].contiguous()
+        report = {
+            "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
+            "output": {"height": height, "width": width},
+            "canvas": {"height": plan.height, "width": plan.width},
+            "tiles": {
+                "count": plan.count,
+                "rows": len(plan.tops),
+                "columns": len(plan.lefts),
+                "height": plan.tile_height,
+                "width": plan.tile_width,
+                "overlap": plan.overlap,
+                "batch": batch,
+            },
+            "steps": len(sigmas) - 1,
+            "sigmas": [round(sigma, 6) for sigma in sigmas],
+            "settings": asdict(settings),
+            "seconds": seconds,
+            "peak_memory": peak_memory(self.device),
+        }
+        return result, report
+
+    def velocity(self, x: Tensor, *, sigma: float, rows: Sequence[TileRow], settings: UpscaleSettings) -> Tensor:
+        """The model's velocity for a batch of tiles ``x`` [N,16,th,tw]."""
+        return predict_velocity(self.transformer, x, sigma=sigma, text=self.text, guidance=settings.guidance)
+
+
+def schedule(plan: TilePlan, settings: UpscaleSettings) -> list[float]:
+    """The noise levels for a plan in pixels."""
+    tokens = plan.tile_height * plan.tile_width // TOKEN**2 if settings.dynamic_shift else None
+    return flow_sigmas(settings.steps, strength=settings.strength, tokens=tokens)
+
+
+def seeded_noise(shape: Sequence[int], *, seed: int) -> Tensor:
+    """The same noise on every machine: drawn on the CPU, as ComfyUI does."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def default_tile_batch(device: torch.device, plan: TilePlan) -> int:
+    """Tiles per model call: 8 on the CPU; on CUDA 1 to 4, one per GiB and 4096 tokens in half of the free memory."""
+    if device.type == "cpu":
+        return 8
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    per_tile = 2**30 * plan.tile_height * plan.tile_width / (4096 * TOKEN**2)
+    return int(min(4, max(1, free / 2 // per_tile)))

@@ -1,0 +1,78 @@
+"""What a user can set, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..tiling.plan import plan_tiles
+
+TOKEN = 16  # pixels per FLUX token
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A FLUX.1 model as the command line knows it: where its models come from and its defaults."""
+
+    name: str
+    repository: str  # on the Hugging Face hub; empty: the models of this package's demo folder
+    steps: int
+    tile: int
+    overlap: int
+    dynamic_shift: bool
+    text_tokens: int
+
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in [
+        Variant("demo", "", 6, 256, 32, False, 0),
+        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, False, 256),
+        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, True, 512),
+    ]
+}
+
+
+def find_variant(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise ValueError(f"variant {name!r} must be one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+@dataclass(frozen=True)
+class UpscaleSettings:
+    """What may differ from picture to picture with the same models.
+
+    scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only through
+    the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: pixels.
+    guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2, usually 0.3 to 1.
+    dynamic_shift: FLUX.1 dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
+    """
+
+    scale: float = 2.0
+    strength: float = 0.3
+    steps: int = 4
+    tile: int = 1024
+    overlap: int = 128
+    guidance: float = 3.5
+    seed: int = 0
+    dino_strength: float = 0.5
+    dynamic_shift: bool = False
+    tile_batch: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, low, high, use in (
+            ("scale", self.scale, 1, 16, "usually 2 to 4"),
+            ("strength", self.strength, 0, 1, "usually 0.2 to 0.5"),
+            ("steps", self.steps, 1, 1000, "usually 4 for schnell and 20 for dev"),
+            ("guidance", self.guidance, 0, 100, "usually 2 to 4"),
+            ("seed", self.seed, 0, 2**63 - 1, "any whole number in this range"),
+            ("dino strength", self.dino_strength, 0, 2, "0 is off, usually 0.3 to 1"),
+            ("tile batch", self.tile_batch, 0, 1024, "0 chooses by the device"),
+        ):
+            if not low <= value <= high:  # also refuses NaN
+                raise ValueError(f"{name} {value} must be from {low} to {high}: {use}")
+        plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap, grid=TOKEN)  # refuses bad pairs
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Exact height and width of the result."""
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))

@@ -1,0 +1,124 @@
+"""Where the tiles lie: Python ints only, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle on the canvas, in the plan's unit (pixels, or latent cells after ``TilePlan.scaled``)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Equal tiles that cover a ``height`` x ``width`` canvas; ``tops`` and ``lefts`` are the origins per row and column."""
+
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    overlap: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Tiles row by row."""
+        return [Box(top, left, self.tile_height, self.tile_width) for top in self.tops for left in self.lefts]
+
+    @property
+    def count(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+    def scaled(self, divisor: int) -> TilePlan:
+        """The same plan in units of ``divisor`` (8: from pixels to latent cells). All numbers must be divisible."""
+        numbers = (self.height, self.width, self.tile_height, self.tile_width, *self.tops, *self.lefts)
+        odd = [n for n in numbers if n % divisor]
+        if odd:
+            raise ValueError(f"plan number {odd[0]} is not a multiple of {divisor}: plan a canvas of multiples of it")
+        return TilePlan(
+            self.height // divisor,
+            self.width // divisor,
+            self.tile_height // divisor,
+            self.tile_width // divisor,
+            self.overlap // divisor,
+            tuple(n // divisor for n in self.tops),
+            tuple(n // divisor for n in self.lefts),
+        )
+
+
+def plan_tiles(height: int, width: int, *, tile: int = 1024, overlap: int = 128, grid: int = 16) -> TilePlan:
+    """Cover a canvas with equal, evenly spread tiles.
+
+    Every origin is a multiple of ``grid`` (FLUX's tokens are 16 px wide), neighbours share at least ``overlap``, and the
+    plan is its own mirror image in both axes. Tiles are ``tile`` wide, or the whole side where that is smaller. On a side
+    that is no multiple of ``grid`` the tile is shortened by less than one ``grid``, so that the last tile ends at the edge.
+
+    All sizes are in pixels (with ``grid=16``) or latent cells (with ``grid=2``). Raises ValueError for sizes that allow
+    no plan.
+    """
+    for name, side in (("height", height), ("width", width)):
+        if side < 1:
+            raise ValueError(f"canvas {name} {side} must be at least 1")
+    if tile < grid or tile % grid:
+        below = max(grid, tile // grid * grid)
+        raise ValueError(f"tile {tile} must be a multiple of {grid}, at least {grid}: use {below} or {below + grid}")
+    if overlap < 0:
+        raise ValueError(f"overlap {overlap} must not be negative")
+    if overlap >= tile:
+        raise ValueError(f"overlap {overlap} must be smaller than tile {tile}: raise the tile or lower the overlap")
+    tile_height, tops = _spread(height, tile=tile, overlap=overlap, grid=grid)
+    tile_width, lefts = _spread(width, tile=tile, overlap=overlap, grid=grid)
+    return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts)
+
+
+def canvas_size(height: int, width: int, *, grid: int = 16) -> tuple[int, int]:
+    """The picture's size rounded up to whole grid cells."""
+    return -(-height // grid) * grid, -(-width // grid) * grid
+
+
+def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tuple[int, ...]]:
+    if side <= tile:
+        return side, (0,)
+    tile -= (tile - side) % grid
+    steps = (side - tile) // grid  # distance between the first and the last origin, in grid cells
+    longest = (tile - overlap) // grid
+    if longest < 1:
+        raise ValueError(
+            f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
+        )
+    gaps = _palindrome(steps, count=-(-steps // longest))
+    origins = [0]
+    for gap in gaps:
+        origins.append(origins[-1] + gap * grid)
+    return tile, tuple(origins)
+
+
+def _palindrome(total: int, *, count: int) -> list[int]:
+    """Split ``total`` into ``count`` (or one more) near-equal parts that read the same from both ends."""
+    if count % 2 == 0 and total % 2:
+        count += 1  # an odd total needs a middle part
+    base, extra = divmod(total, count)
+    gaps = [base] * count
+    if extra % 2:
+        gaps[count // 2] += 1  # the middle part: an even count leaves an even remainder here
+    pairs = extra // 2
+    for k in range(pairs):
+        i = (2 * k + 1) * (count // 2) // (2 * pairs)  # evenly over the first half
+        gaps[i] += 1
+        gaps[count - 1 - i] += 1
+    return gaps
