@@ -12,6 +12,8 @@ async def comfy_entrypoint():
     try:
         from .nodes import DinoTileExtension  # here, so that the package imports without ComfyUI
     except Exception:
-        logging.getLogger("dinotile").exception("The DINOTile nodes could not be imported")  # the host prints no traceback
+        logging.getLogger("dinotile").exception(
+            "The DINOTile nodes could not be imported"
+        )  # the host prints no traceback
         raise
     return DinoTileExtension()

@@ -96,7 +96,9 @@ def write_sample(path: Path) -> None:
     """The README's picture: the middle of the held-out cat at 384x256."""
     from skimage.data import chelsea
 
-    Image.fromarray(chelsea()).crop((0, 0, 450, 300)).resize((384, 256), Image.Resampling.LANCZOS).save(path, quality=93)
+    Image.fromarray(chelsea()).crop((0, 0, 450, 300)).resize((384, 256), Image.Resampling.LANCZOS).save(
+        path, quality=93
+    )
 
 
 def _photos() -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import argparse
 import logging
 
 import torch
-
 from dinotile.demo import SAMPLE, train_dino, train_flux, train_vae
 from dinotile.demo.pictures import write_sample
 

@@ -26,7 +26,7 @@ def train(*, minutes: float, seed: int, resume: bool = False) -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=1e-4, fused=True)
     clock = Clock(minutes, peak=3e-4 if resume else 1e-3)
     for done in clock.steps(optimizer):
-        side, count = (64, 16) if done < 0.3 and not resume else (96, 12) if done < 0.85 else (192, 3)
+        side, count = (64, 8) if done < 0.35 and not resume else (96, 8) if done < 0.85 else (192, 2)
         pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
         loss = _loss(vae, pixels, pictures.rng)
         loss.backward()
@@ -40,9 +40,23 @@ def train(*, minutes: float, seed: int, resume: bool = False) -> None:
 
 
 def new_vae() -> nn.Module:
+    """An autoencoder whose signal keeps its size through the layers; with PyTorch's own start it fades to nothing,
+    and training takes about five times as many steps to the same error."""
     from diffusers import AutoencoderTiny
 
-    return AutoencoderTiny(latent_channels=16)
+    vae = AutoencoderTiny(latent_channels=16)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for block in [*vae.encoder.layers, *vae.decoder.layers]:
+        if hasattr(block, "conv"):
+            block.conv[-1].weight.data *= 0.1
+    vae.encoder.layers[-1].weight.data *= 0.7
+    vae.decoder.layers[-1].weight.data *= 0.2
+    vae.decoder.layers[-1].bias.data += 0.5
+    return vae
 
 
 def load_vae(path: Path) -> nn.Module:

@@ -92,10 +92,10 @@ def model_with(weights: Mapping[str, Tensor], spec: DinoSpec) -> nn.Module:
         "unexpected": [name for name in weights if name not in known],
         "misshapen": [plain_name(name) for name in state if tuple(state[name].shape) != wanted[name]],
     }
-    said = [f"{len(names)} {word} ({', '.join(names[:3])})" for word, names in wrong.items() if names]
+    said = [f"{len(names)} are {word} ({', '.join(names[:3])})" for word, names in wrong.items() if names]
     if said:
         raise ValueError(
-            f"this looks like {spec.name}, but of its tensors are {', '.join(said)}, all must fit: get the original file"
+            f"this looks like {spec.name}, but of its tensors {', '.join(said)}, all must fit: get the original file"
         )
     model.load_state_dict(state, strict=True, assign=True)
     if spec.family == "dinov3":  # its frequencies are computed, not stored

@@ -46,7 +46,9 @@ class AdapterConfig:
             if mechanism not in MECHANISMS:
                 raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(MECHANISMS)}")
         if not self.mechanisms:
-            raise ValueError(f"an adapter without mechanisms does nothing: name at least one of {', '.join(MECHANISMS)}")
+            raise ValueError(
+                f"an adapter without mechanisms does nothing: name at least one of {', '.join(MECHANISMS)}"
+            )
         for kind, sites, count in (
             ("double", self.double_sites, self.geometry.double_blocks),
             ("single", self.single_sites, self.geometry.single_blocks),

@@ -68,7 +68,9 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:
             f"choose a file that DINOTile saved or trained"
         )
     if metadata.get("version") != VERSION:
-        raise ValueError(f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads {VERSION}: update it")
+        raise ValueError(
+            f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads {VERSION}: update it"
+        )
     try:
         config = AdapterConfig.from_dict(json.loads(metadata["config"]))
         trained = bool(json.loads(metadata["trained"]))

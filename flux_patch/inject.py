@@ -129,7 +129,9 @@ class QueryPatch(BlockPatch):
     """attn1_patch: keeps the block's image queries for ``OutputPatch`` and weighs the context tokens."""
 
     @torch.compiler.disable()
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, pe: Any = None, attn_mask: Any = None, extra_options: Any = None):
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, pe: Any = None, attn_mask: Any = None, extra_options: Any = None
+    ):
         found = self._call(extra_options)
         if found is None:
             return {}

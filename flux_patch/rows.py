@@ -90,8 +90,8 @@ def make_call(
     if not any(strengths) or not any(adapter.has(m) for m in adapter.config.mechanisms):
         return None
     height, width = token_size
-    tokens = torch.stack([_tokens(adapter, row, memo if memo is not None else {}) for row in rows])
-    tokens = tokens.to(device, dtype)  # [B, M, C]
+    memo = {} if memo is None else memo
+    tokens = torch.stack([_tokens(adapter, row, memo, device=device, dtype=dtype) for row in rows])  # [B, M, C]
     masks = [s.mask_on(row.box, height=height, width=width) for s, row in zip(settings, rows, strict=True)]
     shares = [1.0 if mask is None else float(mask.mean()) for mask in masks]
     weights = torch.tensor([a * b for a, b in zip(strengths, shares, strict=True)], device=device)
@@ -116,18 +116,18 @@ def make_call(
     )
 
 
-def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict) -> Tensor:
+def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[CLS | patches] of a row, [1 + grid^2, C]."""
     grid = adapter.config.grid
     if row.tokens is None:
-        null = adapter.null_patch.expand(grid * grid, -1)
-        return torch.cat([adapter.null_cls[None], null]).float()
-    key = (id(row.tokens), row.image, row.box)
+        null = torch.cat([adapter.null_cls[None], adapter.null_patch.expand(grid * grid, -1)])
+        return null.to(device, dtype)
+    key = (id(row.tokens), row.image, row.box, device, dtype)
     if key not in memo:
         image = row.image % len(row.tokens.patches)
         one = row.tokens.with_patches(row.tokens.patches[image, None], row.tokens.cls[image, None])
         patches = one.sample([row.box], grid)[0, 0].flatten(0, 1)  # [grid^2, C]
-        memo[key] = torch.cat([one.cls, patches]).float()
+        memo[key] = torch.cat([one.cls, patches]).to(device, dtype)
     return memo[key]
 
 

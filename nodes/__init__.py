@@ -1,0 +1,37 @@
+"""The pack's nodes for ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
+from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
+from .tiles import PlanTiles, PreviewTiles, TiledSampler, TileModel
+from .upscale import Upscale
+
+NODES: list[type[io.ComfyNode]] = [
+    Upscale,
+    LoadDino,
+    DinoFromClipVision,
+    ExtractPatches,
+    PreviewPatches,
+    LoadAdapter,
+    NewAdapter,
+    SaveAdapter,
+    ProjectConditioning,
+    PatchFlux,
+    EmptyConditioning,
+    PlanTiles,
+    PreviewTiles,
+    TileModel,
+    TiledSampler,
+]
+
+
+class DinoTileExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        host.register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..dino.encode import check_pixels
+from ..dino.encode import DinoEncoder, EncodeSettings, check_pixels
+from ..dino.feature_map import FeatureMap
+from ..flux_patch.adapter import DinoAdapter
+from ..flux_patch.diffusers_flux import DinoFlux
+from ..flux_patch.rows import DinoRow
+from ..flux_patch.schedule import Strength
 from ..tiling.plan import TilePlan, canvas_size, plan_tiles
 from . import vae as vae_path
 from .flux import Text, check_models, predict_velocity
@@ -20,9 +25,6 @@ from .settings import TOKEN, UpscaleSettings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
-
-    from ..dino.encode import DinoEncoder
-    from ..flux_patch.adapter import DinoAdapter
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -37,6 +39,7 @@ class Upscaler:
         *,
         dino: DinoEncoder | None = None,
         adapter: DinoAdapter | None = None,
+        dino_layers: str = "",
         text: Text | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -44,13 +47,19 @@ class Upscaler:
         check_models(transformer, vae)
         if (dino is None) != (adapter is None):
             given, needed = ("a DINO model", "an adapter") if adapter is None else ("an adapter", "a DINO model")
-            raise ValueError(f"{given} was given without {needed}: FLUX is guided by both together, give both or neither")
+            raise ValueError(
+                f"{given} was given without {needed}: FLUX is guided by both together, give both or neither"
+            )
         self.device, self.dtype = torch.device(device), dtype
-        self.transformer = transformer.to(self.device, dtype).eval()
-        self.vae = vae.to(self.device, dtype).eval()
-        self.dino, self.adapter = dino, adapter
-        if dino is not None:
+        self.transformer = _placed(transformer, self.device, dtype)
+        self.vae = _placed(vae, self.device, dtype)
+        self.dino, self.adapter, self.dino_flux = dino, adapter, None
+        if dino is not None and adapter is not None:
             dino.model.to(self.device)
+            self.adapter = _placed(adapter, self.device, dtype)
+            self.encode_settings = EncodeSettings(layers=dino_layers or adapter.config.layers)
+            _check_pair(dino, adapter, self.encode_settings)
+            self.dino_flux = DinoFlux(self.transformer, self.adapter)
         text = text or Text.empty(
             context=transformer.config["joint_attention_dim"], pooled=transformer.config["pooled_projection_dim"]
         )
@@ -69,7 +78,11 @@ class Upscaler:
         seconds: dict[str, float] = {}
         restart_peak(self.device)
         height, width = settings.output_size(*pixels.shape[-2:])
-        plan = plan_tiles(*canvas_size(height, width, grid=TOKEN), tile=settings.tile, overlap=settings.overlap, grid=TOKEN)
+        plan = plan_tiles(
+            *canvas_size(height, width, grid=TOKEN), tile=settings.tile, overlap=settings.overlap, grid=TOKEN
+        )
+        with timed(seconds, "dino"):
+            guide = self._guide(pixels, settings, canvas=(height, width))
         with timed(seconds, "encode"):
             canvas = pad_to(resize(pixels, height=height, width=width), height=plan.height, width=plan.width)
             latents = vae_path.encode(self.vae, canvas)
@@ -77,7 +90,7 @@ class Upscaler:
         batch = settings.tile_batch or default_tile_batch(self.device, plan)
         with timed(seconds, "sample"):
             latents = sample(
-                lambda x, sigma, rows: self.velocity(x, sigma=sigma, rows=rows, settings=settings),
+                lambda x, sigma, rows: self._velocity(x, sigma, rows, settings=settings, guide=guide),
                 latents.to(self.device),
                 noise=seeded_noise(latents.shape, seed=settings.seed).to(self.device),
                 sigmas=sigmas,
@@ -108,9 +121,53 @@ class Upscaler:
         }
         return result, report
 
-    def velocity(self, x: Tensor, *, sigma: float, rows: Sequence[TileRow], settings: UpscaleSettings) -> Tensor:
-        """The model's velocity for a batch of tiles ``x`` [N,16,th,tw]."""
-        return predict_velocity(self.transformer, x, sigma=sigma, text=self.text, guidance=settings.guidance)
+    def _guide(self, pixels: Tensor, settings: UpscaleSettings, *, canvas: tuple[int, int]) -> _Guide | None:
+        if self.dino is None or self.adapter is None or settings.dino_strength == 0:
+            return None
+        features = self.dino.encode(pixels, settings=self.encode_settings, device=self.device)
+        tokens = self.adapter.project(features.to(self.device, self.dtype))
+        return _Guide(tokens, Strength(settings.dino_strength), canvas)
+
+    def _velocity(
+        self, x: Tensor, sigma: float, rows: Sequence[TileRow], *, settings: UpscaleSettings, guide: _Guide | None
+    ) -> Tensor:
+        return predict_velocity(
+            self.transformer,
+            x,
+            sigma=sigma,
+            text=self.text,
+            guidance=settings.guidance,
+            dino=None if guide is None else self.dino_flux,
+            rows=() if guide is None else [guide.row(row) for row in rows],
+            memo=None if guide is None else guide.memo,
+        )
+
+
+@dataclass(frozen=True)
+class _Guide:
+    """The DINO tokens of one call's pictures, which cover ``canvas`` (height, width in pixels, without padding)."""
+
+    tokens: FeatureMap
+    strength: Strength
+    canvas: tuple[int, int]
+    memo: dict = field(default_factory=dict)
+
+    def row(self, row: TileRow) -> DinoRow:
+        box, (height, width) = row.box, (side / vae_path.CELL for side in self.canvas)
+        fractions = (box.top / height, box.left / width, box.height / height, box.width / width)
+        return DinoRow(self.tokens, row.image, fractions, self.strength)
+
+
+def _check_pair(dino: DinoEncoder, adapter: DinoAdapter, settings: EncodeSettings) -> None:
+    """Refuse an adapter for another encoder now, and not after the first picture's features."""
+    none = torch.empty(0)
+    adapter.check_features(FeatureMap(none, none, dino.spec.name, settings.canonical(dino.spec), (0, 0)))
+
+
+def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """``model`` for inference there. Models come in their dtype already; diffusers warns where one is converted."""
+    model = model.to(device).eval()
+    return model if next(model.parameters()).dtype == dtype else model.to(dtype)
 
 
 def schedule(plan: TilePlan, settings: UpscaleSettings) -> list[float]:

@@ -144,7 +144,7 @@ class replacing:
 
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
-    """Lanczos (PIL, in float, per channel) to exactly ``height`` x ``width``, clamped to 0..1. [B,C,H,W] -> [B,C,h,w]."""
+    """Lanczos (PIL, in float, per channel) to exactly ``height`` x ``width``, in 0..1. [B,C,H,W] -> [B,C,h,w]."""
     if pixels.shape[-2:] == (height, width):
         return pixels
     planes = pixels.detach().float().cpu().flatten(0, 1).numpy()  # [B*C, H, W]
@@ -157,7 +157,9 @@ def pad_to(pixels: Tensor, *, height: int, width: int) -> Tensor:
     """Repeat the right and bottom edge until the picture is ``height`` x ``width``. [B,C,H,W] -> [B,C,h,w]."""
     below, beside = height - pixels.shape[-2], width - pixels.shape[-1]
     if below < 0 or beside < 0:
-        raise ValueError(f"{pixels.shape[-1]} x {pixels.shape[-2]} px cannot be padded to {width} x {height}: it is larger")
+        raise ValueError(
+            f"{pixels.shape[-1]} x {pixels.shape[-2]} px cannot be padded to {width} x {height}: it is larger"
+        )
     return torch.nn.functional.pad(pixels, (0, beside, 0, below), mode="replicate")
 
 

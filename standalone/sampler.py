@@ -28,8 +28,9 @@ def flow_sigmas(steps: int, *, strength: float, tokens: int | None = None) -> li
     """The noise levels of ``steps`` model evaluations, from about ``strength`` down to 0: ``steps + 1`` numbers.
 
     They are the end of a longer schedule of ``int(steps / strength)`` steps, as in ComfyUI's *denoise*. ``tokens``
-    (FLUX.1 dev: those of one tile) shifts the schedule by ``t -> e^mu / (e^mu + 1/t - 1)`` with ``mu`` linear from 0.5 at
-    256 tokens to 1.15 at 4096 (SD3 paper, section 5.3.2, with FLUX's numbers); without it the levels are evenly spaced.
+    (FLUX.1 dev: those of one tile) shifts the schedule by ``t -> e^mu / (e^mu + 1/t - 1)`` with ``mu`` linear from 0.5
+    at 256 tokens to 1.15 at 4096 (arXiv 2403.03206, section 5.3.2, with FLUX's numbers); without it the levels are
+    evenly spaced.
     """
     if strength <= 0:
         return [0.0]
@@ -55,8 +56,9 @@ def sample(
     """Bring ``latents`` [B,C,h,w] plus noise back to a clean canvas, all tiles together at each step.
 
     ``velocity(x, sigma, rows)`` is the model on tiles [N,C,th,tw]; each tile's clean estimate ``x - sigma * v`` is
-    weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in latent
-    cells. ``tile_batch`` tiles share a model call and do not change the result. ``progress(done, total)`` counts calls.
+    weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
+    latent cells. ``tile_batch`` tiles share a model call and do not change the result. ``progress(done, total)`` counts
+    calls.
     """
     if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
         raise ValueError(

@@ -42,8 +42,8 @@ def find_variant(name: str) -> Variant:
 class UpscaleSettings:
     """What may differ from picture to picture with the same models.
 
-    scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only through
-    the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: pixels.
+    scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only
+    through the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: px.
     guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2, usually 0.3 to 1.
     dynamic_shift: FLUX.1 dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
     """

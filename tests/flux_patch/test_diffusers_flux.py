@@ -72,11 +72,7 @@ def test_rows_of_a_batch_equal_the_same_rows_alone(transformer, adapter, feature
             transformer,
             adapter,
             rows[i : i + 1],
-            **{
-                k: v[i : i + 1]
-                for k, v in inputs().items()
-                if k not in ("img_ids", "guidance")
-            },
+            **{k: v[i : i + 1] for k, v in inputs().items() if k not in ("img_ids", "guidance")},
         )
         assert torch.allclose(both[i], alone[0], atol=1e-5)
 

@@ -1,0 +1,258 @@
+"""Nodes around the adapter: load, make, save, project, patch."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..dino.encode import EncodeSettings
+from ..flux_patch.adapter import AdapterConfig, spread_sites
+from ..flux_patch.checkpoint import save_adapter
+from ..flux_patch.schedule import PROFILES, Strength
+from . import host, sockets
+
+CATEGORY = f"{sockets.CATEGORY}/FLUX"
+MECHANISMS = {
+    "cross_attention": ("cross_attention",),
+    "context": ("context",),
+    "vector": ("vector",),
+    "all": ("cross_attention", "context", "vector"),
+}
+
+
+class LoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_LoadAdapter",
+            display_name="Load DINO Adapter",
+            category=CATEGORY,
+            description="Loads a DINOTile adapter from models/model_patches.",
+            inputs=[
+                io.Combo.Input(
+                    "adapter_name",
+                    options=host.model_files("model_patches"),
+                    tooltip="A .safetensors file that DINOTile saved or trained. It fits one DINO model, its layers and one FLUX.",
+                ),
+            ],
+            outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The adapter.")],
+        )
+
+    @classmethod
+    def execute(cls, adapter_name) -> io.NodeOutput:
+        return io.NodeOutput(host.load_host_adapter(adapter_name))
+
+
+class NewAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_NewAdapter",
+            display_name="New DINO Adapter",
+            category=CATEGORY,
+            description="Makes an untrained adapter for a FLUX and a DINO model. It changes nothing until it is trained.",
+            inputs=[
+                io.Model.Input("model", tooltip="The FLUX.1 model that the adapter is for."),
+                sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
+                io.String.Input(
+                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
+                ),
+                io.Combo.Input(
+                    "mechanisms",
+                    options=list(MECHANISMS),
+                    default="cross_attention",
+                    tooltip="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
+                    "the text (global), vector into the modulation (global), or all.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=1024,
+                    min=8,
+                    max=4096,
+                    step=8,
+                    tooltip="Channels of the adapter's tokens. Usual: 1024.",
+                ),
+                io.Int.Input(
+                    "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
+                ),
+                io.Int.Input(
+                    "double_every",
+                    default=2,
+                    min=0,
+                    max=64,
+                    tooltip="Cross-attention in every n-th double block, 0: none. Usual: 2.",
+                ),
+                io.Int.Input(
+                    "single_every",
+                    default=4,
+                    min=0,
+                    max=64,
+                    tooltip="Cross-attention in every n-th single block, 0: none. Usual: 4.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Seed of the initial weights."),
+            ],
+            outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The untrained adapter.")],
+        )
+
+    @classmethod
+    def execute(cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, seed) -> io.NodeOutput:
+        geometry = host.flux_geometry(model)
+        chosen = MECHANISMS[mechanisms]
+        sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
+        spec = dino.encoder.spec
+        config = AdapterConfig(
+            dino=spec.name,
+            dino_width=spec.width,
+            layers=EncodeSettings(layers=layers).canonical(spec),
+            geometry=geometry,
+            width=width,
+            grid=grid,
+            mechanisms=chosen,
+            **(sites if "cross_attention" in chosen else {}),
+        )
+        return io.NodeOutput(host.new_host_adapter(config, seed=seed))
+
+
+class SaveAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_SaveAdapter",
+            display_name="Save DINO Adapter",
+            category=CATEGORY,
+            description="Writes an adapter into ComfyUI's output folder. Move the file to models/model_patches to load it.",
+            inputs=[
+                sockets.Adapter.Input("adapter", tooltip="The adapter to write."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="adapters/dinotile",
+                    tooltip="Folder and name below the output folder; a number is added.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, adapter, filename_prefix) -> io.NodeOutput:
+        path = host.output_path(filename_prefix, ".safetensors")
+        save_adapter(adapter.adapter, path)
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
+
+
+class ProjectConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_ProjectConditioning",
+            display_name="Project DINO Conditioning",
+            category=CATEGORY,
+            description="Adds the picture's DINO tokens to the positive conditioning and the adapter's learned null to the negative.",
+            inputs=[
+                io.Conditioning.Input(
+                    "positive", tooltip="Text or empty conditioning; its DINO tokens come from the features."
+                ),
+                io.Conditioning.Input("negative", tooltip="Only used where CFG is above 1; gets the learned null."),
+                sockets.Adapter.Input("adapter", tooltip="The same adapter as in Patch FLUX with DINO."),
+                sockets.Features.Input(
+                    "features", tooltip="From Extract DINO Patches, with the adapter's DINO model and layers."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.5,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Factor, 0 to 2: 0 is off (the result is FLUX's own, bit for bit), 1 is as trained. Usual: 0.3 to 1.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where in the schedule DINO begins: 0 is pure noise, 1 the finished picture. Usual: 0.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Where in the schedule DINO ends, 0 to 1. Usual: 0.8 to 1.",
+                ),
+                io.Combo.Input(
+                    "profile",
+                    options=list(PROFILES),
+                    default="flat",
+                    tooltip="Weight over FLUX's depth: flat everywhere (usual), early blocks only fading out, or late ones fading in.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Where DINO acts, over the whole picture: 1 fully, 0 not at all."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="With the picture's tokens."),
+                io.Conditioning.Output(display_name="negative", tooltip="With the learned null."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, negative, adapter, features, strength, start_percent, end_percent, profile="flat", mask=None
+    ) -> io.NodeOutput:
+        settings = Strength(strength, start_percent, end_percent, profile, host.single_mask(mask))
+        tokens = adapter.project(features)
+        return io.NodeOutput(
+            host.attach(positive, adapter.adapter, tokens, settings),
+            host.attach(negative, adapter.adapter, None, settings),
+        )
+
+
+class PatchFlux(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_PatchFlux",
+            display_name="Patch FLUX with DINO",
+            category=CATEGORY,
+            description="Lets a FLUX.1 model read the DINO tokens of its conditioning. Without such tokens it stays as it was.",
+            inputs=[
+                io.Model.Input("model", tooltip="FLUX.1 dev, schnell, Krea, Kontext or Fill, with or without LoRAs."),
+                sockets.Adapter.Input("adapter", tooltip="The adapter; it must have been made for this FLUX."),
+            ],
+            outputs=[io.Model.Output(tooltip="The patched model; the given one is not changed.")],
+        )
+
+    @classmethod
+    def execute(cls, model, adapter) -> io.NodeOutput:
+        return io.NodeOutput(host.patch_flux(model, adapter))
+
+
+class EmptyConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_EmptyConditioning",
+            display_name="Empty FLUX Conditioning",
+            category=CATEGORY,
+            description="A conditioning without text, so that a graph runs with no text encoder.",
+            inputs=[
+                io.Model.Input("model", tooltip="The FLUX.1 model; its text widths are taken."),
+                io.Int.Input(
+                    "tokens", default=8, min=1, max=512, tooltip="Null text tokens. Usual: 8; more cost time."
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=3.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="FLUX guidance, for dev. Usual: 3.5; schnell ignores it.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="Zero T5 tokens and a zero pooled vector.")],
+        )
+
+    @classmethod
+    def execute(cls, model, tokens, guidance) -> io.NodeOutput:
+        return io.NodeOutput(host.empty_conditioning(model, tokens=tokens, guidance=guidance))

@@ -1,0 +1,121 @@
+"""Nodes around the DINO encoder."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..dino.encode import EncodeSettings
+from ..dino.views import pca_picture
+from . import host, sockets
+
+CATEGORY = f"{sockets.CATEGORY}/DINO"
+
+
+class LoadDino(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_LoadDino",
+            display_name="Load DINO Model",
+            category=CATEGORY,
+            description="Loads a DINOv2 or DINOv3 vision transformer from models/dino or models/clip_vision.",
+            search_aliases=["dinov2", "dinov3", "dino loader"],
+            inputs=[
+                io.Combo.Input(
+                    "dino_name",
+                    options=host.model_files("dino", "clip_vision"),
+                    tooltip="A .safetensors file of DINOv2 S/B/L/g (with or without registers) or DINOv3 S/S+/B/L/H+, "
+                    "as transformers or Meta names its tensors. Usual: DINOv2 base with registers.",
+                ),
+            ],
+            outputs=[sockets.Dino.Output(display_name="dino", tooltip="The encoder.")],
+        )
+
+    @classmethod
+    def execute(cls, dino_name) -> io.NodeOutput:
+        return io.NodeOutput(host.load_host_dino(dino_name))
+
+
+class DinoFromClipVision(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_DinoFromClipVision",
+            display_name="DINO from CLIP Vision",
+            category=CATEGORY,
+            description="Uses a DINO model that ComfyUI's Load CLIP Vision has loaded (DINOv2 L/g, DINOv3 L/H+).",
+            inputs=[
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="A CLIP_VISION whose file is a DINO model, not CLIP or SigLIP."
+                ),
+            ],
+            outputs=[sockets.Dino.Output(display_name="dino", tooltip="The encoder.")],
+        )
+
+    @classmethod
+    def execute(cls, clip_vision) -> io.NodeOutput:
+        return io.NodeOutput(host.dino_from_clip_vision(clip_vision))
+
+
+class ExtractPatches(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_ExtractPatches",
+            display_name="Extract DINO Patches",
+            category=CATEGORY,
+            description="Encodes the whole picture once; every tile later takes its own region of these features.",
+            inputs=[
+                sockets.Dino.Input("dino", tooltip="From Load DINO Model or DINO from CLIP Vision."),
+                io.Image.Input("image", tooltip="The whole picture before it is upscaled, any size and aspect."),
+                io.String.Input(
+                    "layers",
+                    default="2/3",
+                    tooltip="Which blocks: a fraction of the depth (usual: 2/3), last, mean, or numbers such as 8 or 9,18,24 "
+                    "whose normalised tokens are averaged. An adapter needs the layers that it was trained on.",
+                ),
+                io.Int.Input(
+                    "side",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=2,
+                    tooltip="Long side in px at which the picture is encoded. 0: the model's own, 1036 (v2) or 1024 (v3). "
+                    "Usual: 0, or 518 for speed.",
+                ),
+                io.Int.Input(
+                    "crops",
+                    default=1,
+                    min=1,
+                    max=2,
+                    tooltip="Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: finer, five times the time.",
+                ),
+            ],
+            outputs=[sockets.Features.Output(display_name="features", tooltip="Patch features and class token.")],
+        )
+
+    @classmethod
+    def execute(cls, dino, image, layers, side, crops) -> io.NodeOutput:
+        settings = EncodeSettings(side=side, layers=layers, crops=crops)
+        return io.NodeOutput(dino.encode(image, settings))
+
+
+class PreviewPatches(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_PreviewPatches",
+            display_name="Preview DINO Patches",
+            category=CATEGORY,
+            description="Shows the first three principal components of the features as red, green and blue: "
+            "what has one colour looks alike to DINO.",
+            inputs=[sockets.Features.Input("features", tooltip="From Extract DINO Patches.")],
+            outputs=[io.Image.Output(tooltip="The picture, in the size of the encoded image.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, features) -> io.NodeOutput:
+        height, width = features.image_size
+        picture = host.to_host(pca_picture(features, height=height, width=width))
+        return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

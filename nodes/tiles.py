@@ -1,0 +1,139 @@
+"""Nodes that plan tiles and sample by them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..tiling.plan import plan_tiles
+from ..tiling.preview import describe_plan, draw_plan
+from . import host, sockets
+
+CATEGORY = f"{sockets.CATEGORY}/Tiles"
+
+
+class PlanTiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_PlanTiles",
+            display_name="Plan Tiles",
+            category=CATEGORY,
+            description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model: look before you run.",
+            inputs=[
+                io.Int.Input(
+                    "width",
+                    default=2048,
+                    min=16,
+                    max=65536,
+                    step=1,
+                    tooltip="Width in px of the picture that is sampled, after upscaling: connect Get Image Size.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=2048,
+                    min=16,
+                    max=65536,
+                    step=1,
+                    tooltip="Height in px of the picture that is sampled.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=1024,
+                    min=64,
+                    max=4096,
+                    step=16,
+                    tooltip="Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=128,
+                    min=0,
+                    max=2048,
+                    step=16,
+                    tooltip="Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
+                ),
+            ],
+            outputs=[
+                sockets.Plan.Output(display_name="plan", tooltip="For Tile Model, Tiled Sampler and Preview Tiles."),
+                io.Int.Output(display_name="tiles", tooltip="How many tiles."),
+                io.String.Output(display_name="summary", tooltip="Sizes and work in one line."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, width, height, tile, overlap) -> io.NodeOutput:
+        plan = plan_tiles(height // 8 * 8, width // 8 * 8, tile=tile, overlap=overlap)  # VAE Encode crops to 8 px
+        return io.NodeOutput(plan, plan.count, describe_plan(plan))
+
+
+class PreviewTiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_PreviewTiles",
+            display_name="Preview Tiles",
+            category=CATEGORY,
+            description="Draws the tiles on a picture; overlaps are tinted.",
+            inputs=[
+                sockets.Plan.Input("plan", tooltip="From Plan Tiles."),
+                io.Image.Input("image", tooltip="The picture, before or after upscaling."),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture with its tiles.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, plan, image) -> io.NodeOutput:
+        picture = host.to_host(draw_plan(host.rgb(image)[0], plan)[None])
+        return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+class TileModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_TileModel",
+            display_name="Tile Model",
+            category=CATEGORY,
+            description="Makes any sampler run this model tile by tile: all tiles in every step, on one canvas with one noise.",
+            inputs=[
+                io.Model.Input("model", tooltip="FLUX.1, patched with DINO or not."),
+                sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of the latent that is sampled."),
+            ],
+            outputs=[io.Model.Output(tooltip="For KSampler, SamplerCustom, a guider, ...")],
+        )
+
+    @classmethod
+    def execute(cls, model, plan) -> io.NodeOutput:
+        return io.NodeOutput(host.tile_model(model, plan))
+
+
+class TiledSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_TiledSampler",
+            display_name="Tiled Sampler",
+            category=CATEGORY,
+            description="SamplerCustomAdvanced over tiles: all tiles in every step, on one canvas with one noise.",
+            inputs=[
+                io.Noise.Input("noise", tooltip="One noise for the whole canvas."),
+                io.Guider.Input("guider", tooltip="A guider over a FLUX.1 model that is not tiled yet."),
+                io.Sampler.Input("sampler", tooltip="Any sampler. Usual: euler."),
+                io.Sigmas.Input(
+                    "sigmas", tooltip="Noise levels, falling. Usual: a BasicScheduler at denoise 0.2 to 0.5."
+                ),
+                io.Latent.Input("latent_image", tooltip="The encoded, already enlarged picture."),
+                sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of this latent."),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="output", tooltip="After the last step."),
+                io.Latent.Output(
+                    display_name="denoised_output", tooltip="The model's last estimate of the finished latent."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, noise, guider, sampler, sigmas, latent_image, plan) -> io.NodeOutput:
+        return io.NodeOutput(*host.run_sampler(noise, host.tiled_guider(guider, plan), sampler, sigmas, latent_image))

@@ -1,0 +1,148 @@
+"""The whole path in one node. It calls what the other nodes call."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..dino.encode import EncodeSettings
+from ..flux_patch.schedule import Strength
+from ..tiling.canvas import pad_to_grid, resize, scaled_size
+from ..tiling.plan import plan_tiles
+from . import host, sockets
+
+
+class Upscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_Upscale",
+            display_name="DINO Tiled Upscale",
+            category=sockets.CATEGORY,
+            description="Enlarges a picture, then redraws its detail with FLUX in tiles that know what they are a part of.",
+            search_aliases=["tiled upscale", "flux upscale", "ultimate upscale", "dino upscale"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is dropped."),
+                io.Model.Input("model", tooltip="FLUX.1, not tiled and not patched with DINO yet."),
+                io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
+                io.Conditioning.Input("positive", tooltip="A prompt, or Empty FLUX Conditioning."),
+                io.Conditioning.Input("negative", tooltip="Only used where cfg is above 1."),
+                io.Float.Input(
+                    "scale",
+                    default=2.0,
+                    min=0.1,
+                    max=16.0,
+                    step=0.05,
+                    tooltip="Factor for both sides; the output size is exact. Usual: 2.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.3,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=1,
+                    max=1000,
+                    tooltip="Model steps that are run. Usual: 4 for schnell, 20 for dev.",
+                ),
+                io.Combo.Input(
+                    "sampler",
+                    options=host.sampler_names(),
+                    default="euler",
+                    tooltip="Any of ComfyUI's samplers. Usual: euler.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=host.scheduler_names(),
+                    default="simple",
+                    tooltip="Spacing of the noise levels. Usual: simple.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="True CFG scale. Usual for FLUX.1: 1 (off, half the time).",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=1024,
+                    min=64,
+                    max=4096,
+                    step=16,
+                    tooltip="Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=128,
+                    min=0,
+                    max=2048,
+                    step=16,
+                    tooltip="Least overlap of neighbours in px. Usual: 128; demo models: 32.",
+                ),
+                io.Float.Input(
+                    "dino_strength",
+                    default=0.5,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="0 is off, 1 as trained. Usual: 0.3 to 1. Needs dino and adapter.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise. Another seed computes no DINO features again.",
+                ),
+                sockets.Dino.Input(
+                    "dino",
+                    optional=True,
+                    tooltip="From Load DINO Model. Has no effect without an adapter, so it needs one.",
+                ),
+                sockets.Adapter.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="From Load DINO Adapter. Needs the DINO model that it was made for.",
+                ),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="An ESRGAN-type model for the first enlargement. Without: bicubic.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
+        )
+
+    @classmethod
+    def execute(
+        cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
+        dino_strength, seed, dino=None, adapter=None, upscale_model=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        if (dino is None) != (adapter is None):
+            there, missing = ("adapter", "dino") if dino is None else ("dino", "adapter")
+            raise ValueError(f"{there} is connected without {missing}, alone it has no effect: connect both or neither")
+        picture = host.rgb(image)
+        height, width = scaled_size(picture.shape[1], picture.shape[2], scale)
+        enlarged = picture if upscale_model is None else host.rgb(host.upscale_with_model(upscale_model, picture))
+        canvas = pad_to_grid(resize(enlarged.movedim(-1, 1).cpu(), height=height, width=width)).movedim(1, -1)
+        plan = plan_tiles(canvas.shape[1], canvas.shape[2], tile=tile, overlap=overlap)
+        if dino is not None:
+            features = dino.encode(canvas, EncodeSettings(layers=adapter.adapter.config.layers))
+            tokens, settings = adapter.project(features), Strength(dino_strength)
+            positive = host.attach(positive, adapter.adapter, tokens, settings)
+            negative = host.attach(negative, adapter.adapter, None, settings)
+            model = host.patch_flux(model, adapter)
+        sigmas = host.denoise_sigmas(model, scheduler, steps=steps, denoise=denoise)
+        guider = host.tiled_guider(host.cfg_guider(model, positive, negative, cfg), plan)
+        latent = {"samples": vae.encode(canvas)}
+        if len(sigmas) > 1:
+            latent, _ = host.run_sampler(host.random_noise(seed), guider, host.named_sampler(sampler), sigmas, latent)
+        result = vae.decode(latent["samples"])
+        return io.NodeOutput(host.to_host(result[:, :height, :width].clamp(0, 1)))

@@ -1,0 +1,197 @@
+"""The Python API: the command line's work as two functions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from .. import demo
+from ..dino.load import load_dino
+from ..flux_patch.checkpoint import load_adapter
+from .engine import Progress, Upscaler
+from .flux import Text
+from .load import load_transformer, load_vae, local_path
+from .pictures import Picture, from_image, load_picture, resize, to_image
+from .settings import UpscaleSettings, find_variant
+from .text import encode_text, has_text_encoders
+
+if TYPE_CHECKING:
+    from ..dino.encode import DinoEncoder
+    from ..flux_patch.adapter import DinoAdapter
+
+
+def upscale(
+    image: str | os.PathLike[str] | Image.Image,
+    *,
+    scale: float = 2.0,
+    strength: float = 0.3,
+    steps: int | None = None,
+    variant: str = "demo",
+    model_path: str | Path | None = None,
+    vae_path: str | Path | None = None,
+    dino: str | Path | None = None,
+    dino_layers: str = "",
+    adapter: str | Path | None = None,
+    dino_strength: float = 0.5,
+    no_dino: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
+    prompt: str | None = None,
+    guidance: float = 3.5,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+) -> Image.Image:
+    """One picture, ``scale`` times as large. The keywords are the command line's; None takes the variant's default.
+
+    For many pictures, load once with ``load_upscaler`` and call ``upscale_picture``. Raises ValueError for bad input.
+    """
+    settings = settings_for(
+        variant,
+        scale=scale,
+        strength=strength,
+        steps=steps,
+        tile=tile,
+        overlap=overlap,
+        guidance=guidance,
+        seed=seed,
+        dino_strength=dino_strength,
+    )
+    picture = from_image(image) if isinstance(image, Image.Image) else load_picture(image)
+    upscaler = load_upscaler(
+        variant,
+        model_path=model_path,
+        vae_path=vae_path,
+        dino=dino,
+        dino_layers=dino_layers,
+        adapter=adapter,
+        no_dino=no_dino,
+        prompt=prompt,
+        device=device,
+        dtype=dtype,
+    )
+    result, _ = upscale_picture(upscaler, picture, settings, progress=progress)
+    return to_image(result.pixels, alpha=result.alpha)
+
+
+def settings_for(variant: str, **given: Any) -> UpscaleSettings:
+    """``UpscaleSettings`` with the variant's own steps, tile, overlap and schedule where None is given."""
+    found = find_variant(variant)
+    defaults = {"steps": found.steps, "tile": found.tile, "overlap": found.overlap}
+    chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
+    return UpscaleSettings(**{**defaults, **chosen}, dynamic_shift=found.dynamic_shift)
+
+
+def upscale_picture(
+    upscaler: Upscaler, picture: Picture, settings: UpscaleSettings, *, progress: Progress | None = None
+) -> tuple[Picture, dict[str, Any]]:
+    """A picture with its transparency (by Lanczos) and its colour profile, and the report of ``Upscaler.upscale``."""
+    pixels, report = upscaler.upscale(picture.pixels, settings, progress=progress)
+    alpha = None
+    if picture.alpha is not None:
+        alpha = resize(picture.alpha, height=pixels.shape[-2], width=pixels.shape[-1])
+    return replace(picture, pixels=pixels, alpha=alpha), report
+
+
+def load_upscaler(
+    variant: str = "demo",
+    *,
+    model_path: str | Path | None = None,
+    vae_path: str | Path | None = None,
+    dino: str | Path | None = None,
+    dino_layers: str = "",
+    adapter: str | Path | None = None,
+    no_dino: bool = False,
+    prompt: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Upscaler:
+    """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's."""
+    found = find_variant(variant)
+    where = find_device(device)
+    kind = find_dtype(dtype, variant=variant)
+    flux: str | Path = model_path or found.repository or demo.FLUX
+    vae = vae_path or _vae_of(flux, default=found.repository or demo.VAE)
+    encoder, module = _load_dino(dino, adapter=adapter, no_dino=no_dino, variant=variant)
+    text = _text(flux, prompt=prompt, tokens=found.text_tokens, device=where, dtype=kind)
+    return Upscaler(
+        load_transformer(flux, dtype=kind),
+        load_vae(vae, dtype=kind),
+        dino=encoder,
+        adapter=module,
+        dino_layers=dino_layers,
+        text=text,
+        device=where,
+        dtype=kind,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """ "auto" is CUDA, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto, cuda, cuda:1, mps or cpu") from error
+    return device
+
+
+def find_dtype(name: str, *, variant: str) -> torch.dtype:
+    """ "auto" is float32 for the demo models and bfloat16, FLUX's own, for the others."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.float32 if variant == "demo" else torch.bfloat16
+    if name not in known:
+        raise ValueError(f"dtype {name!r} must be one of auto, {', '.join(known)}")
+    return known[name]
+
+
+def _vae_of(flux: str | Path, *, default: str | Path) -> str | Path:
+    """The VAE that comes with a model: its pipeline's, else the variant's."""
+    path = local_path(flux)
+    return flux if path is None or (path / "vae").is_dir() else default
+
+
+def _load_dino(
+    dino: str | Path | None, *, adapter: str | Path | None, no_dino: bool, variant: str
+) -> tuple[DinoEncoder | None, DinoAdapter | None]:
+    if no_dino:
+        if dino or adapter:
+            raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
+        return None, None
+    if variant == "demo":
+        dino = dino or demo.DINO
+        shipped = getattr(demo, "ADAPTER", None)
+        adapter = adapter or (shipped if shipped is not None and shipped.is_file() else None)
+        if adapter is None:
+            return None, None
+    if (dino is None) != (adapter is None):
+        have, lack = ("dino", "adapter") if adapter is None else ("adapter", "dino")
+        raise ValueError(f"{have} was given without {lack}: FLUX is guided by both together, give both or neither")
+    if dino is None or adapter is None:
+        return None, None
+    return load_dino(dino), load_adapter(adapter)
+
+
+def _text(
+    flux: str | Path, *, prompt: str | None, tokens: int, device: torch.device, dtype: torch.dtype
+) -> Text | None:
+    if tokens and has_text_encoders(flux):
+        return encode_text(flux, prompt=prompt or "", tokens=tokens, device=device, dtype=dtype)
+    if prompt:
+        raise ValueError(
+            f"a prompt needs FLUX's text encoders, which {flux} does not bring: "
+            "give a whole pipeline (hub name or folder) as the model, or leave the prompt out"
+        )
+    return None

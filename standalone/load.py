@@ -1,0 +1,157 @@
+"""FLUX transformers and VAEs from the hub, from diffusers folders, and from single .safetensors files."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..dino.load import read_safetensors
+from .layouts import flux_config, kl_config, tiny_weights
+from .settings import VARIANTS
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+
+
+def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
+    """A FLUX.1 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+
+    Files may be in diffusers' key layout, or in Black Forest Labs' at FLUX's own width. Raises ValueError.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    path = local_path(source)
+    if path is None or path.is_dir():
+        folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
+        with loading(source):
+            return FluxTransformer2DModel.from_pretrained(torch_dtype=dtype, use_safetensors=True, **folder)
+    weights = _unwrapped(_read(path), "model.diffusion_model.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    config = flux_config(shapes, name=path.name)
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    return _single_file(FluxTransformer2DModel, weights, config, name=path.name, dtype=dtype)
+
+
+def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
+    """A 16-channel VAE from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+
+    Files may be FLUX's ``ae.safetensors``, a TAESD with both halves, or either in diffusers' key layout. A file does
+    not tell the scale of its latents: FLUX.1's is assumed. Raises ValueError.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    path = local_path(source)
+    if path is None or path.is_dir():
+        folder = _component(source, path, "vae", kind="Autoencoder")
+        with loading(source):
+            config = AutoencoderKL.load_config(**folder)
+            kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
+            return kind.from_pretrained(torch_dtype=dtype, use_safetensors=True, **folder)
+    weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
+    if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
+        return _tiny(weights, name=path.name, dtype=dtype)
+    config = kl_config({name: tuple(tensor.shape) for name, tensor in weights.items()}, name=path.name)
+    return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
+
+
+def local_path(source: str | Path) -> Path | None:
+    """The existing file or folder that ``source`` names, or None where it has the form of a hub name."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if (
+        isinstance(source, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+        and not path.suffix == ".safetensors"
+    ):
+        return None
+    raise ValueError(
+        f"there is no model {source}: give a .safetensors file, a diffusers folder or a hub name (owner/name)"
+    )
+
+
+@contextmanager
+def loading(source: str | Path) -> Iterator[None]:
+    """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if local_path(source) is None:
+            repositories = ", ".join(variant.repository for variant in VARIANTS.values() if variant.repository)
+            raise ValueError(
+                f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
+                f"{repositories}), the network and your access (hf auth login), or give local files"
+            ) from error
+        raise ValueError(f"{source} could not be loaded ({reason}): download it again") from error
+
+
+def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:
+    """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model."""
+    if path is None:
+        return {"pretrained_model_name_or_path": str(source), "subfolder": name}
+    for folder in (path / name, path):
+        config = folder / "config.json"
+        if config.is_file() and kind in json.loads(config.read_text(encoding="utf-8")).get("_class_name", ""):
+            return {"pretrained_model_name_or_path": str(folder)}
+    raise ValueError(f"folder {path} holds no {kind} (config.json in it or in {name}/): give a diffusers folder")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".gguf":
+        raise ValueError(f"{path.name} is a GGUF file, which is not read here: give a .safetensors file")
+    weights, _ = read_safetensors(path)
+    scaled = next((name for name in weights if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
+    if scaled:
+        raise ValueError(f"{path.name} is quantised with scales ({scaled}), which is not read here: give the bf16 file")
+    return weights
+
+
+def _unwrapped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under ``prefix`` without it (all-in-one checkpoints), or all where none has it."""
+    inner = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return inner or weights
+
+
+def _single_file(
+    model: Any, weights: dict[str, Tensor], config: dict[str, Any], *, name: str, dtype: torch.dtype
+) -> Any:
+    """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        try:
+            built = model.from_single_file(weights, config=folder, torch_dtype=dtype)
+        except KeyError as error:
+            raise ValueError(f"{name} lacks {error}: download the whole file again") from error
+    missing = [key for key, tensor in built.state_dict().items() if tensor.is_meta]
+    if missing:
+        raise ValueError(
+            f"{name} lacks {missing[0]} and {len(missing) - 1} more tensors: download the whole file again"
+        )
+    return built
+
+
+def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> AutoencoderTiny:
+    from diffusers import AutoencoderTiny
+
+    weights, config = tiny_weights(weights, name=name)
+    with torch.device("meta"):
+        vae = AutoencoderTiny(**config)
+    try:
+        vae.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} is not a whole TAESD with encoder and decoder ({reason}): choose another file"
+        ) from error
+    return vae

@@ -1,0 +1,32 @@
+"""A prompt through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .flux import Text
+from .load import loading, local_path
+
+PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+def has_text_encoders(source: str | Path) -> bool:
+    """Whether ``source`` is a whole pipeline: a hub name, or a folder with CLIP and T5 and their tokenizers."""
+    path = local_path(source)
+    return path is None or all((path / part).is_dir() for part in PARTS)
+
+
+def encode_text(
+    source: str | Path, *, prompt: str, tokens: int, device: torch.device | str, dtype: torch.dtype
+) -> Text:
+    """Load a pipeline's text encoders, encode one prompt (may be empty) into ``tokens`` T5 tokens, and free them."""
+    from diffusers import FluxPipeline
+
+    with loading(source):
+        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, torch_dtype=dtype)
+    pipeline.to(device)
+    with torch.no_grad():
+        context, pooled, _ = pipeline.encode_prompt(prompt, device=torch.device(device), max_sequence_length=tokens)
+    return Text(context, pooled)

@@ -1,0 +1,30 @@
+"""The picture before it is tiled: exact size, whole grid cells."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .plan import canvas_size
+
+
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Output size of an upscale, exact to the pixel: round(side * scale), at least 1."""
+    if not 0 < scale <= 16:
+        raise ValueError(f"scale {scale} must be above 0 and at most 16: 2 doubles both sides")
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """Bicubic with antialiasing, kept in 0..1, in floating point. pixels: [B, C, H, W]."""
+    if tuple(pixels.shape[2:]) == (height, width):
+        return pixels.clamp(0, 1)
+    out = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    return out.clamp(0, 1)
+
+
+def pad_to_grid(pixels: Tensor, *, grid: int = 16) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of ``grid``. pixels: [B, C, H, W]."""
+    height, width = pixels.shape[2:]
+    canvas_height, canvas_width = canvas_size(height, width, grid=grid)
+    return F.pad(pixels, (0, canvas_width - width, 0, canvas_height - height), mode="replicate")

@@ -1,0 +1,48 @@
+"""A picture of a tile plan."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from .plan import TilePlan
+
+
+def draw_plan(image: Tensor, plan: TilePlan) -> Tensor:
+    """Draw every tile's outline and number on a picture of the canvas; overlaps are tinted.
+
+    image: [H, W, 3] in 0..1, of any size with the canvas' aspect. Returns a new [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    scale_y, scale_x = height / plan.height, width / plan.width
+    cover = np.zeros((height, width), dtype=np.int32)
+    boxes = []
+    for box in plan.boxes:
+        top, left = round(box.top * scale_y), round(box.left * scale_x)
+        bottom, right = round(box.bottom * scale_y), round(box.right * scale_x)
+        cover[top:bottom, left:right] += 1
+        boxes.append((left, top, max(left, right - 1), max(top, bottom - 1)))
+    tint = torch.from_numpy((cover > 1).astype(np.float32))[..., None] * 0.35
+    shaded = image.cpu().float() * (1 - tint) + torch.tensor([1.0, 0.6, 0.0]) * tint
+    picture = Image.fromarray((shaded.clamp(0, 1) * 255).round().byte().numpy())
+    draw = ImageDraw.Draw(picture)
+    line = max(1, min(height, width) // 300)
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        inset = line * (number % 3)  # neighbours' borders stay apart
+        corners = (left + inset, top + inset, max(left + inset, right - inset), max(top + inset, bottom - inset))
+        draw.rectangle(corners, outline=(255, 64, 64), width=line)
+        draw.text(
+            (left + 4 * line, top + 3 * line), str(number + 1), fill=(255, 255, 255), stroke_width=1, stroke_fill=0
+        )
+    return torch.from_numpy(np.asarray(picture).copy()).float() / 255
+
+
+def describe_plan(plan: TilePlan) -> str:
+    """One line for people: sizes, tiles, work."""
+    work = plan.count * plan.tile_height * plan.tile_width / (plan.height * plan.width)
+    return (
+        f"{plan.width} x {plan.height} px: {len(plan.lefts)} x {len(plan.tops)} = {plan.count} tiles of "
+        f"{plan.tile_width} x {plan.tile_height} px, overlap at least {plan.overlap} px, {work:.2f} x the canvas per step"
+    )
