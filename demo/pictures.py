@@ -2,18 +2,21 @@
 
 Nothing is downloaded; the photographs are inside the wheels of scikit-image and scikit-learn.
 
-| picture                             | licence                                                    | used for           |
-|-------------------------------------|------------------------------------------------------------|--------------------|
-| skimage astronaut, hubble, rocket   | public domain (NASA, NASA/ESA, SpaceX)                     | training           |
-| skimage coffee                      | CC0 (Rachel Michetti)                                      | training           |
-| skimage camera                      | CC0 (Lav Varshney)                                         | training           |
-| skimage retina                      | CC0 (Mikael Haggstrom)                                     | training           |
-| skimage brick, gravel (CC0Textures) | CC0                                                        | training           |
-| skimage grass (linolafett)          | CC0                                                        | training           |
-| sklearn china                       | CC BY 2.0, danielbuechele, flickr.com/photos/danielbuechele | training          |
-| sklearn flower                      | CC BY 2.0, vultilion, flickr.com/photos/vultilion          | training           |
-| procedural scenes (scenes.py)       | made by this repository                                    | training           |
-| skimage chelsea (the cat)           | CC0 (Stefan van der Walt)                                  | HELD OUT, never trained on; sample.jpg is cut from it |
+| picture                             | licence                          | used for                         |
+|-------------------------------------|----------------------------------|----------------------------------|
+| skimage astronaut, hubble, rocket   | public domain (NASA, ESA, SpaceX) | training                        |
+| skimage coffee                      | CC0 (Rachel Michetti)            | training                         |
+| skimage camera                      | CC0 (Lav Varshney)               | training                         |
+| skimage retina                      | CC0 (Mikael Haggstrom)           | training                         |
+| skimage brick, gravel (CC0Textures) | CC0                              | training                         |
+| skimage grass (linolafett)          | CC0                              | training                         |
+| sklearn china                       | CC BY 2.0 [1]                    | training                         |
+| sklearn flower                      | CC BY 2.0 [2]                    | training                         |
+| procedural scenes (scenes.py)       | made by this repository          | training                         |
+| skimage chelsea (the cat)           | CC0 (Stefan van der Walt)        | HELD OUT: never trained on;      |
+|                                     |                                  | sample.jpg is made from it       |
+
+[1] danielbuechele, flickr.com/photos/danielbuechele/6061409035  [2] vultilion, flickr.com/photos/vultilion/6056698931
 """
 
 from pathlib import Path
@@ -93,7 +96,7 @@ def psnr(left: Tensor, right: Tensor) -> float:
 
 
 def write_sample(path: Path) -> None:
-    """The README's picture: the middle of the held-out cat at 384x256."""
+    """The README's picture: the held-out cat at 384x256."""
     from skimage.data import chelsea
 
     Image.fromarray(chelsea()).crop((0, 0, 450, 300)).resize((384, 256), Image.Resampling.LANCZOS).save(

@@ -92,7 +92,8 @@ def report(encoder: nn.Module) -> str:
     clean, soft = (_patches(encoder, pixels, rows=16) for pixels in (true, soft_copy(true)))
     near = (clean[:, 1:] * clean[:, :-1]).sum(-1).mean()
     far = (clean[:, 12:] * clean[:, :-12]).sum(-1).mean()
-    return f"cosine of neighbours {near:.2f}, of patches 12 apart {far:.2f}, sharp with soft {(clean * soft).sum(-1).mean():.2f}"
+    same = (clean * soft).sum(-1).mean()
+    return f"cosine of neighbours {near:.2f}, of patches 12 apart {far:.2f}, of sharp with soft {same:.2f}"
 
 
 def _patches(encoder: nn.Module, pixels: Tensor, *, rows: int) -> Tensor:

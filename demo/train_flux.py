@@ -126,7 +126,7 @@ def export(flux: nn.Module, vae: nn.Module, *, steps: int, seed: int, loss: floa
 
 @torch.no_grad()
 def report(flux: nn.Module, vae: nn.Module) -> str:
-    """The held-out cat, bicubic 2x, then redrawn: PSNR to the true picture for some strengths, and for a 256-px tile."""
+    """The held-out cat, bicubic 2x, then redrawn: PSNR to the true picture at some strengths, and of a 256-px tile."""
     true = held_out()
     soft = soft_copy(true)
     latents = encode(vae, soft)

@@ -41,7 +41,7 @@ def train(*, minutes: float, seed: int, resume: bool = False) -> None:
 
 def new_vae() -> nn.Module:
     """An autoencoder whose signal keeps its size through the layers; with PyTorch's own start it fades to nothing,
-    and training takes about five times as many steps to the same error."""
+    and training needs several times as many steps to the same error."""
     from diffusers import AutoencoderTiny
 
     vae = AutoencoderTiny(latent_channels=16)

@@ -31,7 +31,7 @@ class LoadAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "adapter_name",
                     options=host.model_files("model_patches"),
-                    tooltip="A .safetensors file that DINOTile saved or trained. It fits one DINO model, its layers and one FLUX.",
+                    tooltip="A .safetensors file that DINOTile saved or trained. It fits one DINO, its layers and one FLUX.",
                 ),
             ],
             outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The adapter.")],
@@ -146,7 +146,7 @@ class ProjectConditioning(io.ComfyNode):
             node_id="DinoTile_ProjectConditioning",
             display_name="Project DINO Conditioning",
             category=CATEGORY,
-            description="Adds the picture's DINO tokens to the positive conditioning and the adapter's learned null to the negative.",
+            description="Adds the picture's DINO tokens to the positive conditioning, the learned null to the negative.",
             inputs=[
                 io.Conditioning.Input(
                     "positive", tooltip="Text or empty conditioning; its DINO tokens come from the features."
@@ -184,7 +184,7 @@ class ProjectConditioning(io.ComfyNode):
                     "profile",
                     options=list(PROFILES),
                     default="flat",
-                    tooltip="Weight over FLUX's depth: flat everywhere (usual), early blocks only fading out, or late ones fading in.",
+                    tooltip="Weight over FLUX's depth: flat (usual), early (falls with depth) or late (rises).",
                 ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where DINO acts, over the whole picture: 1 fully, 0 not at all."

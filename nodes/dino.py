@@ -88,7 +88,8 @@ class ExtractPatches(io.ComfyNode):
                     default=1,
                     min=1,
                     max=2,
-                    tooltip="Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: finer, five times the time.",
+                    tooltip="Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: "
+                    "finer, five times the time.",
                 ),
             ],
             outputs=[sockets.Features.Output(display_name="features", tooltip="Patch features and class token.")],

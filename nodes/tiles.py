@@ -18,7 +18,7 @@ class PlanTiles(io.ComfyNode):
             node_id="DinoTile_PlanTiles",
             display_name="Plan Tiles",
             category=CATEGORY,
-            description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model: look before you run.",
+            description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model.",
             inputs=[
                 io.Int.Input(
                     "width",

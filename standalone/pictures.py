@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from .files import check_writable, replacing
 
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
 
@@ -82,20 +83,6 @@ def check_output(path: Path, *, height: int = 1, width: int = 1) -> None:
     check_writable(path)
 
 
-def check_writable(path: Path) -> None:
-    """Raise ValueError where the file ``path`` could not be created or replaced."""
-    if path.is_dir():
-        raise ValueError(f"output {path} is a folder: give the path of a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
-    probe = _beside(path)
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"output {path} cannot be written ({error.strerror}): choose another place") from error
-
-
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     """Write ``path`` whole or not at all. Returns a note where the format could not hold all of the picture.
 
@@ -119,30 +106,6 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     return note
 
 
-class replacing:
-    """``with replacing(path) as part``: write the file ``part`` beside ``path``; it takes its place on success only."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.part = _beside(path)
-
-    def __enter__(self) -> Path:
-        return self.part
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        try:
-            if kind is None:
-                os.replace(self.part, self.path)
-        except OSError as failure:
-            raise ValueError(f"output {self.path} cannot be written ({failure.strerror})") from failure
-        finally:
-            with suppress(FileNotFoundError):
-                self.part.unlink()
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise ValueError(f"output {self.path} cannot be written ({reason}): choose another place") from error
-
-
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
     """Lanczos (PIL, in float, per channel) to exactly ``height`` x ``width``, in 0..1. [B,C,H,W] -> [B,C,h,w]."""
     if pixels.shape[-2:] == (height, width):
@@ -161,10 +124,6 @@ def pad_to(pixels: Tensor, *, height: int, width: int) -> Tensor:
             f"{pixels.shape[-1]} x {pixels.shape[-2]} px cannot be padded to {width} x {height}: it is larger"
         )
     return torch.nn.functional.pad(pixels, (0, beside, 0, below), mode="replicate")
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _tensor(image: Image.Image) -> Tensor:

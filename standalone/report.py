@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .pictures import replacing
+from .files import replacing
 
 
 @contextmanager

@@ -1,0 +1,69 @@
+"""Output files: where they go, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
+    """One output file per input. ``output`` is a file for one input; a folder for several, where it exists as one, or
+    where it ends with a slash. In a folder, results are named after their inputs, as .png. Raises ValueError."""
+    folder = Path(output).is_dir() or output.endswith(("/", os.sep))
+    if not folder and len(inputs) > 1:
+        if Path(output).exists() or Path(output).suffix:
+            raise ValueError(f"output {output} is one file for {len(inputs)} inputs: give a folder, ending with a slash")
+        folder = True
+    outputs = [Path(output) / f"{path.stem}.png" for path in inputs] if folder else [Path(output)]
+    for path, source in zip(outputs, inputs, strict=True):
+        if outputs.count(path) > 1:
+            raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
+        if path.exists() and source.exists() and path.samefile(source):
+            raise ValueError(f"output {path} is the input itself: choose another name")
+    return outputs
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError where the file ``path`` could not be created or replaced."""
+    if path.is_dir():
+        raise ValueError(f"output {path} is a folder: give the path of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
+    probe = _beside(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"output {path} cannot be written ({error.strerror}): choose another place") from error
+
+
+class replacing:
+    """``with replacing(path) as part``: write the file ``part`` beside ``path``; it takes its place on success only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.part = _beside(path)
+
+    def __enter__(self) -> Path:
+        return self.part
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        try:
+            if kind is None:
+                os.replace(self.part, self.path)
+        except OSError as failure:
+            raise ValueError(f"output {self.path} cannot be written ({failure.strerror})") from failure
+        finally:
+            with suppress(FileNotFoundError):
+                self.part.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise ValueError(f"output {self.path} cannot be written ({reason}): choose another place") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
