@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -50,7 +51,7 @@ class ComfyClient:
     def run(self, workflow: Workflow, *, timeout: float = 0, progress: NodeProgress | None = None) -> list[bytes]:
         """Run a workflow to its end and return its pictures' files. ``timeout``: seconds for the whole run, 0 for none.
 
-        Whatever ends this call early (Ctrl-C, the timeout) also stops the run on the server.
+        Whatever ends this call early (Ctrl-C, the timeout, an error) also stops the run on the server.
         """
         address = f"ws{self.server.removeprefix('http')}/ws?clientId={self.id}"
         try:
@@ -61,7 +62,7 @@ class ComfyClient:
         try:
             run = self._submit(workflow, run)
             self._follow(socket, run, workflow, timeout=timeout, progress=progress)
-        except (KeyboardInterrupt, TimeoutError):
+        except BaseException:
             self.cancel(run)
             raise
         finally:
@@ -70,7 +71,7 @@ class ComfyClient:
         images = pictures_of(self._json(f"/history/{run}").get(run, {}))
         if not images:
             raise ValueError("the workflow ended without a picture: give it a SaveImage node")
-        return [self._get(f"/view?{urllib.parse.urlencode(image)}") for image in images]
+        return [self._request(f"/view?{urllib.parse.urlencode(image)}") for image in images]
 
     def cancel(self, run: str) -> None:
         """Stop a run, or take it out of the queue; a server that is gone needs neither."""
@@ -98,7 +99,7 @@ class ComfyClient:
         while True:
             now = time.monotonic()
             if timeout and now - start > timeout:
-                raise TimeoutError(f"the run took longer than --timeout {timeout:g} s and was stopped: raise the timeout")
+                raise ValueError(f"the run took longer than {timeout:g} s and was stopped: raise --timeout")
             try:
                 message = socket.recv()
             except websocket.WebSocketTimeoutException:
@@ -139,20 +140,24 @@ class ComfyClient:
         waiting = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
         return any(entry[1] == run for entry in waiting) or run in self._json(f"/history/{run}")
 
-    def _json(self, path: str, body: bytes | None = None, *, kind: str = "application/json", workflow: Workflow | None = None) -> dict[str, Any]:  # fmt: skip
+    def _json(
+        self,
+        path: str,
+        body: bytes | None = None,
+        *,
+        kind: str = "application/json",
+        workflow: Workflow | None = None,
+    ) -> dict[str, Any]:
         text = self._request(path, body, kind=kind, workflow=workflow)
         try:
             return json.loads(text)
         except ValueError as error:
             raise ValueError(f"{self.server}{path} did not answer as ComfyUI does: check the address") from error
 
-    def _get(self, path: str) -> bytes:
-        return self._request(path, None)
-
     def _request(
         self,
         path: str,
-        body: bytes | None,
+        body: bytes | None = None,
         *,
         kind: str = "application/json",
         workflow: Workflow | None = None,
@@ -167,9 +172,9 @@ class ComfyClient:
                 with suppress(json.JSONDecodeError):
                     raise ValueError(refusal(json.loads(error.read()), workflow)) from error
             raise ValueError(f"{self.server}{path.partition('?')[0]} answered {error.code} {error.reason}") from error
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ValueError(self._unreachable(error)) from error
 
     def _unreachable(self, error: Exception) -> str:
-        reason = getattr(error, "reason", error)
+        reason = str(getattr(error, "reason", error)).partition(" -+-+-")[0]  # a websocket error goes on with headers
         return f"{self.server} cannot be reached ({reason}): start ComfyUI there, or give its address with --server"

@@ -1,0 +1,160 @@
+"""The ``dinotile`` command. Nothing heavy is imported before a command has checked what it was given."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .files import check_writable, plan_outputs
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+@app.callback(invoke_without_command=True)
+def base(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Upscale pictures with FLUX, tile by tile, guided by DINO features."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"dinotile {installed('dinotile')}")
+        raise typer.Exit()
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures: PNG, JPEG, WebP, TIFF.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="A file, or a folder (ending with /).")],
+    scale: Annotated[float, typer.Option(help="Output size over input size; usually 2 to 4.")] = 2.0,
+    strength: Annotated[float, typer.Option(help="How much may change: 0 nothing, 1 all; usually 0.2 to 0.5.")] = 0.3,
+    steps: Annotated[
+        int | None, typer.Option(help="Model evaluations per tile, at any strength.  [default: demo 6, schnell 4, dev 20]")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="demo (small models of this package), schnell or dev.")] = "demo",
+    model_path: Annotated[
+        str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
+    ] = None,
+    vae_path: Annotated[str | None, typer.Option(help="VAE, likewise.  [default: the model's own]")] = None,
+    dino: Annotated[str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file or its folder.")] = None,
+    dino_layers: Annotated[str, typer.Option(help="Blocks to take.  [default: the adapter's]")] = "",
+    adapter: Annotated[str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")] = None,
+    dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.3 to 1.")] = 0.5,
+    no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
+    tile: Annotated[int | None, typer.Option(help="Tile side, px.  [default: 1024; demo 256]")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px.  [default: 128; demo 32]")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
+    guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")] = None,
+) -> None:
+    """Upscale pictures on this machine, with diffusers."""
+    outputs = plan_outputs(inputs, output)
+    if output.endswith("/") or len(inputs) > 1:
+        _make_folder(Path(output))
+    if report is not None:
+        check_writable(report)
+    from .settings import settings_for
+
+    settings = settings_for(variant, scale=scale, strength=strength, steps=steps, tile=tile, overlap=overlap, guidance=guidance, seed=seed, dino_strength=dino_strength)  # fmt: skip
+    models = dict(model_path=model_path, vae_path=vae_path, dino=dino, dino_layers=dino_layers, adapter=adapter, no_dino=no_dino, prompt=prompt, device=device, dtype=dtype)  # fmt: skip
+    from .batch import upscale_files
+
+    with _bars() as bars:
+        shown = _Shown(bars)
+        for line in upscale_files(inputs, outputs, settings, variant=variant, models=models, report=report, progress=shown):
+            typer.echo(line)
+
+
+@app.command()
+def run(
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.json", help="A workflow, exported as API.")],
+    image: Annotated[Path, typer.Option(metavar="IN", help="The picture for its LoadImage node.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes.")],
+    server: Annotated[str, typer.Option(help="Address of a running ComfyUI.")] = "http://127.0.0.1:8188",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; may be repeated.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole run; 0 for no limit.")] = 0,
+) -> None:
+    """Run a workflow on a ComfyUI server and bring its pictures back (OUT, OUT-2, ...)."""
+    from .client import ComfyClient
+    from .files import save_files
+    from .workflow import prepared, read_workflow
+
+    graph = read_workflow(workflow)
+    prepared(graph, image="", settings=settings or [])  # complain before anything is sent
+    if not image.is_file():
+        raise ValueError(f"{image} does not exist: give the path of a picture")
+    check_writable(output)
+    client = ComfyClient(server)
+    start = time.perf_counter()
+    with _bars() as bars:
+        graph = prepared(graph, image=client.upload(image), settings=settings or [])
+        pictures = client.run(graph, timeout=timeout, progress=_Shown(bars))
+    for path in save_files(pictures, output):
+        typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
+
+
+class _Shown:
+    """One bar per stage or node, added when it is first heard of."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, name: str, done: float, total: float) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=total)
+        self.bars.update(self.tasks[name], completed=done, total=total)
+
+
+def _bars() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=errors)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"folder {folder} cannot be made ({error.strerror}): choose another place") from error
+
+
+def main() -> None:
+    """Entry point: a user's error is one line and exit code 2, any other keeps its traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print("dinotile: interrupted, nothing half-written was left")
+        code = INTERRUPTED
+    except click.ClickException as error:
+        code = _refuse(error.format_message())
+    except ValueError as error:
+        if not _raised_here(error):
+            raise
+        code = _refuse(str(error))
+    sys.exit(code)
+
+
+def _refuse(message: str) -> int:
+    errors.print(f"dinotile: {' '.join(message.split())}", markup=False)
+    return USER_ERROR
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether this package raised the error itself, which it does for what the user can change."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("dinotile.")
