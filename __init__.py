@@ -1,11 +1,37 @@
 """DINOTile: FLUX upscaling tile by tile, guided by DINO features.
 
-In ComfyUI this file is the node pack; elsewhere it is the Python package ``dinotile``.
+In ComfyUI this file is the node pack; elsewhere it is the Python package ``dinotile``, whose names below load on first use.
 """
 
+import importlib
 import logging
 
 WEB_DIRECTORY = "./web"
+
+_API = {
+    "upscale": ".standalone.api",
+    "Upscaler": ".standalone.engine",
+    "UpscaleSettings": ".standalone.settings",
+    "load_dino": ".dino.load",
+    "EncodeSettings": ".dino.encode",
+    "FeatureMap": ".dino.feature_map",
+    "load_adapter": ".flux_patch.checkpoint",
+    "save_adapter": ".flux_patch.checkpoint",
+    "new_adapter": ".flux_patch.checkpoint",
+    "AdapterConfig": ".flux_patch.adapter",
+    "plan_tiles": ".tiling.plan",
+    "TilePlan": ".tiling.plan",
+}
+
+
+def __getattr__(name):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dinotile")
+    if name in _API:
+        return getattr(importlib.import_module(_API[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 async def comfy_entrypoint():
@@ -14,6 +40,6 @@ async def comfy_entrypoint():
     except Exception:
         logging.getLogger("dinotile").exception(
             "The DINOTile nodes could not be imported"
-        )  # the host prints no traceback
+        )  # the host logs no traceback
         raise
     return DinoTileExtension()

@@ -44,8 +44,8 @@ class FeatureMap:
         col_start, cols = _axis_weights(left, width, cells=grid, patches=self.patches.shape[2])
         near = self.patches[:, row_start : row_start + rows.shape[1], col_start : col_start + cols.shape[1]].float()
         rows, cols = rows.to(near.device), cols.to(near.device)
-        out = torch.einsum("iy,byxd->bixd", rows, near)  # [B, grid, x, D]
-        out = torch.einsum("jx,bixd->bijd", cols, out)  # [B, grid, grid, D]
+        out = (rows @ near.flatten(2)).unflatten(2, near.shape[2:])  # [B, grid, x, D]
+        out = cols @ out  # [B, grid, grid, D]
         return out.to(self.patches.dtype)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FeatureMap":

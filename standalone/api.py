@@ -17,7 +17,7 @@ from .engine import Progress, Upscaler
 from .flux import Text
 from .load import load_transformer, load_vae, local_path
 from .pictures import Picture, from_image, load_picture, resize, to_image
-from .settings import UpscaleSettings, find_variant
+from .settings import UpscaleSettings, find_variant, settings_for
 from .text import encode_text, has_text_encoders
 
 if TYPE_CHECKING:
@@ -78,14 +78,6 @@ def upscale(
     )
     result, _ = upscale_picture(upscaler, picture, settings, progress=progress)
     return to_image(result.pixels, alpha=result.alpha)
-
-
-def settings_for(variant: str, **given: Any) -> UpscaleSettings:
-    """``UpscaleSettings`` with the variant's own steps, tile, overlap and schedule where None is given."""
-    found = find_variant(variant)
-    defaults = {"steps": found.steps, "tile": found.tile, "overlap": found.overlap}
-    chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
-    return UpscaleSettings(**{**defaults, **chosen}, dynamic_shift=found.dynamic_shift)
 
 
 def upscale_picture(

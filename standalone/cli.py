@@ -5,29 +5,32 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from .files import check_writable, plan_outputs
+from .files import check_output, check_writable, plan_outputs
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 USER_ERROR, INTERRUPTED = 2, 130
 
 
 @app.callback(invoke_without_command=True)
-def base(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def base(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     """Upscale pictures with FLUX, tile by tile, guided by DINO features."""
     if version:
         from importlib.metadata import version as installed
 
         typer.echo(f"dinotile {installed('dinotile')}")
-        raise typer.Exit()
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -37,42 +40,68 @@ def upscale(
     scale: Annotated[float, typer.Option(help="Output size over input size; usually 2 to 4.")] = 2.0,
     strength: Annotated[float, typer.Option(help="How much may change: 0 nothing, 1 all; usually 0.2 to 0.5.")] = 0.3,
     steps: Annotated[
-        int | None, typer.Option(help="Model evaluations per tile, at any strength.  [default: demo 6, schnell 4, dev 20]")
+        int | None,
+        typer.Option(help="Model evaluations per tile, at any strength. Default: demo 6, schnell 4, dev 20."),
     ] = None,
     variant: Annotated[str, typer.Option(help="demo (small models of this package), schnell or dev.")] = "demo",
     model_path: Annotated[
         str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
     ] = None,
-    vae_path: Annotated[str | None, typer.Option(help="VAE, likewise.  [default: the model's own]")] = None,
+    vae_path: Annotated[str | None, typer.Option(help="VAE, likewise. Default: the model's own.")] = None,
     dino: Annotated[str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file or its folder.")] = None,
-    dino_layers: Annotated[str, typer.Option(help="Blocks to take.  [default: the adapter's]")] = "",
-    adapter: Annotated[str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")] = None,
+    dino_layers: Annotated[str, typer.Option(help="Blocks to take. Default: the adapter's.")] = "",
+    adapter: Annotated[
+        str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
+    ] = None,
     dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.3 to 1.")] = 0.5,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
-    tile: Annotated[int | None, typer.Option(help="Tile side, px.  [default: 1024; demo 256]")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px.  [default: 128; demo 32]")] = None,
+    tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    report: Annotated[Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")
+    ] = None,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     outputs = plan_outputs(inputs, output)
-    if output.endswith("/") or len(inputs) > 1:
+    if outputs[0] != Path(output):
         _make_folder(Path(output))
     if report is not None:
         check_writable(report)
     from .settings import settings_for
 
-    settings = settings_for(variant, scale=scale, strength=strength, steps=steps, tile=tile, overlap=overlap, guidance=guidance, seed=seed, dino_strength=dino_strength)  # fmt: skip
-    models = dict(model_path=model_path, vae_path=vae_path, dino=dino, dino_layers=dino_layers, adapter=adapter, no_dino=no_dino, prompt=prompt, device=device, dtype=dtype)  # fmt: skip
+    settings = settings_for(
+        variant,
+        scale=scale,
+        strength=strength,
+        steps=steps,
+        tile=tile,
+        overlap=overlap,
+        guidance=guidance,
+        seed=seed,
+        dino_strength=dino_strength,
+    )
+    models = {
+        "model_path": model_path,
+        "vae_path": vae_path,
+        "dino": dino,
+        "dino_layers": dino_layers,
+        "adapter": adapter,
+        "no_dino": no_dino,
+        "prompt": prompt,
+        "device": device,
+        "dtype": dtype,
+    }
     from .batch import upscale_files
 
-    with _bars() as bars:
-        shown = _Shown(bars)
-        for line in upscale_files(inputs, outputs, settings, variant=variant, models=models, report=report, progress=shown):
+    with Bars() as bars:
+        for line in upscale_files(
+            inputs, outputs, settings, variant=variant, models=models, report=report, progress=shown
+        ):
             typer.echo(line)
 
 
@@ -96,32 +125,36 @@ def run(
     prepared(graph, image="", settings=settings or [])  # complain before anything is sent
     if not image.is_file():
         raise ValueError(f"{image} does not exist: give the path of a picture")
-    check_writable(output)
+    check_output(output)
     client = ComfyClient(server)
     start = time.perf_counter()
-    with _bars() as bars:
+    with Bars() as bars:
         graph = prepared(graph, image=client.upload(image), settings=settings or [])
-        pictures = client.run(graph, timeout=timeout, progress=_Shown(bars))
+        pictures = client.run(graph, timeout=timeout, progress=bars)
     for path in save_files(pictures, output):
         typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
 
 
-class _Shown:
-    """One bar per stage or node, added when it is first heard of."""
+class Bars:
+    """One bar per stage or node, added when it is first heard of; shows nothing before that."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
-        self.tasks: dict[str, Any] = {}
+    def __init__(self) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.progress = Progress(*columns, TimeElapsedColumn(), console=errors)
+        self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, name: str, done: float, total: float) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(name, total=total)
-        self.bars.update(self.tasks[name], completed=done, total=total)
+            self.progress.start()
+            self.tasks[name] = self.progress.add_task(name, total=total)
+        self.progress.update(self.tasks[name], completed=done, total=total)
 
+    def __enter__(self) -> Bars:
+        return self
 
-def _bars() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=errors)
+    def __exit__(self, *_: object) -> None:
+        if self.tasks:
+            self.progress.stop()
 
 
 def _make_folder(folder: Path) -> None:
@@ -133,28 +166,33 @@ def _make_folder(folder: Path) -> None:
 
 def main() -> None:
     """Entry point: a user's error is one line and exit code 2, any other keeps its traceback."""
+    code = None
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("dinotile: interrupted, nothing half-written was left")
         code = INTERRUPTED
-    except click.ClickException as error:
-        code = _refuse(error.format_message())
-    except ValueError as error:
-        if not _raised_here(error):
+    except Exception as error:
+        message = _for_the_user(error)
+        if message is None:
             raise
-        code = _refuse(str(error))
+        errors.print(f"dinotile: {' '.join(message.split())}", markup=False)
+        code = USER_ERROR
+    if code == INTERRUPTED:
+        errors.print("dinotile: interrupted, nothing half-written was left")
     sys.exit(code)
 
 
-def _refuse(message: str) -> int:
-    errors.print(f"dinotile: {' '.join(message.split())}", markup=False)
-    return USER_ERROR
+def _for_the_user(error: Exception) -> str | None:
+    """The sentence of an error that the user can do something about, or None for a fault of the program.
 
-
-def _raised_here(error: BaseException) -> bool:
-    """Whether this package raised the error itself, which it does for what the user can change."""
+    Those are the command line's own, and ValueErrors that this package (not a library below it) raised.
+    """
+    if hasattr(error, "format_message"):  # typer's, whichever click it carries
+        return error.format_message()  # type: ignore[attr-defined]
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the device ran out of memory: use a smaller --tile, a smaller --scale, or --device cpu"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("dinotile.")
+    ours = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("dinotile.")
+    return str(error) if isinstance(error, ValueError) and ours else None

@@ -105,14 +105,20 @@ class ComfyClient:
             except websocket.WebSocketTimeoutException:
                 if now - heard > QUIET_SECONDS:
                     if not self._knows(run):
-                        raise ValueError(f"{self.server} no longer knows the run: it was restarted, send it again") from None
+                        raise ValueError(
+                            f"{self.server} no longer knows the run: it was restarted, send it again"
+                        ) from None
                     heard = now
                 continue
             except (OSError, websocket.WebSocketException) as error:
-                raise ValueError(f"{self.server} vanished in the middle of the run ({error}): restart it, run again") from error
+                raise ValueError(
+                    f"{self.server} vanished in the middle of the run ({error}): restart it, run again"
+                ) from error
             heard = now
             if not message:
-                raise ValueError(f"{self.server} closed the connection in the middle of the run: restart it and run again")
+                raise ValueError(
+                    f"{self.server} closed the connection in the middle of the run: restart it and run again"
+                )
             if isinstance(message, str) and self._ended(json.loads(message), run, workflow, progress):
                 return
 

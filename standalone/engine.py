@@ -113,6 +113,7 @@ class Upscaler:
                 "overlap": plan.overlap,
                 "batch": batch,
             },
+            "dino": None if guide is None else {"model": guide.tokens.spec, "layers": guide.tokens.layers},
             "steps": len(sigmas) - 1,
             "sigmas": [round(sigma, 6) for sigma in sigmas],
             "settings": asdict(settings),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+
+LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
 
 
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
@@ -14,7 +17,9 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
     folder = Path(output).is_dir() or output.endswith(("/", os.sep))
     if not folder and len(inputs) > 1:
         if Path(output).exists() or Path(output).suffix:
-            raise ValueError(f"output {output} is one file for {len(inputs)} inputs: give a folder, ending with a slash")
+            raise ValueError(
+                f"output {output} is one file for {len(inputs)} inputs: give a folder, ending with a slash"
+            )
         folder = True
     outputs = [Path(output) / f"{path.stem}.png" for path in inputs] if folder else [Path(output)]
     for path, source in zip(outputs, inputs, strict=True):
@@ -23,6 +28,16 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
         if path.exists() and source.exists() and path.samefile(source):
             raise ValueError(f"output {path} is the input itself: choose another name")
     return outputs
+
+
+def check_output(path: Path, *, height: int = 1, width: int = 1) -> None:
+    """Raise ValueError where a picture of this size could not be written to ``path``; writes nothing that stays."""
+    suffix = path.suffix.lower()
+    if suffix not in LONGEST_SIDE:
+        raise ValueError(f"output {path} ends in {suffix or 'nothing'}: end it in {', '.join(sorted(LONGEST_SIDE))}")
+    if max(height, width) > LONGEST_SIDE[suffix]:
+        raise ValueError(f"{width} x {height} px does not fit in a {suffix} file: write a .png")
+    check_writable(path)
 
 
 def check_writable(path: Path) -> None:
@@ -67,3 +82,25 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def save_files(contents: Sequence[bytes], path: Path) -> list[Path]:
+    """Write picture files to ``path``, and further ones to ``path`` with -2, -3, ... in the format of its ending."""
+    written = []
+    for number, content in enumerate(contents, start=1):
+        place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        with replacing(place) as part:
+            part.write_bytes(_in_format_of(place, content))
+        written.append(place)
+    return written
+
+
+def _in_format_of(path: Path, content: bytes) -> bytes:
+    """A picture file's bytes, as they came where they already have the format of the ending."""
+    from PIL import Image
+
+    wanted = Image.registered_extensions()[path.suffix.lower()]
+    with Image.open(BytesIO(content)) as image:
+        if image.format == wanted:
+            return content
+        converted = BytesIO()
+        (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
+        return converted.getvalue()

@@ -52,7 +52,7 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
     if path is None or path.is_dir():
         folder = _component(source, path, "vae", kind="Autoencoder")
         with loading(source):
-            config = AutoencoderKL.load_config(**folder)
+            config: Any = AutoencoderKL.load_config(**folder)
             kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
             return kind.from_pretrained(torch_dtype=dtype, use_safetensors=True, **folder)
     weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")

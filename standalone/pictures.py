@@ -11,9 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .files import check_writable, replacing
-
-LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
+from .files import check_output, replacing
 
 
 @dataclass(frozen=True)
@@ -71,16 +69,6 @@ def to_image(pixels: Tensor, *, alpha: Tensor | None = None) -> Image.Image:
     channels = pixels if alpha is None else torch.cat([pixels, alpha], dim=1)
     array = channels[0].float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()  # [H, W, C]
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def check_output(path: Path, *, height: int = 1, width: int = 1) -> None:
-    """Raise ValueError where a picture of this size could not be written to ``path``; writes nothing that stays."""
-    suffix = path.suffix.lower()
-    if suffix not in LONGEST_SIDE:
-        raise ValueError(f"output {path} ends in {suffix or 'nothing'}: end it in {', '.join(sorted(LONGEST_SIDE))}")
-    if max(height, width) > LONGEST_SIDE[suffix]:
-        raise ValueError(f"{width} x {height} px does not fit in a {suffix} file: write a .png")
-    check_writable(path)
 
 
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..tiling.plan import plan_tiles
 
@@ -76,3 +77,11 @@ class UpscaleSettings:
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Exact height and width of the result."""
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+
+
+def settings_for(variant: str, **given: Any) -> UpscaleSettings:
+    """``UpscaleSettings`` with the variant's own steps, tile, overlap and schedule where None is given."""
+    found = find_variant(variant)
+    defaults = {"steps": found.steps, "tile": found.tile, "overlap": found.overlap}
+    chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
+    return UpscaleSettings(**{**defaults, **chosen}, dynamic_shift=found.dynamic_shift)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,5 +29,5 @@ def encode_text(
         pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, torch_dtype=dtype)
     pipeline.to(device)
     with torch.no_grad():
-        context, pooled, _ = pipeline.encode_prompt(prompt, device=torch.device(device), max_sequence_length=tokens)
-    return Text(context, pooled)
+        encoded: Any = pipeline.encode_prompt(prompt, device=torch.device(device), max_sequence_length=tokens)
+    return Text(encoded[0], encoded[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,13 +37,14 @@ def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int =
 
 
 def _encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
-    encoded = vae.encode(pixels.to(vae.device, vae.dtype) * 2 - 1)
+    encoded: Any = vae.encode(pixels.to(vae.device, vae.dtype) * 2 - 1)
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return latents.to(pixels)
 
 
 def _decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
-    return vae.decode(latents.to(vae.device, vae.dtype)).sample.to(latents) / 2 + 0.5
+    decoded: Any = vae.decode(latents.to(vae.device, vae.dtype))  # type: ignore[arg-type]
+    return decoded.sample.to(latents) / 2 + 0.5
 
 
 def _by_tiles(convert: Callable[[Tensor], Tensor], canvas: Tensor, *, source: TilePlan, target: TilePlan) -> Tensor:

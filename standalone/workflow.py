@@ -21,11 +21,15 @@ def read_workflow(path: Path) -> Workflow:
     except ValueError as error:  # also of the decoder
         raise ValueError(f"workflow {path} is not JSON ({error}): export it from ComfyUI again") from error
     if isinstance(content, dict) and "nodes" in content and "links" in content:
-        raise ValueError(f"workflow {path} is a graph of the browser: export it as API (File > Export (API)) and give that")
+        raise ValueError(
+            f"workflow {path} is a graph of the browser: export it as API (File > Export (API)) and give that"
+        )
     nodes = content if isinstance(content, dict) else {}
     whole = all(isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes.values())
     if not nodes or not whole:
-        raise ValueError(f"workflow {path} is no API workflow (nodes with class_type and inputs): export it as API again")
+        raise ValueError(
+            f"workflow {path} is no API workflow (nodes with class_type and inputs): export it as API again"
+        )
     return nodes
 
 

@@ -100,6 +100,14 @@ def test_any_size_and_aspect_encodes(name: str, size: tuple[int, int], crops: in
     assert (features.spec, features.layers) == (name, "3")
 
 
+def test_a_large_picture_is_averaged_down_not_aliased():
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(144), indexing="ij")
+    checkers = ((y + x) % 2).float().expand(1, 3, -1, -1)
+    small = resize(checkers, height=32, width=48)
+    torch.testing.assert_close(small[:, :, 4:-4, 4:-4], torch.full((1, 3, 24, 40), 0.5), atol=0.03, rtol=0)
+    assert resize(torch.rand(1, 3, 5, 7).round(), height=64, width=96).aminmax() == (0, 1)  # bicubic overshoots
+
+
 def test_crops_are_averaged_with_the_whole_picture():
     encoder = tiny_encoder("tiny-v3")
     pixels = picture(64, 96)

@@ -1,10 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 from dinotile.flux_patch import DinoRow, Strength, new_adapter
 from dinotile.flux_patch.diffusers_flux import DinoFlux
 from dinotile.flux_patch.geometry import RopeOptions, image_ids
 
-from .conftest import make_features
+from .conftest import make_features, trained_like
 
 HEIGHT, WIDTH = 6, 4
 
@@ -88,11 +90,11 @@ def test_outside_its_window_dino_changes_no_bit(transformer, adapter, features):
     assert not torch.equal(velocity(transformer, adapter, [early] * 2), plain(transformer))
 
 
-def test_a_mask_limits_cross_attention_to_its_tokens(transformer, adapter, features):
-    adapter.idle = frozenset({"context", "vector"})
-    adapter.config.__dict__["double_sites"] = ()
-    adapter.config.__dict__["single_sites"] = (2,)  # the last block: nothing spreads afterwards
-    adapter.gate.out = torch.nn.Linear(128, 1)
+def test_a_mask_limits_cross_attention_to_its_tokens(transformer, config, features):
+    last_block = dataclasses.replace(  # nothing spreads afterwards
+        config, mechanisms=("cross_attention",), double_sites=(), single_sites=(2,)
+    )
+    adapter = trained_like(new_adapter(last_block))
     top = torch.zeros(6, 4)
     top[:3] = 1
     masked = velocity(transformer, adapter, [row(adapter, features, mask=top)] * 2).unflatten(1, (HEIGHT, WIDTH))
@@ -110,8 +112,6 @@ def test_null_rows_use_the_learned_null(transformer, adapter):
 
 
 def test_another_flux_is_refused_with_both_sides_named(transformer, config):
-    import dataclasses
-
     other = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, context=4096))
     with pytest.raises(ValueError, match="context 64.*made for.*context 4096"):
         DinoFlux(transformer, new_adapter(other))

@@ -1,0 +1,57 @@
+"""The command line's work on many files, with one load of the models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .api import load_upscaler, upscale_picture
+from .engine import Progress
+from .pictures import check_output, load_picture, save_picture
+from .report import environment, timed, write_report
+from .settings import UpscaleSettings
+
+
+def upscale_files(
+    inputs: Sequence[Path],
+    outputs: Sequence[Path],
+    settings: UpscaleSettings,
+    *,
+    variant: str,
+    models: dict[str, Any],
+    report: Path | None = None,
+    progress: Progress | None = None,
+) -> Iterator[str]:
+    """Upscale each input into its output, and yield a line about each. Looks at every file before loading a model."""
+    for source, output in zip(inputs, outputs, strict=True):
+        height, width = load_picture(source).pixels.shape[-2:]
+        output_height, output_width = settings.output_size(height, width)
+        check_output(output, height=output_height, width=output_width)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "load"):
+        upscaler = load_upscaler(variant, **models)
+    done = []
+    for source, output in zip(inputs, outputs, strict=True):
+        start = time.perf_counter()
+        result, facts = upscale_picture(upscaler, load_picture(source), settings, progress=progress)
+        note = save_picture(result, output)
+        done.append({"file": str(source), "written": str(output), "note": note, **facts})
+        size = facts["output"]
+        tiles, steps = facts["tiles"]["count"], facts["steps"]
+        guided = "with DINO" if facts["dino"] else "without DINO"
+        yield (
+            f"{output}  {size['width']} x {size['height']} px, {tiles} tiles, {steps} steps, {guided}, "
+            f"{time.perf_counter() - start:.1f} s"
+        )
+        if note:
+            yield note
+    if report is not None:
+        asked = {name: None if value is None else str(value) for name, value in models.items()}
+        summary = {
+            **environment(upscaler.device),
+            "dtype": str(upscaler.dtype).removeprefix("torch."),
+            "variant": variant,
+        }
+        write_report({**summary, "models": asked, "seconds": seconds, "pictures": done}, report)

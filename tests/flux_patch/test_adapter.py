@@ -1,0 +1,258 @@
+import dataclasses
+
+import pytest
+import torch
+from dinotile.flux_patch import (
+    AdapterConfig,
+    FluxGeometry,
+    Strength,
+    load_adapter,
+    new_adapter,
+    save_adapter,
+    spread_sites,
+)
+from dinotile.flux_patch.geometry import RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate
+from dinotile.flux_patch.inject import merge_masks, widen_mask
+from dinotile.flux_patch.rows import DinoRow, make_call
+
+from .conftest import GEOMETRY, make_features
+
+CPU = torch.device("cpu")
+
+
+def call_for(adapter, rows, *, size=(4, 4), sigma=0.5):
+    return make_call(
+        adapter,
+        rows,
+        sigmas=[sigma] * len(rows),
+        token_size=size,
+        percent_to_sigma=lambda p: 1 - p,
+        device=CPU,
+        dtype=torch.float32,
+    )
+
+
+def test_a_file_brings_back_the_same_adapter(adapter, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(adapter, path, trained=True)
+    loaded = load_adapter(path)
+    assert loaded.config == adapter.config and loaded.trained
+    assert all(
+        torch.equal(a, b) for a, b in zip(adapter.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert loaded.fingerprint == load_adapter(path).fingerprint != new_adapter(adapter.config).fingerprint
+    assert loaded.idle == frozenset()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter.safetensors"]
+
+
+def test_a_new_adapter_is_seeded_and_knows_that_it_is_idle(config):
+    one, same, other = new_adapter(config, seed=1), new_adapter(config, seed=1), new_adapter(config, seed=2)
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert one.idle == set(config.mechanisms) and not one.trained
+    assert call_for(one, [DinoRow(one.project(make_features(seed=0)), settings=Strength(1.0))]) is None
+
+
+def test_a_failed_save_leaves_the_old_file(adapter, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(adapter, path)
+    before = path.read_bytes()
+    broken = new_adapter(adapter.config)
+    broken.config.provenance["note"] = {1, 2}  # no JSON
+    with pytest.raises(TypeError):
+        save_adapter(broken, path)
+    broken.config.provenance.clear()
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def damaged(path, kind):
+    data = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "pickle":
+        torch.save({"a": torch.ones(2)}, path)
+    elif kind == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"weight": torch.ones(2)}, path)
+    elif kind == "lacking":
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys() if name != "null_cls"}
+            save_file(weights, path, metadata=file.metadata())
+    elif kind == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "not a whole safetensors file"),
+        ("pickle", "not a whole safetensors file"),
+        ("foreign", "no DINOTile adapter"),
+        ("lacking", "does not fit its own header: it lacks null_cls"),
+        ("missing", "there is no adapter file"),
+    ],
+)
+def test_a_bad_file_gets_one_sentence(adapter, tmp_path, kind, message):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(adapter, path)
+    damaged(path, kind)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_adapter(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_of_another_encoder_or_layer_are_refused_with_both_sides_named(adapter, features):
+    for change in ({"spec": "dinov2-base"}, {"layers": "4"}):
+        with pytest.raises(ValueError, match="adapter was made for dinov2-demo layers 3"):
+            adapter.project(dataclasses.replace(features, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mechanisms": ("magic",)}, "mechanism 'magic' must be one of"),
+        ({"mechanisms": ()}, "does nothing"),
+        ({"double_sites": (2,)}, "double sites .2. must be different block numbers from 0 to 1"),
+        ({"single_sites": (1, 1)}, "single sites .1, 1. must be different"),
+        ({"mechanisms": ("vector",)}, "sites need cross_attention"),
+        ({"normalisation": "none"}, "normalisation 'none' is unknown"),
+    ],
+)
+def test_impossible_configs_are_refused(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(config, **change)
+
+
+def test_sites_are_spread_over_the_blocks():
+    geometry = dataclasses.replace(GEOMETRY, double_blocks=19, single_blocks=38)
+    sites = spread_sites(geometry)
+    assert len(sites["double_sites"]) == 10 and sites["single_sites"][:3] == (0, 4, 8)
+    assert spread_sites(geometry, single_every=0)["single_sites"] == ()
+
+
+def test_projection_uses_the_whole_picture_and_keeps_its_layout(adapter):
+    features = make_features(seed=1)
+    moved = features.with_patches(features.patches.roll(1, dims=2), features.cls)
+    one, other = adapter.project(features), adapter.project(moved)
+    assert one.patches.shape == (1, 6, 8, 32) and one.cls.shape == (1, 32)
+    assert torch.allclose(one.patches[:, 1:-1, 1:-2], other.patches[:, 1:-1, 2:-1], atol=1e-5)
+    shifted = features.with_patches(features.patches * 3.0, features.cls)
+    with torch.no_grad():
+        adapter.patches.mean_share.fill_(1.0)
+    same = adapter.project(features).patches - adapter.project(shifted).patches
+    assert same.abs().max() < 1e-4  # spatial normalisation: no contrast, no offset
+
+
+def test_a_row_gets_the_tokens_of_its_own_region(adapter):
+    """Tokens that encode their own place in the picture arrive at the tile that covers it."""
+    ramp = torch.stack(torch.meshgrid(torch.arange(8) + 0.5, torch.arange(16) + 0.5, indexing="ij"), dim=-1)
+    ramp = torch.cat([ramp, torch.zeros(8, 16, 30)], dim=-1)[None]  # [1, 8, 16, 32]
+    tokens = make_features(seed=0).with_patches(ramp, torch.zeros(1, 32))
+    boxes = [(0.25, 0.25, 0.5, 0.25), (0.5, 0.5, 0.5, 0.5)]
+    call = call_for(adapter, [DinoRow(tokens, 0, box, Strength(1.0)) for box in boxes])
+    for row, (top, left, height, width) in enumerate(boxes):
+        grid = call.tokens[row, 1:].unflatten(0, (4, 4))
+        centres = (torch.arange(4) + 0.5) / 4
+        rows, columns = (top + centres * height) * 8, (left + centres * width) * 16
+        inside_rows, inside_columns = rows.clamp(0.5, 7.5), columns.clamp(0.5, 15.5)
+        assert torch.allclose(grid[..., 0], inside_rows[:, None].expand(4, 4), atol=1e-4)
+        assert torch.allclose(grid[..., 1], inside_columns.expand(4, 4), atol=1e-4)
+
+
+def test_rotary_positions_are_fluxs_own():
+    from diffusers.models.transformers.transformer_flux import FluxPosEmbed
+
+    ids = image_ids(5, 7, options=RopeOptions(), device=CPU)
+    cos, sin = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
+    ours = rotary(ids)
+    assert torch.allclose(ours[..., 0].repeat_interleave(2, dim=1), cos.float(), atol=1e-6)
+    assert torch.allclose(ours[..., 1].repeat_interleave(2, dim=1), sin.float(), atol=1e-6)
+
+
+def test_rotation_depends_on_distance_only():
+    q, k = torch.randn(2, 1, 128, generator=torch.Generator().manual_seed(0))
+
+    def score(a, b):
+        ids = torch.tensor([[0.0, a, 3.0], [0.0, b, 3.0]])
+        turned = rotary(ids)
+        return (rotate(q, turned[:1]) * rotate(k, turned[1:])).sum()
+
+    assert torch.allclose(score(2.0, 5.5), score(12.0, 15.5), atol=1e-4)
+
+
+def test_dino_positions_lie_on_the_image_positions():
+    same = dino_ids(4, height=4, width=4, options=RopeOptions(), device=CPU)
+    assert torch.equal(same[0], torch.zeros(3))
+    assert torch.allclose(same[1:], image_ids(4, 4, options=RopeOptions(), device=CPU))
+    half = dino_ids(2, height=4, width=8, options=RopeOptions(shift_y=10, scale_x=2), device=CPU)[1:]
+    assert half[:, 1].tolist() == [10.5, 10.5, 12.5, 12.5] and half[:, 2].tolist() == [3.0, 11.0, 3.0, 11.0]
+
+
+def test_other_models_are_refused_by_name():
+    with pytest.raises(ValueError, match="the model is a Linear, DINOTile supports FLUX.1"):
+        geometry_of(torch.nn.Linear(2, 2))
+
+
+def test_geometry_is_read_from_diffusers(transformer):
+    assert geometry_of(transformer) == GEOMETRY
+    assert FluxGeometry(**GEOMETRY.to_dict()) == GEOMETRY
+    assert AdapterConfig.from_dict(new_adapter(config_of()).config.to_dict()) == config_of()
+
+
+def config_of():
+    return AdapterConfig("dinov2-demo", 24, "3", GEOMETRY, width=8, mechanisms=("vector",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strength": 2.5}, "strength 2.5 must be between 0 and 2"),
+        ({"strength": -0.1}, "strength -0.1 must be"),
+        ({"start_percent": 0.8, "end_percent": 0.2}, "must satisfy 0 <= start <= end <= 1"),
+        ({"profile": "sideways"}, "profile 'sideways' must be one of flat, early, late"),
+    ],
+)
+def test_impossible_strengths_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Strength(**arguments)
+
+
+def test_profiles_weigh_the_depth(adapter, features):
+    tokens = adapter.project(features)
+    torch.nn.init.zeros_(adapter.gate.out.weight)
+    torch.nn.init.zeros_(adapter.gate.out.bias)
+    weights = {
+        p: call_for(adapter, [DinoRow(tokens, settings=Strength(1.0, profile=p))]).site_weights[0].tolist()
+        for p in ("flat", "early", "late")
+    }
+    assert weights["flat"] == [1.0] * 4
+    assert weights["early"] == sorted(weights["early"], reverse=True) and weights["early"][0] == 1.0
+    assert weights["late"] == pytest.approx([1 - w for w in weights["early"]])
+
+
+def test_a_mask_is_cropped_to_the_row(adapter, features):
+    mask = torch.zeros(8, 8)
+    mask[:4, 4:] = 1.0
+    settings = Strength(1.0, mask=mask)
+    tokens = adapter.project(features)
+    rows = [
+        DinoRow(tokens, 0, box, settings) for box in ((0, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5))
+    ]
+    weights = call_for(adapter, rows).query_weights.unflatten(1, (4, 4))
+    assert weights[0].min() == 1 and weights[1].max() == 0
+    assert weights[2][:2].min() == 1 and weights[2][2:].max() == 0
+
+
+def test_attention_masks_make_room_for_context_tokens():
+    mask = torch.tensor([[False, True], [True, True]])
+    wide = widen_mask(mask[None], at=1, by=2)
+    assert wide.shape == (1, 4, 4)
+    assert wide[0, 0].tolist() == [False, True, True, True] and bool(wide[0, 1:3].all())
+    bias = torch.tensor([0.0, -1.0])[None, None, None]
+    merged = merge_masks(mask, bias)
+    assert merged.shape == (1, 1, 2, 2)
+    assert merged[0, 0].tolist() == [[float("-inf"), -1.0], [0.0, -1.0]]
+    assert merge_masks(None, bias) is bias
