@@ -9,6 +9,7 @@ import argparse
 import logging
 
 import torch
+
 from dinotile.demo import SAMPLE, train_dino, train_flux, train_vae
 from dinotile.demo.pictures import write_sample
 
@@ -19,9 +20,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
+    parser.add_argument("--threads", type=int, default=2, help="1 is faster where another job uses a core")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     write_sample(SAMPLE)
     if options.part in ("vae", "all"):
         train_vae.train(minutes=options.minutes, seed=options.seed, resume=options.resume)

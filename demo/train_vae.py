@@ -24,9 +24,9 @@ def train(*, minutes: float, seed: int, resume: bool = False) -> None:
     vae = vae.to(memory_format=torch.channels_last)
     average = Average(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=1e-4, fused=True)
-    clock = Clock(minutes, peak=3e-4 if resume else 1e-3)
+    clock = Clock(minutes, peak=1e-3)
     for done in clock.steps(optimizer):
-        side, count = (64, 8) if done < 0.35 and not resume else (96, 8) if done < 0.85 else (192, 2)
+        side, count = (64, 8) if done < 0.4 else (96, 8) if done < 0.85 else (192, 2)
         pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
         loss = _loss(vae, pixels, pictures.rng)
         loss.backward()

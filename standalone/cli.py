@@ -99,9 +99,9 @@ def upscale(
     from .batch import upscale_files
 
     with Bars() as bars:
-        for line in upscale_files(
-            inputs, outputs, settings, variant=variant, models=models, report=report, progress=shown
-        ):
+        lines = upscale_files(inputs, outputs, settings, variant=variant, models=models, report=report, progress=bars)
+        for line in lines:
+            bars.close()
             typer.echo(line)
 
 
@@ -139,22 +139,29 @@ class Bars:
     """One bar per stage or node, added when it is first heard of; shows nothing before that."""
 
     def __init__(self) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.progress = Progress(*columns, TimeElapsedColumn(), console=errors)
+        self.progress: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, name: str, done: float, total: float) -> None:
-        if name not in self.tasks:
+        if self.progress is None:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.progress = Progress(*columns, TimeElapsedColumn(), console=errors, redirect_stdout=False)
             self.progress.start()
+        if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total)
         self.progress.update(self.tasks[name], completed=done, total=total)
+
+    def close(self) -> None:
+        """End these bars; the next call begins new ones below."""
+        if self.progress is not None:
+            self.progress.stop()
+        self.progress, self.tasks = None, {}
 
     def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.tasks:
-            self.progress.stop()
+        self.close()
 
 
 def _make_folder(folder: Path) -> None:

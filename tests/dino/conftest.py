@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from dinotile.dino.specs import SPECS
 
 from .tiny import TINY

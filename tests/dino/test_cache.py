@@ -1,4 +1,5 @@
 import torch
+
 from dinotile.dino.cache import FeatureCache, Features
 
 

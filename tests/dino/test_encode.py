@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from dinotile.dino.encode import IMAGENET_MEAN, IMAGENET_STD, EncodeSettings, resize
 from dinotile.dino.specs import SPECS
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from dinotile.dino.feature_map import FeatureMap
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dinotile.dino.feature_map import FeatureMap
 
 
 def feature_map(patches: torch.Tensor) -> FeatureMap:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+
 from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import EncodeSettings
 from dinotile.dino.load import detect_spec, load_dino, read_safetensors

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.views import pca_picture, similarity
 

@@ -4,10 +4,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from dinotile.dino.backbone import TransformersBackbone, build_model
 from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.specs import DinoSpec
-from torch import Tensor, nn
 
 TINY = {
     spec.name: spec

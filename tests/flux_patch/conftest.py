@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter
 

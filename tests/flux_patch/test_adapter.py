@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from dinotile.flux_patch import (
     AdapterConfig,
     FluxGeometry,

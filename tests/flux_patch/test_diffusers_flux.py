@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from dinotile.flux_patch import DinoRow, Strength, new_adapter
 from dinotile.flux_patch.diffusers_flux import DinoFlux
 from dinotile.flux_patch.geometry import RopeOptions, image_ids

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, VAE
 from safetensors import safe_open
 from torch.nn.functional import interpolate, normalize
+
+from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, VAE
 
 pytest.importorskip("skimage")
 

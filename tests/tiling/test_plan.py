@@ -1,8 +1,9 @@
 import pytest
 import torch
-from dinotile.tiling import Box, canvas_size, plan_tiles, tile_windows, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dinotile.tiling import Box, canvas_size, plan_tiles, tile_windows, window
 
 GRID = 16
 
