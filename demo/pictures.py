@@ -36,7 +36,7 @@ WEIGHTS = {"astronaut": 3, "coffee": 3, "rocket": 2, "camera": 2, "china": 4, "f
 class Pictures:
     """Seeded source of random training crops: photographs and `scenes` procedural pictures, held as uint8."""
 
-    def __init__(self, *, seed: int, scenes: int = 300) -> None:
+    def __init__(self, *, seed: int, scenes: int = 200) -> None:
         self.rng = np.random.default_rng(seed)
         photos = _photos()
         self.photos = list(photos.values())

@@ -19,17 +19,19 @@ class Clock:
 
     The number of steps, and so the exact weights, depend on the machine's speed; the seed fixes everything else."""
 
-    def __init__(self, minutes: float, *, peak: float, save_every: float = 120) -> None:
-        self.minutes, self.peak, self.save_every = minutes, peak, save_every
+    def __init__(self, minutes: float, *, save_every: float = 120) -> None:
+        self.minutes, self.save_every = minutes, save_every
         self.step = 0
 
-    def steps(self, optimizer: torch.optim.Optimizer) -> Iterator[float]:
-        """Yields the share of time used (0..1) before each step, with the learning rate set."""
+    def steps(self, optimizers: list[torch.optim.Optimizer]) -> Iterator[float]:
+        """Yields the share of time used (0..1) before each step, with the learning rates set (cosine, short warm-up)."""
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        peaks = [group["lr"] for group in groups]
         self._start = self._saved = time.monotonic()
         while (done := (time.monotonic() - self._start) / (60 * self.minutes)) < 1:
-            warm = min(1.0, (self.step + 1) / 100)
-            for group in optimizer.param_groups:
-                group["lr"] = self.peak * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * done)))
+            share = min(1.0, (self.step + 1) / 40) * (0.51 + 0.49 * math.cos(math.pi * done))
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * share
             self.step += 1
             yield done
 
@@ -52,6 +54,15 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
+
+
+def descend(module: nn.Module, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+    """One step of gradient descent."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, log_softmax, normalize
 
 from . import DINO
+from .muon import optimizers
 from .pictures import Pictures, held_out, soft_copy
-from .schedule import Average, Clock, log, write
+from .schedule import Average, Clock, descend, log, write
 
 PATCH, SHIFT, WINDOW = 14, 3, 10  # windows of WINDOW patches, shifted by up to SHIFT patches
 PROTOTYPES = 256
@@ -44,17 +45,14 @@ def train(*, minutes: float, seed: int, count: int = 24) -> None:
     pictures = Pictures(seed=seed)
     student = Student().train()
     teacher = Average(student, decay=0.996)
-    optimizer = torch.optim.AdamW(student.parameters(), weight_decay=0.02, fused=True)
-    clock = Clock(minutes, peak=1e-3)
+    tools = optimizers(student, keep=("encoder.embeddings", "prototypes"))
+    clock = Clock(minutes)
     side = PATCH * (WINDOW + SHIFT)
-    for _ in clock.steps(optimizer):
+    for _ in clock.steps(tools):
         pixels = pictures.crops(count, height=side, width=side, zoom=(0.7, 2.2))
         starts = torch.randint(0, SHIFT + 1, (2, 2)).tolist()
         loss = _loss(student, teacher.module, pixels, starts)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(student, loss, tools)
         teacher.update(student, step=clock.step)
         if clock.should_save():
             export(teacher.module.encoder, steps=clock.step, seed=seed, loss=loss.item())

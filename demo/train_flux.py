@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from . import FLUX, VAE
+from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, log, write
+from .schedule import Average, Clock, descend, log, write
 from .train_vae import decode, encode, load_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -29,15 +30,12 @@ def train(*, minutes: float, seed: int, bank_size: int = 900, resume: bool = Fal
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)
     flux = load_flux(FLUX).train() if resume else new_flux()
     average = Average(flux, decay=0.999)
-    optimizer = torch.optim.AdamW(flux.parameters(), betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    clock = Clock(minutes, peak=5e-4 if resume else 1.2e-3)
+    tools = optimizers(flux, keep=("context_embedder", "proj_out"))
+    clock = Clock(minutes)
     running = 1.0
-    for _ in clock.steps(optimizer):
+    for _ in clock.steps(tools):
         loss = _loss(flux, bank.batch())
-        loss.backward()
-        nn.utils.clip_grad_norm_(flux.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(flux, loss, tools)
         average.update(flux, step=clock.step)
         running += 0.01 * (loss.item() - running)
         if clock.should_save():

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from . import VAE
+from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, log, write
+from .schedule import Average, Clock, descend, log, write
 
 # FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
 SCALE, SHIFT = 0.3611, 0.1159
@@ -23,16 +24,13 @@ def train(*, minutes: float, seed: int, resume: bool = False) -> None:
     vae = load_vae(VAE) if resume else new_vae()
     vae = vae.to(memory_format=torch.channels_last)
     average = Average(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=1e-4, fused=True)
-    clock = Clock(minutes, peak=1e-3)
-    for done in clock.steps(optimizer):
+    tools = optimizers(vae)
+    clock = Clock(minutes)
+    for done in clock.steps(tools):
         side, count = (64, 8) if done < 0.4 else (96, 8) if done < 0.85 else (192, 2)
         pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
         loss = _loss(vae, pixels, pictures.rng)
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(vae, loss, tools)
         average.update(vae, step=clock.step)
         if clock.should_save():
             export(average.module, steps=clock.step, seed=seed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dino.feature_map import FeatureMap
-from .rows import WHOLE, DinoRow, Fractions
+from .rows import DinoRow, Fractions
 from .schedule import Strength
 
 
@@ -22,6 +22,7 @@ class DinoCond:
     tokens: FeatureMap | None = None
     settings: Strength | None = None
     adapter: str = ""
+    picture: tuple[float, float] | None = None  # latent height, width that the features cover; None: the canvas
     canvas: tuple[int, int] | None = None  # latent height, width
     rows: tuple[DinoRow, ...] = ()
 
@@ -34,7 +35,7 @@ class DinoCond:
                 f"the conditioning carries DINO tokens of adapter {self.adapter}, but the model is not patched with it: "
                 f"put 'Patch FLUX with DINO' with the same adapter between the model loader and the sampler"
             )
-        box = WHOLE if area is None else _fractions(area, self.canvas)
+        box = _fractions((*self.canvas, 0, 0) if area is None else area, self.picture or self.canvas)
         rows = tuple(DinoRow(self.tokens, image, box, self.settings) for image in range(batch_size))
         return replace(self, rows=rows)
 
@@ -49,7 +50,7 @@ class DinoCond:
         return [len(self.rows), 1 if self.tokens is None else self.tokens.patches.shape[-1]]
 
 
-def _fractions(area: Any, canvas: tuple[int, int]) -> Fractions:
-    """The host's area (height, width, top, left) as fractions of the canvas."""
+def _fractions(area: Any, picture: tuple[float, float]) -> Fractions:
+    """The host's area (height, width, top, left) as fractions of the picture; a padded canvas reaches beyond 1."""
     height, width, top, left = area
-    return top / canvas[0], left / canvas[1], height / canvas[0], width / canvas[1]
+    return top / picture[0], left / picture[1], height / picture[0], width / picture[1]

@@ -214,10 +214,20 @@ def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
     return model
 
 
-def attach(conditioning: list, adapter: DinoAdapter, tokens: FeatureMap | None, settings: Strength) -> list:
-    """A copy of a CONDITIONING that carries DINO tokens, or the learned null."""
+def attach(
+    conditioning: list,
+    adapter: DinoAdapter,
+    tokens: FeatureMap | None,
+    settings: Strength,
+    *,
+    picture: tuple[float, float] | None = None,
+) -> list:
+    """A copy of a CONDITIONING that carries DINO tokens, or the learned null.
+
+    picture: latent height and width that the features cover, where the canvas is padded beyond them.
+    """
     key = cond_key(adapter)
-    entry = DinoCond(tokens, settings, adapter=f"{adapter.fingerprint} ({adapter.config.dino})")
+    entry = DinoCond(tokens, settings, adapter=f"{adapter.fingerprint} ({adapter.config.dino})", picture=picture)
     return [[c, {**d, "model_conds": {**d.get("model_conds", {}), key: entry}}] for c, d in conditioning]
 
 

@@ -112,7 +112,7 @@ class ComfyClient:
                 continue
             except (OSError, websocket.WebSocketException) as error:
                 raise ValueError(
-                    f"{self.server} vanished in the middle of the run ({error}): restart it, run again"
+                    f"{self.server} vanished in the middle of the run ({str(error).rstrip('.')}): restart it, run again"
                 ) from error
             heard = now
             if not message:
@@ -137,7 +137,7 @@ class ComfyClient:
             for state in data.get("nodes", {}).values():
                 if state.get("state") in ("running", "finished"):
                     node = str(state.get("display_node_id") or state.get("node_id"))
-                    progress(label(workflow, node), float(state["value"]), float(state["max"]))
+                    progress(f"{label(workflow, node)} #{node}", float(state["value"]), float(state["max"]))
         return False
 
     def _knows(self, run: str) -> bool:

@@ -1,0 +1,56 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .models import write_models
+from .server import Server
+
+PACK = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def host(request) -> Path:
+    """The folder of a ComfyUI: COMFYUI_PATH, else ~/ComfyUI."""
+    folder = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
+    if not (folder / "main.py").is_file():
+        sentence = f"there is no ComfyUI in {folder}: set COMFYUI_PATH to its folder to run these tests"
+        if request.config.getoption("--require-host"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host_python(host) -> Path:
+    places = [host / ".venv" / "bin" / "python", host / ".venv" / "Scripts" / "python.exe"]
+    return next((place for place in places if place.exists()), Path(sys.executable))
+
+
+@pytest.fixture(scope="session")
+def base(host, tmp_path_factory) -> Path:
+    """A ComfyUI base directory with the tiny models."""
+    base = tmp_path_factory.mktemp("comfyui")
+    write_models(base)
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(host, host_python, base):
+    server = Server(host, host_python, base, PACK)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def measured(host, host_python, base, tmp_path_factory) -> dict:
+    """What inside.py measured inside a ComfyUI process: {check: {number: value}}; {"error": text} where one broke."""
+    out = tmp_path_factory.mktemp("inside")
+    command = [host_python, Path(__file__).parent / "inside.py", host, PACK, base, out]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
+    assert (out / "numbers.json").is_file(), run.stdout[-4000:] + run.stderr[-4000:]
+    return json.loads((out / "numbers.json").read_text()) | {"folder": str(out)}

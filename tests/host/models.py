@@ -1,0 +1,190 @@
+"""Tiny model files of the real kinds, written into a ComfyUI base directory."""
+
+from pathlib import Path
+
+import torch
+from dinotile.dino.backbone import build_model
+from dinotile.dino.specs import SPECS
+from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter, save_adapter, spread_sites
+from safetensors.torch import save_file
+from torch import Tensor
+
+CONTEXT, VECTOR = 64, 48
+FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")
+FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = "flux.safetensors", "flux-dev.safetensors", "flux-wide.safetensors", "flux2.safetensors"
+FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
+VAE, VAE_NAN = "vae.safetensors", "vae-nan.safetensors"
+DINO, DINO_OTHER = "dino.safetensors", "dino-other.safetensors"
+TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
+FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
+THIN_ADAPTER = "thin-adapter.safetensors"
+PICKLE, TRUNCATED, FOREIGN = "pickle.safetensors", "truncated.safetensors", "foreign.safetensors"
+
+
+def write_models(base: Path) -> None:
+    """All of the above below ``base``/models."""
+    for folder in FOLDERS:
+        (base / "models" / folder).mkdir(parents=True, exist_ok=True)
+    write_flux(base / "models" / "diffusion_models")
+    write_vae(base / "models" / "vae")
+    write_dino(base / "models" / "dino")
+    write_adapters(base / "models" / "model_patches")
+    for folder in ("dino", "model_patches"):
+        write_bad_files(base / "models" / folder)
+
+
+# FLUX
+
+
+def flux_state(*, seed: int = 0, **sizes: int | bool) -> dict[str, Tensor]:
+    """A FLUX.1 in diffusers' layout with velocities of about the size of its input."""
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(seed)
+    settings = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 3,
+        "attention_head_dim": 128,
+        "num_attention_heads": 2,
+        "joint_attention_dim": CONTEXT,
+        "pooled_projection_dim": VECTOR,
+        "guidance_embeds": False,
+        "axes_dims_rope": (16, 56, 56),
+    }
+    state = FluxTransformer2DModel(**settings | sizes).state_dict()
+    for name, tensor in state.items():
+        if name.endswith("weight") and tensor.ndim == 2 and "norm" in name:
+            tensor.mul_(3)  # modulation: the text and the noise level matter
+        if name.endswith(("to_out.0.weight", "proj_out.weight")):
+            tensor.mul_(2)
+    return state
+
+
+def write_flux(folder: Path) -> None:
+    save_file(flux_state(), folder / FLUX)
+    save_file(flux_state(guidance_embeds=True), folder / FLUX_DEV)
+    save_file(flux_state(num_attention_heads=1), folder / FLUX_WIDE)
+    thin = {"num_attention_heads": 1, "num_layers": 3, "num_single_layers": 6, "joint_attention_dim": 4096}
+    save_file(flux_state(pooled_projection_dim=768, **thin), folder / FLUX_THIN)
+    save_file(still(flux_state()), folder / FLUX_STILL)
+    save_file(pooled_only(flux_state()), folder / FLUX_POOLED)
+    save_file(flux2_state(), folder / FLUX2)
+
+
+def still(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A FLUX whose velocity is zero, so that sampling gives back what it got."""
+    return {name: tensor * 0 if name.startswith("proj_out") else tensor for name, tensor in state.items()}
+
+
+def pooled_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A FLUX whose velocity is the same everywhere and depends on the pooled text only."""
+    silent = ("x_embedder.", "time_text_embed.timestep_embedder.linear_2")
+    modulations = (".norm1.linear.", ".norm1_context.linear.", ".norm.linear.")
+    return {
+        name: tensor * 0 if name.startswith(silent) or any(m in name for m in modulations) else tensor
+        for name, tensor in state.items()
+    }
+
+
+def flux2_state(hidden: int = 128) -> dict[str, Tensor]:
+    """As much of a FLUX.2 as makes ComfyUI load it as one."""
+    shapes = {
+        "img_in.weight": (hidden, 128),
+        "txt_in.weight": (hidden, CONTEXT),
+        "time_in.in_layer.weight": (hidden, 256),
+        "time_in.out_layer.weight": (hidden, hidden),
+        "double_stream_modulation_img.lin.weight": (6 * hidden, hidden),
+        "double_stream_modulation_txt.lin.weight": (6 * hidden, hidden),
+        "single_stream_modulation.lin.weight": (3 * hidden, hidden),
+        "single_blocks.0.linear1.weight": (9 * hidden, hidden),
+        "single_blocks.0.linear2.weight": (hidden, 4 * hidden),
+        "final_layer.linear.weight": (128, hidden),
+        "final_layer.adaLN_modulation.1.weight": (2 * hidden, hidden),
+    }
+    for stream in ("img", "txt"):
+        shapes |= {
+            f"double_blocks.0.{stream}_attn.qkv.weight": (3 * hidden, hidden),
+            f"double_blocks.0.{stream}_attn.proj.weight": (hidden, hidden),
+            f"double_blocks.0.{stream}_attn.norm.query_norm.scale": (128,),
+            f"double_blocks.0.{stream}_attn.norm.key_norm.scale": (128,),
+            f"double_blocks.0.{stream}_mlp.0.weight": (6 * hidden, hidden),
+            f"double_blocks.0.{stream}_mlp.2.weight": (hidden, 3 * hidden),
+        }
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+# VAE and DINO
+
+
+def write_vae(folder: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    layers = AutoencoderTiny(latent_channels=16).state_dict()
+    state = {"vae_scale": torch.tensor(0.3611), "vae_shift": torch.tensor(0.1159)}
+    for name, tensor in layers.items():
+        half, _, number, rest = name.split(".", 3)
+        state[f"taesd_{half}.{int(number) + (half == 'decoder')}.{rest}"] = tensor
+    save_file(state, folder / VAE)
+    save_file({name: tensor * float("nan") for name, tensor in state.items()}, folder / VAE_NAN)
+
+
+def write_dino(folder: Path) -> None:
+    for seed, name, spec in ((0, DINO, "dinov2-demo"), (1, DINO_OTHER, "dinov2-small")):
+        torch.manual_seed(seed)
+        state = build_model(SPECS[spec]).state_dict()
+        for key, tensor in state.items():
+            if tensor.ndim > 1 and "mask" not in key:
+                tensor.copy_(torch.randn_like(tensor) * (tensor[0].numel() ** -0.5))  # lively features
+        save_file(state, folder / name)
+
+
+# Adapters
+
+
+def adapter_config(
+    *, heads: int = 2, double: int = 2, single: int = 3, context: int = CONTEXT, vector: int = VECTOR, **other
+) -> AdapterConfig:
+    geometry = FluxGeometry(128 * heads, heads, double, single, context, vector)
+    settings = {
+        "dino": "dinov2-demo",
+        "dino_width": 128,
+        "layers": "3",
+        "width": 32,
+        "grid": 8,
+        "context_grid": 2,
+        "mechanisms": ("cross_attention", "context", "vector"),
+        **spread_sites(geometry, double_every=1, single_every=2),
+    }
+    return AdapterConfig(geometry=geometry, **settings | other)
+
+
+def write_adapter(path: Path, config: AdapterConfig, *, seed: int) -> None:
+    """An adapter as training would leave it: no weight is zero."""
+    adapter = new_adapter(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in adapter.named_parameters():
+        if not parameter.any() or name.endswith(".v.weight"):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    save_adapter(adapter, path, trained=True)
+
+
+def write_adapters(folder: Path) -> None:
+    write_adapter(folder / TRAINED, adapter_config(), seed=1)
+    write_adapter(folder / SECOND, adapter_config(width=24, grid=4), seed=2)
+    write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)
+    write_adapter(folder / FOR_OTHER_DINO, adapter_config(dino="dinov2-small", dino_width=384, layers="8"), seed=4)
+    write_adapter(folder / FOR_OTHER_LAYERS, adapter_config(layers="2,4"), seed=5)
+    thin = adapter_config(heads=1, double=3, single=6, context=4096, vector=768, width=128, grid=16, context_grid=4)
+    write_adapter(folder / THIN_ADAPTER, thin, seed=6)
+
+
+# Files that are something else
+
+
+def write_bad_files(folder: Path) -> None:
+    torch.save({"weight": torch.zeros(4)}, folder / PICKLE)
+    whole = next(path for path in sorted(folder.glob("*.safetensors")) if path.name in (DINO, TRAINED))
+    (folder / TRUNCATED).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    save_file({"weight": torch.zeros(4)}, folder / FOREIGN)

@@ -1,0 +1,88 @@
+"""Tiny models of the real classes with random weights."""
+
+import torch
+
+from dinotile.flux_patch import AdapterConfig, new_adapter
+from dinotile.flux_patch.geometry import geometry_of
+
+
+def tiny_flux(*, seed=0, guidance=False, channels=64):
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(seed)
+    model = FluxTransformer2DModel(
+        in_channels=channels,
+        out_channels=64,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=128,
+        num_attention_heads=1,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guidance,
+        axes_dims_rope=(16, 56, 56),
+    )
+    return model.eval().requires_grad_(False)
+
+
+def tiny_vae(*, seed=0, latent=16, scaling=1.0, shift=0.0):
+    """A TAESD with two channels per layer: its layout does not depend on the width."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(seed)
+    widths = (2, 2, 2, 2)
+    model = AutoencoderTiny(
+        latent_channels=latent,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        scaling_factor=scaling,
+        shift_factor=shift,
+    )
+    return model.eval().requires_grad_(False)
+
+
+def tiny_kl(*, seed=0):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(seed)
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 64, 64),
+        layers_per_block=1,
+        latent_channels=16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    return model.eval().requires_grad_(False)
+
+
+def tiny_adapter(transformer, *, dino="tiny-v2", layers="3", trained=True):
+    config = AdapterConfig(
+        dino=dino,
+        dino_width=64,
+        layers=layers,
+        geometry=geometry_of(transformer),
+        width=32,
+        grid=4,
+        mechanisms=("cross_attention",),
+        double_sites=(0,),
+        single_sites=(1,),
+    )
+    adapter = new_adapter(config)
+    if trained:
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in adapter.named_parameters():
+            if name.endswith(".v.weight"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        adapter.idle = frozenset()
+    return adapter
+
+
+def picture(height, width, *, batch=1, seed=0):
+    """Smooth random colours, [B,3,H,W] in 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 3, 4, 6, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").clamp(0, 1)
