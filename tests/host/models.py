@@ -12,9 +12,9 @@ from torch import Tensor
 CONTEXT, VECTOR = 64, 48
 FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")
 FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = "flux.safetensors", "flux-dev.safetensors", "flux-wide.safetensors", "flux2.safetensors"
+DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
 VAE, VAE_NAN = "vae.safetensors", "vae-nan.safetensors"
-DINO, DINO_OTHER = "dino.safetensors", "dino-other.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
 THIN_ADAPTER = "thin-adapter.safetensors"
@@ -131,13 +131,12 @@ def write_vae(folder: Path) -> None:
 
 
 def write_dino(folder: Path) -> None:
-    for seed, name, spec in ((0, DINO, "dinov2-demo"), (1, DINO_OTHER, "dinov2-small")):
-        torch.manual_seed(seed)
-        state = build_model(SPECS[spec]).state_dict()
-        for key, tensor in state.items():
-            if tensor.ndim > 1 and "mask" not in key:
-                tensor.copy_(torch.randn_like(tensor) * (tensor[0].numel() ** -0.5))  # lively features
-        save_file(state, folder / name)
+    torch.manual_seed(0)
+    state = build_model(SPECS["dinov2-demo"]).state_dict()
+    for name, tensor in state.items():
+        if tensor.ndim > 1 and "mask" not in name:
+            tensor.copy_(torch.randn_like(tensor) * (tensor[0].numel() ** -0.5))  # lively features
+    save_file(state, folder / DINO)
 
 
 # Adapters
