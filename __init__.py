@@ -10,6 +10,7 @@ WEB_DIRECTORY = "./web"
 
 _API = {
     "upscale": ".standalone.api",
+    "load_upscaler": ".standalone.api",
     "Upscaler": ".standalone.engine",
     "UpscaleSettings": ".standalone.settings",
     "load_dino": ".dino.load",

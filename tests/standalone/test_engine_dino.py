@@ -5,6 +5,7 @@ import torch
 
 from dinotile.standalone.engine import Upscaler
 from dinotile.standalone.settings import UpscaleSettings
+from dinotile.tiling.plan import plan_tiles
 
 from ..dino.tiny import TINY, tiny_encoder
 from .tiny import picture, tiny_adapter
@@ -59,18 +60,22 @@ def test_the_tile_batch_does_not_change_a_guided_picture(guided):
         assert (result - expected).abs().max() < 1e-5
 
 
-def test_each_tile_is_guided_by_its_own_region(flux, vae, guided):
-    """Features that change in the right half only leave the tiles of the left edge as they were."""
-    left, right = picture(48, 160), picture(48, 160)
-    right[..., 120:] = picture(48, 40, seed=9)
+def test_each_tile_gets_the_features_of_its_own_region_and_picture(guided):
+    """Regions are fractions of the picture without its padding: 120 x 150 px on a canvas of 128 x 160."""
     seen = []
-    encode = guided.dino.encode
-    guided.dino.encode = lambda pixels, **options: encode(right if seen else left, **options)
-    first, _ = guided.upscale(left, dataclasses.replace(SETTINGS, scale=1, steps=1))
-    seen.append(True)
-    second, _ = guided.upscale(left, dataclasses.replace(SETTINGS, scale=1, steps=1))
-    change = (first - second).abs().mean((0, 1, 2))
-    assert change[-40:].mean() > 3 * change[:40].mean()
+    velocity = guided.dino_flux.velocity
+    guided.dino_flux.velocity = lambda *args, rows, **more: seen.extend(rows) or velocity(*args, rows=rows, **more)
+    guided.upscale(picture(60, 75, batch=2), dataclasses.replace(SETTINGS, steps=1))
+    plan = plan_tiles(128, 160, tile=64, overlap=16)
+    expected = [
+        (image, (box.top / 120, box.left / 150, box.height / 120, box.width / 150))
+        for image in (0, 1)
+        for box in plan.boxes
+    ]
+    assert [row.image for row in seen] == [image for image, _ in expected]
+    for row, (_, box) in zip(seen, expected, strict=True):
+        assert row.box == pytest.approx(box)
+    assert max(row.box[0] + row.box[2] for row in seen) == pytest.approx(128 / 120)
 
 
 def test_a_wrong_or_half_pair_is_refused_before_any_work(flux, vae):

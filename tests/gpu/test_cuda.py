@@ -1,0 +1,32 @@
+"""The standalone path on CUDA; skipped where there is none."""
+
+import pytest
+import torch
+
+from dinotile.standalone.api import load_upscaler
+from dinotile.standalone.settings import settings_for
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+PIXELS = torch.rand(1, 3, 90, 130, generator=torch.Generator().manual_seed(0))
+
+
+def run(device, dtype):
+    upscaler = load_upscaler("demo", device=device, dtype=dtype)
+    return upscaler.upscale(PIXELS, settings_for("demo", tile=128, seed=2))
+
+
+def test_cuda_equals_the_cpu_in_float32():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    cpu, _ = run("cpu", "float32")
+    cuda, report = run("cuda", "float32")
+    assert (cpu - cuda.cpu()).abs().max() < 1e-3
+    assert report["peak_memory"]["device"] > 0
+
+
+def test_bfloat16_stays_close():
+    exact, _ = run("cuda", "float32")
+    rough, _ = run("cuda", "bfloat16")
+    assert rough.isfinite().all() and (exact - rough).abs().mean() < 0.02
