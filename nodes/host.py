@@ -125,6 +125,14 @@ class ManagedBackbone:
         return self.backbone.hidden(pixels, blocks)
 
 
+class Held(torch.nn.Module):
+    """A module around transformers' model: the host sets ``device`` on what it manages, which that model forbids."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
 @dataclass(frozen=True)
 class HostDino:
     encoder: DinoEncoder
@@ -146,7 +154,7 @@ def load_host_dino(name: str) -> HostDino:
     dtype = comfy.model_management.text_encoder_dtype(device)
     encoder = load_dino(model_path(name, "dino", "clip_vision"), dtype=dtype)
     offload = comfy.model_management.text_encoder_offload_device()
-    patcher = comfy.model_patcher.CoreModelPatcher(encoder.model, load_device=device, offload_device=offload)
+    patcher = comfy.model_patcher.CoreModelPatcher(Held(encoder.model), load_device=device, offload_device=offload)
     return _managed(encoder, patcher)
 
 

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..dino.encode import EncodeSettings
 from ..flux_patch.schedule import Strength
 from ..tiling.canvas import pad_to_grid, resize, scaled_size
+from ..tiling.color import back_project
 from ..tiling.plan import plan_tiles
 from . import host, sockets
 
@@ -116,6 +117,15 @@ class Upscale(io.ComfyNode):
                     optional=True,
                     tooltip="An ESRGAN-type model for the first enlargement. Without: bicubic.",
                 ),
+                io.Float.Input(
+                    "fidelity",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="0: FLUX alone (usual). 1: shrunk to its old size the result equals the source, so colours and "
+                    "structure stay; a source with noise or JPEG blocks brings them back.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -123,7 +133,7 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
-        dino_strength, seed, dino=None, adapter=None, upscale_model=None,
+        dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         if (dino is None) != (adapter is None):
             there, missing = ("adapter", "dino") if dino is None else ("dino", "adapter")
@@ -144,5 +154,6 @@ class Upscale(io.ComfyNode):
         latent = {"samples": vae.encode(canvas)}
         if len(sigmas) > 1:
             latent, _ = host.run_sampler(host.random_noise(seed), guider, host.named_sampler(sampler), sigmas, latent)
-        result = vae.decode(latent["samples"])
-        return io.NodeOutput(host.to_host(result[:, :height, :width].clamp(0, 1)))
+        result = vae.decode(latent["samples"])[:, :height, :width].movedim(-1, 1).float().cpu()
+        result = back_project(result.clamp(0, 1), picture.movedim(-1, 1).cpu(), fidelity=fidelity)
+        return io.NodeOutput(host.to_host(result.movedim(1, -1)))

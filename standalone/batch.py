@@ -9,7 +9,8 @@ from typing import Any
 
 from .api import load_upscaler, upscale_picture
 from .engine import Progress
-from .pictures import check_output, load_picture, save_picture
+from .files import check_output, check_writable, make_folder
+from .pictures import load_picture, save_picture
 from .report import environment, timed, write_report
 from .settings import UpscaleSettings
 
@@ -21,14 +22,21 @@ def upscale_files(
     *,
     variant: str,
     models: dict[str, Any],
+    folder: Path | None = None,
     report: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[str]:
-    """Upscale each input into its output, and yield a line about each. Looks at every file before loading a model."""
-    for source, output in zip(inputs, outputs, strict=True):
-        height, width = load_picture(source).pixels.shape[-2:]
-        output_height, output_width = settings.output_size(height, width)
-        check_output(output, height=output_height, width=output_width)
+    """Upscale each input into its output, and yield a line about each. Looks at every file before loading a model.
+
+    ``folder`` is made where it does not exist.
+    """
+    sizes = [settings.output_size(*load_picture(source).pixels.shape[-2:]) for source in inputs]
+    if folder is not None:
+        make_folder(folder)
+    for output, (height, width) in zip(outputs, sizes, strict=True):
+        check_output(output, height=height, width=width)
+    if report is not None:
+        check_writable(report)
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         upscaler = load_upscaler(variant, **models)

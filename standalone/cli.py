@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from .files import check_output, check_writable, plan_outputs
+from .files import check_output, plan_outputs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -68,10 +69,6 @@ def upscale(
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     outputs = plan_outputs(inputs, output)
-    if outputs[0] != Path(output):
-        _make_folder(Path(output))
-    if report is not None:
-        check_writable(report)
     from .settings import settings_for
 
     settings = settings_for(
@@ -96,11 +93,20 @@ def upscale(
         "device": device,
         "dtype": dtype,
     }
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # its warnings are for programmers
     from .batch import upscale_files
 
     with Bars() as bars:
-        lines = upscale_files(inputs, outputs, settings, variant=variant, models=models, report=report, progress=bars)
-        for line in lines:
+        for line in upscale_files(
+            inputs,
+            outputs,
+            settings,
+            variant=variant,
+            models=models,
+            folder=None if outputs[0] == Path(output) else Path(output),
+            report=report,
+            progress=bars,
+        ):
             bars.close()
             typer.echo(line)
 
@@ -162,13 +168,6 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"folder {folder} cannot be made ({error.strerror}): choose another place") from error
 
 
 def main() -> None:

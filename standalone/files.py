@@ -54,6 +54,13 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"output {path} cannot be written ({error.strerror}): choose another place") from error
 
 
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"folder {folder} cannot be made ({error.strerror}): choose another place") from error
+
+
 class replacing:
     """``with replacing(path) as part``: write the file ``part`` beside ``path``; it takes its place on success only."""
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,17 +128,20 @@ def _single_file(
     model: Any, weights: dict[str, Tensor], config: dict[str, Any], *, name: str, dtype: torch.dtype
 ) -> Any:
     """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
+    if find_spec("accelerate") is None:  # without it diffusers fills what a file lacks with random numbers
+        raise ValueError(f"reading the single file {name} needs accelerate: pip install accelerate, or give a folder")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
             built = model.from_single_file(weights, config=folder, torch_dtype=dtype)
-        except KeyError as error:
-            raise ValueError(f"{name} lacks {error}: download the whole file again") from error
+        except NotImplementedError as error:  # a tensor that stayed without data
+            raise ValueError(f"{name} lacks tensors of the model: download it again") from error
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+            raise ValueError(f"{name} does not hold a whole model ({reason}): download it again") from error
     missing = [key for key, tensor in built.state_dict().items() if tensor.is_meta]
     if missing:
-        raise ValueError(
-            f"{name} lacks {missing[0]} and {len(missing) - 1} more tensors: download the whole file again"
-        )
+        raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} more tensors: download it again")
     return built
 
 

@@ -17,10 +17,14 @@ def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
     """Bicubic with antialiasing, kept in 0..1, in floating point. pixels: [B, C, H, W]."""
+    return resize_signed(pixels, height=height, width=width).clamp(0, 1)
+
+
+def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """The same for values of any range, such as differences of pictures."""
     if tuple(pixels.shape[2:]) == (height, width):
-        return pixels.clamp(0, 1)
-    out = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
-    return out.clamp(0, 1)
+        return pixels
+    return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
 def pad_to_grid(pixels: Tensor, *, grid: int = 16) -> Tensor:

@@ -42,7 +42,9 @@ from torch import Tensor  # noqa: E402
 
 
 def load_pack():
-    spec = importlib.util.spec_from_file_location("dinotile", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+    spec = importlib.util.spec_from_file_location(
+        "dinotile", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules["dinotile"] = module
     spec.loader.exec_module(module)
@@ -334,7 +336,16 @@ def tokens_of_the_own_region():
             calls.append(len(call.x))
 
         latent = where(batch)
-        sample(watch(model, see), positive, negative, cfg=2.0, steps=1, latent=latent, noise=torch.zeros_like(latent))
+        sample(
+            watch(model, see),
+            positive,
+            negative,
+            cfg=2.0,
+            steps=1,
+            denoise=0.5,
+            latent=latent,
+            noise=torch.zeros_like(latent),
+        )
         out[name] = {"worst, latent cells": worst, "rows seen": len(seen), "rows per call": calls}
     return out | {"rows expected": plan().count * batch * 2}
 
@@ -414,9 +425,7 @@ def batching():
         one = found.with_patches(found.patches[image, None], found.cls[image, None])
         conds = project(adapter(), one)
         singles.append(sample(model, *conds, cfg=2.0, latent=latent[image, None], noise=noise[image, None]))
-    other_order = sample(
-        patched(adapter(), tiled(flux())), positive, negative, cfg=2.0, latent=latent, noise=noise
-    )
+    other_order = sample(patched(adapter(), tiled(flux())), positive, negative, cfg=2.0, latent=latent, noise=noise)
     return {
         "rows per call, together": calls,
         "rows per call, one by one": calls_single,
@@ -474,7 +483,9 @@ def identity():
     out = {}
     for name, wrapped in (("tiled", tiled(model)), ("tiled and patched", tiled(patched(adapter(), model)))):
         noise = model.model.process_latent_in(latent.clone())  # then any mix of the two is the latent itself
-        back = sample(wrapped, project(adapter(), features())[0] if "patched" in name else text(0), latent=latent, noise=noise)
+        back = sample(
+            wrapped, project(adapter(), features())[0] if "patched" in name else text(0), latent=latent, noise=noise
+        )
         out[name] = apart(back, latent)
     return out
 
@@ -620,7 +631,9 @@ def regions():
     only_a, only_b = sample(tiled(model), a), sample(tiled(model), b)
     beside = sample(tiled(model), cases["mask over a prompt"] + put(a, mask=1 - left, mask_strength=1e6))
     out["prompts differ by"] = apart(only_a, only_b)
-    out["outside its mask a prompt has no say"] = apart(beside[..., COLUMNS // 2 + 2 :], only_a[..., COLUMNS // 2 + 2 :])
+    out["outside its mask a prompt has no say"] = apart(
+        beside[..., COLUMNS // 2 + 2 :], only_a[..., COLUMNS // 2 + 2 :]
+    )
     return out
 
 
@@ -641,7 +654,7 @@ def control_model(*, latent_input: bool):
         model = comfy.ldm.flux.controlnet.ControlNetFlux(
             latent_input=latent_input, image_model="flux", in_channels=16, out_channels=16, vec_in_dim=VECTOR,
             context_in_dim=CONTEXT, hidden_size=256, mlp_ratio=4.0, num_heads=2, depth=1, depth_single_blocks=1,
-            axes_dim=[16, 56, 56], theta=10000, patch_size=2, qkv_bias=True, guidance_embed=False,
+            axes_dim=[16, 56, 56], txt_ids_dims=[], theta=10000, patch_size=2, qkv_bias=True, guidance_embed=False,
             operations=comfy.ops.manual_cast, dtype=torch.float32, device="cpu",
         )  # fmt: skip
         for parameter in model.parameters():
@@ -678,7 +691,7 @@ def controlnet_hints():
         positive, negative = project(adapter(), features())
         positive = node_helpers.conditioning_set_values(positive, {"control": control, "control_apply_to_uncond": True})
         latent = where()
-        sample(model, positive, negative, cfg=cfg, steps=1, latent=latent, noise=torch.zeros_like(latent))
+        sample(model, positive, negative, cfg=cfg, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
         handle.remove()
         prepared_once = len(prepared)
         prepared.clear()
@@ -723,7 +736,7 @@ def controlnet_latents():
     handle = net.register_forward_pre_hook(see, with_kwargs=True)
     positive = node_helpers.conditioning_set_values(text(0), {"control": control})
     latent = where()
-    sample(model, positive, steps=2, latent=latent, noise=torch.zeros_like(latent))
+    sample(model, positive, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
     handle.remove()
     return {"worst": worst[0], "encoded": len(encoded), "tiles": plan().count}
 
@@ -763,11 +776,13 @@ def reference_latents():
             sizes.add(tuple(given.shape[-2:]))
             for (top, left, _), row in zip(places(call, model), given, strict=True):
                 factor = rows / ROWS
-                worst[0] = max(worst[0], abs(float(row[0, 0, 0]) - top * factor), abs(float(row[1, 0, 0]) - left * factor))
+                worst[0] = max(
+                    worst[0], abs(float(row[0, 0, 0]) - top * factor), abs(float(row[1, 0, 0]) - left * factor)
+                )
 
         positive, _ = project(adapter(), features(), positive=text(0, reference_latents=[reference]))
         latent = where()
-        sample(watch(model, see), positive, steps=1, latent=latent, noise=torch.zeros_like(latent))
+        sample(watch(model, see), positive, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
         out[name] = {"worst, cells": worst[0], "sizes": sorted(sizes)}
     return out
 

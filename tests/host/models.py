@@ -11,7 +11,12 @@ from torch import Tensor
 
 CONTEXT, VECTOR = 64, 48
 FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")
-FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = "flux.safetensors", "flux-dev.safetensors", "flux-wide.safetensors", "flux2.safetensors"
+FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
+    "flux.safetensors",
+    "flux-dev.safetensors",
+    "flux-wide.safetensors",
+    "flux2.safetensors",
+)
 DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
 VAE, VAE_NAN = "vae.safetensors", "vae-nan.safetensors"

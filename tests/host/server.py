@@ -52,7 +52,15 @@ class Server:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        command = [self.python, "main.py", "--cpu", "--base-directory", self.base, "--database-url", "sqlite:///:memory:"]
+        command = [
+            self.python,
+            "main.py",
+            "--cpu",
+            "--base-directory",
+            self.base,
+            "--database-url",
+            "sqlite:///:memory:",
+        ]
         command += ["--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(self.port)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -98,9 +106,12 @@ class Server:
             f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
             f"Content-Type: image/png\r\n\r\n"
         ).encode()
-        body += data.getvalue() + (
-            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n--{boundary}--\r\n'
-        ).encode()
+        body += (
+            data.getvalue()
+            + (
+                f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n--{boundary}--\r\n'
+            ).encode()
+        )
         answer = self._open("/upload/image", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
         return json.loads(answer)["name"]
 

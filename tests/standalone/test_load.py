@@ -182,8 +182,12 @@ def test_wrong_files_are_refused_in_one_sentence(load, tmp_path, weights_file, f
 
 def test_files_that_lack_tensors_are_refused(flux, taesd_vae, weights_file):
     lacking = {name: tensor for name, tensor in flux.state_dict().items() if "single" not in name}
-    with pytest.raises(ValueError, match="lacks"):
+    with pytest.raises(ValueError, match="does not hold a whole model"):
         load_transformer(weights_file(lacking | {"single_transformer_blocks.0.proj_out.bias": torch.zeros(128)}))
+    kl = original_kl(tiny_kl())
+    kl.pop("decoder.up.2.block.1.conv2.weight")
+    with pytest.raises(ValueError, match="lacks tensors"):
+        load_vae(weights_file(kl))
     encoder = {name: tensor for name, tensor in taesd(taesd_vae).items() if "encoder" in name}
     with pytest.raises(ValueError, match="no VAE that is known"):
         load_vae(weights_file(encoder))
