@@ -43,9 +43,10 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return wide if wide.shape == matrix.shape else wide.T
 
 
-def optimizers(module: nn.Module, *, keep: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
+def optimizers(module: nn.Module, *, lr: float = 2e-3, keep: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
     """Muon for the kernels and matrices; AdamW for vectors and for the parameters named in `keep`."""
-    named = list(module.named_parameters())
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.ndim in (2, 4) and not any(map(name.startswith, keep))]
     chosen = {id(p) for p in matrices}
-    return [Muon(matrices), torch.optim.AdamW([p for _, p in named if id(p) not in chosen], lr=1e-3, fused=True)]
+    others = [p for _, p in named if id(p) not in chosen]
+    return [Muon(matrices, lr=lr), torch.optim.AdamW(others, lr=lr / 2, fused=True)]

@@ -16,7 +16,7 @@ from dinotile.demo.pictures import write_sample
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("vae", "dino", "flux", "all"), default="all")
+    parser.add_argument("--part", choices=("vae", "decoder", "dino", "flux", "all"), default="all")
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
@@ -27,6 +27,8 @@ def main() -> None:
     write_sample(SAMPLE)
     if options.part in ("vae", "all"):
         train_vae.train(minutes=options.minutes, seed=options.seed, resume=options.resume)
+    if options.part == "decoder":
+        train_vae.train(minutes=options.minutes, seed=options.seed, decoder_only=True)
     if options.part in ("dino", "all"):
         train_dino.train(minutes=options.minutes, seed=options.seed)
     if options.part in ("flux", "all"):

@@ -1,9 +1,10 @@
 """The patch encoder: DINOv2's architecture at width 128, trained by self-distillation (DINO, iBOT) without labels.
 
-A student sees a degraded window of a picture with some patches masked; a teacher, its moving average, sees a clean and
-shifted window. The student must name, for every patch that both see, the teacher's soft choice among PROTOTYPES; the
-teacher's choices are balanced over the batch (Sinkhorn-Knopp), so that they cannot all become the same. The CLS token
-must be closer to the teacher's CLS of the same picture than to those of the other pictures.
+A student sees a degraded window of a picture with some patches masked; a teacher, its moving average, sees a clean
+window that is shifted by some patches and by a part of a patch. The student must name, for every patch that both see,
+the teacher's soft choice among PROTOTYPES, averaged over 3 x 3 patches: what kind of place this is, not where in the
+patch an edge lies. The choices are balanced over the batch (Sinkhorn-Knopp), so that they cannot all become the same.
+The CLS token must be closer to the teacher's CLS of the same picture than to those of the other pictures.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, log_softmax, normalize
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, log_softmax, normalize
 
 from . import DINO
 from .muon import optimizers
@@ -39,7 +40,7 @@ class Student(nn.Module):
         return patches @ normalize(self.prototypes, dim=-1).T, normalize(self.cls_head(tokens[:, 0]).float(), dim=-1)
 
 
-def train(*, minutes: float, seed: int, count: int = 24) -> None:
+def train(*, minutes: float, seed: int, count: int = 16) -> None:
     """Trains for `minutes` and writes demo/dino.safetensors every two minutes and at the end."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
@@ -47,7 +48,7 @@ def train(*, minutes: float, seed: int, count: int = 24) -> None:
     teacher = Average(student, decay=0.996)
     tools = optimizers(student, keep=("encoder.embeddings", "prototypes"))
     clock = Clock(minutes)
-    side = PATCH * (WINDOW + SHIFT)
+    side = PATCH * (WINDOW + SHIFT + 1)
     for _ in clock.steps(tools):
         pixels = pictures.crops(count, height=side, width=side, zoom=(0.7, 2.2))
         starts = torch.randint(0, SHIFT + 1, (2, 2)).tolist()
@@ -106,21 +107,23 @@ def _head() -> nn.Module:
 
 def _loss(student: Student, teacher: Student, pixels: Tensor, starts: list[list[int]]) -> Tensor:
     """`starts` = top and left of the student's and of the teacher's window, in patches."""
-    seen, clean = (_window(pixels, start) for start in starts)
+    seen = _window(pixels, starts[0], offset=0)
+    clean = _window(pixels, starts[1], offset=torch.randint(PATCH // 2, ()).item())
     masked = torch.rand(len(pixels), WINDOW * WINDOW) < torch.rand(len(pixels), 1) * 0.5
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             wanted, wanted_cls = teacher(clean)
         found, found_cls = student(_degrade(seen), masked=masked)
     found, wanted = (grid.unflatten(1, (WINDOW, WINDOW)) for grid in (found, wanted))
+    wanted = avg_pool2d(wanted.movedim(-1, 1), 3, stride=1, padding=1, count_include_pad=False).movedim(1, -1)
     found = _shared(found, own=starts[0], other=starts[1]).flatten(0, 2)  # [P, PROTOTYPES]
     wanted = _balance(_shared(wanted, own=starts[1], other=starts[0]).flatten(0, 2) / 0.06)
     patches = -(wanted * log_softmax(found / 0.1, dim=-1)).sum(-1).mean()
     return patches + 0.5 * cross_entropy(found_cls @ wanted_cls.T / 0.1, torch.arange(len(pixels)))
 
 
-def _window(pixels: Tensor, start: list[int]) -> Tensor:
-    top, left = (PATCH * patches for patches in start)
+def _window(pixels: Tensor, start: list[int], *, offset: int) -> Tensor:
+    top, left = (PATCH * patches + offset for patches in start)
     return pixels[:, :, top : top + PATCH * WINDOW, left : left + PATCH * WINDOW]
 
 

@@ -21,7 +21,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 GEOMETRY = {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 1, "attention_head_dim": 128}
 BANK_SIDE = 320  # px of an encoded crop; batches are cut out of these
 GRIDS = ((16, 16), (16, 16), (16, 12), (12, 16), (8, 8), (8, 16), (20, 20))  # tokens (rows, columns), 16 px each
-TOKENS_PER_BATCH = 4096
+TOKENS_PER_BATCH = 2560
 
 
 def train(*, minutes: float, seed: int, bank_size: int = 900, resume: bool = False) -> None:
@@ -29,8 +29,8 @@ def train(*, minutes: float, seed: int, bank_size: int = 900, resume: bool = Fal
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)
     flux = load_flux(FLUX).train() if resume else new_flux()
-    average = Average(flux, decay=0.999)
-    tools = optimizers(flux, keep=("context_embedder", "proj_out"))
+    average = Average(flux, decay=0.998)
+    tools = optimizers(flux, lr=6e-4 if resume else 1.5e-3, keep=("context_embedder", "proj_out"))
     clock = Clock(minutes)
     running = 1.0
     for _ in clock.steps(tools):

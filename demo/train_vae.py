@@ -17,17 +17,20 @@ from .schedule import Average, Clock, descend, log, write
 SCALE, SHIFT = 0.3611, 0.1159
 
 
-def train(*, minutes: float, seed: int, resume: bool = False) -> None:
-    """Trains for `minutes` and writes demo/vae.safetensors every two minutes and at the end."""
+def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
+    """Trains for `minutes` and writes demo/vae.safetensors every two minutes and at the end.
+
+    decoder_only keeps the encoder of the file: the latents that a FLUX was trained on stay valid."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
-    vae = load_vae(VAE) if resume else new_vae()
+    vae = load_vae(VAE) if resume or decoder_only else new_vae()
     vae = vae.to(memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(not decoder_only)
     average = Average(vae)
-    tools = optimizers(vae)
+    tools = optimizers(vae, lr=6e-4 if resume or decoder_only else 2e-3)
     clock = Clock(minutes)
     for done in clock.steps(tools):
-        side, count = (64, 8) if done < 0.4 else (96, 8) if done < 0.85 else (192, 2)
+        side, count = (64, 8) if done < 0.6 else (96, 8) if done < 0.85 else (192, 2)
         pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
         loss = _loss(vae, pixels, pictures.rng)
         descend(vae, loss, tools)

@@ -110,7 +110,7 @@ def load_upscaler(
     kind = find_dtype(dtype, variant=variant)
     flux: str | Path = model_path or found.repository or demo.FLUX
     vae = vae_path or _vae_of(flux, default=found.repository or demo.VAE)
-    encoder, module = _load_dino(dino, adapter=adapter, no_dino=no_dino, variant=variant)
+    encoder, module = _load_dino(dino, adapter=adapter, no_dino=no_dino, flux=flux)
     text = _text(flux, prompt=prompt, tokens=found.text_tokens, device=where, dtype=kind)
     return Upscaler(
         load_transformer(flux, dtype=kind),
@@ -125,7 +125,7 @@ def load_upscaler(
 
 
 def find_device(name: str) -> torch.device:
-    """ "auto" is CUDA, else Apple's MPS, else the CPU."""
+    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -140,7 +140,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_dtype(name: str, *, variant: str) -> torch.dtype:
-    """ "auto" is float32 for the demo models and bfloat16, FLUX's own, for the others."""
+    """The dtype of that name; "auto" is float32 for the demo models and bfloat16, FLUX's own, for the others."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
         return torch.float32 if variant == "demo" else torch.bfloat16
@@ -156,18 +156,17 @@ def _vae_of(flux: str | Path, *, default: str | Path) -> str | Path:
 
 
 def _load_dino(
-    dino: str | Path | None, *, adapter: str | Path | None, no_dino: bool, variant: str
+    dino: str | Path | None, *, adapter: str | Path | None, no_dino: bool, flux: str | Path
 ) -> tuple[DinoEncoder | None, DinoAdapter | None]:
     if no_dino:
         if dino or adapter:
             raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
         return None, None
-    if variant == "demo":
+    shipped = getattr(demo, "ADAPTER", None)
+    if flux == demo.FLUX and adapter is None and shipped is not None and shipped.is_file():
+        adapter = shipped
+    if flux == demo.FLUX and adapter is not None:
         dino = dino or demo.DINO
-        shipped = getattr(demo, "ADAPTER", None)
-        adapter = adapter or (shipped if shipped is not None and shipped.is_file() else None)
-        if adapter is None:
-            return None, None
     if (dino is None) != (adapter is None):
         have, lack = ("dino", "adapter") if adapter is None else ("adapter", "dino")
         raise ValueError(f"{have} was given without {lack}: FLUX is guided by both together, give both or neither")

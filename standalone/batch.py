@@ -56,7 +56,7 @@ def upscale_files(
         if note:
             yield note
     if report is not None:
-        asked = {name: None if value is None else str(value) for name, value in models.items()}
+        asked = {name: str(value) if isinstance(value, Path) else value for name, value in models.items()}
         summary = {
             **environment(upscaler.device),
             "dtype": str(upscaler.dtype).removeprefix("torch."),

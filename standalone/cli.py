@@ -93,7 +93,8 @@ def upscale(
         "device": device,
         "dtype": dtype,
     }
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # its warnings are for programmers
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers
     from .batch import upscale_files
 
     with Bars() as bars:

@@ -1,5 +1,7 @@
 """The reference path on diffusers: picture, DINO features, latents, joint tiles, picture."""
 
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -57,6 +59,8 @@ class Upscaler:
         if dino is not None and adapter is not None:
             dino.model.to(self.device)
             self.adapter = _placed(adapter, self.device, dtype)
+            if adapter.has("cross_attention"):
+                adapter.gate.float()  # it computes in float32, from sigma
             self.encode_settings = EncodeSettings(layers=dino_layers or adapter.config.layers)
             _check_pair(dino, adapter, self.encode_settings)
             self.dino_flux = DinoFlux(self.transformer, self.adapter)

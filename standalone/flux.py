@@ -1,5 +1,7 @@
 """One call of a FLUX.1 transformer of diffusers, on unpacked latents."""
 
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """FLUX transformers and VAEs from the hub, from diffusers folders, and from single .safetensors files."""
 
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 import json
@@ -33,7 +35,7 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
     if path is None or path.is_dir():
         folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
         with loading(source):
-            return FluxTransformer2DModel.from_pretrained(torch_dtype=dtype, use_safetensors=True, **folder)
+            return FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
     weights = _unwrapped(_read(path), "model.diffusion_model.")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = flux_config(shapes, name=path.name)
@@ -55,7 +57,7 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
         with loading(source):
             config: Any = AutoencoderKL.load_config(**folder)
             kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
-            return kind.from_pretrained(torch_dtype=dtype, use_safetensors=True, **folder)
+            return kind.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
     weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
@@ -133,7 +135,7 @@ def _single_file(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
-            built = model.from_single_file(weights, config=folder, torch_dtype=dtype)
+            built = model.from_single_file(weights, config=folder, dtype=dtype)
         except NotImplementedError as error:  # a tensor that stayed without data
             raise ValueError(f"{name} lacks tensors of the model: download it again") from error
         except (KeyError, IndexError, ValueError, RuntimeError) as error:

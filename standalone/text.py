@@ -1,5 +1,7 @@
 """A prompt through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
 
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,7 +28,7 @@ def encode_text(
     from diffusers import FluxPipeline
 
     with loading(source):
-        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, torch_dtype=dtype)
+        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
     pipeline.to(device)
     with torch.no_grad():
         encoded: Any = pipeline.encode_prompt(prompt, device=torch.device(device), max_sequence_length=tokens)

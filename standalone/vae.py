@@ -1,5 +1,7 @@
 """Pixels to FLUX's latents and back through a diffusers VAE, tile by tile where the picture is large."""
 
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable

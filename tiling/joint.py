@@ -32,6 +32,7 @@ class TileRun:
         self.windows = tile_windows(plan)
         self._fixed: dict[tuple, list[dict]] = {}
         self._sheets: dict[tuple, Tensor] = {}
+        self._controls: dict[tuple, Any] = {}
 
     def split(self, conds: list[dict], *, slot: int, device: torch.device) -> list[dict]:
         """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them."""
@@ -61,9 +62,16 @@ class TileRun:
                 "uuid": uuid.uuid5(cond["uuid"], str(number)),  # caches of other nodes are kept by it
             }
             if cond.get("control") is not None:
-                tile["control"] = self.crop_control(cond["control"], box, self.plan)
+                tile["control"] = self._control(cond["control"], box)
             fixed.append(tile)
         return fixed
+
+    def _control(self, control: Any, box: Box) -> Any:
+        """One object for the positive and the negative: the host runs them together and prepares its hint once."""
+        key = (id(control), box)
+        if key not in self._controls:
+            self._controls[key] = self.crop_control(control, box, self.plan)
+        return self._controls[key]
 
     def _mask(self, cond: dict, box: Box, pair: tuple[Tensor, Tensor], device: torch.device) -> Tensor | None:
         """The tile's weight as a [n, height, width] view of the canvas, None where the conditioning misses the tile."""

@@ -83,7 +83,10 @@ def still(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pooled_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A FLUX whose velocity is the same everywhere and depends on the pooled text only."""
+    """A FLUX whose velocity is the same in every latent cell and depends on the pooled text only."""
+    for part in ("weight", "bias"):
+        four = state[f"proj_out.{part}"].unflatten(0, (16, 4))  # the cells of one token
+        state[f"proj_out.{part}"] = four[:, :1].expand_as(four).flatten(0, 1)
     silent = ("x_embedder.", "time_text_embed.timestep_embedder.linear_2")
     modulations = (".norm1.linear.", ".norm1_context.linear.", ".norm.linear.")
     return {
@@ -135,12 +138,22 @@ def write_vae(folder: Path) -> None:
     save_file({name: tensor * float("nan") for name, tensor in state.items()}, folder / VAE_NAN)
 
 
+PUBLISHED = {  # transformers 5 has new names, the published files and ComfyUI the old ones
+    ".attention.q_proj.": ".attention.attention.query.",
+    ".attention.k_proj.": ".attention.attention.key.",
+    ".attention.v_proj.": ".attention.attention.value.",
+    ".attention.o_proj.": ".attention.output.dense.",
+}
+
+
 def write_dino(folder: Path) -> None:
     torch.manual_seed(0)
-    state = build_model(SPECS["dinov2-demo"]).state_dict()
-    for name, tensor in state.items():
-        if tensor.ndim > 1 and "mask" not in name:
-            tensor.copy_(torch.randn_like(tensor) * (tensor[0].numel() ** -0.5))  # lively features
+    state = {}
+    for name, tensor in build_model(SPECS["dinov2-demo"]).state_dict().items():
+        for new, published in PUBLISHED.items():
+            name = name.replace(new, published)
+        lively = tensor.ndim > 1 and "mask" not in name
+        state[name] = torch.randn_like(tensor) * (tensor[0].numel() ** -0.5) if lively else tensor
     save_file(state, folder / DINO)
 
 

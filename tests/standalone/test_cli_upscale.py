@@ -117,12 +117,13 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("is the input itself", photo, "-o", photo),
         ("output r.json does not exist", photo, *out, "--report", tmp_path / "no" / "r.json"),
         ("No such option", photo, *out, "--nonsense"),
-        ("is not a valid", photo, *out, "--steps", "many"),
+        ("--steps", photo, *out, "--steps", "many"),
         ("there is no model", photo, *out, "--model-path", tmp_path / "missing.safetensors"),
         ("device 'tpu'", photo, *out, *models, "--device", "tpu"),
         ("dtype 'int8'", photo, *out, *models, "--dtype", "int8"),
         ("a prompt needs FLUX's text encoders", photo, *out, *models, "--prompt", "a cat"),
         ("no_dino was given together with", photo, *out, *models, "--dino", "x.safetensors"),
+        ("adapter was given without dino", photo, *out, "--variant", "dev", "--adapter", "x.safetensors"),
         ("dino was given without adapter", photo, *out, "--variant", "dev", "--dino", "x.safetensors"),
     ]:
         refused(dinotile, words, *arguments, folder=tmp_path)

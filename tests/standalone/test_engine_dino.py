@@ -8,7 +8,7 @@ from dinotile.standalone.settings import UpscaleSettings
 from dinotile.tiling.plan import plan_tiles
 
 from ..dino.tiny import TINY, tiny_encoder
-from .tiny import picture, tiny_adapter
+from .tiny import picture, tiny_adapter, tiny_flux, tiny_vae
 
 SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, strength=0.5)
 
@@ -44,6 +44,16 @@ def test_dino_acts_and_more_strength_acts_more(flux, vae, guided):
         distances.append(float((result - plain).abs().mean()))
     assert report["dino"] == {"model": "tiny-v2", "layers": "3"}
     assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_bfloat16_is_float32_within_its_precision(guided):
+    pixels = picture(60, 75)
+    expected, _ = guided.upscale(pixels, SETTINGS)
+    flux = tiny_flux()
+    half = Upscaler(flux, tiny_vae(), dino=tiny_encoder("tiny-v2"), adapter=tiny_adapter(flux), dtype=torch.bfloat16)
+    result, _ = half.upscale(pixels, SETTINGS)
+    assert result.dtype == torch.float32
+    assert (result - expected).abs().mean() < 0.01
 
 
 def test_a_picture_is_encoded_once_for_all_seeds_and_tiles(guided):
