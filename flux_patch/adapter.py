@@ -146,7 +146,7 @@ class SiteGate(nn.Module):
         frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=sigma.device))
         angles = 1000 * sigma.float()[:, None] * frequencies
         embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)  # [B, CHANNELS]
-        return 1 + self.out(F.silu(self.hidden(embedding)))
+        return 1 + self.out(F.silu(self.hidden(embedding.to(self.hidden.weight.dtype))))
 
 
 class DinoAdapter(nn.Module):

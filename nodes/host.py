@@ -151,7 +151,8 @@ def _managed(encoder: DinoEncoder, patcher: Any) -> HostDino:
 
 def load_host_dino(name: str) -> HostDino:
     device = comfy.model_management.text_encoder_device()
-    dtype = comfy.model_management.text_encoder_dtype(device)
+    fast = comfy.model_management.should_use_fp16(device)  # text_encoder_dtype is for layers that cast as they compute
+    dtype = torch.float16 if fast else torch.float32
     encoder = load_dino(model_path(name, "dino", "clip_vision"), dtype=dtype)
     offload = comfy.model_management.text_encoder_offload_device()
     patcher = comfy.model_patcher.CoreModelPatcher(Held(encoder.model), load_device=device, offload_device=offload)

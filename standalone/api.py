@@ -13,10 +13,11 @@ from PIL import Image
 from .. import demo
 from ..dino.load import load_dino
 from ..flux_patch.checkpoint import load_adapter
+from ..tiling.canvas import resize
 from .engine import Progress, Upscaler
 from .flux import Text
 from .load import load_transformer, load_vae, local_path
-from .pictures import Picture, from_image, load_picture, resize, to_image
+from .pictures import Picture, from_image, load_picture, to_image
 from .settings import UpscaleSettings, find_variant, settings_for
 from .text import encode_text, has_text_encoders
 
@@ -41,6 +42,7 @@ def upscale(
     no_dino: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
+    fidelity: float | None = None,
     prompt: str | None = None,
     guidance: float = 3.5,
     seed: int = 0,
@@ -59,6 +61,7 @@ def upscale(
         steps=steps,
         tile=tile,
         overlap=overlap,
+        fidelity=fidelity,
         guidance=guidance,
         seed=seed,
         dino_strength=dino_strength,
@@ -83,7 +86,7 @@ def upscale(
 def upscale_picture(
     upscaler: Upscaler, picture: Picture, settings: UpscaleSettings, *, progress: Progress | None = None
 ) -> tuple[Picture, dict[str, Any]]:
-    """A picture with its transparency (by Lanczos) and its colour profile, and the report of ``Upscaler.upscale``."""
+    """A picture with its transparency and its colour profile, and the report of ``Upscaler.upscale``."""
     pixels, report = upscaler.upscale(picture.pixels, settings, progress=progress)
     alpha = None
     if picture.alpha is not None:

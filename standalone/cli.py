@@ -58,6 +58,9 @@ def upscale(
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
     tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,
+    fidelity: Annotated[
+        float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
@@ -78,6 +81,7 @@ def upscale(
         steps=steps,
         tile=tile,
         overlap=overlap,
+        fidelity=fidelity,
         guidance=guidance,
         seed=seed,
         dino_strength=dino_strength,

@@ -17,10 +17,11 @@ from ..flux_patch.adapter import DinoAdapter
 from ..flux_patch.diffusers_flux import DinoFlux
 from ..flux_patch.rows import DinoRow
 from ..flux_patch.schedule import Strength
+from ..tiling.canvas import pad_to_grid, resize
+from ..tiling.color import back_project
 from ..tiling.plan import TilePlan, canvas_size, plan_tiles
 from . import vae as vae_path
 from .flux import Text, check_models, predict_velocity
-from .pictures import pad_to, resize
 from .report import peak_memory, restart_peak, timed
 from .sampler import TileRow, flow_sigmas, sample
 from .settings import TOKEN, UpscaleSettings
@@ -59,8 +60,6 @@ class Upscaler:
         if dino is not None and adapter is not None:
             dino.model.to(self.device)
             self.adapter = _placed(adapter, self.device, dtype)
-            if adapter.has("cross_attention"):
-                adapter.gate.float()  # it computes in float32, from sigma
             self.encode_settings = EncodeSettings(layers=dino_layers or adapter.config.layers)
             _check_pair(dino, adapter, self.encode_settings)
             self.dino_flux = DinoFlux(self.transformer, self.adapter)
@@ -88,7 +87,7 @@ class Upscaler:
         with timed(seconds, "dino"):
             guide = self._guide(pixels, settings, canvas=(height, width))
         with timed(seconds, "encode"):
-            canvas = pad_to(resize(pixels, height=height, width=width), height=plan.height, width=plan.width)
+            canvas = pad_to_grid(resize(pixels, height=height, width=width), grid=TOKEN)
             latents = vae_path.encode(self.vae, canvas)
         sigmas = schedule(plan, settings)
         batch = settings.tile_batch or default_tile_batch(self.device, plan)
@@ -104,6 +103,7 @@ class Upscaler:
             )
         with timed(seconds, "decode"):
             result = vae_path.decode(self.vae, latents.cpu())[..., :height, :width].contiguous()
+            result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
         report = {
             "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
             "output": {"height": height, "width": width},

@@ -94,26 +94,6 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     return note
 
 
-def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
-    """Lanczos (PIL, in float, per channel) to exactly ``height`` x ``width``, in 0..1. [B,C,H,W] -> [B,C,h,w]."""
-    if pixels.shape[-2:] == (height, width):
-        return pixels
-    planes = pixels.detach().float().cpu().flatten(0, 1).numpy()  # [B*C, H, W]
-    resized = [np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
-    stack = torch.from_numpy(np.stack(resized)).unflatten(0, pixels.shape[:2])  # [B, C, h, w]
-    return stack.clamp(0, 1).to(pixels.device)
-
-
-def pad_to(pixels: Tensor, *, height: int, width: int) -> Tensor:
-    """Repeat the right and bottom edge until the picture is ``height`` x ``width``. [B,C,H,W] -> [B,C,h,w]."""
-    below, beside = height - pixels.shape[-2], width - pixels.shape[-1]
-    if below < 0 or beside < 0:
-        raise ValueError(
-            f"{pixels.shape[-1]} x {pixels.shape[-2]} px cannot be padded to {width} x {height}: it is larger"
-        )
-    return torch.nn.functional.pad(pixels, (0, beside, 0, below), mode="replicate")
-
-
 def _tensor(image: Image.Image) -> Tensor:
     array = np.array(image, dtype=np.float32) / 255.0  # [H, W, C]
     return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()

@@ -19,6 +19,7 @@ class Variant:
     steps: int
     tile: int
     overlap: int
+    fidelity: float
     dynamic_shift: bool
     text_tokens: int
 
@@ -26,9 +27,9 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in [
-        Variant("demo", "", 6, 256, 32, False, 0),
-        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, False, 256),
-        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, True, 512),
+        Variant("demo", "", 6, 256, 32, 1.0, False, 0),
+        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, 0.0, False, 256),
+        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, 0.0, True, 512),
     ]
 }
 
@@ -46,7 +47,8 @@ class UpscaleSettings:
     scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only
     through the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: px.
     guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2, usually 0.3 to 1.
-    dynamic_shift: FLUX.1 dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
+    fidelity: 0 (FLUX alone) to 1 (the result, shrunk, equals the source). dynamic_shift: FLUX.1
+    dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
     """
 
     scale: float = 2.0
@@ -57,6 +59,7 @@ class UpscaleSettings:
     guidance: float = 3.5
     seed: int = 0
     dino_strength: float = 0.5
+    fidelity: float = 0.0
     dynamic_shift: bool = False
     tile_batch: int = 0
 
@@ -68,6 +71,7 @@ class UpscaleSettings:
             ("guidance", self.guidance, 0, 100, "usually 2 to 4"),
             ("seed", self.seed, 0, 2**63 - 1, "any whole number in this range"),
             ("dino strength", self.dino_strength, 0, 2, "0 is off, usually 0.3 to 1"),
+            ("fidelity", self.fidelity, 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile batch", self.tile_batch, 0, 1024, "0 chooses by the device"),
         ):
             if not low <= value <= high:  # also refuses NaN
@@ -82,6 +86,6 @@ class UpscaleSettings:
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:
     """``UpscaleSettings`` with the variant's own steps, tile, overlap and schedule where None is given."""
     found = find_variant(variant)
-    defaults = {"steps": found.steps, "tile": found.tile, "overlap": found.overlap}
+    defaults = {"steps": found.steps, "tile": found.tile, "overlap": found.overlap, "fidelity": found.fidelity}
     chosen = {name: defaults.get(name) if value is None else value for name, value in given.items()}
     return UpscaleSettings(**{**defaults, **chosen}, dynamic_shift=found.dynamic_shift)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
 from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter, save_adapter, spread_sites
-from safetensors.torch import save_file
-from torch import Tensor
 
 CONTEXT, VECTOR = 64, 48
 FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")

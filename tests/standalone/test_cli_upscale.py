@@ -136,7 +136,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(dinotile, mod
 def test_a_fault_of_the_program_keeps_its_traceback(dinotile, models, photo, tmp_path, monkeypatch):
     from dinotile.standalone import engine
 
-    monkeypatch.setattr(engine, "pad_to", lambda *args, **options: torch.zeros(2, 3).view(7))
+    monkeypatch.setattr(engine, "pad_to_grid", lambda *args, **options: torch.zeros(2, 3).view(7))
     monkeypatch.setattr(sys, "argv", ["dinotile", "upscale", str(photo), "-o", str(tmp_path / "out.png"), *models])
     from dinotile.standalone.cli import main
 

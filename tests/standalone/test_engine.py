@@ -6,8 +6,8 @@ import torch
 from dinotile.standalone import vae as vae_path
 from dinotile.standalone.engine import Upscaler, default_tile_batch, seeded_noise
 from dinotile.standalone.flux import Text, predict_velocity
-from dinotile.standalone.pictures import resize
 from dinotile.standalone.settings import UpscaleSettings, settings_for
+from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
 
 from .tiny import picture, tiny_flux, tiny_vae
