@@ -1,6 +1,5 @@
 """Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal, so that all its directions move equally far.
 
-On the demo VAE 150 steps bring the held-out cat to 25.4 dB, where AdamW's 150 steps bring 21.7 dB.
 torch.optim.Muon does the same for matrices only; convolution kernels are matrices here too, [out, in * height * width].
 """
 

@@ -140,8 +140,15 @@ class HostDino:
 
     def encode(self, image: Tensor, settings: EncodeSettings) -> FeatureMap:
         """Features of an IMAGE [B, H, W, C]."""
-        pixels = rgb(image).movedim(-1, 1)
-        return self.encoder.encode(pixels, settings=settings, device=self.patcher.load_device)
+        pixels, before = rgb(image).movedim(-1, 1), self.encoder.computed
+        found = self.encoder.encode(pixels, settings=settings, device=self.patcher.load_device)
+        log.info(
+            "%s: %d of %d pictures encoded, the others remembered",
+            self.encoder.spec.name,
+            self.encoder.computed - before,
+            len(pixels),
+        )
+        return found
 
 
 def _managed(encoder: DinoEncoder, patcher: Any) -> HostDino:

@@ -10,6 +10,20 @@ from .models import write_models
 from .server import Server
 
 PACK = Path(__file__).parents[2]
+LINES: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter):
+    if LINES:
+        terminalreporter.section("measured with ComfyUI")
+        for line in LINES:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def report():
+    """Add a line to the numbers at the end of the run."""
+    return LINES.append
 
 
 @pytest.fixture(scope="session")

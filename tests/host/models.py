@@ -1,14 +1,21 @@
 """Tiny model files of the real kinds, written into a ComfyUI base directory."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter, save_adapter, spread_sites
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
 
 CONTEXT, VECTOR = 64, 48
 FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")
@@ -41,30 +48,40 @@ def write_models(base: Path) -> None:
 
 # FLUX
 
+SIZES = {
+    "in_channels": 64,
+    "num_layers": 2,
+    "num_single_layers": 3,
+    "attention_head_dim": 128,
+    "num_attention_heads": 2,
+    "joint_attention_dim": CONTEXT,
+    "pooled_projection_dim": VECTOR,
+    "guidance_embeds": False,
+    "axes_dims_rope": (16, 56, 56),
+}
+
 
 def flux_state(*, seed: int = 0, **sizes: int | bool) -> dict[str, Tensor]:
     """A FLUX.1 in diffusers' layout with velocities of about the size of its input."""
     from diffusers import FluxTransformer2DModel
 
     torch.manual_seed(seed)
-    settings = {
-        "in_channels": 64,
-        "num_layers": 2,
-        "num_single_layers": 3,
-        "attention_head_dim": 128,
-        "num_attention_heads": 2,
-        "joint_attention_dim": CONTEXT,
-        "pooled_projection_dim": VECTOR,
-        "guidance_embeds": False,
-        "axes_dims_rope": (16, 56, 56),
-    }
-    state = FluxTransformer2DModel(**settings | sizes).state_dict()
+    state = FluxTransformer2DModel(**SIZES | sizes).state_dict()
     for name, tensor in state.items():
         if name.endswith("weight") and tensor.ndim == 2 and "norm" in name:
             tensor.mul_(3)  # modulation: the text and the noise level matter
         if name.endswith(("to_out.0.weight", "proj_out.weight")):
             tensor.mul_(2)
     return state
+
+
+def flux_transformer(path: Path) -> FluxTransformer2DModel:
+    """diffusers' model of one of these files."""
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel(**SIZES)
+    model.load_state_dict(load_file(path))
+    return model.eval().requires_grad_(False)
 
 
 def write_flux(folder: Path) -> None:
@@ -127,16 +144,29 @@ def flux2_state(hidden: int = 128) -> dict[str, Tensor]:
 
 
 def write_vae(folder: Path) -> None:
+    """TAESD with fresh weights, its outputs stretched: latents of about 1, pictures of all colours."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
-    layers = AutoencoderTiny(latent_channels=16).state_dict()
+    vae = AutoencoderTiny(latent_channels=16).requires_grad_(False)
+    picture = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8), scale_factor=8, mode="bicubic").clamp(0, 1)
+    stretch(vae.encoder.layers[-1], lambda: vae.encoder(picture * 2 - 1), std=1.0, mean=0.0)
+    latents = torch.nn.functional.interpolate(torch.randn(4, 16, 4, 4), scale_factor=4, mode="bicubic")
+    stretch(vae.decoder.layers[-1], lambda: vae.decoder(latents) / 2 + 0.5, std=0.25, mean=0.5)
     state = {"vae_scale": torch.tensor(0.3611), "vae_shift": torch.tensor(0.1159)}
-    for name, tensor in layers.items():
+    for name, tensor in vae.state_dict().items():
         half, _, number, rest = name.split(".", 3)
         state[f"taesd_{half}.{int(number) + (half == 'decoder')}.{rest}"] = tensor
     save_file(state, folder / VAE)
     save_file({name: tensor * float("nan") for name, tensor in state.items()}, folder / VAE_NAN)
+
+
+def stretch(last: torch.nn.Conv2d, output: Callable[[], Tensor], *, std: float, mean: float) -> None:
+    """Scale a network's last layer so that each channel of its output has this spread and mean."""
+    found = output()
+    factor = std / found.std((0, 2, 3))
+    last.weight.mul_(factor[:, None, None, None])
+    last.bias.mul_(factor).add_(mean - found.mean((0, 2, 3)) * factor)
 
 
 PUBLISHED = {  # transformers 5 has new names, the published files and ComfyUI the old ones

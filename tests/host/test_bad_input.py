@@ -1,0 +1,183 @@
+"""Bad input over HTTP: one clear sentence, nothing half-written, and the next prompt works."""
+
+import json
+import uuid
+
+import pytest
+import websocket
+from PIL import Image
+
+from . import graphs, models
+from .graphs import node
+from .test_graphs import soft_picture
+
+
+@pytest.fixture(scope="module")
+def small(server) -> str:
+    return server.upload(soft_picture(48, 64), "small.png")
+
+
+@pytest.fixture(autouse=True)
+def all_is_well_afterwards(server, base, small):
+    """Whatever happened, no file is left and a good prompt gives a picture."""
+    before = files(base)
+    yield
+    assert files(base) == before
+    assert server.run(graphs.one_node(small, seed=uuid.uuid4().int % 2**32)).ok
+
+
+def files(base) -> set[str]:
+    return {str(path) for folder in ("output", "models") for path in (base / folder).rglob("*") if path.is_file()}
+
+
+def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
+    """The sentence with which node ``at`` refuses the prompt while it runs."""
+    result = server.run(prompt)
+    assert result.error is not None, result
+    assert result.error["node_id"] == at
+    assert result.error["exception_type"] == "ValueError"
+    sentence = result.error["exception_message"].strip()
+    assert "\n" not in sentence and 20 < len(sentence) < 400
+    for part in parts:
+        assert part in sentence
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        (models.PICKLE, ("pickle",)),
+        (models.TRUNCATED, ("cut short or damaged", "download it again")),
+        (models.FOREIGN, ("not a DINOv2 or DINOv3",)),
+    ],
+)
+def test_a_file_that_is_no_dino_is_refused(server, small, file, parts):
+    refused(server, graphs.one_node(small, dino=file), "dino", file, *parts)
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        (models.PICKLE, ("not a whole safetensors file",)),
+        (models.TRUNCATED, ("not a whole safetensors file", "download it again")),
+        (models.FOREIGN, ("no DINOTile adapter",)),
+    ],
+)
+def test_a_file_that_is_no_adapter_is_refused(server, small, file, parts):
+    refused(server, graphs.one_node(small, adapter=file), "adapter", file, *parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"adapter": models.FOR_OTHER_DINO}, ()),
+        ({"flux": models.FLUX_WIDE}, ("width 128", "width 256")),
+        ({"flux": models.FLUX2}, ("FLUX.2", "FLUX.1")),
+        ({"tile": 64, "overlap": 64}, ("overlap 64 must be smaller than tile 64",)),
+        ({"tile": 72}, ("tile 72 must be a multiple of 16", "64 or 80")),
+        ({"image": ("nan", 0)}, ("NaN",)),
+    ],
+    ids=["adapter for another DINO", "FLUX of another width", "FLUX.2", "overlap", "tile", "NaN"],
+)
+def test_what_does_not_fit_is_refused_by_the_one_node(server, small, changes, parts):
+    prompt = graphs.one_node(small, **changes)
+    if changes.get("image"):  # a VAE of NaN weights paints NaN
+        prompt["broken"] = node("VAELoader", vae_name=models.VAE_NAN)
+        prompt["grey"] = node("EmptySD3LatentImage", width=64, height=64, batch_size=1)
+        prompt["nan"] = node("VAEDecode", samples=("grey", 0), vae=("broken", 0))
+    at = "empty" if changes.get("flux") == models.FLUX2 else "upscale"
+    refused(server, prompt, at, *parts)
+
+
+def test_an_adapter_for_other_layers_is_refused_when_conditioning_is_projected(server, small):
+    prompt = graphs.step_by_step(small) | graphs.by_ksampler()
+    prompt["features"]["inputs"]["layers"] = "last"
+    refused(server, prompt, "conds", "layers 4", "layers 3")
+
+
+def test_dino_tokens_without_a_patched_model_are_refused(server, small):
+    prompt = graphs.step_by_step(small, tile=64, overlap=16) | graphs.by_ksampler()
+    prompt["tiled"]["inputs"]["model"] = ["flux", 0]
+    refused(server, prompt, "ksampler", "not patched", "Patch FLUX with DINO")
+
+
+def test_a_plan_for_another_size_is_refused(server, small):
+    prompt = graphs.step_by_step(small, tile=64, overlap=16) | graphs.by_tiled_sampler()
+    prompt["plan"]["inputs"] |= {"width": 512, "height": 512}
+    refused(server, prompt, "sampler", "128 x 96", "512 x 512")
+
+
+def test_a_model_that_is_tiled_twice_is_refused(server, small):
+    prompt = graphs.step_by_step(small, tile=64, overlap=16) | graphs.by_tiled_sampler()
+    prompt["tiled"] = node("DinoTile_TileModel", model=("patched", 0), plan=("plan", 0))
+    prompt["guider"]["inputs"]["model"] = ["tiled", 0]
+    refused(server, prompt, "sampler", "already tiled")
+
+
+@pytest.mark.parametrize(("inputs", "parts"), [({"overlap": 256}, ("overlap 256",)), ({"tile": 250}, ("tile 250",))])
+def test_plan_tiles_refuses_what_cannot_be_planned(server, small, inputs, parts):
+    prompt = graphs.step_by_step(small) | graphs.by_tiled_sampler()
+    prompt["plan"]["inputs"] |= inputs
+    refused(server, prompt, "plan", *parts)
+
+
+def test_a_dino_without_its_adapter_is_refused(server, small):
+    prompt = graphs.one_node(small)
+    del prompt["upscale"]["inputs"]["adapter"]
+    refused(server, prompt, "upscale", "dino is connected without adapter")
+
+
+@pytest.mark.parametrize(
+    ("at", "key"), [("dino", "dino_name"), ("adapter", "adapter_name"), ("flux", "unet_name"), ("vae", "vae_name")]
+)
+def test_a_missing_model_file_is_named_before_anything_runs(server, small, at, key):
+    prompt = graphs.one_node(small)
+    prompt[at]["inputs"][key] = "nothing.safetensors"
+    result = server.run(prompt)
+    (error,) = result.node_errors[at]["errors"]
+    assert error["type"] == "value_not_in_list"
+    assert error["extra_info"]["input_name"] == key
+
+
+def test_numbers_outside_their_range_are_named_before_anything_runs(server, small):
+    result = server.run(graphs.one_node(small, denoise=1.5, dino_strength=-0.1, tile=8))
+    errors = result.node_errors["upscale"]["errors"]
+    assert {error["extra_info"]["input_name"] for error in errors} == {"denoise", "dino_strength", "tile"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [("L", (60, 44)), ("RGBA", (60, 44)), ("1", (60, 44)), ("I;16", (60, 44)), ("RGB", (1, 1)), ("RGB", (160, 16))],
+    ids=["grey", "alpha", "black and white", "16 bit", "one px", "ten to one"],
+)
+def test_odd_pictures_come_out_in_their_exact_size(server, base, mode, size):
+    picture = soft_picture(size[1], size[0], "L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.frombytes("I;16", size, bytes(2 * size[0] * size[1]))
+    name = server.upload(picture, f"odd-{uuid.uuid4().hex}.png")
+    prompt = graphs.one_node(name, scale=1.5)
+    prompt["save"]["class_type"] = "PreviewImage"  # leaves nothing in the output folder
+    del prompt["save"]["inputs"]["filename_prefix"]
+    if mode == "RGBA":  # LoadImage drops alpha, so it is joined again
+        prompt["rgba"] = node("JoinImageWithAlpha", image=("image", 0), alpha=("image", 1))
+        prompt["upscale"]["inputs"]["image"] = ["rgba", 0]
+    result = server.run(prompt)
+    assert result.ok, result
+    found = server.picture(result.outputs["save"]["images"][0]).size
+    assert found == tuple(max(1, round(side * 1.5)) for side in size)
+
+
+def test_an_interrupt_in_the_middle_ends_the_run_and_the_next_one_works(server, base, small):
+    client = uuid.uuid4().hex
+    socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
+    queued = server.queue(graphs.one_node(small, steps=400, seed=5), client_id=client)
+    done = 0
+    while done < 2:  # in the middle of sampling
+        message = socket.recv()
+        event = json.loads(message) if isinstance(message, str) else {"type": ""}
+        if event["type"] == "progress" and event["data"]["node"] == "upscale":
+            done = event["data"]["value"]
+    server.post("/interrupt", {})
+    socket.close()
+    result = server.wait(queued, limit=20)
+    assert result.interrupted and not result.outputs

@@ -1,0 +1,171 @@
+"""Whole graphs over the HTTP API."""
+
+import json
+import shutil
+import uuid
+
+import numpy as np
+import pytest
+import websocket
+from PIL import Image
+
+from . import graphs, models
+from .graphs import node
+
+
+@pytest.fixture(autouse=True)
+def clean_log(server):
+    """No graph of this file may leave a traceback."""
+    before = len(server.log)
+    yield
+    assert "Traceback" not in server.log[before:]
+
+
+@pytest.fixture(scope="module")
+def photo(server) -> str:
+    return server.upload(soft_picture(333, 517), "photo.png")
+
+
+@pytest.fixture(scope="module")
+def small(server) -> str:
+    return server.upload(soft_picture(48, 64), "small.png")
+
+
+def soft_picture(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def saved(server, result, key: str) -> np.ndarray:
+    assert result.ok, result
+    return np.asarray(server.picture(result.outputs[key]["images"][0])).astype(int)
+
+
+def test_the_one_node_path_gives_exactly_twice_the_size(server, photo):
+    result = server.run(graphs.one_node(photo, tile=256, overlap=32))
+    assert saved(server, result, "save").shape == (666, 1034, 3)
+
+
+def test_without_dino_without_text_and_with_another_scale_the_one_node_path_runs_too(server, small):
+    prompt = graphs.one_node(small, scale=1.3, cfg=2.0)
+    del prompt["upscale"]["inputs"]["dino"], prompt["upscale"]["inputs"]["adapter"]
+    assert saved(server, server.run(prompt), "save").shape == (62, 83, 3)
+
+
+def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_another(server, small):
+    plain = graphs.one_node(small)
+    del plain["upscale"]["inputs"]["dino"], plain["upscale"]["inputs"]["adapter"]
+    off = saved(server, server.run(plain), "save")
+    assert (saved(server, server.run(graphs.one_node(small, dino_strength=0.0)), "save") == off).all()
+    assert (saved(server, server.run(graphs.one_node(small)), "save") != off).mean() > 0.1
+
+
+def test_every_picture_of_a_batch_is_upscaled_as_if_it_were_alone(server, small):
+    prompt = graphs.one_node(small, image=("both", 0))
+    prompt["inverted"] = node("ImageInvert", image=("image", 0))
+    prompt["both"] = node("ImageBatch", image1=("image", 0), image2=("inverted", 0))
+    result = server.run(prompt)
+    assert result.ok, result
+    pictures = [np.asarray(server.picture(entry)).astype(int) for entry in result.outputs["save"]["images"]]
+    alone = saved(server, server.run(graphs.one_node(small)), "save")
+    assert len(pictures) == 2
+    assert abs(pictures[0] - alone).max() <= 1
+    assert abs(pictures[1] - alone).max() > 10
+
+
+def test_the_long_graph_runs_with_ksampler_and_with_the_tiled_sampler_to_the_same_picture(server):
+    picture = server.upload(soft_picture(117, 133), "odd.png")
+    prompt = graphs.step_by_step(picture, tile=128) | graphs.by_ksampler() | graphs.by_tiled_sampler()
+    prompt["features view"] = node("DinoTile_PreviewPatches", features=("features", 0))
+    prompt["tiles view"] = node("DinoTile_PreviewTiles", plan=("plan", 0), image=("enlarged", 0))
+    result = server.run(prompt)
+    ours, cores = saved(server, result, "sampler save"), saved(server, result, "ksampler save")
+    assert ours.shape == (232, 264, 3)  # VAE Encode crops to whole latent cells
+    assert (ours == cores).all()
+    assert saved(server, result, "features view").shape == (117, 133, 3)
+    assert saved(server, result, "tiles view").shape == (234, 266, 3)
+
+
+def test_with_cfg_above_1_ksampler_and_the_tiled_sampler_agree(server, small):
+    prompt = (
+        graphs.step_by_step(small, tile=64, overlap=16) | graphs.by_ksampler(cfg=2.0) | graphs.by_tiled_sampler(2.0)
+    )
+    result = server.run(prompt)
+    assert (saved(server, result, "sampler save") == saved(server, result, "ksampler save")).all()
+
+
+def test_another_seed_computes_no_dino_features(server, report):
+    picture = server.upload(soft_picture(40, 56), f"{uuid.uuid4().hex}.png")
+    before = len(server.log)
+    first = saved(server, server.run(graphs.one_node(picture, seed=1)), "save")
+    second = saved(server, server.run(graphs.one_node(picture, seed=2)), "save")
+    lines = [line for line in server.log[before:].splitlines() if "pictures encoded" in line]
+    assert [line.split(": ")[-1].split(" pictures")[0] for line in lines] == ["1 of 1", "0 of 1"]
+    assert (first != second).any()
+    report("DINO encodings of two seeds through the one node: 1, then 0")
+
+    long = graphs.step_by_step(picture, tile=64, overlap=16)
+    assert server.run(long | graphs.by_ksampler(seed=1)).ok
+    before = len(server.log)
+    again = server.run(long | graphs.by_ksampler(seed=2))
+    assert {"dino", "features", "conds", "patched"} <= set(again.cached) and "ksampler" not in again.cached
+    assert "pictures encoded" not in server.log[before:]
+
+
+def test_the_same_seed_gives_the_same_picture_again(server, small):
+    first = saved(server, server.run(graphs.one_node(small, seed=7)), "save")
+    server.run(graphs.one_node(small, seed=8))
+    assert (saved(server, server.run(graphs.one_node(small, seed=7)), "save") == first).all()
+
+
+def test_a_saved_adapter_loads_again_and_untrained_it_changes_nothing(server, base, small):
+    prompt = graphs.one_node(small, adapter=models.TRAINED)
+    new = node(
+        "DinoTile_NewAdapter",
+        model=("flux", 0),
+        dino=("dino", 0),
+        layers="2/3",
+        mechanisms="all",
+        width=32,
+        grid=8,
+        double_every=1,
+        single_every=2,
+        seed=3,
+    )
+    save = node("DinoTile_SaveAdapter", adapter=("new", 0), filename_prefix="adapters/mine")
+    only = {name: prompt[name] for name in ("flux", "dino")} | {"new": new, "saved": save}
+    result = server.run(only)
+    assert result.ok, result
+    (file,) = (base / "output" / "adapters").glob("mine_*.safetensors")
+    assert file.name in str(result.outputs["saved"])
+    shutil.copy(file, base / "models" / "model_patches" / "mine.safetensors")
+    options = server.get("/object_info/DinoTile_LoadAdapter")["DinoTile_LoadAdapter"]["input"]["required"]
+    assert "mine.safetensors" in options["adapter_name"][1]["options"]
+    fresh = saved(server, server.run(graphs.one_node(small, adapter="mine.safetensors")), "save")
+    off = saved(server, server.run(graphs.one_node(small, dino_strength=0.0)), "save")
+    assert (fresh == off).all()
+
+
+def test_a_model_with_guidance_and_a_prompt_of_other_length_run(server, small):
+    prompt = graphs.one_node(small, flux=models.FLUX_DEV, cfg=2.0, negative=("other", 0))
+    prompt["other"] = node("DinoTile_EmptyConditioning", model=("flux", 0), tokens=9, guidance=1.0)
+    assert saved(server, server.run(prompt), "save").shape == (96, 128, 3)
+
+
+def test_progress_is_reported_while_tiles_are_sampled(server, small):
+    client = uuid.uuid4().hex
+    socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
+    queued = server.queue(graphs.one_node(small, steps=3, seed=11), client_id=client)
+    steps = set()
+    while True:
+        message = socket.recv()
+        if isinstance(message, bytes):
+            continue
+        event = json.loads(message)
+        if event["type"] == "progress" and event["data"]["node"] == "upscale":
+            steps.add((event["data"]["value"], event["data"]["max"]))
+        if event["type"] == "executing" and event["data"]["node"] is None:
+            break
+    socket.close()
+    assert server.wait(queued).ok
+    assert len(steps) > 1 and max(steps) == (3, 3)  # ComfyUI leaves out what follows too fast

@@ -1,0 +1,287 @@
+"""Promises about sampling, kept inside a real ComfyUI: inside.py measures, this file says what the numbers must be."""
+
+import pytest
+
+
+@pytest.fixture
+def numbers(measured, request):
+    """The numbers of the check that the test's parameter or name points to."""
+
+    def of(check: str) -> dict:
+        found = measured[check]
+        assert "error" not in found, found["error"]
+        print(f"\n{check}: {found}")  # noqa: T201
+        return found
+
+    return of
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+@pytest.mark.parametrize("cfg", [1, 2])
+def test_strength_0_an_untrained_adapter_and_no_tokens_are_the_plain_model_bit_for_bit(numbers, shape, cfg):
+    found = numbers("no_effect")[f"{shape}, cfg {cfg}"]
+    assert found["strength 0 is plain"]
+    assert found["untrained is plain"]
+    assert found["patched without tokens is plain"]
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+@pytest.mark.parametrize("cfg", [1, 2])
+def test_a_trained_adapter_changes_the_result(numbers, shape, cfg):
+    assert numbers("no_effect")[f"{shape}, cfg {cfg}"]["trained differs by"] > 0.01
+
+
+def test_each_mechanism_acts_alone(numbers):
+    assert min(numbers("each_mechanism_acts").values()) > 0.01
+
+
+def test_another_picture_gives_another_result_and_the_same_the_same(numbers):
+    found = numbers("other_picture")
+    assert found["differs by"] > 0.01
+    assert found["second run is equal"]
+
+
+def test_features_are_computed_once_per_picture_whatever_the_seed(numbers):
+    assert numbers("computed_once") == {"two pictures, three seeds": 2, "one node, three seeds": 1}
+
+
+@pytest.mark.parametrize("order", ["patch then tile", "tile then patch", "one by one"])
+def test_every_row_gets_the_tokens_of_its_own_region_and_picture(numbers, order):
+    found = numbers("tokens_of_the_own_region")
+    assert found[order]["rows seen"] == found["rows expected"]
+    assert found[order]["worst, latent cells"] < 1e-4
+    assert (max(found[order]["rows per call"]) == 2) == (order == "one by one")  # two pictures, else all tiles
+
+
+@pytest.mark.parametrize("adapter", ["trained", "cross"])
+def test_a_mask_keeps_dino_to_its_place(numbers, adapter):
+    found = numbers("dino_mask")[adapter]
+    assert found["outside differs from off by"] < (1e-5 if adapter == "trained" else 1e-12)
+    assert found["inside differs from off by"] > 0.01
+    assert found["inside differs from full by"] < 1e-5
+    assert found["mask of ones differs from none by"] < 1e-5
+
+
+def test_a_mask_weighs_single_image_tokens(numbers):
+    assert numbers("dino_mask")["token weights"]["are the mask"]
+
+
+def test_start_and_end_percent_choose_the_steps(numbers):
+    found = numbers("sigma_window")
+    assert found["sigmas with"] and all(0.2 - 1e-6 <= sigma <= 0.5 for sigma in found["sigmas with"])
+    assert found["sigmas without"] and not any(0.2 <= sigma <= 0.5 for sigma in found["sigmas without"])
+
+
+def test_tiles_together_one_by_one_shuffled_and_in_batches_agree(numbers):
+    found = numbers("batching")
+    assert max(found["rows per call, together"]) > max(found["rows per call, one by one"]) == 2
+    for way in ("one by one", "shuffled", "batch 2 from singles", "tile then patch"):
+        assert found[f"{way} differs by"] < 1e-5
+    assert found["two pictures differ by"] > 0.1
+
+
+def test_second_runs_and_reloaded_models_give_equal_results(numbers):
+    found = numbers("repeated")
+    assert found["second run is equal"]
+    assert found["models loaded after unload_all_models"] == 0
+    assert found["after unload is equal"]
+    assert found["after free_memory is equal"]
+
+
+def test_the_model_that_was_patched_and_tiled_stays_as_it_was(numbers):
+    found = numbers("repeated")
+    assert found["plain model is as before"]
+    assert found["left on the plain model"] == []
+    assert found["tiled differs from whole by"] > 0.01  # so that the above is no accident
+
+
+def test_one_tile_is_the_untiled_run_bit_for_bit(numbers):
+    assert numbers("one_tile")["equal"]
+
+
+def test_a_model_that_changes_nothing_gives_its_input_back(numbers):
+    assert max(numbers("identity").values()) < 1e-6
+
+
+def test_two_adapters_act_side_by_side(numbers):
+    found = numbers("two_adapters")
+    assert found["with the other off, first is alone"]
+    assert found["with the other off, second is alone"]
+    assert found["both differ from first by"] > 0.01
+    assert found["both differ from second by"] > 0.01
+    assert "already patched" in found["same adapter twice"]
+
+
+def test_torch_compile_gives_the_same_for_changing_tiles_and_strengths(numbers):
+    found = numbers("compiled")
+    assert found["frames compiled"] > 0
+    assert found["worst"] < 1e-5
+
+
+def test_fp8_weights_leave_the_adapter_alone(numbers):
+    found = numbers("low_precision")
+    assert found["weights"] == "torch.float8_e4m3fn"
+    assert found["to returns itself"] == [True, True]
+    assert found["adapter after"] == ["torch.float32"]
+    assert found["finite"] and found["strength 0 is plain"]
+    assert found["on differs by"] > 0.01
+    assert found["differs from fp32 by"] < 0.1
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde", "heun", "uni_pc"])
+def test_any_sampler_runs_tiled(numbers, sampler):
+    found = numbers("samplers")[sampler]
+    assert found["finite"]
+    assert found["second run differs by"] < 1e-5
+
+
+def test_guidance_of_a_dev_type_model_reaches_the_tiles(numbers):
+    found = numbers("samplers")["flux with guidance"]
+    assert found["finite"] and found["guidance changes it by"] > 1e-3
+
+
+def test_an_interrupt_stops_at_the_next_tile_and_the_next_run_works(numbers):
+    found = numbers("interrupted")
+    assert found == {"said": "InterruptProcessingException", "calls": 5, "next run is equal": True}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one prompt",
+        "area beside area",
+        "area over a prompt",
+        "area in percent",
+        "mask over a prompt",
+        "soft masks",
+        "mask to its bounds",
+        "three, one for a while",
+    ],
+)
+def test_combined_prompts_weigh_in_tiles_as_they_do_without(numbers, case):
+    found = numbers("regions")
+    assert found[case] < 1e-5
+    assert found["prompts differ by"] > 0.01
+
+
+def test_a_prompt_has_no_say_outside_its_mask(numbers):
+    assert numbers("regions")["outside its mask a prompt has no say"] < 1e-4
+
+
+def test_tiles_that_an_area_misses_are_not_computed_for_it(numbers):
+    found = numbers("regions_skip_tiles")
+    assert found["rows"] == found["tiles"] + 1
+
+
+@pytest.mark.parametrize("case", ["canvas size", "half size", "cfg 2"])
+def test_each_tile_gets_its_crop_of_a_controlnet_hint_prepared_once(numbers, case):
+    found, tiles = numbers("controlnet_hints")[case], numbers("controlnet_hints")["tiles"]
+    assert found["worst"] < 1e-6
+    assert found["tiles seen"] == tiles
+    assert found["prepared, 1 step"] == found["prepared, 4 steps"] == tiles
+    assert found["rows per call"] == [2 if case == "cfg 2" else 1]
+    assert found["effect"] > 0.01
+    assert found["hint of the canvas is kept"]
+
+
+def test_a_controlnet_on_latents_encodes_each_tile_once(numbers):
+    found = numbers("controlnet_latents")
+    assert found["worst"] < 1e-5
+    assert found["encoded"] == found["tiles"]
+
+
+def test_chained_controlnets_keep_strength_and_schedule(numbers):
+    found = numbers("chained_controls")
+    assert found["one tile differs by"] < 1e-6
+    assert found["second net's effect"] > 0.01
+
+
+def test_reference_latents_are_cropped_unless_they_show_another_picture(numbers):
+    found = numbers("reference_latents")
+    assert found["canvas size"] == {"worst, cells": 0.0, "sizes": [[8, 8]]}
+    assert found["double size"] == {"worst, cells": 0.0, "sizes": [[16, 16]]}
+    assert found["other picture"]["sizes"] == [[12, 30]]
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+def test_attention_masks_fit_beside_dino_tokens_and_tiles(numbers, shape):
+    found = numbers("attention_masks")[shape]
+    assert found["open differs by"] < 1e-5
+    assert found["closed differs by"] > 1e-3
+
+
+def test_comfyuis_own_dinov2_gives_the_same_features(numbers):
+    found = numbers("clip_vision")
+    assert found["missing"] == found["unexpected"] == 0
+    for layers in ("2/3", "last", "1,2,4"):
+        assert found[f"layers {layers}"] < 1e-5
+    assert found["another size"] < 0.01  # the two interpolate the positions a little differently
+    assert "no DINO model" in found["refused"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        ("grey", [60, 72]),
+        ("alpha", [60, 72]),
+        ("grey and alpha", [60, 72]),
+        ("one px", [2, 2]),
+        ("ten to one", [24, 240]),
+        ("smaller than a tile", [45, 75]),
+    ],
+)
+def test_odd_pictures_come_out_in_their_exact_size(numbers, picture, size):
+    assert numbers("refusals")["pictures"][picture] == [[1, *size, 3], True]
+
+
+REFUSED = {
+    "UNet patched": ("UNetModel", "FLUX.1"),
+    "UNet tiled": ("UNetModel", "FLUX.1"),
+    "UNet, new adapter": ("UNetModel", "FLUX.1"),
+    "FLUX.2": ("FLUX.2", "FLUX.1"),
+    "FLUX of another width": ("width 128", "width 256"),
+    "adapter of another DINO": ("dinov2-demo", "dinov2-small"),
+    "adapter of other layers": ("layers 3", "layers 2,4"),
+    "unpatched model": ("not patched", "Patch FLUX with DINO"),
+    "model patched with another": ("not patched", "Patch FLUX with DINO"),
+    "NaN": ("NaN",),
+    "infinite": ("infinite",),
+    "no picture": ("[0, 32, 32, 3]", "at least one"),
+    "five channels": ("5 channels", "1 to 4"),
+    "overlap not below tile": ("overlap 64", "tile 64"),
+    "tile off the grid": ("tile 72", "use 64 or 80"),
+    "latent of another size": ("224 x 80", "224 x 160"),
+    "tiled twice": ("already tiled",),
+    "dino without adapter": ("without adapter",),
+    "scale": ("scale 99.0", "at most 16"),
+    "layers": ('layers "9"', "blocks 1 to 4"),
+    "several masks": ("2 pictures", "one"),
+    "start after end": ("0.8", "0.2"),
+    "missing DINO file": ("nothing.safetensors", "models/dino"),
+    "missing adapter file": ("nothing.safetensors", "models/model_patches"),
+    "pickle as DINO": ("pickle", "safetensors"),
+    "truncated as DINO": ("truncated.safetensors", "download it again"),
+    "foreign as DINO": ("foreign.safetensors", "not a DINOv2 or DINOv3"),
+    "pickle as adapter": ("pickle", "safetensors"),
+    "truncated as adapter": ("truncated.safetensors", "download it again"),
+    "foreign as adapter": ("foreign.safetensors", "no DINOTile adapter"),
+    "default conditioning": ("'default'",),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_one_sentence_that_says_what_to_do(numbers, case):
+    said = numbers("refusals")["said"][case]
+    kind, _, sentence = said.partition(": ")
+    assert kind == "ValueError", said
+    assert "\n" not in sentence and ": " in sentence  # what was got and what is allowed, then what to do
+    for part in REFUSED[case]:
+        assert part in sentence
+
+
+def test_the_pack_takes_little_of_the_time_of_a_joint_run(numbers):
+    """ComfyUI's own work per conditioning counts to the second number and is not the pack's to shorten."""
+    found = numbers("time_outside_the_model")
+    assert found["tiles"] == 81
+    assert found["share of the pack"] <= 0.03
+    assert found["share outside the model"] <= 0.10
