@@ -44,9 +44,16 @@ def save_adapter(adapter: DinoAdapter, path: str | Path, *, trained: bool | None
     os.close(handle)
     try:
         save_file(weights, partial, metadata=metadata)
+        os.chmod(partial, 0o666 & ~_umask())  # mkstemp's own mode keeps other users out
         os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:

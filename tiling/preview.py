@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .plan import TilePlan
@@ -29,13 +29,13 @@ def draw_plan(image: Tensor, plan: TilePlan) -> Tensor:
     picture = Image.fromarray((shaded.clamp(0, 1) * 255).round().byte().numpy())
     draw = ImageDraw.Draw(picture)
     line = max(1, min(height, width) // 300)
+    font = ImageFont.load_default(max(11, min(height, width) // 40))
     for number, (left, top, right, bottom) in enumerate(boxes):
         inset = line * (number % 3)  # neighbours' borders stay apart
         corners = (left + inset, top + inset, max(left + inset, right - inset), max(top + inset, bottom - inset))
         draw.rectangle(corners, outline=(255, 64, 64), width=line)
-        draw.text(
-            (left + 4 * line, top + 3 * line), str(number + 1), fill=(255, 255, 255), stroke_width=1, stroke_fill=0
-        )
+        place = (left + 4 * line, top + 3 * line)
+        draw.text(place, str(number + 1), font=font, fill=(255, 255, 255), stroke_width=line, stroke_fill=0)
     return torch.from_numpy(np.asarray(picture).copy()).float() / 255
 
 

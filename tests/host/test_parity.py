@@ -56,13 +56,13 @@ def apart(a, b) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def test_comfyui_and_diffusers_agree_without_dino(run, transformer):
+def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
     difference = apart(through_diffusers(run, transformer), run["without"])
-    print(f"\nComfyUI and diffusers without DINO: relative difference {difference:.1e}")  # noqa: T201
+    report(f"ComfyUI and diffusers without DINO, relative: {difference:.1e}")
     assert difference <= 1e-4
 
 
-def test_comfyui_and_diffusers_agree_with_dino(run, transformer, base):
+def test_comfyui_and_diffusers_agree_with_dino(run, transformer, base, report):
     encoder = load_dino(base / "models" / "dino" / models.DINO)
     adapter = load_adapter(base / "models" / "model_patches" / models.TRAINED)
     with torch.no_grad():
@@ -71,6 +71,6 @@ def test_comfyui_and_diffusers_agree_with_dino(run, transformer, base):
     result = through_diffusers(run, transformer, dino=dino, tokens=tokens)
     dino.remove()
     difference, effect = apart(result, run["result"]), apart(run["without"], run["result"])
-    print(f"\nComfyUI and diffusers with DINO: {difference:.1e}, DINO's own effect {effect:.2f}")  # noqa: T201
+    report(f"ComfyUI and diffusers with DINO, relative: {difference:.1e}, DINO's own effect: {effect:.2f}")
     assert difference <= 1e-4
     assert effect > 0.01
