@@ -35,11 +35,11 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """The nearest orthogonal matrix [rows, columns], nearly: Newton-Schulz in five rounds."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
+    wide = (wide / (wide.norm() + 1e-7)).bfloat16()
     for _ in range(5):
         square = wide @ wide.T
         wide = A * wide + (B * square + C * square @ square) @ wide
-    return wide if wide.shape == matrix.shape else wide.T
+    return (wide if wide.shape == matrix.shape else wide.T).float()
 
 
 def optimizers(module: nn.Module, *, lr: float = 2e-3, keep: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:

@@ -24,7 +24,7 @@ GRIDS = ((16, 16), (16, 16), (16, 12), (12, 16), (8, 8), (8, 16), (20, 20))  # t
 TOKENS_PER_BATCH = 2560
 
 
-def train(*, minutes: float, seed: int, bank_size: int = 900, resume: bool = False) -> None:
+def train(*, minutes: float, seed: int, bank_size: int = 400, resume: bool = False) -> None:
     """Trains for `minutes` (after encoding the first crops) and writes demo/flux every two minutes and at the end."""
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)

@@ -1,0 +1,59 @@
+"""The README's promise: the demo models upscale a photo that they never saw."""
+
+import pytest
+import torch
+
+from dinotile.demo.pictures import held_out, psnr
+from dinotile.standalone.api import load_upscaler
+from dinotile.standalone.settings import settings_for
+from dinotile.tiling.canvas import resize
+from dinotile.tiling.plan import plan_tiles
+from dinotile.tiling.seams import border_ratio
+
+HEIGHT, WIDTH = 288, 448
+
+
+@pytest.fixture(scope="module")
+def upscaler():
+    return load_upscaler("demo")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return resize(held_out(), height=HEIGHT // 2, width=WIDTH // 2)
+
+
+@pytest.fixture(scope="module")
+def tiled(upscaler, small):
+    return upscaler.upscale(small, settings_for("demo"))
+
+
+def test_the_held_out_photo_comes_back_within_3_db_of_bicubic(tiled, small):
+    pixels, report = tiled
+    bicubic = psnr(resize(small, height=HEIGHT, width=WIDTH), held_out())
+    assert report["tiles"]["count"] == 4 and pixels.shape == (1, 3, HEIGHT, WIDTH)
+    assert psnr(pixels, held_out()) >= bicubic - 3
+
+
+@pytest.mark.parametrize("fidelity", [0.0, 1.0])
+def test_tile_borders_are_no_more_visible_than_in_the_untiled_run(upscaler, small, fidelity):
+    whole, report = upscaler.upscale(small, settings_for("demo", tile=512, fidelity=fidelity))
+    pixels, _ = upscaler.upscale(small, settings_for("demo", fidelity=fidelity))
+    assert report["tiles"]["count"] == 1
+    plan = plan_tiles(HEIGHT, WIDTH, tile=256, overlap=32)
+    assert border_ratio(pixels, plan) == pytest.approx(border_ratio(whole, plan), rel=0.05)
+
+
+def test_the_shipped_adapter_acts_and_is_off_at_strength_zero(upscaler, tiled, small):
+    pixels, report = tiled
+    off, plain_report = upscaler.upscale(small, settings_for("demo", dino_strength=0.0))
+    assert report["dino"] == {"model": "dinov2-demo", "layers": "3"} and plain_report["dino"] is None
+    assert (pixels - off).abs().max() > 1e-3
+    plain, _ = load_upscaler("demo", no_dino=True).upscale(small, settings_for("demo"))
+    assert torch.equal(off, plain)
+
+
+def test_another_seed_computes_no_features_again(upscaler, tiled, small):
+    before = upscaler.dino.computed
+    upscaler.upscale(small, settings_for("demo", seed=1))
+    assert upscaler.dino.computed == before
