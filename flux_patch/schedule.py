@@ -35,7 +35,8 @@ class Strength:
             raise ValueError(f"strength {self.strength} must be between 0 and 2: 0 is off, 1 is the trained strength")
         if not 0.0 <= self.start_percent <= self.end_percent <= 1.0:
             raise ValueError(
-                f"start_percent {self.start_percent} and end_percent {self.end_percent} must satisfy 0 <= start <= end <= 1"
+                f"start_percent {self.start_percent} and end_percent {self.end_percent} must satisfy "
+                f"0 <= start <= end <= 1: lower the start or raise the end"
             )
         if self.profile not in PROFILES:
             raise ValueError(f"profile {self.profile!r} must be one of {', '.join(PROFILES)}")

@@ -88,13 +88,21 @@ class NewAdapter(io.ComfyNode):
                     max=64,
                     tooltip="Cross-attention in every n-th single block, 0: none. Usual: 4.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Seed of the initial weights."),
+                io.Int.Input(
+                    "init_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Seed of the initial weights. Usual: 0.",
+                ),
             ],
             outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The untrained adapter.")],
         )
 
     @classmethod
-    def execute(cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, seed) -> io.NodeOutput:
+    def execute(
+        cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, init_seed
+    ) -> io.NodeOutput:
         geometry = host.flux_geometry(model)
         chosen = MECHANISMS[mechanisms]
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
@@ -109,7 +117,7 @@ class NewAdapter(io.ComfyNode):
             mechanisms=chosen,
             **(sites if "cross_attention" in chosen else {}),
         )
-        return io.NodeOutput(host.new_host_adapter(config, seed=seed))
+        return io.NodeOutput(host.new_host_adapter(config, seed=init_seed))
 
 
 class SaveAdapter(io.ComfyNode):
@@ -151,7 +159,6 @@ class ProjectConditioning(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive", tooltip="Text or empty conditioning; its DINO tokens come from the features."
                 ),
-                io.Conditioning.Input("negative", tooltip="Only used where CFG is above 1; gets the learned null."),
                 sockets.Adapter.Input("adapter", tooltip="The same adapter as in Patch FLUX with DINO."),
                 sockets.Features.Input(
                     "features", tooltip="From Extract DINO Patches, with the adapter's DINO model and layers."
@@ -186,6 +193,11 @@ class ProjectConditioning(io.ComfyNode):
                     default="flat",
                     tooltip="Weight over FLUX's depth: flat (usual), early (falls with depth) or late (rises).",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="For CFG above 1; gets the learned null. Without: the positive text with the null.",
+                ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where DINO acts, over the whole picture: 1 fully, 0 not at all."
                 ),
@@ -198,13 +210,13 @@ class ProjectConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, negative, adapter, features, strength, start_percent, end_percent, profile="flat", mask=None
+        cls, positive, adapter, features, strength, start_percent, end_percent, profile, negative=None, mask=None
     ) -> io.NodeOutput:
         settings = Strength(strength, start_percent, end_percent, profile, host.single_mask(mask))
         tokens = adapter.project(features)
         return io.NodeOutput(
             host.attach(positive, adapter.adapter, tokens, settings),
-            host.attach(negative, adapter.adapter, None, settings),
+            host.attach(positive if negative is None else negative, adapter.adapter, None, settings),
         )
 
 

@@ -118,7 +118,16 @@ def project(chosen, found: FeatureMap, strength: float = 1.0, mask: Tensor | Non
     """(positive, negative) with DINO tokens."""
     positive, negative = positive or text(0), negative or text(1)
     return node(
-        nodes.ProjectConditioning, positive, negative, chosen, found, strength, 0.0, 1.0, profile="flat", mask=mask
+        nodes.ProjectConditioning,
+        positive,
+        chosen,
+        found,
+        strength,
+        0.0,
+        1.0,
+        "flat",
+        negative=negative,
+        mask=mask,
     )
 
 
