@@ -20,7 +20,7 @@ from ..flux_patch.rows import DinoRow
 from ..flux_patch.schedule import Strength
 from . import ADAPTER, DINO, FLUX, VAE
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, log
+from .schedule import Average, Clock, descend, log
 from .train_flux import load_flux
 from .train_vae import decode, encode, load_vae
 
@@ -38,14 +38,11 @@ def train(*, minutes: float, seed: int, bank_size: int = 320) -> None:
     dino_flux = DinoFlux(flux, adapter)
     bank = PictureBank(encoder, vae, Pictures(seed=seed), adapter.config.layers, size=bank_size)
     average = Average(adapter, decay=0.995)
-    optimizer = torch.optim.AdamW(adapter.parameters(), weight_decay=1e-2, fused=True)
-    clock, running = Clock(minutes, peak=2e-3), 1.0
-    for _ in clock.steps(optimizer):
+    tools: list[torch.optim.Optimizer] = [torch.optim.AdamW(adapter.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)]
+    clock, running = Clock(minutes), 1.0
+    for _ in clock.steps(tools):
         loss = _loss(dino_flux, bank)
-        loss.backward()
-        nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(adapter, loss, tools)
         average.update(adapter, step=clock.step)
         running += 0.01 * (loss.item() - running)
         if clock.should_save():
