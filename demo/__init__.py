@@ -1,9 +1,13 @@
-"""Small models of FLUX's real architecture, trained by demo/train.py: where their files lie."""
+"""Small models of FLUX's real architecture, trained by demo/train.py: where their files lie.
+
+ComfyUI gets the folders as additional model folders, so that its own loaders list them as ``dinotile-demo``.
+"""
 
 from pathlib import Path
 
 DEMO = Path(__file__).parent
-FLUX = DEMO / "flux"
-VAE = DEMO / "vae.safetensors"
-DINO = DEMO / "dino.safetensors"
+FLUX = DEMO / "diffusion_models" / "dinotile-demo"
+VAE = DEMO / "vae" / "dinotile-demo.safetensors"
+DINO = DEMO / "dino" / "dinotile-demo.safetensors"
+ADAPTER = DEMO / "model_patches" / "dinotile-demo.safetensors"
 SAMPLE = DEMO / "sample.jpg"

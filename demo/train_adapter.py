@@ -38,7 +38,9 @@ def train(*, minutes: float, seed: int, bank_size: int = 320) -> None:
     dino_flux = DinoFlux(flux, adapter)
     bank = PictureBank(encoder, vae, Pictures(seed=seed), adapter.config.layers, size=bank_size)
     average = Average(adapter, decay=0.995)
-    tools: list[torch.optim.Optimizer] = [torch.optim.AdamW(adapter.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)]
+    tools: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(adapter.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
+    ]
     clock, running = Clock(minutes), 1.0
     for _ in clock.steps(tools):
         loss = _loss(dino_flux, bank)
@@ -127,7 +129,7 @@ def _velocity(dino_flux: DinoFlux, latents: Tensor, time: Tensor, rows: list[Din
         timestep=time,
         encoder_hidden_states=latents.new_zeros(count, 8, 4096),
         pooled_projections=latents.new_zeros(count, 768),
-        img_ids=image_ids(TOKENS, TOKENS, options=RopeOptions(), device=latents.device),
+        img_ids=image_ids(TOKENS, TOKENS, options=RopeOptions()),
         guidance=None,
         rows=rows,
         token_size=(TOKENS, TOKENS),

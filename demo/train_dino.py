@@ -41,7 +41,7 @@ class Student(nn.Module):
 
 
 def train(*, minutes: float, seed: int, count: int = 16) -> None:
-    """Trains for `minutes` and writes demo/dino.safetensors every two minutes and at the end."""
+    """Trains for `minutes` and writes DINO every two minutes and at the end."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
     student = Student().train()

@@ -25,7 +25,7 @@ TOKENS_PER_BATCH = 2560
 
 
 def train(*, minutes: float, seed: int, bank_size: int = 400, resume: bool = False) -> None:
-    """Trains for `minutes` (after encoding the first crops) and writes demo/flux every two minutes and at the end."""
+    """Trains for `minutes` (after encoding the first crops) and writes FLUX every two minutes and at the end."""
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)
     flux = load_flux(FLUX).train() if resume else new_flux()

@@ -19,7 +19,7 @@ SCALE, SHIFT = 0.3611, 0.1159
 
 
 def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
-    """Trains for `minutes`, the first quarter on the linear start, and writes demo/vae.safetensors every two minutes
+    """Trains for `minutes`, the first quarter on the linear start, and writes VAE every two minutes
     and at the end.
 
     decoder_only keeps the encoder of the file: the latents that a FLUX was trained on stay valid."""

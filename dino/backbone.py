@@ -49,6 +49,8 @@ def build_model(spec: DinoSpec) -> nn.Module:
     """The transformers model of a spec with fresh weights, on torch's default device."""
     import transformers
 
+    if spec.family == "dinov3":
+        _check_dinov3(transformers)
     size: dict[str, Any] = {
         "hidden_size": spec.width,
         "num_hidden_layers": spec.depth,
@@ -74,6 +76,15 @@ def build_model(spec: DinoSpec) -> nn.Module:
         config = transformers.Dinov2WithRegistersConfig(**size, num_register_tokens=spec.registers)
         return transformers.Dinov2WithRegistersModel(config)
     return transformers.Dinov2Model(transformers.Dinov2Config(**size))
+
+
+def _check_dinov3(transformers: Any) -> None:
+    try:
+        _ = transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig
+    except (AttributeError, ImportError) as error:
+        raise ValueError(
+            f"transformers {transformers.__version__} has no DINOv3: install transformers 4.56 or newer"
+        ) from error
 
 
 def model_with(weights: Mapping[str, Tensor], spec: DinoSpec) -> nn.Module:

@@ -129,6 +129,11 @@ class DinoEncoder:
         self.computed += 1
         patches, cls = self.features(image.to(self._device() if device is None else device), settings=settings)
         found = patches[0].float().cpu(), cls[0].float().cpu()
+        if not all(bool(tensor.isfinite().all()) for tensor in found):
+            raise ValueError(
+                f"{self.spec.name} in {next(self.model.parameters()).dtype} gave features that are not finite: "
+                f"use another weights file or float32"
+            )
         self.cache.put(key, found)
         return found
 

@@ -6,7 +6,8 @@ layer.N.mlp.{gate,up,down}_proj (without the gate where the MLP is not gated), .
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -56,6 +57,17 @@ _HARMLESS = re.compile(
 )
 
 
+@contextmanager
+def whole(name: str, kind: str) -> Iterator[None]:
+    """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        reason = " ".join(said.split())[:200]
+        raise ValueError(f"{name} does not hold a whole {kind} ({reason}): download it again") from error
+
+
 def plain_name(name: str) -> str:
     """A tensor's plain name; what belongs to no known layout keeps its name."""
     for pattern, plain in _RENAMES:
@@ -96,16 +108,17 @@ def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> tuple[DinoSpec, Layout
     positions = found.get("embeddings.position_embeddings")
     registers = found.get("embeddings.register_tokens")
     gated = any(f"layer.0.mlp.{name}.weight" in found for name in ("gate_proj", "gate_up"))
-    got = {
-        "family": "dinov2" if positions else "dinov3",
-        "width": cls[2],
-        "depth": max(blocks) + 1,
-        "patch": kernel[-1],
-        "registers": registers[1] if registers else 0,
-        "mlp": "swiglu" if gated else "gelu",
-        "mlp_width": down[1],
-        "train_side": kernel[-1] * math.isqrt(positions[1] - 1) if positions else 0,
-    }
+    with whole("this file", "DINO encoder"):
+        got = {
+            "family": "dinov2" if positions else "dinov3",
+            "width": cls[2],
+            "depth": max(blocks) + 1,
+            "patch": kernel[-1],
+            "registers": registers[1] if registers else 0,
+            "mlp": "swiglu" if gated else "gelu",
+            "mlp_width": down[1],
+            "train_side": kernel[-1] * math.isqrt(positions[1] - 1) if positions else 0,
+        }
     for spec in SPECS.values():
         if all(getattr(spec, field) == value for field, value in got.items()):
             return spec, layout
@@ -122,11 +135,14 @@ def plain_weights(state: Mapping[str, Tensor], spec: DinoSpec) -> dict[str, Tens
         if _HARMLESS.match(plain) or _HARMLESS.match(name):
             continue
         parts = parts_of(plain)
-        weights.update(zip(parts, tensor.chunk(len(parts)), strict=True))
+        with whole("this file", "DINO encoder"):
+            weights.update(zip(parts, tensor.chunk(len(parts)) if len(parts) > 1 else [tensor], strict=True))
     if spec.family == "dinov3":  # Meta keeps a key bias there that its own bias_mask turns off
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith(".k_proj.bias")}
     mask = weights.get("embeddings.mask_token")
     if mask is None:
         mask = torch.zeros(spec.width)  # used in training only, some files leave it out
-    weights["embeddings.mask_token"] = mask.reshape((1, spec.width) if spec.family == "dinov2" else (1, 1, spec.width))
+    with whole("this file", "DINO encoder"):
+        shape = (1, spec.width) if spec.family == "dinov2" else (1, 1, spec.width)
+        weights["embeddings.mask_token"] = mask.reshape(shape)
     return weights

@@ -42,6 +42,13 @@ class AdapterConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        if self.context_grid > self.grid:
+            raise ValueError(
+                f"context_grid {self.context_grid} must be at most grid {self.grid}: pooling makes fewer tokens"
+            )
         for mechanism in self.mechanisms:
             if mechanism not in MECHANISMS:
                 raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(MECHANISMS)}")

@@ -10,7 +10,7 @@ from .rows import DinoRow, Fractions
 from .schedule import Strength
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DinoCond:
     """An entry of ``model_conds``, with the interface of ``comfy.conds.CONDRegular``.
 
@@ -34,6 +34,12 @@ class DinoCond:
             raise ValueError(
                 f"the conditioning carries DINO tokens of adapter {self.adapter}, but the model is not patched with it: "
                 f"put 'Patch FLUX with DINO' with the same adapter between the model loader and the sampler"
+            )
+        pictures = 1 if self.tokens is None else len(self.tokens.patches)
+        if batch_size % pictures:
+            raise ValueError(
+                f"the features show {pictures} pictures, the latent holds {batch_size}: encode one picture, or as many as "
+                f"the latent holds"
             )
         box = _fractions((*self.canvas, 0, 0) if area is None else area, self.picture or self.canvas)
         rows = tuple(DinoRow(self.tokens, image, box, self.settings) for image in range(batch_size))

@@ -33,6 +33,8 @@ def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -
 def save_adapter(adapter: DinoAdapter, path: str | Path, *, trained: bool | None = None) -> None:
     """Write the adapter; an existing file is replaced only when the new one is complete."""
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"the adapter cannot be written to {path}: give a file name in an existing folder")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
     metadata = {
         "format": FORMAT,
@@ -81,9 +83,9 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:
     try:
         config = AdapterConfig.from_dict(json.loads(metadata["config"]))
         trained = bool(json.loads(metadata["trained"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        _check_weights(config, weights, path.name)
+    except (KeyError, TypeError, ArithmeticError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} has a damaged header ({error!r}): download or save it again") from error
-    _check_weights(config, weights, path.name)
     return _build(config, weights, trained=trained, operations=operations)
 
 

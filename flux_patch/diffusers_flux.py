@@ -74,8 +74,8 @@ class DinoFlux:
             text_start = encoder_hidden_states.shape[1]
             encoder_hidden_states = torch.cat([encoder_hidden_states, call.context], dim=1)
             length = encoder_hidden_states.shape[1] + hidden_states.shape[1]
-            bias = call.text_bias(start=text_start, length=length, dtype=hidden_states.dtype)
-            if bias is not None:
+            if call.text_weights is not None:
+                bias = call.text_bias(start=text_start, length=length, dtype=hidden_states.dtype)
                 keywords["joint_attention_kwargs"] = {"attention_mask": bias}
         if call is not None and call.vector is not None:
             pooled_projections = pooled_projections + call.vector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -74,11 +74,12 @@ def geometry_of(model: Any) -> FluxGeometry:
 def rotary(ids: Tensor) -> Tensor:
     """Rotation per position for FLUX's axes (RoFormer, arXiv 2104.09864, eq. 34).
 
-    ids: [N, 3] positions (index, height, width), may be fractional. Returns cosines and sines [N, D/2, 2], float32.
+    ids: [N, 3] positions (index, height, width) on the CPU, may be fractional. Returns cosines and sines [N, D/2, 2],
+    float32. The angles need float64, which some devices lack.
     """
     angles = []
     for axis, channels in enumerate(AXES):
-        exponents = torch.arange(0, channels, 2, dtype=torch.float64, device=ids.device) / channels
+        exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
         angles.append(ids[:, axis, None].double() * THETA**-exponents)
     angle = torch.cat(angles, dim=1)  # [N, D/2]
     return torch.stack([angle.cos(), angle.sin()], dim=-1).float()
@@ -103,29 +104,35 @@ class RopeOptions:
     shift_y: float = 0.0
     shift_x: float = 0.0
 
+    @classmethod
+    def read(cls, options: dict[str, float] | None) -> RopeOptions:
+        """From ``transformer_options``, which may hold more than images use."""
+        options = options or {}
+        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
-def image_ids(height: int, width: int, *, options: RopeOptions, device: torch.device) -> Tensor:
+
+def image_ids(height: int, width: int, *, options: RopeOptions) -> Tensor:
     """Positions [height * width, 3] of the image tokens, as FLUX gives them."""
-    rows = torch.arange(height, dtype=torch.float32, device=device)
-    columns = torch.arange(width, dtype=torch.float32, device=device)
+    rows = torch.arange(height, dtype=torch.float32)
+    columns = torch.arange(width, dtype=torch.float32)
     return _grid_ids(rows, columns, options)
 
 
-def dino_ids(grid: int, *, height: int, width: int, options: RopeOptions, device: torch.device) -> Tensor:
+def dino_ids(grid: int, *, height: int, width: int, options: RopeOptions) -> Tensor:
     """Positions [1 + grid * grid, 3] of [CLS | patches] for a region of ``height`` x ``width`` image tokens.
 
     A patch lies on the image axis at the centre of the cells that it covers (OminiControl, arXiv 2411.15098: spatially
     aligned conditions share the image's positions). CLS sits at the origin, as text does.
     """
-    centres = (torch.arange(grid, dtype=torch.float32, device=device) + 0.5) / grid
+    centres = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid
     patches = _grid_ids(centres * height - 0.5, centres * width - 0.5, options)
-    return torch.cat([torch.zeros(1, 3, device=device), patches])
+    return torch.cat([torch.zeros(1, 3), patches])
 
 
 def _grid_ids(rows: Tensor, columns: Tensor, options: RopeOptions) -> Tensor:
     rows = rows * options.scale_y + options.shift_y
     columns = columns * options.scale_x + options.shift_x
-    ids = torch.zeros(len(rows), len(columns), 3, device=rows.device)
+    ids = torch.zeros(len(rows), len(columns), 3)
     ids[..., 0] = options.shift_t
     ids[..., 1] = rows[:, None]
     ids[..., 2] = columns[None, :]

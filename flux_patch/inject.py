@@ -85,7 +85,7 @@ class CallWrapper:
                 percent_to_sigma=model.model_sampling.percent_to_sigma,
                 device=x.device,
                 dtype=model.get_dtype_inference(),
-                rope_options=RopeOptions(**options.get("rope_options") or {}),
+                rope_options=RopeOptions.read(options.get("rope_options")),
                 memo=None if memo is None else memo.values,
             )
         if call is None:
@@ -139,8 +139,9 @@ class QueryPatch(BlockPatch):
         if self._site(call, extra_options):
             first = extra_options["img_slice"][0]
             extra_options[f"{self.key}_q"] = q[:, :, first : first + call.image_tokens]
-        bias = call.text_bias(start=text_start, length=k.shape[2], dtype=q.dtype)
-        return {} if bias is None else {"attn_mask": merge_masks(attn_mask, bias)}
+        if call.text_weights is None:
+            return {}
+        return {"attn_mask": merge_masks(attn_mask, call.text_bias(start=text_start, length=k.shape[2], dtype=q.dtype))}
 
 
 class OutputPatch(BlockPatch):

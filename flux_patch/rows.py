@@ -17,7 +17,7 @@ Fractions = tuple[float, float, float, float]
 WHOLE: Fractions = (0.0, 0.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DinoRow:
     """One row of a batch.
 
@@ -31,19 +31,19 @@ class DinoRow:
     settings: Strength | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DinoCall:
     """The tensors of one FLUX call. B rows, N image tokens, M = 1 + grid^2 DINO tokens."""
 
     adapter: DinoAdapter
     image_tokens: int
     tokens: Tensor  # [B, M, C]
-    weights: Tensor  # [B], strength of each row
     site_weights: Tensor  # [B, sites]
     query_weights: Tensor | None  # [B, N], from masks
     q_rotation: Tensor  # [N, D/2, 2]
     token_rotation: Tensor  # [M, D/2, 2]
     context: Tensor | None  # [B, n, context], appended to the text
+    text_weights: Tensor | None  # [B], weight of the context tokens; None where all are 1
     vector: Tensor | None  # [B, vector], added to the pooled text
 
     def attend(self, site: str, q: Tensor) -> Tensor:
@@ -57,15 +57,14 @@ class DinoCall:
             weights = weights * self.query_weights[..., None]
         return out * weights.to(out.dtype)
 
-    def text_bias(self, *, start: int, length: int, dtype: torch.dtype) -> Tensor | None:
+    def text_bias(self, *, start: int, length: int, dtype: torch.dtype) -> Tensor:
         """Attention bias [B, 1, 1, length] that weighs the context tokens at ``start`` by the rows' strength.
 
-        Adding ln(w) to a key's logits multiplies its softmax weight by w. None where every weight is 1.
+        Adding ln(w) to a key's logits multiplies its softmax weight by w. Only where there are ``text_weights``.
         """
-        if self.context is None or bool((self.weights == 1).all()):
-            return None
-        bias = torch.zeros(len(self.weights), 1, 1, length, device=self.weights.device)
-        bias[..., start : start + self.context.shape[1]] = self.weights.log()[:, None, None, None]
+        assert self.context is not None and self.text_weights is not None
+        bias = torch.zeros(len(self.text_weights), 1, 1, length, device=self.text_weights.device)
+        bias[..., start : start + self.context.shape[1]] = self.text_weights.log()[:, None, None, None]
         return bias.to(dtype)
 
 
@@ -83,37 +82,61 @@ def make_call(
 ) -> DinoCall | None:
     """Tensors for one call of FLUX on ``token_size`` (height, width) image tokens per row; None where nothing would change.
 
-    sigmas: noise level of each row. memo: keeps each region's sampled tokens for the length of one sampling run.
+    sigmas: noise level of each row. memo: keeps what does not change for the length of one sampling run: each region's
+    tokens and mask, and the positions.
     """
     settings = [row.settings or Strength(0.0) for row in rows]
     strengths = [s.at(sigma, percent_to_sigma) for s, sigma in zip(settings, sigmas, strict=True)]
     if not any(strengths) or not any(adapter.has(m) for m in adapter.config.mechanisms):
         return None
-    height, width = token_size
     memo = {} if memo is None else memo
+    height, width = token_size
     tokens = torch.stack([_tokens(adapter, row, memo, device=device, dtype=dtype) for row in rows])  # [B, M, C]
-    masks = [s.mask_on(row.box, height=height, width=width) for s, row in zip(settings, rows, strict=True)]
-    shares = [1.0 if mask is None else float(mask.mean()) for mask in masks]
-    weights = torch.tensor([a * b for a, b in zip(strengths, shares, strict=True)], device=device)
+    masks = [_mask(s, row, memo, height=height, width=width) for s, row in zip(settings, rows, strict=True)]
+    weights = [s * (1.0 if mask is None else mask[1]) for s, mask in zip(strengths, masks, strict=True)]
     query_weights = None
     if any(mask is not None for mask in masks):
-        query_weights = torch.stack([torch.ones(height, width) if m is None else m.cpu() for m in masks])
-        query_weights = query_weights.flatten(1).to(device)  # [B, N]
-    options = rope_options or RopeOptions()
+        everywhere = torch.ones(height * width)
+        query_weights = torch.stack([everywhere if m is None else m[0] for m in masks]).to(device)  # [B, N]
+    q_rotation, token_rotation = _rotations(adapter, token_size, rope_options or RopeOptions(), memo, device=device)
+    context = adapter.context_tokens(tokens) if adapter.has("context") else None
+    vector = adapter.vector_delta(tokens) if adapter.has("vector") else None
     return DinoCall(
         adapter=adapter,
         image_tokens=height * width,
         tokens=tokens,
-        weights=weights,
-        site_weights=_site_weights(adapter, settings, strengths, sigmas, device=device, dtype=dtype),
+        site_weights=_site_weights(adapter, settings, strengths, sigmas, device=device),
         query_weights=query_weights,
-        q_rotation=rotary(image_ids(height, width, options=options, device=device)),
-        token_rotation=rotary(
-            dino_ids(adapter.config.grid, height=height, width=width, options=options, device=device)
-        ),
-        context=adapter.context_tokens(tokens) if adapter.has("context") else None,
-        vector=adapter.vector_delta(tokens) * weights[:, None].to(dtype) if adapter.has("vector") else None,
+        q_rotation=q_rotation,
+        token_rotation=token_rotation,
+        context=context,
+        text_weights=None if all(w == 1 for w in weights) else torch.tensor(weights, device=device),
+        vector=None if vector is None else vector * torch.tensor(weights, device=device, dtype=dtype)[:, None],
     )
+
+
+def _mask(settings: Strength, row: DinoRow, memo: dict, *, height: int, width: int) -> tuple[Tensor, float] | None:
+    """The row's part of the user's mask, [height * width] on the CPU, and its mean."""
+    if settings.mask is None:
+        return None
+    key = ("mask", id(settings.mask), row.box, height, width)
+    if key not in memo:
+        mask = settings.mask_on(row.box, height=height, width=width)
+        memo[key] = (mask.flatten(), float(mask.mean()))
+    return memo[key]
+
+
+def _rotations(
+    adapter: DinoAdapter, token_size: tuple[int, int], options: RopeOptions, memo: dict, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rotary positions of the image tokens and of [CLS | patches]."""
+    height, width = token_size
+    key = ("rotation", token_size, options, device)
+    if key not in memo:
+        image = rotary(image_ids(height, width, options=options)).to(device)
+        dino = rotary(dino_ids(adapter.config.grid, height=height, width=width, options=options)).to(device)
+        memo[key] = (image, dino)
+    return memo[key]
 
 
 def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict, *, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -122,7 +145,7 @@ def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict, *, device: torch.dev
     if row.tokens is None:
         null = torch.cat([adapter.null_cls[None], adapter.null_patch.expand(grid * grid, -1)])
         return null.to(device, dtype)
-    key = (id(row.tokens), row.image, row.box, device, dtype)
+    key = ("tokens", id(row.tokens), row.image, row.box, device, dtype)
     if key not in memo:
         image = row.image % len(row.tokens.patches)
         one = row.tokens.with_patches(row.tokens.patches[image, None], row.tokens.cls[image, None])
@@ -138,7 +161,6 @@ def _site_weights(
     sigmas: Sequence[float],
     *,
     device: torch.device,
-    dtype: torch.dtype,
 ) -> Tensor:
     """Row strength x profile over depth x learned gate of the noise level, [B, sites]."""
     if not adapter.has("cross_attention"):

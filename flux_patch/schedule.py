@@ -15,7 +15,7 @@ Profile = Literal["flat", "early", "late"]
 PROFILES: tuple[Profile, ...] = ("flat", "early", "late")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Strength:
     """User settings of one DINO conditioning.
 
@@ -43,13 +43,15 @@ class Strength:
 
     def at(self, sigma: float, percent_to_sigma: PercentToSigma) -> float:
         """The strength at a noise level: itself inside the window, 0 outside."""
-        inside = percent_to_sigma(self.end_percent) <= sigma <= percent_to_sigma(self.start_percent)
-        return self.strength if inside else 0.0
+        begun = self.start_percent == 0 or sigma <= percent_to_sigma(
+            self.start_percent
+        )  # rounding may lift sigma above 1
+        ended = self.end_percent < 1 and sigma < percent_to_sigma(self.end_percent)
+        return self.strength if begun and not ended else 0.0
 
-    def mask_on(self, box: tuple[float, float, float, float], *, height: int, width: int) -> Tensor | None:
+    def mask_on(self, box: tuple[float, float, float, float], *, height: int, width: int) -> Tensor:
         """The mask averaged to ``height`` x ``width`` cells of a region given in fractions (top, left, height, width)."""
-        if self.mask is None:
-            return None
+        assert self.mask is not None
         top, left, box_height, box_width = box
         rows, columns = self.mask.shape
         first_row, first_column = int(top * rows), int(left * columns)

@@ -347,6 +347,13 @@ def random_noise(seed: int) -> Any:
     return Noise_RandomNoise(seed)
 
 
+def check_vae(vae: Any) -> None:
+    if vae.latent_channels != 16:
+        raise ValueError(
+            f"the VAE has {vae.latent_channels} latent channels, FLUX.1 needs 16: load FLUX.1's VAE, ae.safetensors"
+        )
+
+
 def upscale_with_model(upscale_model: Any, image: Tensor) -> Tensor:
     (result,) = ImageUpscaleWithModel.execute(upscale_model, image).args
     return result

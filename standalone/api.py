@@ -16,7 +16,7 @@ from ..flux_patch.checkpoint import load_adapter
 from ..tiling.canvas import resize
 from .engine import Progress, Upscaler
 from .flux import Text
-from .load import load_transformer, load_vae, local_path
+from .load import dino_path, load_transformer, load_vae, local_path
 from .pictures import Picture, from_image, load_picture, to_image
 from .settings import UpscaleSettings, find_variant, settings_for
 from .text import encode_text, has_text_encoders
@@ -165,9 +165,8 @@ def _load_dino(
         if dino or adapter:
             raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
         return None, None
-    shipped = getattr(demo, "ADAPTER", None)
-    if flux == demo.FLUX and adapter is None and shipped is not None and shipped.is_file():
-        adapter = shipped
+    if flux == demo.FLUX and adapter is None and demo.ADAPTER.is_file():
+        adapter = demo.ADAPTER
     if flux == demo.FLUX and adapter is not None:
         dino = dino or demo.DINO
     if (dino is None) != (adapter is None):
@@ -175,7 +174,7 @@ def _load_dino(
         raise ValueError(f"{have} was given without {lack}: FLUX is guided by both together, give both or neither")
     if dino is None or adapter is None:
         return None, None
-    return load_dino(dino), load_adapter(adapter)
+    return load_dino(dino_path(dino)), load_adapter(Path(adapter).expanduser())
 
 
 def _text(

@@ -9,7 +9,7 @@ from typing import Any
 
 from .api import load_upscaler, upscale_picture
 from .engine import Progress
-from .files import check_output, check_writable, make_folder
+from .files import check_output, check_report, make_folder
 from .pictures import load_picture, save_picture
 from .report import environment, timed, write_report
 from .settings import UpscaleSettings
@@ -36,7 +36,7 @@ def upscale_files(
     for output, (height, width) in zip(outputs, sizes, strict=True):
         check_output(output, height=height, width=width)
     if report is not None:
-        check_writable(report)
+        check_report(report, [*inputs, *outputs])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         upscaler = load_upscaler(variant, **models)
@@ -50,7 +50,7 @@ def upscale_files(
         tiles, steps = facts["tiles"]["count"], facts["steps"]
         guided = "with DINO" if facts["dino"] else "without DINO"
         yield (
-            f"{output}  {size['width']} x {size['height']} px, {tiles} tiles, {steps} steps, {guided}, "
+            f"{output}  {size['width']} x {size['height']} px, {_counted(tiles, 'tile')}, {_counted(steps, 'step')}, {guided}, "
             f"{time.perf_counter() - start:.1f} s"
         )
         if note:
@@ -63,3 +63,7 @@ def upscale_files(
             "variant": variant,
         }
         write_report({**summary, "models": asked, "seconds": seconds, "pictures": done}, report)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from .files import check_output, plan_outputs
+from .files import check_no_input, check_output, plan_outputs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -49,7 +49,7 @@ def upscale(
         str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
     ] = None,
     vae_path: Annotated[str | None, typer.Option(help="VAE, likewise. Default: the model's own.")] = None,
-    dino: Annotated[str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file or its folder.")] = None,
+    dino: Annotated[str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file, its folder or a hub name.")] = None,
     dino_layers: Annotated[str, typer.Option(help="Blocks to take. Default: the adapter's.")] = "",
     adapter: Annotated[
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
@@ -136,6 +136,7 @@ def run(
     prepared(graph, image="", settings=settings or [])  # complain before anything is sent
     if not image.is_file():
         raise ValueError(f"{image} does not exist: give the path of a picture")
+    check_no_input(output, image)
     check_output(output)
     client = ComfyClient(server)
     start = time.perf_counter()
@@ -144,6 +145,8 @@ def run(
         pictures = client.run(graph, timeout=timeout, progress=bars)
     for path in save_files(pictures, output):
         typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
+    if client.note:
+        typer.echo(client.note)
 
 
 class Bars:
@@ -200,10 +203,17 @@ def _for_the_user(error: Exception) -> str | None:
     """
     if hasattr(error, "format_message"):  # typer's, whichever click it carries
         return error.format_message()  # type: ignore[attr-defined]
-    if type(error).__name__ == "OutOfMemoryError":
+    if _out_of_memory(error):
         return "the device ran out of memory: use a smaller --tile, a smaller --scale, or --device cpu"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     ours = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("dinotile.")
     return str(error) if isinstance(error, ValueError) and ours else None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python says so; of the CPU and of MPS, torch says it in a plain RuntimeError."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

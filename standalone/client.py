@@ -9,14 +9,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import websocket
 
-from .workflow import Workflow, failure, label, pictures_of, refusal
+from .workflow import Workflow, failure, label, left_out, pictures_of, refusal
 
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 ANSWER_SECONDS = 30  # for one HTTP request
@@ -26,14 +26,18 @@ NodeProgress = Callable[[str, float, float], None]  # node's label, value, maxim
 
 
 class ComfyClient:
-    """One ComfyUI server. Every failure is a ValueError in one sentence."""
+    """One ComfyUI server. Every failure is a ValueError in one sentence.
+
+    ``note``: what the server left out of the last workflow, as one sentence; empty where it ran all.
+    """
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        parts = urllib.parse.urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"server {server!r} must be an http or https address such as {DEFAULT_SERVER}")
-        self.server = server.rstrip("/")
+        parts = _parts_of(server)
+        place = f"{parts.netloc}{parts.path.rstrip('/')}"
+        self.server = f"{parts.scheme}://{place}"
+        self.socket = f"{'wss' if parts.scheme == 'https' else 'ws'}://{place}/ws"
         self.id = uuid.uuid4().hex
+        self.note = ""
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         proxies = urllib.request.ProxyHandler({}) if local else urllib.request.ProxyHandler()
         self._opener = urllib.request.build_opener(proxies)
@@ -45,17 +49,18 @@ class ComfyClient:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
         content = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + picture.read_bytes()
         body = content + f"\r\n--{boundary}--\r\n".encode()
-        answer = self._json("/upload/image", body, kind=f"multipart/form-data; boundary={boundary}")
-        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
+        with self._understood("/upload/image"):
+            answer = self._json("/upload/image", body, kind=f"multipart/form-data; boundary={boundary}")
+            name = _text(answer, "name")
+            return f"{answer['subfolder']}/{name}" if answer.get("subfolder") else name
 
     def run(self, workflow: Workflow, *, timeout: float = 0, progress: NodeProgress | None = None) -> list[bytes]:
         """Run a workflow to its end and return its pictures' files. ``timeout``: seconds for the whole run, 0 for none.
 
         Whatever ends this call early (Ctrl-C, the timeout, an error) also stops the run on the server.
         """
-        address = f"ws{self.server.removeprefix('http')}/ws?clientId={self.id}"
         try:
-            socket = websocket.create_connection(address, timeout=ANSWER_SECONDS)
+            socket = websocket.create_connection(f"{self.socket}?clientId={self.id}", timeout=ANSWER_SECONDS)
         except (OSError, websocket.WebSocketException) as error:
             raise ValueError(self._unreachable(error)) from error
         run = str(uuid.uuid4())
@@ -68,9 +73,10 @@ class ComfyClient:
         finally:
             with suppress(OSError, websocket.WebSocketException):
                 socket.close(timeout=1)
-        images = pictures_of(self._json(f"/history/{run}").get(run, {}))
+        with self._understood("/history"):
+            images = pictures_of(self._json(f"/history/{run}").get(run, {}))
         if not images:
-            raise ValueError("the workflow ended without a picture: give it a SaveImage node")
+            raise ValueError(self.note or "the workflow ended without a picture: give it a SaveImage node")
         return [self._request(f"/view?{urllib.parse.urlencode(image)}") for image in images]
 
     def cancel(self, run: str) -> None:
@@ -81,8 +87,10 @@ class ComfyClient:
 
     def _submit(self, workflow: Workflow, run: str) -> str:
         body = json.dumps({"prompt": workflow, "client_id": self.id, "prompt_id": run}).encode()
-        answer = self._json("/prompt", body, workflow=workflow)
-        return answer["prompt_id"]
+        with self._understood("/prompt"):
+            answer = self._json("/prompt", body, workflow=workflow)
+            self.note = left_out(answer, workflow)
+            return _text(answer, "prompt_id")
 
     def _follow(
         self,
@@ -119,8 +127,9 @@ class ComfyClient:
                 raise ValueError(
                     f"{self.server} closed the connection in the middle of the run: restart it and run again"
                 )
-            if isinstance(message, str) and self._ended(json.loads(message), run, workflow, progress):
-                return
+            with self._understood("/ws"):
+                if isinstance(message, str) and self._ended(json.loads(message), run, workflow, progress):
+                    return
 
     def _ended(self, message: dict[str, Any], run: str, workflow: Workflow, progress: NodeProgress | None) -> bool:
         """Handle one message; True when it says that the run is over."""
@@ -142,9 +151,18 @@ class ComfyClient:
 
     def _knows(self, run: str) -> bool:
         """Whether the run is queued, running or done there."""
-        queue = self._json("/queue")
-        waiting = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-        return any(entry[1] == run for entry in waiting) or run in self._json(f"/history/{run}")
+        with self._understood("/queue"):
+            queue = self._json("/queue")
+            waiting = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
+            return any(entry[1] == run for entry in waiting) or run in self._json(f"/history/{run}")
+
+    @contextmanager
+    def _understood(self, path: str) -> Iterator[None]:
+        """Turn what an answer of another form raises into one ValueError."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.server}{path} did not answer as ComfyUI does: check the address") from error
 
     def _json(
         self,
@@ -154,11 +172,7 @@ class ComfyClient:
         kind: str = "application/json",
         workflow: Workflow | None = None,
     ) -> dict[str, Any]:
-        text = self._request(path, body, kind=kind, workflow=workflow)
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{self.server}{path} did not answer as ComfyUI does: check the address") from error
+        return json.loads(self._request(path, body, kind=kind, workflow=workflow))
 
     def _request(
         self,
@@ -175,12 +189,31 @@ class ComfyClient:
                 return answer.read()
         except urllib.error.HTTPError as error:
             if error.code == 400 and workflow is not None:
-                with suppress(json.JSONDecodeError):
+                with suppress(AttributeError, LookupError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
                     raise ValueError(refusal(json.loads(error.read()), workflow)) from error
             raise ValueError(f"{self.server}{path.partition('?')[0]} answered {error.code} {error.reason}") from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise ValueError(self._unreachable(error)) from error
 
     def _unreachable(self, error: Exception) -> str:
         reason = str(getattr(error, "reason", error)).partition(" -+-+-")[0]  # a websocket error goes on with headers
         return f"{self.server} cannot be reached ({reason}): start ComfyUI there, or give its address with --server"
+
+
+def _parts_of(server: str) -> urllib.parse.SplitResult:
+    """A server's address in its parts, the scheme in lower case. Raises ValueError."""
+    try:
+        parts = urllib.parse.urlsplit(server)
+        (parts.hostname or "").encode("idna")  # also refuses labels over 63 characters
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # UnicodeError is one
+        whole = False
+    if not whole or parts.query or parts.fragment:
+        raise ValueError(f"server {server!r} must be an http or https address such as {DEFAULT_SERVER}")
+    return parts
+
+
+def _text(answer: dict[str, Any], key: str) -> str:
+    if not isinstance(answer[key], str):
+        raise TypeError(f"{key} is {answer[key]!r}, not text")
+    return answer[key]

@@ -25,9 +25,26 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
     for path, source in zip(outputs, inputs, strict=True):
         if outputs.count(path) > 1:
             raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
-        if path.exists() and source.exists() and path.samefile(source):
-            raise ValueError(f"output {path} is the input itself: choose another name")
+        check_no_input(path, source)
     return outputs
+
+
+def check_no_input(output: Path, source: Path) -> None:
+    if same_file(output, source):
+        raise ValueError(f"output {output} is the input itself: choose another name")
+
+
+def check_report(report: Path, pictures: Sequence[Path]) -> None:
+    """Raise ValueError where a report at ``report`` could not be written, or would replace one of the pictures."""
+    for picture in pictures:
+        if same_file(report, picture):
+            raise ValueError(f"report {report} is also one of the pictures: choose another name, such as report.json")
+    check_writable(report)
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether both names lead to one file, which need not exist yet."""
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
 
 
 def check_output(path: Path, *, height: int = 1, width: int = 1) -> None:

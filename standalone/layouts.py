@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dino.layouts import whole
+
 Shapes = Mapping[str, tuple[int, ...]]
 LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159  # of FLUX.1's latents (black-forest-labs/flux, util.py)
 ROPE_AXES = (16, 56, 56)
@@ -21,7 +23,7 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
         some = ", ".join(sorted(shapes)[:3]) or "nothing"
         raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
     names = _DIFFUSERS if diffusers_layout else _ORIGINAL
-    try:
+    with whole(name, "FLUX.1 transformer"):
         hidden, channels = shapes[names["image_in"]]
         head = shapes[names["head"]][0]
         config = {
@@ -38,8 +40,6 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
             "guidance_embeds": names["guidance"] in shapes,
             "axes_dims_rope": list(ROPE_AXES),
         }
-    except KeyError as error:
-        raise ValueError(f"{name} lacks {error} of a FLUX.1 transformer: download the whole file again") from None
     if head != sum(ROPE_AXES):
         raise ValueError(f"{name} has attention heads {head} wide, FLUX.1's are {sum(ROPE_AXES)}: choose a FLUX.1 file")
     if hidden != 3072 and not diffusers_layout:
@@ -83,8 +83,10 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
             "use FLUX.1's ae.safetensors, a 16-channel TAESD with both halves, or a diffusers folder"
         )
     widths = []
-    while (conv := block.format(len(widths), 0)) in shapes:
-        widths.append(shapes[conv][0])
+    with whole(name, "VAE"):
+        while (conv := block.format(len(widths), 0)) in shapes:
+            widths.append(shapes[conv][0])
+        channels = shapes["decoder.conv_in.weight"][1]
     layers = 0
     while block.format(0, layers) in shapes:
         layers += 1
@@ -94,7 +96,7 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "block_out_channels": widths,
         "layers_per_block": layers,
-        "latent_channels": shapes["decoder.conv_in.weight"][1],
+        "latent_channels": channels,
         "scaling_factor": LATENT_SCALE,
         "shift_factor": LATENT_SHIFT,
         "use_quant_conv": "quant_conv.weight" in shapes,
@@ -109,11 +111,13 @@ def tiny_weights(weights: Mapping[str, Tensor], *, name: str) -> tuple[dict[str,
     if "taesd_decoder.1.weight" in weights:
         # ComfyUI puts the file's own vae_scale and vae_shift around the model and then applies FLUX's: latents equal
         # the encoder's output where both are FLUX's numbers (or absent), else they differ by the quotient.
-        own_scale = float(weights.pop("vae_scale", torch.tensor(LATENT_SCALE)))
-        own_shift = float(weights.pop("vae_shift", torch.tensor(LATENT_SHIFT)))
-        scale, shift = LATENT_SCALE / own_scale, (LATENT_SHIFT - own_shift) * own_scale
+        with whole(name, "TAESD"):
+            own_scale = float(weights.pop("vae_scale", torch.tensor(LATENT_SCALE)))
+            own_shift = float(weights.pop("vae_shift", torch.tensor(LATENT_SHIFT)))
+            scale, shift = LATENT_SCALE / own_scale, (LATENT_SHIFT - own_shift) * own_scale
         weights = {_tiny_key(key, name=name): tensor for key, tensor in weights.items()}
-    channels = weights["decoder.layers.0.weight"].shape[1]
+    with whole(name, "TAESD"):
+        channels = weights["decoder.layers.0.weight"].shape[1]
     return weights, {"latent_channels": channels, "scaling_factor": scale, "shift_factor": shift}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,10 @@ from .settings import VARIANTS
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 
+REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
+# What a library raises on a model whose config or tensors are not what it expects.
+BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
     """A FLUX.1 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
@@ -35,7 +39,8 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
     if path is None or path.is_dir():
         folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
         with loading(source):
-            return FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+            model = FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+        return _complete(model, name=str(source))
     weights = _unwrapped(_read(path), "model.diffusion_model.")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     config = flux_config(shapes, name=path.name)
@@ -57,12 +62,24 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
         with loading(source):
             config: Any = AutoencoderKL.load_config(**folder)
             kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
-            return kind.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+            model = kind.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+        return _complete(model, name=str(source))
     weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
     config = kl_config({name: tuple(tensor.shape) for name, tensor in weights.items()}, name=path.name)
     return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
+
+
+def dino_path(source: str | Path) -> Path:
+    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors."""
+    path = local_path(source)
+    if path is not None:
+        return path
+    from huggingface_hub import hf_hub_download
+
+    with loading(source, examples=("facebook/dinov2-small",)):
+        return Path(hf_hub_download(str(source), "model.safetensors"))
 
 
 def local_path(source: str | Path) -> Path | None:
@@ -77,26 +94,25 @@ def local_path(source: str | Path) -> Path | None:
     ):
         return None
     raise ValueError(
-        f"there is no model {source}: give a .safetensors file, a diffusers folder or a hub name (owner/name)"
+        f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)"
     )
 
 
 @contextmanager
-def loading(source: str | Path) -> Iterator[None]:
+def loading(source: str | Path, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
     """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (*BROKEN, OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if local_path(source) is None:
-            repositories = ", ".join(variant.repository for variant in VARIANTS.values() if variant.repository)
             raise ValueError(
                 f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
-                f"{repositories}), the network and your access (hf auth login), or give local files"
+                f"{', '.join(examples)}), the network and your access (hf auth login), or give local files"
             ) from error
-        raise ValueError(f"{source} could not be loaded ({reason}): download it again") from error
+        raise ValueError(f"{source} does not hold a whole model ({reason}): download it again") from error
 
 
 def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:
@@ -105,9 +121,18 @@ def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -
         return {"pretrained_model_name_or_path": str(source), "subfolder": name}
     for folder in (path / name, path):
         config = folder / "config.json"
-        if config.is_file() and kind in json.loads(config.read_text(encoding="utf-8")).get("_class_name", ""):
+        if config.is_file() and kind in _class_name(config):
             return {"pretrained_model_name_or_path": str(folder)}
     raise ValueError(f"folder {path} holds no {kind} (config.json in it or in {name}/): give a diffusers folder")
+
+
+def _class_name(config: Path) -> str:
+    """The class that a config.json is of, empty where it does not say; ValueError where it is no config."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        return str(content.get("_class_name", ""))
+    except (AttributeError, OSError, ValueError) as error:
+        raise ValueError(f"{config} does not hold a whole model's config ({error}): download it again") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -138,13 +163,21 @@ def _single_file(
             built = model.from_single_file(weights, config=folder, dtype=dtype)
         except NotImplementedError as error:  # a tensor that stayed without data
             raise ValueError(f"{name} lacks tensors of the model: download it again") from error
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        except BROKEN as error:
             reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
             raise ValueError(f"{name} does not hold a whole model ({reason}): download it again") from error
-    missing = [key for key, tensor in built.state_dict().items() if tensor.is_meta]
+    return _complete(built, name=name)
+
+
+def _complete(model: Any, *, name: str) -> Any:
+    """The model, or ValueError where its files left tensors without data."""
+    missing = [key for key, tensor in model.state_dict().items() if tensor.is_meta]
     if missing:
-        raise ValueError(f"{name} lacks {missing[0]} and {len(missing) - 1} more tensors: download it again")
-    return built
+        raise ValueError(
+            f"{name} does not hold a whole model: it lacks {missing[0]} and {len(missing) - 1} more tensors, "
+            "download it again"
+        )
+    return model
 
 
 def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> AutoencoderTiny:

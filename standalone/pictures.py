@@ -1,4 +1,4 @@
-"""Pictures from and to files, and the two size changes of the path: Lanczos and edge padding."""
+"""Pictures from and to files: upright, RGB, with their transparency and colour profile."""
 
 from __future__ import annotations
 

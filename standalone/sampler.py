@@ -21,6 +21,7 @@ class TileRow:
     box: Box
 
 
+LONGEST_SCHEDULE = 1e6  # steps; noise levels below one in a million change no picture, and some underflow
 Velocity = Callable[[Tensor, float, Sequence[TileRow]], Tensor]
 
 
@@ -34,7 +35,7 @@ def flow_sigmas(steps: int, *, strength: float, tokens: int | None = None) -> li
     """
     if strength <= 0:
         return [0.0]
-    total = int(steps / strength)
+    total = int(min(steps / strength, LONGEST_SCHEDULE))
     levels = [step / total for step in range(steps, -1, -1)]
     if tokens is None:
         return levels

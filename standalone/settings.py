@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from ..tiling.plan import plan_tiles
@@ -64,6 +65,9 @@ class UpscaleSettings:
     tile_batch: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("steps", "tile", "overlap", "seed", "tile_batch"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name.replace('_', ' ')} {getattr(self, name)!r} must be a whole number: round it")
         for name, value, low, high, use in (
             ("scale", self.scale, 1, 16, "usually 2 to 4"),
             ("strength", self.strength, 0, 1, "usually 0.2 to 0.5"),
@@ -76,7 +80,8 @@ class UpscaleSettings:
         ):
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name} {value} must be from {low} to {high}: {use}")
-        plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap, grid=TOKEN)  # refuses bad pairs
+        side = max(TOKEN, 2 * self.tile)
+        plan_tiles(side, side, tile=self.tile, overlap=self.overlap, grid=TOKEN)  # refuses bad pairs
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Exact height and width of the result."""

@@ -36,7 +36,9 @@ def read_workflow(path: Path) -> Workflow:
 def label(workflow: Workflow, node: str) -> str:
     """The title that a user gave a node, else its type."""
     found = workflow.get(node, {})
-    return found.get("_meta", {}).get("title") or found.get("class_type") or f"node {node}"
+    meta = found.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    return title if title and isinstance(title, str) else str(found.get("class_type") or f"node {node}")
 
 
 def image_node(workflow: Workflow) -> str:
@@ -96,13 +98,7 @@ def parse_setting(workflow: Workflow, setting: str) -> tuple[str, str, Any]:
 
 def refusal(payload: dict[str, Any], workflow: Workflow) -> str:
     """What POST /prompt answers with status 400, as one sentence that names nodes and inputs."""
-    reasons = []
-    for node, found in payload.get("node_errors", {}).items():
-        where = f"node {node} ({label(workflow, node)})"
-        for error in found.get("errors", []):
-            name = error.get("extra_info", {}).get("input_name")
-            details = f" ({error['details']})" if error.get("details") and error["details"] != name else ""
-            reasons.append(f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{details}")
+    reasons = _complaints(payload, workflow)
     if not reasons:
         error = payload.get("error", {})
         if isinstance(error, str):
@@ -110,6 +106,23 @@ def refusal(payload: dict[str, Any], workflow: Workflow) -> str:
         details = f" ({error['details']})" if error.get("details") else ""
         reasons.append(f"{error.get('message', 'no reason given')}{details}")
     return _one_line(f"the server refused the workflow: {'; '.join(reasons)}")
+
+
+def left_out(payload: dict[str, Any], workflow: Workflow) -> str:
+    """What POST /prompt complains about where it runs the rest of the workflow, as one sentence; empty if nothing."""
+    reasons = _complaints(payload, workflow)
+    return _one_line(f"the server ran only a part of the workflow: {'; '.join(reasons)}") if reasons else ""
+
+
+def _complaints(payload: dict[str, Any], workflow: Workflow) -> list[str]:
+    reasons = []
+    for node, found in (payload.get("node_errors") or {}).items():
+        where = f"node {node} ({label(workflow, node)})"
+        for error in found.get("errors", []):
+            name = error.get("extra_info", {}).get("input_name")
+            details = f" ({error['details']})" if error.get("details") and error["details"] != name else ""
+            reasons.append(f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{details}")
+    return reasons
 
 
 def failure(data: dict[str, Any], workflow: Workflow) -> str:

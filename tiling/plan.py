@@ -65,22 +65,23 @@ def plan_tiles(height: int, width: int, *, tile: int = 1024, overlap: int = 128,
     """Cover a canvas with equal, evenly spread tiles.
 
     Every origin is a multiple of ``grid`` (FLUX's tokens are 16 px wide), neighbours share at least ``overlap``, and the
-    plan is its own mirror image in both axes. Tiles are ``tile`` wide, or the whole side where that is smaller. On a side
-    that is no multiple of ``grid`` the tile is shortened by less than one ``grid``, so that the last tile ends at the edge.
+    plan is its own mirror image in both axes. Tiles are ``tile`` wide, or the whole side where that is smaller, less up to
+    two ``grid`` cells: on a side that is no multiple of ``grid``, so that the last tile ends at the edge, and where a smaller
+    tile is mirrored without one tile more.
 
     All sizes are in pixels (with ``grid=16``) or latent cells (with ``grid=2``). Raises ValueError for sizes that allow
     no plan.
     """
-    for name, side in (("height", height), ("width", width)):
-        if side < 1:
-            raise ValueError(f"canvas {name} {side} must be at least 1")
     if tile < grid or tile % grid:
         below = max(grid, tile // grid * grid)
         raise ValueError(f"tile {tile} must be a multiple of {grid}, at least {grid}: use {below} or {below + grid}")
     if overlap < 0:
-        raise ValueError(f"overlap {overlap} must not be negative")
+        raise ValueError(f"overlap {overlap} must not be negative: 0 lets tiles touch, 128 is usual")
     if overlap >= tile:
         raise ValueError(f"overlap {overlap} must be smaller than tile {tile}: raise the tile or lower the overlap")
+    for name, side in (("height", height), ("width", width)):
+        if side < 1:
+            raise ValueError(f"canvas {name} {side} must be at least 1")
     tile_height, tops = _spread(height, tile=tile, overlap=overlap, grid=grid)
     tile_width, lefts = _spread(width, tile=tile, overlap=overlap, grid=grid)
     return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts)
@@ -95,13 +96,18 @@ def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tupl
     if side <= tile:
         return side, (0,)
     tile -= (tile - side) % grid
-    steps = (side - tile) // grid  # distance between the first and the last origin, in grid cells
-    longest = (tile - overlap) // grid
+    steps, longest = (
+        (side - tile) // grid,
+        (tile - overlap) // grid,
+    )  # grid cells from first to last origin, and per step
     if longest < 1:
         raise ValueError(
             f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
         )
-    gaps = _palindrome(steps, count=-(-steps // longest))
+    count = -(-steps // longest)
+    if count % 2 == 0 and steps % 2 and -(-(steps + 1) // max(1, longest - 1)) == count:
+        tile, steps = tile - grid, steps + 1  # an odd way in an even number of steps has no mirror image
+    gaps = _palindrome(steps, count=count)
     origins = [0]
     for gap in gaps:
         origins.append(origins[-1] + gap * grid)

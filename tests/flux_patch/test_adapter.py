@@ -120,6 +120,9 @@ def test_features_of_another_encoder_or_layer_are_refused_with_both_sides_named(
         ({"single_sites": (1, 1)}, "single sites .1, 1. must be different"),
         ({"mechanisms": ("vector",)}, "sites need cross_attention"),
         ({"normalisation": "none"}, "normalisation 'none' is unknown"),
+        ({"grid": 0}, "grid 0 must be a whole number of at least 1"),
+        ({"width": "x"}, "width 'x' must be a whole number"),
+        ({"context_grid": 5}, "context_grid 5 must be at most grid 4"),
     ],
 )
 def test_impossible_configs_are_refused(config, change, message):
@@ -166,7 +169,7 @@ def test_a_row_gets_the_tokens_of_its_own_region(adapter):
 def test_rotary_positions_are_fluxs_own():
     from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 
-    ids = image_ids(5, 7, options=RopeOptions(), device=CPU)
+    ids = image_ids(5, 7, options=RopeOptions())
     cos, sin = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
     ours = rotary(ids)
     assert torch.allclose(ours[..., 0].repeat_interleave(2, dim=1), cos.float(), atol=1e-6)
@@ -185,10 +188,10 @@ def test_rotation_depends_on_distance_only():
 
 
 def test_dino_positions_lie_on_the_image_positions():
-    same = dino_ids(4, height=4, width=4, options=RopeOptions(), device=CPU)
+    same = dino_ids(4, height=4, width=4, options=RopeOptions())
     assert torch.equal(same[0], torch.zeros(3))
-    assert torch.allclose(same[1:], image_ids(4, 4, options=RopeOptions(), device=CPU))
-    half = dino_ids(2, height=4, width=8, options=RopeOptions(shift_y=10, scale_x=2), device=CPU)[1:]
+    assert torch.allclose(same[1:], image_ids(4, 4, options=RopeOptions()))
+    half = dino_ids(2, height=4, width=8, options=RopeOptions(shift_y=10, scale_x=2))[1:]
     assert half[:, 1].tolist() == [10.5, 10.5, 12.5, 12.5] and half[:, 2].tolist() == [3.0, 11.0, 3.0, 11.0]
 
 

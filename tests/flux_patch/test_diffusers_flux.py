@@ -19,7 +19,7 @@ def inputs(batch=2):
         "timestep": torch.full((batch,), 0.4),
         "encoder_hidden_states": torch.randn(batch, 5, 64, generator=generator),
         "pooled_projections": torch.randn(batch, 48, generator=generator),
-        "img_ids": image_ids(HEIGHT, WIDTH, options=RopeOptions(), device=torch.device("cpu")),
+        "img_ids": image_ids(HEIGHT, WIDTH, options=RopeOptions()),
         "guidance": None,
     }
 

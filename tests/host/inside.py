@@ -37,6 +37,7 @@ import node_helpers  # noqa: E402
 import torch  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfy_extras.nodes_rope import ScaleROPE  # noqa: E402
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -55,6 +56,7 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
+from dinotile.flux_patch.geometry import rotary  # noqa: E402
 from dinotile.flux_patch.inject import OPTIONS, cond_key  # noqa: E402
 from dinotile.flux_patch.schedule import Strength  # noqa: E402
 from dinotile.nodes import host  # noqa: E402
@@ -114,7 +116,16 @@ def text(seed: int = 0, tokens: int = 6, pooled: Tensor | None = None, **more) -
     return [[context, {"pooled_output": made if pooled is None else pooled, "guidance": 3.5, **more}]]
 
 
-def project(chosen, found: FeatureMap, strength: float = 1.0, mask: Tensor | None = None, positive=None, negative=None):
+def project(
+    chosen,
+    found: FeatureMap,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    positive=None,
+    negative=None,
+    start: float = 0.0,
+    end: float = 1.0,
+):
     """(positive, negative) with DINO tokens."""
     positive, negative = positive or text(0), negative or text(1)
     return node(
@@ -123,8 +134,8 @@ def project(chosen, found: FeatureMap, strength: float = 1.0, mask: Tensor | Non
         chosen,
         found,
         strength,
-        0.0,
-        1.0,
+        start,
+        end,
         "flat",
         negative=negative,
         mask=mask,
@@ -157,15 +168,17 @@ def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def sample(
-    model, positive, negative=None, *, cfg=1.0, steps=3, denoise=0.6, sampler="euler", latent=None, noise=None, seed=5
-) -> Tensor:
-    """A latent through the host's CFGGuider and sampler."""
+    model, positive, negative=None, *, cfg=1.0, steps=3, denoise=0.6, sampler="euler", latent=None, noise=None, seed=5,
+    sigmas=None,
+) -> Tensor:  # fmt: skip
+    """A latent through the host's CFGGuider and sampler; ``sigmas`` instead of steps and denoise."""
     latent = random_latent(1) if latent is None else latent
     noise = random_latent(2, *latent.shape[:1], *latent.shape[2:]) if noise is None else noise
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, positive if negative is None else negative)
     guider.set_cfg(cfg)
-    sigmas = host.denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
+    if sigmas is None:
+        sigmas = host.denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
     chosen = comfy.samplers.sampler_object(sampler)
     return guider.sample(noise, latent, chosen, sigmas, disable_pbar=True, seed=seed)
 
@@ -404,6 +417,57 @@ def sigma_window():
     return {"sigmas with": [s for s, on in used if on], "sigmas without": [s for s, on in used if not on]}
 
 
+@check
+def sigma_above_one():
+    """A first sigma that rounding has lifted above 1, the sigma of percent 0."""
+    out = {}
+    for name, start in (("from the start", 0.0), ("later", 0.5)):
+        used = []
+        model = watch(
+            patched(adapter()), lambda call, used=used: used.append((float(call.t[0]), OPTIONS in call.options))
+        )
+        positive, _ = project(adapter(), features(), start=start)
+        sample(model, positive, sigmas=torch.tensor([1.0000001, 0.6, 0.3, 0.0]))
+        out[name] = used
+    return out
+
+
+@check
+def scaled_rope():
+    """ComfyUI's ScaleROPE on the patched model; the cross-attention's positions are FLUX's own."""
+    chosen, out = adapter(), {}
+    positive, negative = project(chosen, features())
+    for shape, wrap in (("whole", lambda model: model), ("tiled", tiled)):
+        model = wrap(patched(chosen))
+        reference = sample(model, positive, negative, cfg=2.0)
+        out[shape] = {}
+        for name, options in ROPES.items():
+            worst = [0.0]
+
+            def see(call, worst=worst, model=model):
+                made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+                _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
+                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0])))
+
+            scaled = node(ScaleROPE, model, *options)
+            result = sample(watch(scaled, see), positive, negative, cfg=2.0)
+            out[shape][name] = {
+                "equal": same(result, reference),
+                "differs by": apart(result, reference),
+                "finite": bool(result.isfinite().all()),
+                "positions differ from FLUX's by": worst[0],
+            }
+        out[shape]["without it again is equal"] = same(sample(model, positive, negative, cfg=2.0), reference)
+    return out
+
+
+ROPES = {  # scale and shift of x, y, t
+    "neutral": (1.0, 0.0, 1.0, 0.0, 1.0, 0.0),
+    "scale": (0.5, 0.0, 2.0, 0.0, 1.0, 0.0),
+    "shift": (1.0, 3.0, 1.0, -2.5, 1.0, 1.0),
+}
+
+
 # The same result whatever the batch, the order, the run
 
 
@@ -441,6 +505,20 @@ def batching():
         "tile then patch differs by": apart(other_order, reference),
         "two pictures differ by": apart(reference[0], reference[1]),
     }
+
+
+@check
+def pictures_and_latents():
+    """Two pictures for four latents: they take turns."""
+    positive, negative = project(adapter(), features(batch=2))
+    latent, noise = random_latent(1, 2), random_latent(2, 2)
+    out = {}
+    for shape, model in (("whole", patched(adapter())), ("tiled", tiled(patched(adapter())))):
+        two = sample(model, positive, negative, cfg=2.0, latent=latent, noise=noise)
+        latents, noises = latent.repeat(2, 1, 1, 1), noise.repeat(2, 1, 1, 1)
+        four = sample(model, positive, negative, cfg=2.0, latent=latents, noise=noises)
+        out[shape] = {"four differ from twice two by": apart(four, two.repeat(2, 1, 1, 1))}
+    return out
 
 
 @check
@@ -888,6 +966,12 @@ def refusals():
         "overlap not below tile": lambda: plan(tile=64, overlap=64),
         "tile off the grid": lambda: plan(tile=72),
         "latent of another size": lambda: sample(tiled(flux()), text(0), latent=random_latent(rows=10)),
+        "three pictures, two latents": lambda: sample(
+            patched(adapter()), *project(adapter(), features(batch=3)), latent=random_latent(1, 2)
+        ),
+        "three pictures, two latents, tiled": lambda: sample(
+            tiled(patched(adapter())), *project(adapter(), features(batch=3)), latent=random_latent(1, 2)
+        ),
         "tiled twice": lambda: tiled(tiled(flux())),
         "dino without adapter": lambda: node(
             nodes.Upscale, nan, flux(), vae, text(0), text(0), 2.0, 0.3, 1, "euler", "simple", 1.0, 64, 16, 1.0, 0, dino=dino()

@@ -71,6 +71,33 @@ def test_start_and_end_percent_choose_the_steps(numbers):
     assert found["sigmas without"] and not any(0.2 <= sigma <= 0.5 for sigma in found["sigmas without"])
 
 
+def test_start_percent_0_includes_a_sigma_that_rounding_lifted_above_1(numbers):
+    found = numbers("sigma_above_one")
+    assert found["from the start"][0][0] > 1
+    assert [on for _, on in found["from the start"]] == [True, True, True]
+    assert [on for _, on in found["later"]] == [False, False, True]
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+def test_neutral_rope_options_change_nothing(numbers, shape):
+    found = numbers("scaled_rope")[shape]
+    assert found["neutral"]["equal"]
+    assert found["without it again is equal"]
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+@pytest.mark.parametrize("option", ["scale", "shift"])
+def test_scaled_or_shifted_rope_moves_dino_along_with_flux(numbers, shape, option):
+    found = numbers("scaled_rope")[shape][option]
+    assert found["finite"] and found["differs by"] > 1e-4
+    assert found["positions differ from FLUX's by"] < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["whole", "tiled"])
+def test_two_pictures_take_turns_in_four_latents(numbers, shape):
+    assert numbers("pictures_and_latents")[shape]["four differ from twice two by"] < 1e-5
+
+
 def test_tiles_together_one_by_one_shuffled_and_in_batches_agree(numbers, report):
     found = numbers("batching")
     ways = {name: f"{value:.0e}" for name, value in found.items() if "differs" in name}
@@ -254,6 +281,8 @@ REFUSED = {
     "overlap not below tile": ("overlap 64", "tile 64"),
     "tile off the grid": ("tile 72", "use 64 or 80"),
     "latent of another size": ("224 x 80", "224 x 160"),
+    "three pictures, two latents": ("3 pictures", "latent holds 2"),
+    "three pictures, two latents, tiled": ("3 pictures", "latent holds 2"),
     "tiled twice": ("already tiled",),
     "dino without adapter": ("without adapter",),
     "scale": ("scale 99.0", "at most 16"),

@@ -81,9 +81,16 @@ def test_known_plans():
 
 
 def test_a_canvas_that_is_off_the_grid_gets_shorter_tiles_with_origins_on_it():
-    plan = plan_tiles(2024, 2024, tile=1024, overlap=128)
+    plan = plan_tiles(2040, 2040, tile=1024, overlap=128)
     assert plan.tile_height == 1016
-    assert all(top % 16 == 0 for top in plan.tops) and plan.tops[-1] + 1016 == 2024
+    assert all(top % 16 == 0 for top in plan.tops) and plan.tops[-1] + 1016 == 2040
+
+
+def test_an_odd_way_shortens_the_tiles_before_it_adds_one():
+    plan = plan_tiles(2064, 2064, tile=1024, overlap=128)
+    assert plan.tile_height == 1008 and plan.tops == (0, 528, 1056)
+    full = plan_tiles(16 * 13, 16, tile=64, overlap=0)  # 9 cells in steps of up to 4: no room to shorten
+    assert full.tile_height == 64 and len(full.tops) == 4
 
 
 def test_latent_plan_is_the_pixel_plan_divided_by_eight():
