@@ -39,7 +39,7 @@ def train(*, minutes: float, seed: int, bank_size: int = 320) -> None:
     bank = PictureBank(encoder, vae, Pictures(seed=seed), adapter.config.layers, size=bank_size)
     average = Average(adapter, decay=0.995)
     tools: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(adapter.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
+        torch.optim.AdamW(adapter.parameters(), lr=3e-3, weight_decay=1e-2, fused=True)
     ]
     clock, running = Clock(minutes), 1.0
     for _ in clock.steps(tools):
@@ -113,7 +113,7 @@ def _loss(dino_flux: DinoFlux, bank: PictureBank) -> Tensor:
         settings = None if case < WITHOUT else Strength(1.0)
         rows.append(DinoRow(None if case < WITHOUT + NULL else tokens, image, box, settings))
     clean = torch.stack(clean)  # [B, 16, 16, 16]
-    time = torch.rand(BATCH) * 0.7
+    time = torch.rand(BATCH)
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -160,7 +160,7 @@ def report(path: Path) -> str:
         strength = None if picture is None else Strength(1.0)
         rows = [DinoRow(tokens, 0, (t / whole, left / whole, 0.5, 0.5), strength) for t, left in corners]
         errors = []
-        for t in (0.2, 0.4, 0.6):
+        for t in (0.3, 0.6, 0.9):
             found = _velocity(dino_flux, (1 - t) * clean + t * noise, torch.full((4,), t), rows)
             errors.append((found - _pack(noise - clean)).square().mean().item())
         parts.append(f"{name} {sum(errors) / len(errors):.4f}")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layouts import parts_of, plain_name
+from .layouts import parts_of, plain_name, whole
 from .specs import DinoSpec
 
 
@@ -96,7 +96,8 @@ def model_with(weights: Mapping[str, Tensor], spec: DinoSpec) -> nn.Module:
     for name in wanted:
         parts = parts_of(plain_name(name))
         if all(part in weights for part in parts):
-            state[name] = torch.cat([weights[part] for part in parts]) if len(parts) > 1 else weights[parts[0]]
+            with whole("this file", "DINO encoder"):
+                state[name] = torch.cat([weights[part] for part in parts]) if len(parts) > 1 else weights[parts[0]]
     known = {part for name in wanted for part in parts_of(plain_name(name))}
     wrong = {
         "missing": [plain_name(name) for name in wanted if name not in state],

@@ -110,7 +110,7 @@ def make_call(
         q_rotation=q_rotation,
         token_rotation=token_rotation,
         context=context,
-        text_weights=None if all(w == 1 for w in weights) else torch.tensor(weights, device=device),
+        text_weights=None if context is None or all(w == 1 for w in weights) else torch.tensor(weights, device=device),
         vector=None if vector is None else vector * torch.tensor(weights, device=device, dtype=dtype)[:, None],
     )
 
@@ -131,7 +131,7 @@ def _rotations(
 ) -> tuple[Tensor, Tensor]:
     """Rotary positions of the image tokens and of [CLS | patches]."""
     height, width = token_size
-    key = ("rotation", token_size, options, device)
+    key = ("rotation", adapter.config.grid, token_size, options, device)
     if key not in memo:
         image = rotary(image_ids(height, width, options=options)).to(device)
         dino = rotary(dino_ids(adapter.config.grid, height=height, width=width, options=options)).to(device)
@@ -145,7 +145,7 @@ def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict, *, device: torch.dev
     if row.tokens is None:
         null = torch.cat([adapter.null_cls[None], adapter.null_patch.expand(grid * grid, -1)])
         return null.to(device, dtype)
-    key = ("tokens", id(row.tokens), row.image, row.box, device, dtype)
+    key = ("tokens", grid, id(row.tokens), row.image, row.box, device, dtype)
     if key not in memo:
         image = row.image % len(row.tokens.patches)
         one = row.tokens.with_patches(row.tokens.patches[image, None], row.tokens.cls[image, None])

@@ -49,7 +49,9 @@ def upscale(
         str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
     ] = None,
     vae_path: Annotated[str | None, typer.Option(help="VAE, likewise. Default: the model's own.")] = None,
-    dino: Annotated[str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file, its folder or a hub name.")] = None,
+    dino: Annotated[
+        str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file, its folder or a hub name.")
+    ] = None,
     dino_layers: Annotated[str, typer.Option(help="Blocks to take. Default: the adapter's.")] = "",
     adapter: Annotated[
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
@@ -168,7 +170,10 @@ class Bars:
     def close(self) -> None:
         """End these bars; the next call begins new ones below."""
         if self.progress is not None:
-            self.progress.stop()
+            try:
+                self.progress.stop()
+            except IndexError:  # rich, where Ctrl-C came in the middle of its start
+                errors.show_cursor(True)
         self.progress, self.tasks = None, {}
 
     def __enter__(self) -> Bars:

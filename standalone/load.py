@@ -93,9 +93,7 @@ def local_path(source: str | Path) -> Path | None:
         and not path.suffix == ".safetensors"
     ):
         return None
-    raise ValueError(
-        f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)"
-    )
+    raise ValueError(f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)")
 
 
 @contextmanager

@@ -80,8 +80,7 @@ class UpscaleSettings:
         ):
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name} {value} must be from {low} to {high}: {use}")
-        side = max(TOKEN, 2 * self.tile)
-        plan_tiles(side, side, tile=self.tile, overlap=self.overlap, grid=TOKEN)  # refuses bad pairs
+        plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap, grid=TOKEN)  # refuses bad pairs
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Exact height and width of the result."""

@@ -1,5 +1,7 @@
 import pickle
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,40 @@ def test_metadata_comes_with_the_tensors(tmp_path: Path):
     safetensors.torch.save_file({"x": torch.arange(3.0)}, path, metadata={"note": "kept"})
     state, metadata = read_safetensors(path)
     assert state["x"].tolist() == [0, 1, 2] and metadata == {"note": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pos_embed", (17,)),
+        ("pos_embed", (1, 0, 64)),
+        ("mask_token", (3,)),
+        ("blocks.0.attn.qkv.weight", ()),
+        ("blocks.0.attn.qkv.weight", (2, 64)),
+        ("blocks.0.mlp.fc2.weight", ()),
+        ("patch_embed.proj.weight", (64, 3, 14)),
+        ("norm.weight", ()),
+        ("register_tokens", (4,)),
+    ],
+)
+def test_tensors_of_wrong_rank_are_one_sentence(name: str, shape, tmp_path: Path, tiny_specs: None):
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file(meta_state(TINY["tiny-v2"]) | {name: torch.zeros(shape)}, path)
+    with pytest.raises(ValueError, match="^odd.safetensors: this") as error:
+        load_dino(path)
+    assert "\n" not in str(error.value) and error.traceback[-1].frame.f_globals["__name__"].startswith("dinotile.")
+
+
+def test_halves_of_a_gated_mlp_that_do_not_fit_are_one_sentence(tmp_path: Path, tiny_specs: None):
+    state = meta_state(TINY["tiny-v2-swiglu"])
+    gate, _ = state.pop("blocks.0.mlp.w12.weight").chunk(2)
+    state |= {"blocks.0.mlp.w1.weight": gate.clone(), "blocks.0.mlp.w2.weight": torch.zeros(3)}
+    safetensors.torch.save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match="^odd.safetensors: this (file does not hold|looks like)"):
+        load_dino(tmp_path / "odd.safetensors")
+
+
+def test_an_old_transformers_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(__version__="4.55.4"))
+    with pytest.raises(ValueError, match="transformers 4.55.4 has no DINOv3: install transformers 4.56 or newer"):
+        build_model(TINY["tiny-v3"])

@@ -16,7 +16,7 @@ from dinotile.flux_patch.geometry import RopeOptions, dino_ids, geometry_of, ima
 from dinotile.flux_patch.inject import merge_masks, widen_mask
 from dinotile.flux_patch.rows import DinoRow, make_call
 
-from .conftest import GEOMETRY, make_features
+from .conftest import GEOMETRY, make_features, trained_like
 
 CPU = torch.device("cpu")
 
@@ -164,6 +164,32 @@ def test_a_row_gets_the_tokens_of_its_own_region(adapter):
         inside_rows, inside_columns = rows.clamp(0.5, 7.5), columns.clamp(0.5, 15.5)
         assert torch.allclose(grid[..., 0], inside_rows[:, None].expand(4, 4), atol=1e-4)
         assert torch.allclose(grid[..., 1], inside_columns.expand(4, 4), atol=1e-4)
+
+
+def test_only_context_tokens_have_text_weights(adapter, config, features):
+    part = trained_like(new_adapter(dataclasses.replace(config, mechanisms=("cross_attention",))))
+    assert call_for(part, [DinoRow(part.project(features), settings=Strength(0.5))]).text_weights is None
+    both = call_for(adapter, [DinoRow(adapter.project(features), settings=Strength(s)) for s in (0.5, 1.0)])
+    assert both.text_weights.tolist() == [0.5, 1.0]
+    assert call_for(adapter, [DinoRow(adapter.project(features), settings=Strength(1.0))]).text_weights is None
+
+
+def test_adapters_of_other_grids_share_a_runs_memo(adapter, config, features):
+    small = trained_like(new_adapter(dataclasses.replace(config, grid=2)))
+    memo, tokens = {}, features.with_patches(torch.rand(1, 6, 8, 32), torch.rand(1, 32))
+    for chosen, count in ((adapter, 17), (small, 5), (adapter, 17)):
+        row = DinoRow(tokens, settings=Strength(1.0))
+        call = make_call(
+            chosen,
+            [row],
+            sigmas=[0.5],
+            token_size=(4, 4),
+            percent_to_sigma=lambda p: 1 - p,
+            device=CPU,
+            dtype=torch.float32,
+            memo=memo,
+        )
+        assert call.tokens.shape[1] == call.token_rotation.shape[0] == count
 
 
 def test_rotary_positions_are_fluxs_own():

@@ -298,7 +298,7 @@ def computed_once():
     for seed in (1, 2, 3):
         found = node(nodes.ExtractPatches, fresh, picture(batch=2), "2/3", 224, 1)
         positive, negative = project(adapter(), found)
-        sample(tiled(patched(adapter())), positive, negative, seed=seed, steps=1)
+        sample(tiled(patched(adapter())), positive, negative, latent=random_latent(1, 2), seed=seed, steps=1)
     counts = {"two pictures, three seeds": fresh.encoder.computed}
     fresh = node(nodes.LoadDino, "dino.safetensors")
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
@@ -411,7 +411,7 @@ def dino_mask():
 def sigma_window():
     """start_percent and end_percent by the model's own schedule."""
     chosen, found, used = adapter(), features(), []
-    conds = node(nodes.ProjectConditioning, text(0), text(1), chosen, found, 1.0, 0.5, 0.8, profile="flat", mask=None)
+    conds = project(chosen, found, start=0.5, end=0.8)
     model = watch(patched(chosen), lambda call: used.append((float(call.t[0]), bool(call.options.get(OPTIONS)))))
     sample(model, conds[0], steps=10, denoise=1.0)
     return {"sigmas with": [s for s, on in used if on], "sigmas without": [s for s, on in used if not on]}
@@ -979,9 +979,7 @@ def refusals():
         "scale": lambda: upscale(vae=vae, scale=99.0),
         "layers": lambda: node(nodes.ExtractPatches, dino(), picture(), "9", 0, 1),
         "several masks": lambda: project(adapter(), found, mask=torch.ones(2, 8, 8)),
-        "start after end": lambda: node(
-            nodes.ProjectConditioning, text(0), text(1), adapter(), found, 1.0, 0.8, 0.2, profile="flat", mask=None
-        ),
+        "start after end": lambda: project(adapter(), found, start=0.8, end=0.2),
         "missing DINO file": lambda: node(nodes.LoadDino, "nothing.safetensors"),
         "missing adapter file": lambda: node(nodes.LoadAdapter, "nothing.safetensors"),
     }  # fmt: skip

@@ -12,6 +12,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from dinotile.standalone.client import ComfyClient
 from dinotile.standalone.files import save_files
 
 from .test_workflow import REFUSED, WORKFLOW
@@ -112,11 +113,65 @@ def test_only_http_addresses(dinotile, job, address):
     refused(dinotile, job, address, "must be an http or https address")
 
 
+@pytest.mark.parametrize("address", ["http://[::1", f"http://{'a' * 64}.org", "http://a..b", "http://a:99999"])
+def test_addresses_that_are_none_are_one_sentence(dinotile, job, address):
+    refused(dinotile, job, address, "must be an http or https address")
+
+
+def test_the_websocket_lies_beside_the_server_in_any_case():
+    assert ComfyClient("HTTP://Host:1/a/").socket == "ws://Host:1/a/ws"
+    assert ComfyClient("HTTPS://[::1]:1").socket == "wss://[::1]:1/ws"
+    assert ComfyClient("HTTP://Host:1/a/").server == "http://Host:1/a"
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", "null", '"a"', '{"name": 3}', "\udcff"])
+def test_json_of_another_form_is_one_sentence(dinotile, job, leaving_server, answer):
+    body = answer.encode("utf-8", "surrogateescape")
+    other = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+    refused(dinotile, job, leaving_server(other), "did not answer as ComfyUI does")
+
+
+def frame(message):
+    """A short text message of a websocket server (RFC 6455, section 5.2)."""
+    content = json.dumps(message).encode()
+    return bytes([0x81, len(content)]) + content
+
+
+def test_what_the_server_left_out_is_said_at_the_end(dinotile, job, leaving_server):
+    """ComfyUI answers 200 with node_errors where some outputs are valid and runs these."""
+    arguments, output = job
+    answer = {"prompt_id": "1", "node_errors": {"2": REFUSED["node_errors"]["2"]}}
+    history = {"1": {"outputs": {"3": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}}}
+    end = frame({"type": "executing", "data": {"node": None, "prompt_id": "1"}})
+    picture = output.with_name("in.png").read_bytes()
+    sent = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(picture), picture)
+    accepted = [UPLOADED, lambda request: handshake(request) + end, http("200 OK", json.dumps(answer))]
+    server = leaving_server(*accepted, http("200 OK", json.dumps(history)), sent)
+    code, out, _ = dinotile(*arguments, "--server", server)
+    note = "the server ran only a part of the workflow: node 2 (ImageScale), input width: Required input is missing"
+    assert code == 0 and output.read_bytes() == picture
+    assert out.splitlines()[1:] == [note]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        ("200 OK", "{}", "/prompt did not answer as ComfyUI does"),
+        ("200 OK", "[]", "/prompt did not answer as ComfyUI does"),
+        ("400 Bad Request", "[]", "/prompt answered 400 Bad Request"),
+        ("400 Bad Request", '{"node_errors": {"2": null}}', "/prompt answered 400 Bad Request"),
+    ],
+)
+def test_foreign_answers_to_the_workflow_are_one_sentence(dinotile, job, leaving_server, status, body, words):
+    refused(dinotile, job, leaving_server(UPLOADED, handshake, http(status, body)), words)
+
+
 def test_what_cannot_be_sent_is_refused_before_the_server_is_asked(dinotile, job, tmp_path):
     nowhere = "http://127.0.0.1:1"
     refused(dinotile, job, nowhere, "ImageScale has no input depth", "--set", "2.depth=1")
     arguments, output = job
     refused(dinotile, ([*arguments, "--image", tmp_path / "no.png"], output), nowhere, "no.png does not exist")
+    refused(dinotile, ([*arguments, "-o", tmp_path / "in.png"], output), nowhere, "in.png is the input itself")
     refused(dinotile, ([*arguments, "-o", tmp_path / "out.gif"], output), nowhere, "ends in .gif")
     refused(dinotile, ([*arguments, "-o", tmp_path / "no" / "out.png"], output), nowhere, "does not exist")
 

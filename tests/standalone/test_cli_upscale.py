@@ -101,6 +101,7 @@ def test_transparency_into_jpeg_is_said(dinotile, models, tmp_path):
 def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
+    (tmp_path / "folder").mkdir()
     out = ["-o", tmp_path / "out.png"]
     for words, *arguments in [
         ("missing.png does not exist", tmp_path / "missing.png", *out),
@@ -109,12 +110,16 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("not a readable picture", photo, tmp_path / "text.png", "-o", f"{tmp_path}/out/"),
         ("overlap 64 must be smaller than tile 64", photo, *out, "--overlap", 64, "--tile", 64),
         ("tile 100 must be a multiple of 16", photo, *out, "--tile", 100),
+        ("tile 0 must be a multiple of 16", photo, *out, "--tile", 0),
+        ("tile -16 must be a multiple of 16", photo, *out, "--tile", -16),
         ("strength 2.0 must be from 0 to 1", photo, *out, "--strength", 2),
         ("scale 0.1 must be from 1 to 16", photo, *out, "--scale", 0.1),
         ("variant 'pro' must be one of", photo, *out, "--variant", "pro"),
         ("ends in .gif", photo, "-o", tmp_path / "out.gif"),
         ("does not exist: create it first", photo, "-o", tmp_path / "no" / "out.png"),
         ("is the input itself", photo, "-o", photo),
+        ("is also one of the pictures", photo, *out, "--report", tmp_path / "folder" / ".." / "photo.png"),
+        ("is also one of the pictures", photo, *out, "--report", tmp_path / "out.png"),
         ("output r.json does not exist", photo, *out, "--report", tmp_path / "no" / "r.json"),
         ("No such option", photo, *out, "--nonsense"),
         ("--steps", photo, *out, "--steps", "many"),
@@ -162,3 +167,43 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(dinotile, dinotile_process
     assert process.returncode == 130 and err.splitlines()[-1] == "dinotile: interrupted, nothing half-written was left"
     assert os.listdir(tmp_path) == ["photo.png"]
     assert dinotile("upscale", photo, "-o", tmp_path / "out.png", *models)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_a_full_memory_is_said_on_every_device(dinotile, models, photo, tmp_path, monkeypatch, error):
+    from dinotile.standalone import engine
+
+    def full(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(engine, "pad_to_grid", full)
+    refused(dinotile, "ran out of memory", photo, "-o", tmp_path / "out.png", *models, folder=tmp_path)
+
+
+def test_one_tile_is_no_plural(dinotile, models, photo, tmp_path):
+    code, out, _ = dinotile("upscale", photo, "-o", tmp_path / "out.png", *models, "--tile", 128, "--steps", 1)
+    assert code == 0 and "px, 1 tile, 1 step, without DINO" in out
+
+
+def test_home_is_expanded_for_dino_and_adapter(dinotile, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.safetensors").write_text("no model")
+    out = ["-o", tmp_path / "out.png", "--adapter", "~/text.safetensors"]
+    refused(dinotile, "text.safetensors is not a whole", photo, *out, folder=tmp_path)
+    refused(dinotile, "text.safetensors starts with", photo, *out, "--dino", "~/text.safetensors", folder=tmp_path)
+
+
+def test_a_dino_of_the_hub_without_network_is_one_sentence(dinotile, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = "facebook/dinov2-nosuch could not be loaded from the Hugging Face hub"
+    options = ["-o", tmp_path / "out.png", "--dino", "facebook/dinov2-nosuch", "--adapter", "x.safetensors"]
+    refused(dinotile, words, photo, *options, folder=tmp_path)

@@ -145,6 +145,11 @@ def test_wrong_pixels_are_refused(upscaler):
         ({"scale": float("nan")}, "scale nan must be"),
         ({"strength": 1.5}, "strength 1.5 must be from 0 to 1"),
         ({"steps": 0}, "steps 0 must be"),
+        ({"steps": 2.5}, "steps 2.5 must be a whole number"),
+        ({"tile": 64.0}, "tile 64.0 must be a whole number"),
+        ({"tile_batch": None}, "tile batch None must be a whole number"),
+        ({"tile": 0}, "tile 0 must be a multiple of 16"),
+        ({"tile": -16}, "tile -16 must be a multiple of 16"),
         ({"dino_strength": 3}, "dino strength 3 must be from 0 to 2"),
     ],
 )

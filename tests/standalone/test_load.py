@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from dinotile.standalone import vae as vae_path
 from dinotile.standalone.flux import Text, predict_velocity
 from dinotile.standalone.layouts import flux_config
-from dinotile.standalone.load import load_transformer, load_vae
+from dinotile.standalone.load import dino_path, load_transformer, load_vae
 
 from .tiny import picture, tiny_flux, tiny_kl
 
@@ -203,3 +204,92 @@ def test_a_hub_name_without_network_is_one_sentence(load, monkeypatch):
     with pytest.raises(ValueError, match="could not be loaded from the Hugging Face hub") as error:
         load("black-forest-labs/FLUX.1-nosuch")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"_class_name": 3}', "\udcff"])
+@pytest.mark.parametrize("load", [load_transformer, load_vae])
+def test_a_config_that_is_none_is_one_sentence(load, tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match="config.json does not hold a whole|config.json in it") as error:
+        load(tmp_path)
+    ours(error)
+
+
+def ours(error):
+    """One sentence of this package, which the command line shows as it is."""
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert error.traceback[-1].frame.f_globals["__name__"].startswith("dinotile.")
+
+
+@pytest.mark.parametrize("change", [{"num_layers": 3}, {"num_layers": "many"}, {"attention_head_dim": None}])
+def test_a_folder_whose_config_asks_for_another_model_is_refused(flux, tmp_path, change):
+    flux.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match="does not hold a whole model") as error:
+        load_transformer(tmp_path)
+    ours(error)
+
+
+@pytest.mark.parametrize("change", [{"block_out_channels": [32] * 5}, {"latent_channels": "x"}, {"norm_num_groups": 0}])
+def test_a_vae_folder_whose_config_asks_for_another_model_is_refused(tmp_path, change):
+    tiny_kl().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match="does not hold a whole model") as error:
+        load_vae(tmp_path)
+    ours(error)
+
+
+@pytest.mark.parametrize("shape", [(), (128,), (0, 64), (128, 64, 1, 1)])
+@pytest.mark.parametrize(
+    "name",
+    ["x_embedder.weight", "transformer_blocks.0.attn.norm_q.weight", "proj_out.weight", "norm_out.linear.weight"],
+)
+def test_flux_tensors_of_wrong_rank_are_one_sentence(flux, weights_file, name, shape):
+    if flux.state_dict()[name].shape == shape:
+        return
+    with pytest.raises(ValueError, match="does not hold a whole|attention heads 0 wide") as error:
+        load_transformer(weights_file(flux.state_dict() | {name: torch.zeros(shape)}))
+    ours(error)
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (64, 16)])
+@pytest.mark.parametrize("name", ["taesd_decoder.1.weight", "taesd_encoder.0.weight"])
+def test_taesd_tensors_of_wrong_rank_are_one_sentence(taesd_vae, weights_file, name, shape):
+    with pytest.raises(ValueError, match="not .* whole TAESD") as error:
+        load_vae(weights_file(taesd(taesd_vae) | {name: torch.zeros(shape)}))
+    ours(error)
+
+
+@pytest.mark.parametrize("scale", [torch.ones(2), torch.zeros(1)])
+def test_a_taesd_needs_one_scale(taesd_vae, weights_file, scale):
+    with pytest.raises(ValueError, match="not hold a whole TAESD") as error:
+        load_vae(weights_file(taesd(taesd_vae) | {"vae_scale": scale}))
+    ours(error)
+
+
+@pytest.mark.parametrize("shape", [(), (32,), (33, 3, 3, 3)])
+@pytest.mark.parametrize(
+    "name", ["encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight", "encoder.norm_out.bias"]
+)
+def test_kl_tensors_of_wrong_rank_are_one_sentence(weights_file, name, shape):
+    weights = original_kl(tiny_kl())
+    if weights[name].shape == shape:
+        return
+    with pytest.raises(ValueError, match="does not hold a whole") as error:
+        load_vae(weights_file(weights | {name: torch.zeros(shape)}))
+    ours(error)
+
+
+def test_a_hub_name_of_a_dino_is_its_model_file(tmp_path, monkeypatch):
+    """From the hub's cache, as an earlier run left it."""
+    cached = tmp_path / "models--owner--name"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc" / "model.safetensors").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert dino_path("owner/name") == cached / "snapshots" / "abc" / "model.safetensors"
+    assert dino_path(tmp_path) == tmp_path

@@ -22,6 +22,15 @@ def test_every_step_is_an_evaluation_at_any_strength(steps, strength):
     assert strength <= sigmas[0] <= min(1, strength * (steps + 1) / steps)
 
 
+@pytest.mark.parametrize("strength", [1e-320, 1e-300, 1e-30])
+@pytest.mark.parametrize("tokens", [None, 4096])
+def test_a_tiny_strength_changes_nothing_and_stays_finite(strength, tokens):
+    sigmas = flow_sigmas(2, strength=strength, tokens=tokens)
+    latents, noise = random(1, 16, PLAN.height, PLAN.width), random(1, 16, PLAN.height, PLAN.width, seed=1)
+    result = sample(lambda x, sigma, rows: torch.sin(3 * x), latents, noise=noise, sigmas=sigmas, plan=PLAN)
+    assert len(sigmas) == 3 and torch.allclose(result, latents, atol=1e-4)
+
+
 def test_strength_zero_evaluates_nothing():
     assert flow_sigmas(4, strength=0) == [0.0]
 

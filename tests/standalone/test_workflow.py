@@ -5,6 +5,7 @@ import pytest
 from dinotile.standalone.workflow import (
     failure,
     image_node,
+    label,
     parse_setting,
     pictures_of,
     prepared,
@@ -169,3 +170,9 @@ def test_saved_pictures_come_before_previews():
     assert pictures_of({"outputs": {"1": {"images": [preview]}, "2": {"images": [saved]}}}) == [saved]
     assert pictures_of({"outputs": {"1": {"images": [preview]}}}) == [preview]
     assert pictures_of({"outputs": {"1": {"text": ["a"]}}}) == []
+
+
+@pytest.mark.parametrize("meta", [None, [], {"title": 3}, {"title": None}, {"title": ""}])
+def test_a_node_without_a_readable_title_goes_by_its_type(meta):
+    odd = {"1": {"class_type": "LoadImage", "inputs": {"image": ""}, "_meta": meta}}
+    assert label(odd, "1") == "LoadImage" and image_node(odd | {"2": odd["1"] | {"_meta": {"title": "input"}}}) == "2"
