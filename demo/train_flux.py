@@ -30,7 +30,7 @@ def train(*, minutes: float, seed: int, bank_size: int = 400, resume: bool = Fal
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)
     flux = load_flux(FLUX).train() if resume else new_flux()
     average = Average(flux, decay=0.998)
-    tools = optimizers(flux, lr=6e-4 if resume else 1.5e-3, keep=("context_embedder", "proj_out"))
+    tools = optimizers(flux, lr=1e-3 if resume else 1.5e-3, keep=("context_embedder", "proj_out"))
     clock = Clock(minutes)
     running = 1.0
     for _ in clock.steps(tools):

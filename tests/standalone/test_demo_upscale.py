@@ -38,7 +38,7 @@ def test_the_held_out_photo_comes_back_within_3_db_of_bicubic(tiled, small):
 def test_flux_alone_denoises_it(upscaler, small):
     """At fidelity 1 much of the picture is the source's; this is what the toy models do without that."""
     alone, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0))
-    assert psnr(alone, held_out()) >= 26
+    assert psnr(alone, held_out()) >= 27
 
 
 @pytest.mark.parametrize("fidelity", [0.0, 1.0])
