@@ -130,7 +130,7 @@ def test_a_saved_adapter_loads_again_and_untrained_it_changes_nothing(server, ba
         grid=8,
         double_every=1,
         single_every=2,
-        seed=3,
+        init_seed=3,
     )
     save = node("DinoTile_SaveAdapter", adapter=("new", 0), filename_prefix="adapters/mine")
     only = {name: prompt[name] for name in ("flux", "dino")} | {"new": new, "saved": save}
