@@ -1,7 +1,7 @@
 """Trains the demo's models from scratch on a CPU: `python demo/train.py --part all --minutes 20`.
 
 --minutes is the time for each part. FLUX needs the VAE's file, the adapter all of the others; VAE and DINO need nothing.
-Two cores with bf16 matrix units (AMX) do it in about an hour. pictures.py lists what they learn from and what is
+Two cores with bf16 matrix units (AMX) do it in one to two hours. pictures.py lists what they learn from and what is
 held out: skimage's cat "chelsea" is never trained on, and sample.jpg is made from it (CC0).
 """
 

@@ -15,7 +15,7 @@ from .schedule import Average, Clock, descend, log, write
 
 # FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
 SCALE, SHIFT = 0.3611, 0.1159
-STD, NOISE = 1.1, 0.5
+STD, NOISE = 1.1, 0.5  # of the latents, and the most noise they are decoded with: wide latents lose less to FLUX's noise
 
 
 def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
@@ -43,8 +43,8 @@ def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool
 
 
 def started_vae(pictures: Pictures, *, minutes: float) -> nn.Module:
-    """A VAE that begins as the best linear coder of `minutes` of training. From PyTorch's own random start the held-out
-    cat's soft copy was at 33 dB after 20 minutes; from here it is at 36 dB in one."""
+    """A VAE that begins as the best linear coder of `minutes` of training. Without it the held-out cat's
+    soft copy was at 33 dB after half an hour on a shared CPU; with it, at 37 dB after 75 seconds."""
     coder = LinearCoder().to(memory_format=torch.channels_last)
     tools = optimizers(coder, lr=2e-3)
     for _ in Clock(minutes).steps(tools):
