@@ -15,7 +15,10 @@ from .schedule import Average, Clock, descend, log, write
 
 # FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
 SCALE, SHIFT = 0.3611, 0.1159
-STD, NOISE = 1.1, 0.5  # of the latents, and the most noise they are decoded with: wide latents lose less to FLUX's noise
+STD, NOISE = (
+    1.1,
+    0.5,
+)  # of the latents, and the most noise they are decoded with: wide latents lose less to FLUX's noise
 
 
 def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
