@@ -286,3 +286,25 @@ def test_attention_masks_make_room_for_context_tokens():
     assert merged.shape == (1, 1, 2, 2)
     assert merged[0, 0].tolist() == [[float("-inf"), -1.0], [0.0, -1.0]]
     assert merge_masks(None, bias) is bias
+
+
+def test_a_site_sees_distances_between_image_and_dino_tokens(adapter):
+    """Moving both leaves its output as it is, moving the DINO tokens alone does not: queries and keys are rotated."""
+    generator = torch.Generator().manual_seed(0)
+    q, tokens = torch.randn(1, 2, 16, 128, generator=generator), torch.randn(1, 17, 32, generator=generator)
+    image, dino = (torch.rand(count, 3, generator=generator) * 8 for count in (16, 17))
+
+    def out(image_shift, dino_shift):
+        turned = {"q_rotation": rotary(image + image_shift), "token_rotation": rotary(dino + dino_shift)}
+        return adapter.site("double.0")(q, tokens, **turned)
+
+    assert torch.allclose(out(0, 0), out(5, 5), atol=1e-4)
+    assert (out(0, 0) - out(0, 5)).abs().max() > 1e-2
+    assert (out(0, 0) - out(5, 0)).abs().max() > 1e-2
+
+
+def test_the_learned_gate_weighs_each_site_by_the_noise_level(adapter, features):
+    row = DinoRow(adapter.project(features), settings=Strength(0.5))
+    early, late = (call_for(adapter, [row], sigma=sigma).site_weights[0] for sigma in (0.9, 0.2))
+    assert torch.allclose(early, 0.5 * adapter.gate(torch.tensor([0.9]))[0])
+    assert (early - late).abs().min() > 1e-3

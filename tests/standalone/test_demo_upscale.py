@@ -41,6 +41,13 @@ def test_flux_alone_denoises_it(upscaler, small):
     assert psnr(alone, held_out()) >= 27
 
 
+@pytest.mark.xfail(strict=True, reason="the toy FLUX and VAE are trained too little: about 28.4 dB, bicubic 33.8 dB")
+def test_flux_alone_comes_within_3_db_of_bicubic(upscaler, small):
+    """The bound for the models themselves, which fidelity does not help. It is to hold one day: then this test says so."""
+    alone, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0))
+    assert psnr(alone, held_out()) >= psnr(resize(small, height=HEIGHT, width=WIDTH), held_out()) - 3
+
+
 @pytest.mark.parametrize("fidelity", [0.0, 1.0])
 def test_tile_borders_are_no_more_visible_than_in_the_untiled_run(upscaler, small, fidelity):
     whole, report = upscaler.upscale(small, settings_for("demo", tile=512, fidelity=fidelity))
