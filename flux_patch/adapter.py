@@ -25,7 +25,8 @@ class AdapterConfig:
 
     dino, layers: the encoder's spec name and canonical layer text. dino_width: its width.
     width: of the adapter's tokens. grid: DINO tokens per side of a tile. context_grid: pooled patches per side that join
-    the text. double_sites, single_sites: the blocks that get cross-attention.
+    the text. context_hidden: width of the hidden layer on the way to the text, 0 for none. double_sites, single_sites:
+    the blocks that get cross-attention. positions: whether queries and DINO keys carry their places (RoPE).
     """
 
     dino: str
@@ -39,12 +40,16 @@ class AdapterConfig:
     double_sites: tuple[int, ...] = ()
     single_sites: tuple[int, ...] = ()
     normalisation: str = "spatial"
+    context_hidden: int = 0
+    positions: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        if type(self.context_hidden) is not int or self.context_hidden < 0:
+            raise ValueError(f"context_hidden {self.context_hidden!r} must be a whole number: 0 for no hidden layer")
         if self.context_grid > self.grid:
             raise ValueError(
                 f"context_grid {self.context_grid} must be at most grid {self.grid}: pooling makes fewer tokens"
@@ -182,7 +187,9 @@ class DinoAdapter(nn.Module):
             self.gate = SiteGate(len(config.sites), operations=operations)
         if "context" in config.mechanisms:
             self.context_norm = operations.LayerNorm(width)
-            self.context = operations.Linear(width, geometry.context)
+            if config.context_hidden:
+                self.context_hidden = operations.Linear(width, config.context_hidden)
+            self.context = operations.Linear(config.context_hidden or width, geometry.context)
         if "vector" in config.mechanisms:
             self.vector_norm = operations.LayerNorm(width)
             self.vector = operations.Linear(width, geometry.vector)
@@ -218,7 +225,10 @@ class DinoAdapter(nn.Module):
         grid, small = self.config.grid, self.config.context_grid
         patches = rearrange(tokens[:, 1:], "b (h w) c -> b c h w", h=grid)
         pooled = rearrange(F.adaptive_avg_pool2d(patches, small), "b c h w -> b (h w) c")
-        return self.context(self.context_norm(torch.cat([tokens[:, :1], pooled], dim=1)))
+        tokens = self.context_norm(torch.cat([tokens[:, :1], pooled], dim=1))
+        if self.config.context_hidden:
+            tokens = F.silu(self.context_hidden(tokens))
+        return self.context(tokens)
 
     def vector_delta(self, tokens: Tensor) -> Tensor:
         """[CLS | patches] tokens to what is added to the pooled text vector, [B, vector]."""

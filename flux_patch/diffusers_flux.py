@@ -79,7 +79,8 @@ class DinoFlux:
                 keywords["joint_attention_kwargs"] = {"attention_mask": bias}
         if call is not None and call.vector is not None:
             pooled_projections = pooled_projections + call.vector
-        with self._during(call):
+        attends = call is not None and call.adapter.has("cross_attention")
+        with self.during(call if attends else None):
             return self.transformer(
                 hidden_states=hidden_states,
                 timestep=timestep,
@@ -92,13 +93,20 @@ class DinoFlux:
                 **keywords,
             )[0]
 
+    @property
+    def call(self) -> DinoCall | None:
+        """What the hooks add right now; None outside of ``velocity``."""
+        return self._call
+
     @contextmanager
-    def _during(self, call: DinoCall | None) -> Iterator[None]:
-        self._call = call if call is not None and call.adapter.has("cross_attention") else None
+    def during(self, call: DinoCall | None) -> Iterator[None]:
+        """Let the hooks add ``call`` for a while: for blocks that run outside of ``velocity``, as when their activations are
+        computed again for the backward pass."""
+        before, self._call = self._call, call
         try:
             yield
         finally:
-            self._call = None
+            self._call = before
             self._q.clear()
 
     def _hook_double(self, site: str, attn: nn.Module) -> None:

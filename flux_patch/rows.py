@@ -129,13 +129,15 @@ def _mask(settings: Strength, row: DinoRow, memo: dict, *, height: int, width: i
 def _rotations(
     adapter: DinoAdapter, token_size: tuple[int, int], options: RopeOptions, memo: dict, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Rotary positions of the image tokens and of [CLS | patches]."""
+    """Rotary positions of the image tokens and of [CLS | patches]; all the same where the adapter has none."""
     height, width = token_size
-    key = ("rotation", adapter.config.grid, token_size, options, device)
+    key = ("rotation", adapter.config.grid, adapter.config.positions, token_size, options, device)
     if key not in memo:
-        image = rotary(image_ids(height, width, options=options)).to(device)
-        dino = rotary(dino_ids(adapter.config.grid, height=height, width=width, options=options)).to(device)
-        memo[key] = (image, dino)
+        image = image_ids(height, width, options=options)
+        dino = dino_ids(adapter.config.grid, height=height, width=width, options=options)
+        if not adapter.config.positions:
+            image, dino = torch.zeros_like(image), torch.zeros_like(dino)
+        memo[key] = (rotary(image).to(device), rotary(dino).to(device))
     return memo[key]
 
 
