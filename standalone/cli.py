@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ..training.commands import train
+from ..training.feature_commands import features, fit_redux
 from .files import check_no_input, check_output, plan_outputs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -149,6 +151,11 @@ def run(
         typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
     if client.note:
         typer.echo(client.note)
+
+
+app.command()(train)
+app.command()(features)
+app.command(name="fit-redux")(fit_redux)
 
 
 class Bars:

@@ -1,18 +1,41 @@
-"""A prompt through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
+"""Prompts through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
 
 # diffusers exports its classes lazily:
 # pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .flux import Text
 from .load import loading, local_path
 
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+
 PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+class TextEncoder:
+    """A pipeline's CLIP and T5 on their device, for any number of prompts."""
+
+    def __init__(self, pipeline: FluxPipeline) -> None:
+        self.pipeline = pipeline
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of a T5 token and of CLIP's pooled vector: 4096 and 768 for FLUX.1."""
+        encoders: Any = (self.pipeline.text_encoder_2, self.pipeline.text_encoder)
+        t5, clip = (encoder.config.hidden_size for encoder in encoders)
+        return t5, clip
+
+    @torch.no_grad()
+    def encode(self, prompt: str, *, tokens: int) -> Text:
+        """One prompt, which may be empty, as so many T5 tokens and CLIP's pooled vector."""
+        encoded: Any = self.pipeline.encode_prompt(prompt, device=self.pipeline.device, max_sequence_length=tokens)
+        return Text(encoded[0], encoded[1])
 
 
 def has_text_encoders(source: str | Path) -> bool:
@@ -21,15 +44,21 @@ def has_text_encoders(source: str | Path) -> bool:
     return path is None or all((path / part).is_dir() for part in PARTS)
 
 
+def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
+    """CLIP and T5 of a whole pipeline, a folder or a hub name, without its other models; ValueError where it has none."""
+    from diffusers import FluxPipeline
+
+    if not has_text_encoders(source):
+        raise ValueError(
+            f"{source} brings no text encoders, needed are {', '.join(PARTS)}: give a whole FLUX.1 pipeline"
+        )
+    with loading(source):
+        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
+    return TextEncoder(pipeline.to(device))
+
+
 def encode_text(
     source: str | Path, *, prompt: str, tokens: int, device: torch.device | str, dtype: torch.dtype
 ) -> Text:
     """Load a pipeline's text encoders, encode one prompt (may be empty) into ``tokens`` T5 tokens, and free them."""
-    from diffusers import FluxPipeline
-
-    with loading(source):
-        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
-    pipeline.to(device)
-    with torch.no_grad():
-        encoded: Any = pipeline.encode_prompt(prompt, device=torch.device(device), max_sequence_length=tokens)
-    return Text(encoded[0], encoded[1])
+    return load_text_encoder(source, device=device, dtype=dtype).encode(prompt, tokens=tokens)

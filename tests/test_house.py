@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("nodes", "dino", "flux_patch", "tiling", "standalone", "demo")
+PACKAGES = ("nodes", "dino", "flux_patch", "tiling", "standalone", "training", "demo")
 ALLOWED = {
     "dino": set(),
     "tiling": set(),
     "flux_patch": {"dino"},
-    "nodes": {"dino", "flux_patch", "tiling"},
-    "standalone": {"dino", "flux_patch", "tiling", "demo"},
+    "nodes": {"dino", "flux_patch", "tiling", "training"},
+    "standalone": {"dino", "flux_patch", "tiling", "demo", "training"},
+    "training": {"dino", "flux_patch", "tiling", "standalone", "demo"},
 }
 HOST = {"comfy", "comfy_extras", "comfy_execution", "folder_paths", "execution", "server"}
 LAZY = {"transformers", "diffusers"}
@@ -45,9 +46,14 @@ def test_packages_import_only_what_the_layout_allows(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_only_the_host_module_imports_comfy(path):
+def test_only_the_host_modules_import_comfy(path):
     found = {module.split(".")[0] for level, module in imports(path) if level == 0} & HOST
-    assert not found or (path.parent.name, path.name) == ("nodes", "host.py")
+    assert not found or (path.parent.name == "nodes" and path.name.startswith("host"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda p: p.name)
+def test_nodes_import_training_only_where_they_train(path):
+    assert not {module.split(".")[0] for level, module in imports(path, top_level=True) if level == 2} & {"training"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")

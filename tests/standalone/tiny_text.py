@@ -1,0 +1,56 @@
+"""CLIP and T5 of one layer, with their tokenizers, as the text half of a FLUX pipeline."""
+
+import json
+from pathlib import Path
+
+import torch
+
+
+def save_text_pipeline(folder: Path, *, t5_width: int = 32, clip_width: int = 16, seed: int = 0) -> Path:
+    """A folder as FluxPipeline.save_pretrained makes it, with letters as tokens."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5EncoderModel,
+    )
+
+    letters = [chr(code) for code in range(97, 123)]
+    vocabulary = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    clip_files = folder / "clip"
+    clip_files.mkdir()
+    (clip_files / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    (clip_files / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(clip_files / "vocab.json"), str(clip_files / "merges.txt"), model_max_length=77)
+    words = Tokenizer(
+        models.WordLevel({token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *letters])}, "<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    torch.manual_seed(seed)
+    clip = CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=clip_width,
+        intermediate_size=32,
+        projection_dim=clip_width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    t5 = T5Config(vocab_size=30, d_model=t5_width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=None,
+        transformer=None,
+        text_encoder=CLIPTextModel(clip).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(t5).eval(),
+        tokenizer_2=PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ),
+    ).save_pretrained(folder)
+    return folder

@@ -1,0 +1,76 @@
+import pytest
+
+from dinotile.training.config import TrainConfig, config_from, load_config
+
+
+def load(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
+    config = load(
+        tmp_path,
+        """
+        data: {path: pictures, picture: [512, 768], tile: 0}
+        adapter: {mechanisms: [context, vector], double_sites: [0, 2], single_sites: 3}
+        optimisation: {learning_rate: 1e-4, clip: 1}
+        output:
+        """,
+    )
+    assert config.data.picture == (512, 768) and config.data.tile == 0
+    assert config.adapter.mechanisms == ("context", "vector")
+    assert config.adapter.double_sites == (0, 2) and config.adapter.single_sites == 3
+    assert config.optimisation.learning_rate == 1e-4  # for YAML this is text
+    assert config.optimisation.clip == 1.0 and config.optimisation.steps == 10_000
+    assert config.output == TrainConfig().output
+
+
+def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
+    with pytest.raises(ValueError) as told:
+        load(tmp_path, "data: {pth: x, tile: 64}\noptimisation: {learning_rat: 1}\nfoo: 1")
+    message = str(told.value)
+    assert "config.yaml" in message and "\n" not in message
+    for part in ("data.pth (did you mean path?)", "optimisation.learning_rat (did you mean learning_rate?)", "foo"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"optimisation": {"steps": "many"}}, "optimisation.steps is 'many', needed is a whole number"),
+        ({"optimisation": {"steps": 1.5}}, "optimisation.steps is 1.5"),
+        ({"optimisation": {"steps": 0}}, "optimisation.steps is 0, needed is 1 or more"),
+        ({"optimisation": {"learning_rate": "fast"}}, "optimisation.learning_rate is 'fast', needed is a number"),
+        ({"optimisation": {"learning_rate": float("nan")}}, "optimisation.learning_rate is nan"),
+        ({"optimisation": {"sigma": [0.6, 0.2]}}, "optimisation.sigma"),
+        ({"optimisation": {"precision": "bf32"}}, "'no' or 'bf16' or 'fp16'"),
+        ({"conditions": {"none": 0.5}}, "sum to 1"),
+        ({"conditions": {"weak": 2}}, "conditions.weak is 2.0"),
+        ({"data": {"picture": 500}}, "multiples of 16"),
+        ({"data": {"tile": 40}}, "data.tile is 40"),
+        ({"data": {"picture": [256, 512], "tile": 384}}, "at most the picture's smaller side, 256"),
+        ({"data": {"flip": "yes"}}, "data.flip is 'yes', needed is true or false"),
+        ({"degradation": {"jpeg": [0, 50]}}, "degradation.jpeg"),
+        ({"adapter": {"mechanisms": ["magic"]}}, "adapter.mechanisms"),
+        ({"output": {"keep": 0}}, "output.keep is 0"),
+        ({"model": {"dtype": "bfloat16"}}, "set the precision to bf16"),
+        ({"model": "demo"}, "model is 'demo', needed are keys"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_sentence(values, told):
+    with pytest.raises(ValueError) as error:
+        config_from(values)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["data: [", "- 1\n- 2", "\x00"])
+def test_what_is_no_configuration_is_told_with_the_file(tmp_path, text):
+    with pytest.raises(ValueError, match="config.yaml"):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ValueError, match="no configuration file .*none.yaml"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,91 @@
+"""A FLUX of three blocks with its VAE, DINO and adapter on small pictures, and training settings to fit."""
+
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from dinotile.dino.specs import SPECS
+from dinotile.flux_patch import AdapterConfig, new_adapter
+from dinotile.flux_patch.geometry import geometry_of
+from dinotile.training.config import TrainConfig
+from dinotile.training.data import open_data
+from dinotile.training.hosts import DiffusersHost
+from dinotile.training.loop import Trainer
+
+from ..dino.tiny import random_model, tiny_encoder
+from ..standalone.tiny import tiny_flux, tiny_vae
+
+SIDE, TILE = 48, 32
+SECTIONS = get_type_hints(TrainConfig)
+
+
+def picture_folder(folder: Path, *, count: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        colour = rng.integers(40, 215, 3)  # what tells the pictures apart
+        coarse = (colour + rng.integers(-40, 41, (6, 6, 3))).astype(np.uint8)
+        Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def write_models(folder: Path) -> dict[str, str]:
+    """Files of small models, as the configuration's section about them."""
+    tiny_flux().save_pretrained(folder / "transformer")
+    tiny_vae().save_pretrained(folder / "vae")
+    save_file(random_model(SPECS["dinov2-demo"]).state_dict(), folder / "dino.safetensors")
+    return {"device": "cpu", "model_path": str(folder), "dino": str(folder / "dino.safetensors")}
+
+
+def settings(pictures: Path, **sections: dict) -> TrainConfig:
+    """Sections by name replace single values of these."""
+    values = {
+        "model": {"device": "cpu"},
+        "adapter": {"width": 16, "grid": 4, "context_grid": 2},
+        "data": {"path": str(pictures), "picture": SIDE, "tile": TILE, "cache": 100},
+        "optimisation": {"steps": 6, "batch": 4, "learning_rate": 1e-2, "warmup": 2, "ema": 0.9},
+        "output": {"log_every": 1, "save_every": 100, "tensorboard": False},
+    }
+    merged = {name: {**values.get(name, {}), **sections.get(name, {})} for name in {**values, **sections}}
+    return TrainConfig(**{name: SECTIONS[name](**section) for name, section in merged.items()})
+
+
+def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16) -> DiffusersHost:
+    transformer, encoder = tiny_flux(), tiny_encoder("tiny-v2")
+    crossing = "cross_attention" in mechanisms
+    config = AdapterConfig(
+        dino=encoder.spec.name,
+        dino_width=encoder.spec.width,
+        layers="3",
+        geometry=geometry_of(transformer),
+        width=width,
+        grid=4,
+        context_grid=2,
+        mechanisms=mechanisms,
+        double_sites=(0,) if crossing else (),
+        single_sites=(1,) if crossing else (),
+    )
+    vae = tiny_vae(scaling=20.0)
+    for parameter in vae.encoder.parameters():
+        if parameter.ndim == 1:  # without biases the latents are the picture's alone
+            parameter.zero_()
+    if dtype != torch.float32:
+        transformer, vae = transformer.to(dtype), vae.to(dtype)
+    return DiffusersHost(transformer, vae, encoder, new_adapter(config), gradient_checkpointing=checkpointing)
+
+
+def tiny_trainer(config: TrainConfig, **host) -> Trainer:
+    return Trainer(tiny_host(**host), open_data(config.data, needs_features=None), config)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+
+
+def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    assert left.keys() == right.keys()
+    return max(float((left[name] - right[name]).abs().max()) for name in left)

@@ -1,0 +1,142 @@
+"""Where the members of a training sample lie: files of a folder, or byte ranges of tar files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from .feature_files import feature_files
+from .text_files import TEXT_FILES
+
+PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
+SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, "source.png", "txt")
+
+
+@dataclass(frozen=True)
+class Member:
+    """``size`` bytes from ``offset`` of a file; size None is all of it."""
+
+    path: Path
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The members of one sample by ending, such as "jpg" or "dinov2_patches.npy".
+
+    stem: the path, without an ending, that all members of a folder's sample share; None in a tar.
+    """
+
+    name: str
+    members: Mapping[str, Member]
+    stem: Path | None = None
+
+    @property
+    def picture(self) -> Member | None:
+        return next((self.members[ending] for ending in PICTURES if ending in self.members), None)
+
+
+def find_entries(path: str | Path | Sequence[str | Path]) -> list[Entry]:
+    """The samples of a folder of pictures, or of tar files (one, a list, a glob, braces as in ``{000..009}.tar``).
+
+    A folder is read with its subfolders, in the order of the names; tars by WebDataset's naming: members of one stem,
+    the name up to the first dot, are one sample. ValueError where there is nothing to read.
+    """
+    paths = find_paths(path)
+    entries = [entry for found in paths for entry in entries_of(found)]
+    if not entries:
+        raise ValueError(
+            f"there are no samples in {', '.join(map(str, paths))}, needed are pictures ({', '.join(PICTURES)}) or tar "
+            "files of such: check the path"
+        )
+    return entries
+
+
+def find_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders and tar files that ``path`` names, globs and braces expanded; ValueError for anything else."""
+    given = [path] if isinstance(path, (str, Path)) else path
+    paths = [found for one in given for found in _expanded(str(one))]
+    if not paths:
+        raise ValueError("no data is named: give a folder of pictures, tar files or a glob of them")
+    for found in paths:
+        if not found.exists():
+            raise ValueError(f"there is no data at {found}: give a folder of pictures, tar files or a glob of them")
+        if found.is_file() and found.suffix != ".tar":
+            raise ValueError(
+                f"data {found.name} is neither a folder nor a .tar file (compressed tars cannot be read at random): "
+                "give a folder of pictures or uncompressed tars"
+            )
+    return paths
+
+
+def entries_of(path: Path) -> list[Entry]:
+    """The samples of one folder or one tar file."""
+    return list(_folder(path) if path.is_dir() else _tar(path))
+
+
+def _expanded(text: str) -> list[Path]:
+    if not text or Path(text).exists():
+        return [Path(text)] if text else []
+    parts = _braced(text) if "{" in text else [text]
+    return [Path(name) for part in parts for name in sorted(glob.glob(part)) or [part]]
+
+
+def _braced(text: str) -> list[str]:
+    """``a-{00..09}.tar`` as WebDataset reads it: a-00.tar, a-01.tar, ..."""
+    require_webdataset()
+    from braceexpand import braceexpand
+
+    return list(braceexpand(text))
+
+
+def require_webdataset() -> None:
+    if find_spec("webdataset") is None:
+        raise ValueError("tar files need webdataset: pip install dinotile[train], or give a folder of pictures")
+
+
+def _folder(folder: Path) -> Iterator[Entry]:
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        known = set(names)
+        for name in sorted(names):
+            stem, dot, ending = name.rpartition(".")
+            if not dot or not stem or ending.lower() not in PICTURES or stem.endswith(".source"):
+                continue
+            path = Path(place, name)
+            members = {ending.lower(): Member(path)}
+            for side in SIDE_FILES:
+                if f"{stem}.{side}" in known:
+                    members[side] = Member(path.with_name(f"{stem}.{side}"))
+            yield Entry(path.relative_to(folder).as_posix(), members, path.with_name(stem))
+
+
+def _tar(path: Path) -> Iterator[Entry]:
+    require_webdataset()
+    from webdataset.tariterators import group_by_keys
+
+    try:
+        with tarfile.open(path, "r:") as archive:
+            infos = [info for info in archive if info.isfile()]
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{path.name} is not a whole tar file ({error}): write or download it again") from error
+    members = (
+        {"fname": info.name, "data": Member(path, info.offset_data, info.size), "__url__": str(path)} for info in infos
+    )
+    try:
+        groups = list(group_by_keys(members))
+    except ValueError as error:
+        raise ValueError(f"{path.name} names a member twice ({error.args[0]}): write it again") from error
+    for group in groups:
+        found = {ending: member for ending, member in group.items() if isinstance(member, Member)}
+        yield Entry(f"{path.stem}/{group['__key__']}", found)

@@ -1,0 +1,53 @@
+"""Inputs and targets of many pictures on disk, because they do not fit in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class TokenStore:
+    """``with TokenStore(folder, shapes) as store``: tensors of equal shapes per picture, float32, gone at the end."""
+
+    def __init__(self, folder: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
+        self.shapes = shapes
+        self.count = 0
+        self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=".fit-redux-")
+        self._files = [Path(self._folder.name, str(number)).open("wb") for number in range(len(shapes))]
+
+    def __enter__(self) -> TokenStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+        self._folder.cleanup()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, *tensors: Tensor) -> None:
+        """One picture's tensors; ValueError where the disk is full."""
+        try:
+            for file, tensor in zip(self._files, tensors, strict=True):
+                file.write(tensor.float().cpu().contiguous().numpy().tobytes())
+                file.flush()
+        except OSError as error:
+            raise ValueError(
+                f"the tokens of picture {self.count + 1} cannot be kept in {self._folder.name} ({error.strerror}): make room "
+                "or write the adapter to another disk"
+            ) from error
+        self.count += 1
+
+    def read(self, index: int) -> tuple[Tensor, ...]:
+        """The tensors of a picture."""
+        found = []
+        for file, shape in zip(self._files, self.shapes, strict=True):
+            size = int(np.prod(shape))
+            flat = np.fromfile(file.name, dtype=np.float32, count=size, offset=4 * size * index)
+            found.append(torch.from_numpy(flat).view(shape))
+        return tuple(found)

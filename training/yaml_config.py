@@ -1,0 +1,106 @@
+"""Nested dataclasses from a YAML file: every unknown key is named, and a wrong value is told with what is needed."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
+
+
+def read_yaml(path: str | Path, kind: type[Config]) -> Config:
+    """The dataclass ``kind`` from a YAML file; ValueError in one sentence for what is no file, no YAML or no ``kind``."""
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no configuration file {path}: check the path")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable as YAML ({' '.join(str(error).split())}): correct it") from error
+    try:
+        return from_mapping(values or {}, kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def from_mapping(values: dict[str, Any], kind: type[Config]) -> Config:
+    """The dataclass ``kind`` from nested mappings; what they leave out keeps its default.
+
+    Raises ValueError that names every unknown key or the first wrong value.
+    """
+    unknown = _unknown(kind, values, "")
+    if unknown:
+        raise ValueError(f"unknown {', '.join(unknown)}: correct or remove {'it' if len(unknown) == 1 else 'them'}")
+    return _read(kind, values, "")
+
+
+def _unknown(kind: Any, values: Any, prefix: str) -> list[str]:
+    if not isinstance(values, dict):
+        return []
+    hints, found = get_type_hints(kind), []
+    for key, value in values.items():
+        if key not in hints:
+            close = get_close_matches(str(key), hints, n=1)
+            found.append(f"{prefix}{key}" + (f" (did you mean {close[0]}?)" if close else ""))
+        elif is_dataclass(hints[key]):
+            found += _unknown(hints[key], value, f"{prefix}{key}.")
+    return found
+
+
+def _read(kind: Any, values: Any, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{prefix.rstrip('.') or 'the file'} is {values!r}, needed are keys with values: indent them")
+    hints = get_type_hints(kind)
+    given = {
+        f.name: _value(hints[f.name], values[f.name], f"{prefix}{f.name}") for f in fields(kind) if f.name in values
+    }
+    return kind(**given)
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """``value`` as the annotated type: 1 may stand for 1.0, "1e-4" (a string for YAML) for a number, lists are tuples."""
+    if is_dataclass(kind):
+        return _read(kind, {} if value is None else value, f"{name}.")
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for part in parts:
+            try:
+                return _value(part, value, name)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        if value in parts and type(value) is str:
+            return value
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            if parts[-1] is Ellipsis:
+                return tuple(_value(parts[0], item, name) for item in value)
+            if len(parts) == len(value):
+                return tuple(_value(part, item, name) for part, item in zip(parts, value, strict=True))
+    elif kind is float:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif type(value) is kind or (value is None and kind is type(None)):
+        return value
+    raise ValueError(f"{name} is {value!r}, needed is {_described(kind)}: correct it")
+
+
+def _described(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(repr(part) for part in parts)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(part) for part in parts)
+    if origin is tuple:
+        many = parts[-1] is Ellipsis
+        return f"a list of {'items: ' if many else f'{len(parts)} items: '}{_described(parts[0])}"
+    return words[kind]
