@@ -8,6 +8,7 @@ from . import host
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .tiles import PlanTiles, PreviewTiles, TiledSampler, TileModel
+from .training import FitProjection, TrainAdapter
 from .upscale import Upscale
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     PreviewTiles,
     TileModel,
     TiledSampler,
+    TrainAdapter,
+    FitProjection,
 ]
 
 

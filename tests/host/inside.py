@@ -1019,9 +1019,26 @@ def for_diffusers():
     return {"tile": TILE, "overlap": OVERLAP, "height": HEIGHT, "width": WIDTH, "strength": 0.8}
 
 
+def tensor_work(events, *, of: str) -> float:
+    """Microseconds of tensor operations whose nearest mark is ``of``."""
+
+    def mark(event) -> str:
+        while event is not None and event.name not in ("pack", "fusion", "model"):
+            event = event.cpu_parent
+        return "" if event is None else event.name
+
+    operations = [event for event in events if event.name.startswith("aten::")]
+    whole = [e for e in operations if e.cpu_parent is None or not e.cpu_parent.name.startswith("aten::")]
+    return sum(event.cpu_time_total for event in whole if mark(event) == of)
+
+
 @check
 def time_outside_the_model():
-    """2048 x 2048 px in tiles of 256 px on the demo's geometry: wall time of a run and the part inside the FLUX module."""
+    """2048 x 2048 px in tiles of 256 px on the demo's geometry: wall time of a run, and what is not the FLUX module.
+
+    "fusion" is the tensor work of the host's own function around the model: cropping, batching, weighing and fusing of tiles.
+    What then remains is the sampler's step and Python of the host.
+    """
     side = 2048
     model, chosen = flux("flux-thin"), adapter("thin-adapter")
     generator = torch.Generator().manual_seed(0)
@@ -1045,24 +1062,43 @@ def time_outside_the_model():
 
         return timed
 
-    kinds = ((WrappersMP.CALC_COND_BATCH, "conds"), (WrappersMP.APPLY_MODEL, "apply"))
-    outer = model.clone()
-    for kind, name in kinds:
-        outer.add_wrapper_with_key(kind, "test_outer", clock(name, 1))
-    wrapped = tiled(patched(chosen, outer), of)
-    for kind, name in kinds:
-        wrapped.add_wrapper_with_key(kind, "test_inner", clock(name, -1))
+    def mark(name: str):
+        def wrapper(executor, *args, **kwargs):
+            with torch.profiler.record_function(name):
+                return executor(*args, **kwargs)
+
+        return wrapper
+
+    def between(before: dict, after: dict):
+        """The tiled and patched model, with wrappers around and inside of the pack's own."""
+        outer = model.clone()
+        for kind, wrapper in before.items():
+            outer.add_wrapper_with_key(kind, "test_outer", wrapper)
+        wrapped = tiled(patched(chosen, outer), of)
+        for kind, wrapper in after.items():
+            wrapped.add_wrapper_with_key(kind, "test_inner", wrapper)
+        return wrapped
+
+    kinds = {WrappersMP.CALC_COND_BATCH: "conds", WrappersMP.APPLY_MODEL: "apply"}
     inner, forward = model.model.diffusion_model, model.model.diffusion_model.forward
+    wrapped = between(
+        {k: clock(name, 1) for k, name in kinds.items()}, {k: clock(name, -1) for k, name in kinds.items()}
+    )
     sample(wrapped, positive, negative, steps=1, denoise=0.3, latent=latent)  # warm
     spent.update(model=0.0, conds=0.0, apply=0.0)
     inner.forward = lambda *args, **kwargs: clock("model", 1)(forward, *args, **kwargs)
     start = time.perf_counter()
     sample(wrapped, positive, negative, steps=2, denoise=0.3, latent=latent)
     wall = time.perf_counter() - start
+    names = {"conds": "fusion", "apply": "model"}
+    wrapped = between(dict.fromkeys(kinds, mark("pack")), {k: mark(names[name]) for k, name in kinds.items()})
     inner.forward = forward
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        sample(wrapped, positive, negative, steps=2, denoise=0.3, latent=latent)
     return {
         "tiles": of.count,
         "wall": wall,
+        "share of fusion": tensor_work(profile.events(), of="fusion") / 1e6 / wall,
         "model": spent["model"],
         "share of the pack": (spent["conds"] + spent["apply"]) / wall,
         "share outside the model": 1 - spent["model"] / wall,

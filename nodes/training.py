@@ -1,0 +1,288 @@
+"""Nodes that make adapters: trained through FLUX, or fitted to FLUX.1 Redux without it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from . import host, host_redux, host_runs, sockets
+from .adapter import MECHANISMS
+
+CATEGORY = f"{sockets.CATEGORY}/Training"
+
+
+class TrainAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_TrainAdapter",
+            display_name="Train DINO Adapter",
+            category=CATEGORY,
+            description="Trains an adapter on a folder of pictures; FLUX, its VAE and DINO stay as they are. "
+            "Interrupting keeps what was trained so far.",
+            search_aliases=["dino training", "train flux adapter"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="FLUX.1, not compiled and not tiled. It must fit into GPU memory whole."
+                ),
+                io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
+                sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="Folder of pictures (png, jpg, webp, tif; with its subfolders): a full path, or a name in "
+                    "ComfyUI's input folder. Usual: thousands of pictures of at least the picture size.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="dinotile/trained",
+                    tooltip="Folder and name below models/model_patches; a number is added, no file is replaced.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=10_000,
+                    min=1,
+                    max=10_000_000,
+                    tooltip="Optimiser steps. Usual: 10000; a few hundred to try a folder out.",
+                ),
+                io.Int.Input(
+                    "batch",
+                    default=1,
+                    min=1,
+                    max=1024,
+                    tooltip="Tiles per step; memory grows with it. Usual: 1 to 8.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=1e-4,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-6,
+                    round=1e-7,
+                    tooltip="Peak step size of AdamW, after a warm-up; it falls to a tenth. Usual: 0.0001.",
+                ),
+                io.Int.Input(
+                    "picture",
+                    default=1024,
+                    min=16,
+                    max=8192,
+                    step=16,
+                    tooltip="Side in px of the square that is cut from each picture and that DINO sees. Usual: 1024.",
+                ),
+                io.Int.Input(
+                    "tile",
+                    default=512,
+                    min=0,
+                    max=4096,
+                    step=16,
+                    tooltip="Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
+                    "out. Usual: 512.",
+                ),
+                io.String.Input(
+                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
+                ),
+                io.Combo.Input(
+                    "mechanisms",
+                    options=list(MECHANISMS),
+                    default="cross_attention",
+                    tooltip="How DINO enters FLUX, as in New DINO Adapter. Usual: cross_attention.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=1024,
+                    min=8,
+                    max=4096,
+                    step=8,
+                    tooltip="Channels of the adapter's tokens. Usual: 1024.",
+                ),
+                io.Int.Input(
+                    "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
+                ),
+                io.Float.Input(
+                    "highest_sigma",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Highest noise level trained on, 1 is pure noise. Usual: 1; for low denoise only, the level "
+                    "at which your upscaling starts.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="FLUX guidance while training, for dev. Usual: 1; schnell ignores it.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=True,
+                    tooltip="Computes blocks twice instead of keeping them: far less memory, about a third more time. "
+                    "Usual: on; off for small models.",
+                ),
+                io.Int.Input(
+                    "remember",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="Pictures whose latents and features are kept in memory, each with one cut: faster for small "
+                    "folders. Usual: 0, a new cut every time.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Seed of everything random: weights, pictures, cuts, noise. Usual: 0.",
+                ),
+                sockets.Adapter.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width and "
+                    "grid then count, not those above.",
+                ),
+            ],
+            outputs=[
+                sockets.Adapter.Output(display_name="adapter", tooltip="The trained adapter, as it was saved."),
+                io.Image.Output(display_name="loss", tooltip="The loss of every step and its running mean."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
+        width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        from ..training.config import DataSettings, OptimisationSettings, TrainConfig
+        from ..training.curve import draw_curve
+
+        if tile > picture:
+            raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
+        path = host_runs.adapter_path(filename_prefix)
+        config = TrainConfig(
+            model=host_runs.model_settings(model, guidance=guidance, gradient_checkpointing=gradient_checkpointing),
+            data=DataSettings(path=host_runs.picture_folder(folder), picture=picture, tile=tile, cache=remember),
+            optimisation=OptimisationSettings(
+                steps=steps,
+                batch=batch,
+                learning_rate=learning_rate,
+                warmup=min(200, steps // 10),
+                seed=seed,
+                sigma=(0.0, highest_sigma),
+                precision=host_runs.precision(model),
+            ),
+        )
+        if adapter is None:
+            start = host_runs.fresh_adapter(
+                model, dino, layers=layers, mechanisms=MECHANISMS[mechanisms], width=width, grid=grid, seed=seed
+            )
+        else:
+            start = host_runs.continued_adapter(adapter, model, dino)
+        losses = host_runs.train_adapter(model, vae, dino, start, config=config, path=path)
+        curve = host.to_host(host_runs.to_image(draw_curve(losses)))
+        return io.NodeOutput(host_runs.load_written(path), curve, ui=ui.PreviewImage(curve, cls=cls))
+
+
+class FitProjection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_FitProjection",
+            display_name="Fit DINO Projection",
+            category=CATEGORY,
+            description="Learns to turn DINO's patches into the text tokens of FLUX.1 Redux, on a folder of pictures. "
+            "FLUX is not run, so it takes minutes.",
+            search_aliases=["fit redux", "dino redux"],
+            inputs=[
+                io.Model.Input("model", tooltip="The FLUX.1 that the adapter is for; only its shape is read."),
+                sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="SigLIP, from Load CLIP Vision: the one Redux was made for."
+                ),
+                io.StyleModel.Input("style_model", tooltip="FLUX.1 Redux, from Load Style Model."),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="Folder of pictures (png, jpg, webp, tif; with its subfolders): a full path, or a name in "
+                    "ComfyUI's input folder. At least 5; usual: thousands.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="dinotile/redux",
+                    tooltip="Folder and name below models/model_patches; a number is added, no file is replaced.",
+                ),
+                io.String.Input(
+                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
+                ),
+                io.Int.Input(
+                    "side",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=2,
+                    tooltip="Long side in px at which DINO sees the pictures, 0: its own. Usual: 0, or 518 for speed.",
+                ),
+                io.Int.Input(
+                    "grid",
+                    default=9,
+                    min=1,
+                    max=27,
+                    tooltip="Text tokens per side of a tile; Redux has 27. Usual: 4 to 14.",
+                ),
+                io.Boolean.Input(
+                    "hidden_layer",
+                    default=False,
+                    tooltip="Goes on from the closed-form solution with a hidden layer; kept only if it is better on "
+                    "pictures that it did not learn from. Usual: off; on for thousands of pictures.",
+                ),
+                io.Int.Input(
+                    "epochs",
+                    default=20,
+                    min=1,
+                    max=1000,
+                    tooltip="Passes over the pictures for the hidden layer, at most. Usual: 20.",
+                ),
+                io.Float.Input(
+                    "held_out",
+                    default=0.1,
+                    min=0.01,
+                    max=0.5,
+                    step=0.01,
+                    tooltip="Share of the pictures, 0 to 0.5, that only the report sees. Usual: 0.1.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Seed of the choice of held-out pictures and of the hidden layer. Usual: 0.",
+                ),
+            ],
+            outputs=[
+                sockets.Adapter.Output(display_name="adapter", tooltip="The fitted adapter, with context tokens only."),
+                io.String.Output(
+                    display_name="report", tooltip="Held-out cosines: own features, another picture's, and the mean."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, model, dino, clip_vision, style_model, folder, filename_prefix, layers, side, grid, hidden_layer, epochs,
+        held_out, seed,
+    ) -> io.NodeOutput:  # fmt: skip
+        from ..training.redux import FitSettings
+
+        path = host_runs.adapter_path(filename_prefix)
+        adapter, report = host_redux.fit_projection(
+            host_runs.picture_folder(folder),
+            dino,
+            teacher=host_redux.HostTeacher(clip_vision, style_model),
+            geometry=host.flux_geometry(model),
+            settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
+        )
+        host_runs.write_adapter(adapter, path)
+        text = "\n".join(report.lines())
+        return io.NodeOutput(host_runs.load_written(path), text, ui=ui.PreviewText(text))
