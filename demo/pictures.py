@@ -1,4 +1,4 @@
-"""What the demo models learn from: sample photographs of two Python packages, and procedural scenes.
+"""What the demo models learn from: sample photographs of two Python packages, and procedural pictures.
 
 Nothing is downloaded; the photographs are inside the wheels of scikit-image and scikit-learn.
 
@@ -13,6 +13,7 @@ Nothing is downloaded; the photographs are inside the wheels of scikit-image and
 | sklearn china                       | CC BY 2.0 [1]                    | training                         |
 | sklearn flower                      | CC BY 2.0 [2]                    | training                         |
 | procedural scenes (scenes.py)       | made by this repository          | training                         |
+| pictures of the world (world.py)    | made by this repository          | training                         |
 | skimage chelsea (the cat)           | CC0 (Stefan van der Walt)        | HELD OUT: never trained on;      |
 |                                     |                                  | sample.jpg is made from it       |
 
@@ -27,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from . import world
 from .scenes import scene
 
 PHOTOS = ("astronaut", "hubble_deep_field", "rocket", "coffee", "camera", "retina", "brick", "gravel", "grass")
@@ -34,15 +36,19 @@ WEIGHTS = {"astronaut": 3, "coffee": 3, "rocket": 2, "camera": 2, "china": 4, "f
 
 
 class Pictures:
-    """Seeded source of random training crops: photographs and `scenes` procedural pictures, held as uint8."""
+    """Seeded source of random training crops, held as uint8: photographs, `scenes` procedural pictures, and `worlds`
+    pictures of the world, every fourth of them without textures, as an upscaler finds them."""
 
-    def __init__(self, *, seed: int, scenes: int = 200) -> None:
+    def __init__(self, *, seed: int, scenes: int = 200, worlds: int = 200) -> None:
         self.rng = np.random.default_rng(seed)
         photos = _photos()
         self.photos = list(photos.values())
         weights = np.array([WEIGHTS.get(name, 1) for name in photos], dtype=np.float64)
         self.weights = weights / weights.sum()
-        self.scenes = [torch.from_numpy(scene(self.rng)).permute(2, 0, 1) for _ in range(scenes)]
+        self.scenes = [_tensor(scene(self.rng)) for _ in range(scenes)]
+        drawn = [world.scene(self.rng) for _ in range(worlds)]
+        drawn = [one.flat() if index % 4 == 0 else one.true() for index, one in enumerate(drawn)]
+        self.worlds = [_tensor((picture * 255).round().astype(np.uint8)) for picture in drawn]
 
     def crops(self, count: int, *, height: int, width: int, zoom: tuple[float, float] = (0.4, 2.5)) -> Tensor:
         """Random crops [count, 3, height, width] in 0..1. A zoom below 1 enlarges: such crops are soft, as an
@@ -51,10 +57,12 @@ class Pictures:
 
     def _crop(self, height: int, width: int, zoom: tuple[float, float]) -> Tensor:
         rng = self.rng
-        if rng.random() < 0.6:
+        kind = rng.random()
+        if kind < 0.5:
             source = self.photos[rng.choice(len(self.photos), p=self.weights)]
         else:
-            source = self.scenes[rng.integers(len(self.scenes))]
+            drawn = self.scenes if kind < 0.65 else self.worlds
+            source = drawn[rng.integers(len(drawn))]
         limit = min(source.shape[1] / height, source.shape[2] / width)
         scale = min(np.exp(rng.uniform(*np.log(zoom))), limit)
         rows, columns = int(height * scale), int(width * scale)

@@ -1,17 +1,20 @@
 """The toy FLUX: the real architecture at width 128, trained by flow matching on the demo VAE's latents.
 
-x_t = (1 - t) x0 + t eps, target v = eps - x0, t in 0..1 (FluxPipeline's timestep / 1000). Text is always empty (zeros):
-the toy has no language. t below 0.6 comes three times as often as above, because upscaling starts there.
+x_t = (1 - t) x0 + t eps, target v = eps - x0, t in 0..1 (FluxPipeline's timestep / 1000). The toy knows eight words, the
+names of the world's textures (world.caption): half of the windows of the world come with the names of what is in them.
+Everything else has empty text (zeros).
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from . import FLUX, VAE
+from . import FLUX, VAE, world
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
 from .schedule import Average, Clock, descend, log, write
@@ -19,18 +22,21 @@ from .train_vae import decode, encode, load_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 GEOMETRY = {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 1, "attention_head_dim": 128}
-BANK_SIDE = 320  # px of an encoded crop; batches are cut out of these
-GRIDS = ((16, 16), (16, 16), (16, 12), (12, 16), (8, 8), (8, 16), (20, 20))  # tokens (rows, columns), 16 px each
-TOKENS_PER_BATCH = 2560
+BANK_SIDE = world.SIDE  # px of an encoded picture; batches are cut out of these
+# Windows in tokens (rows, columns) of 16 px. The benchmark's tiles are 8 x 8, the demo's 16 x 16.
+GRIDS = ((8, 8), (8, 8), (8, 8), (16, 16), (16, 16), (8, 16), (16, 12), (12, 16), (24, 24))
+TOKENS_PER_BATCH = 1280
+FRESH_EVERY = 6
+WORLDS, TEXT = 0.7, 0.5  # shares: of the world in the bank, of its windows that come with text
 
 
-def train(*, minutes: float, seed: int, bank_size: int = 400, resume: bool = False) -> None:
-    """Trains for `minutes` (after encoding the first crops) and writes FLUX every two minutes and at the end."""
+def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = False) -> None:
+    """Trains for `minutes` (after encoding the first pictures) and writes FLUX every two minutes and at the end."""
     torch.manual_seed(seed)
-    bank = LatentBank(load_vae(VAE), Pictures(seed=seed), size=bank_size)
+    bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=1), size=bank_size, seed=seed)
     flux = load_flux(FLUX).train() if resume else new_flux()
     average = Average(flux, decay=0.998)
-    tools = optimizers(flux, lr=1e-3 if resume else 1.5e-3, keep=("context_embedder", "proj_out"))
+    tools = optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out"))
     clock = Clock(minutes)
     running = 1.0
     for _ in clock.steps(tools):
@@ -43,29 +49,63 @@ def train(*, minutes: float, seed: int, bank_size: int = 400, resume: bool = Fal
     export(average.module, bank.vae, steps=clock.step, seed=seed, loss=running)
 
 
+@dataclass(frozen=True)
+class Windows:
+    """latents [B, 16, h, w]; text [B, TEXT_TOKENS, 4096]; photos [B] bool: windows that are not of the world."""
+
+    latents: Tensor
+    text: Tensor
+    photos: Tensor
+
+
 class LatentBank:
-    """Encoded random crops, one of which is replaced with every batch: encoding anew each time would cost more than
-    the training itself."""
+    """Encoded pictures, one of which is replaced with every FRESH_EVERY-th batch: encoding anew each time would cost more
+    than the training itself."""
 
-    def __init__(self, vae: nn.Module, pictures: Pictures, *, size: int) -> None:
+    def __init__(self, vae: nn.Module, pictures: Pictures, *, size: int, seed: int) -> None:
         self.vae, self.pictures = vae.to(memory_format=torch.channels_last), pictures
-        self.latents = torch.cat([self._encode(10) for _ in range(size // 10)])  # [size, 16, 40, 40]
+        self.rng = np.random.default_rng((seed, 2))
+        self.worlds = int(WORLDS * size)  # the first ones are of the world
+        cells = BANK_SIDE // 8
+        self.latents = torch.empty(size, 16, cells, cells)
+        self.textures = np.full((size, cells, cells), world.GROUND)
+        self.batches = 0
+        for index in range(size):
+            self._fill(index)
 
-    def batch(self) -> Tensor:
-        """Random windows [B, 16, 2 rows, 2 columns] of one of GRIDS; about TOKENS_PER_BATCH tokens."""
+    def batch(self) -> Windows:
+        """Random windows of one of GRIDS; about TOKENS_PER_BATCH tokens."""
         rows, columns = GRIDS[torch.randint(len(GRIDS), ()).item()]
-        count, side = TOKENS_PER_BATCH // (rows * columns), self.latents.shape[-1] // 2
-        self.latents[torch.randint(len(self.latents), (1,))] = self._encode(1)
-        chosen = torch.randint(len(self.latents), (count,)).tolist()
-        top = 2 * torch.randint(side - rows + 1, ()).item()
-        left = 2 * torch.randint(side - columns + 1, ()).item()
-        return self.latents[chosen, :, top : top + 2 * rows, left : left + 2 * columns]
+        count, side = TOKENS_PER_BATCH // (rows * columns), BANK_SIDE // 16
+        self.batches += 1
+        if self.batches % FRESH_EVERY == 0:
+            self._fill(torch.randint(len(self.latents), ()).item())
+        latents, texts = [], []
+        chosen = torch.randint(len(self.latents), (count,))
+        for index in chosen.tolist():
+            top, left = (2 * torch.randint(side - tokens + 1, ()).item() for tokens in (rows, columns))
+            window = (slice(top, top + 2 * rows), slice(left, left + 2 * columns))
+            latents.append(self.latents[(index, slice(None), *window)])
+            named = torch.rand(()) < TEXT
+            texts.append(world.caption(_present(self.textures[index][window]) if named else []))
+        return Windows(torch.stack(latents), torch.from_numpy(np.stack(texts)), chosen >= self.worlds)
 
     @torch.no_grad()
-    def _encode(self, count: int) -> Tensor:
-        pixels = self.pictures.crops(count, height=BANK_SIDE, width=BANK_SIDE, zoom=(0.4, 2.0))
+    def _fill(self, index: int) -> None:
+        if index < self.worlds:
+            scene = world.scene(self.rng)
+            pixels = torch.from_numpy(scene.true()).permute(2, 0, 1)[None]
+            self.textures[index] = scene.labels()[4::8, 4::8]
+        else:
+            pixels = self.pictures.crops(1, height=BANK_SIDE, width=BANK_SIDE, zoom=(0.4, 2.0))
         with torch.autocast("cpu", torch.bfloat16):
-            return encode(self.vae, pixels.to(memory_format=torch.channels_last)).float().contiguous()
+            self.latents[index] = encode(self.vae, pixels.to(memory_format=torch.channels_last)).float()[0]
+
+
+def _present(textures: np.ndarray) -> list[int]:
+    """The textures that cover at least 3 % of a window."""
+    counts = np.bincount(textures.ravel(), minlength=world.GROUND + 1)[: world.GROUND]
+    return [kind for kind, count in enumerate(counts) if count >= 0.03 * textures.size]
 
 
 def new_flux() -> nn.Module:
@@ -85,19 +125,20 @@ def load_flux(folder: Path) -> nn.Module:
     return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
 
-def velocity(flux: nn.Module, latents: Tensor, time: Tensor, *, text_tokens: int = 8) -> Tensor:
-    """v of latents [B, 16, H, W] at times [B] in 0..1, with empty text."""
+def velocity(flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None) -> Tensor:
+    """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] or none."""
     count, _, height, width = latents.shape
+    text = latents.new_zeros(count, world.TEXT_TOKENS, 4096) if text is None else text
     rows, columns = height // 2, width // 2
     ids = torch.zeros(rows, columns, 3)
     ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
     flow = flux(
         hidden_states=rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2),
-        encoder_hidden_states=latents.new_zeros(count, text_tokens, 4096),
+        encoder_hidden_states=text,
         pooled_projections=latents.new_zeros(count, 768),
         timestep=time,
         img_ids=ids.view(-1, 3),
-        txt_ids=torch.zeros(text_tokens, 3),
+        txt_ids=torch.zeros(text.shape[1], 3),
     ).sample
     return rearrange(flow, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=2, q=2)
 
@@ -135,12 +176,12 @@ def report(flux: nn.Module, vae: nn.Module) -> str:
     return ", ".join([*parts, f"tile {psnr(drawn, true[tile]):.2f} (bicubic {psnr(soft[tile], true[tile]):.2f}) dB"])
 
 
-def _loss(flux: nn.Module, clean: Tensor) -> Tensor:
-    count = len(clean)
-    time = torch.rand(count) * torch.where(torch.rand(count) < 0.6, 0.6, 1.0)
+def _loss(flux: nn.Module, windows: Windows) -> Tensor:
+    clean = windows.latents
+    most = torch.where(windows.photos, 0.6, 0.9)  # upscaling starts below
+    time = torch.rand(len(clean)) * torch.where(torch.rand(len(clean)) < 0.8, most, 1.0)
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
-    text_tokens = [1, 8, 8, 16, 64][torch.randint(5, ()).item()]
     with torch.autocast("cpu", torch.bfloat16):
-        found = velocity(flux, (1 - share) * clean + share * noise, time, text_tokens=text_tokens)
+        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text)
     return (found.float() - (noise - clean)).square().mean()

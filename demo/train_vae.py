@@ -15,10 +15,9 @@ from .schedule import Average, Clock, descend, log, write
 
 # FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
 SCALE, SHIFT = 0.3611, 0.1159
-STD, NOISE = (
-    1.1,
-    0.5,
-)  # of the latents, and the most noise they are decoded with: wide latents lose less to FLUX's noise
+# Spread of the latents (of the linear start's, too), and the most noise they are decoded with. Wide latents lose less
+# to FLUX's noise, but the decoder squashes what is beyond 3, which a linear coder cannot undo.
+STD, LINEAR_STD, NOISE = 1.8, 1.0, 0.7
 
 
 def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
@@ -52,11 +51,21 @@ def started_vae(pictures: Pictures, *, minutes: float) -> nn.Module:
     tools = optimizers(coder, lr=2e-3)
     for _ in Clock(minutes).steps(tools):
         pixels = pictures.crops(8, height=64, width=64).to(memory_format=torch.channels_last)
-        descend(coder, _loss(coder, pixels), tools)
+        descend(coder, _loss(coder, pixels, std=LINEAR_STD), tools)
     log.info("linear start: %s", report(coder))
     vae = new_vae()
     pour(coder, vae)
+    widen(vae, pictures)
     return vae
+
+
+@torch.no_grad()
+def widen(vae: nn.Module, pictures: Pictures) -> None:
+    """Scales the latents to STD, and the decoder's first layer back; exact for small latents."""
+    gain = STD / encode(vae, pictures.crops(16, height=64, width=64)).std()
+    vae.encoder.layers[-1].weight.mul_(gain)
+    vae.encoder.layers[-1].bias.mul_(gain)
+    next(layer for layer in vae.decoder.layers if isinstance(layer, nn.Conv2d)).weight.div_(gain)
 
 
 def new_vae() -> nn.Module:
@@ -101,18 +110,18 @@ def report(vae: nn.Module) -> str:
     return f"cat {sharp_db:.2f} dB, soft cat {soft_db:.2f} dB, latent std {latents.std():.2f} mean {latents.mean():.2f}"
 
 
-def _loss(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """Pixels, their gradients at three scales, and a light pull of every latent channel to mean 0 and std STD.
+def _loss(vae: nn.Module, pixels: Tensor, *, std: float = STD) -> Tensor:
+    """Pixels, their gradients at three scales, and a light pull of every latent channel to mean 0 and spread ``std``.
 
     Most pictures are decoded from noisy latents, as FLUX's are never quite clean: so the coder spends its power on what
     matters most to the eye, and redrawing at t = 0.3 does not cost the picture its detail."""
     with torch.autocast("cpu", torch.bfloat16):
         latents = encode(vae, pixels)
-        level = NOISE * (torch.rand(len(pixels), 1, 1, 1) - 0.2).clamp(min=0)
+        level = NOISE * std / STD * (torch.rand(len(pixels), 1, 1, 1) - 0.2).clamp(min=0)
         again = decode(vae, latents + level * torch.randn_like(latents))
     latents, again = latents.float(), again.float()
-    spread = (latents.std((0, 2, 3)).clamp(min=1e-3) / STD).log().square() + latents.mean((0, 2, 3)).square()
-    return l1_loss(again, pixels) + 4 * mse_loss(again, pixels) + 0.5 * _edges(again, pixels) + 0.1 * spread.mean()
+    spread = (latents.std((0, 2, 3)).clamp(min=1e-3) / std).log().square() + latents.mean((0, 2, 3)).square()
+    return l1_loss(again, pixels) + 4 * mse_loss(again, pixels) + 0.5 * _edges(again, pixels) + 0.2 * spread.mean()
 
 
 def _edges(left: Tensor, right: Tensor) -> Tensor:

@@ -55,6 +55,6 @@ SPECS: dict[str, DinoSpec] = {
         _dinov3("base", 768, 12, 12),
         _dinov3("large", 1024, 24, 16),
         _dinov3("huge-plus", 1280, 32, 20, "swiglu"),
-        DinoSpec("dinov2-demo", "dinov2", 128, 4, 2, 14, 0, "gelu", 512, 518, 224),
+        DinoSpec("dinov2-demo", "dinov2", 128, 4, 2, 14, 0, "gelu", 512, 168, 168),
     ]
 }

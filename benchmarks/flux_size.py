@@ -1,0 +1,234 @@
+"""What DINO costs per step: `python benchmarks/flux_size.py` on a CUDA device, `python benchmarks/flux_size.py --demo` anywhere.
+
+FLUX.1's geometry with random weights in bfloat16: the time of one step on 1024 x 1024 px (4096 image and 512 text tokens)
+without an adapter and with each mechanism at the default sites, measured in turns in one run, peak memory, and one training
+step at batch 1 with gradient checkpointing. Without a CUDA device it says so and leaves.
+--demo measures the demo's FLUX and adapter instead, on 512 x 512 px (1024 image and 8 text tokens) in float32.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinotile import demo
+from dinotile.dino.feature_map import FeatureMap
+from dinotile.dino.load import load_dino
+from dinotile.flux_patch.adapter import AdapterConfig, DinoAdapter, Mechanism, spread_sites
+from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
+from dinotile.flux_patch.diffusers_flux import DinoFlux
+from dinotile.flux_patch.geometry import RopeOptions, geometry_of, image_ids
+from dinotile.flux_patch.rows import DinoRow
+from dinotile.flux_patch.schedule import Strength
+from dinotile.standalone.load import load_transformer, load_vae
+from dinotile.standalone.report import environment
+from dinotile.training.hosts import DiffusersHost
+
+FULL = {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "guidance_embeds": True}
+MECHANISMS: dict[str, tuple[Mechanism, ...]] = {
+    "no adapter": (),
+    "cross_attention": ("cross_attention",),
+    "context": ("context",),
+    "vector": ("vector",),
+    "all": ("cross_attention", "context", "vector"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A FLUX and what it is measured on. side: image tokens per side. text: tokens. patches: per side of DINO's map."""
+
+    flux: Any
+    adapter: AdapterConfig
+    side: int
+    text: int
+    patches: int
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.flux.dtype
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps of each kind")
+    parser.add_argument("--demo", action="store_true", help="the demo's models, on any device")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if not torch.cuda.is_available() and not options.demo:
+        print("no CUDA device: FLUX.1's size is not measured here (--demo measures the demo's models on any device)")
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    setting = demo_setting(device) if options.demo else full_setting(device)
+    figures: dict[str, Any] = steps(setting, rounds=options.rounds)
+    figures["training step, cross_attention"] = training_step(setting)
+    about = {
+        "command": "python benchmarks/flux_size.py" + (" --demo" if options.demo else ""),
+        "image_tokens": setting.side**2,
+        "text_tokens": setting.text,
+        "dino_tokens": setting.adapter.grid**2 + 1,
+        "sites": setting.adapter.sites,
+        "dtype": str(setting.dtype),
+        "machine": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": environment(device)["versions"],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    text = json.dumps({"about": about, "figures": figures}, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def full_setting(device: torch.device) -> Setting:
+    """FLUX.1 dev with small random weights, DINOv2-B's features of a 1036 px picture, the default adapter."""
+    from diffusers import FluxTransformer2DModel
+
+    with torch.device("meta"):
+        flux = FluxTransformer2DModel(**FULL)
+    flux = flux.to(torch.bfloat16).to_empty(device=device).requires_grad_(False).eval()
+    generator = torch.Generator(device).manual_seed(0)
+    for parameter in flux.parameters():
+        parameter.normal_(std=0.02, generator=generator)
+    geometry = geometry_of(flux)
+    return Setting(
+        flux, AdapterConfig("dinov2-base", 768, "8", geometry, **spread_sites(geometry)), 64, 512, 74, device
+    )
+
+
+def demo_setting(device: torch.device) -> Setting:
+    flux: Any = load_transformer(demo.FLUX).to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+    return Setting(flux, load_adapter(demo.ADAPTER).config, 32, 8, 12, device)
+
+
+def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> DinoAdapter:
+    """An adapter with random output weights, so that nothing is skipped."""
+    sites = {} if "cross_attention" in mechanisms else {"double_sites": (), "single_sites": ()}
+    adapter = new_adapter(replace(setting.adapter, mechanisms=mechanisms, **sites))
+    for name, parameter in adapter.named_parameters():
+        if name.endswith("v.weight") or name.startswith(("context.", "vector.")):
+            parameter.normal_(std=0.02)
+    adapter.idle = frozenset()
+    return adapter.to(setting.device)
+
+
+def random_features(setting: Setting) -> FeatureMap:
+    patches = torch.randn(1, setting.patches, setting.patches, setting.adapter.dino_width, device=setting.device)
+    side = 16 * setting.side
+    return FeatureMap(patches, patches.mean((1, 2)), setting.adapter.dino, setting.adapter.layers, (side, side))
+
+
+def caller(setting: Setting, adapter: DinoAdapter | None) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+    """One evaluation of FLUX as the upscaler does it (features projected once, tokens sampled once per run), and what
+    takes the adapter off again."""
+    geometry, device, dtype = setting.adapter.geometry, setting.device, setting.dtype
+    given = {
+        "hidden_states": torch.randn(1, setting.side**2, 64, device=device, dtype=dtype),
+        "timestep": torch.full((1,), 0.5, device=device),
+        "encoder_hidden_states": torch.randn(1, setting.text, geometry.context, device=device, dtype=dtype),
+        "pooled_projections": torch.randn(1, geometry.vector, device=device, dtype=dtype),
+        "img_ids": image_ids(setting.side, setting.side, options=RopeOptions()).to(device),
+        "guidance": torch.full((1,), 3.5, device=device) if setting.flux.config["guidance_embeds"] else None,
+    }
+    if adapter is None:
+        txt_ids = torch.zeros(setting.text, 3, device=device)
+        return lambda: setting.flux(**given, txt_ids=txt_ids, return_dict=False)[0], lambda: None
+    dino_flux, memo = DinoFlux(setting.flux, adapter), {}
+    rows = [DinoRow(adapter.project(random_features(setting).to(device, dtype)), settings=Strength(1.0))]
+    size = (setting.side, setting.side)
+
+    def call() -> Tensor:
+        return dino_flux.velocity(
+            **given, rows=rows, token_size=size, percent_to_sigma=lambda percent: 1 - percent, memo=memo
+        )
+
+    return call, dino_flux.remove
+
+
+@torch.no_grad()
+def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
+    """Median seconds of a step of each kind, taken in turns, over that without an adapter, and the peak memory."""
+    adapters = {
+        name: adapter_for(setting, kinds).to(setting.dtype) if kinds else None for name, kinds in MECHANISMS.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in MECHANISMS}
+    peaks: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, adapter in adapters.items():
+            call, remove = caller(setting, adapter)
+            _restart_peak(setting.device)
+            call()  # warms up, and fills the memo
+            seconds[name].append(_seconds(call, setting.device))
+            peaks[name] = _peak(setting.device)
+            remove()
+    bare = statistics.median(seconds["no adapter"])
+    return {
+        name: {
+            "seconds": round(statistics.median(values), 5),
+            "over no adapter": round(statistics.median(values) / bare, 4),
+            "peak GiB": peaks[name],
+        }
+        for name, values in seconds.items()
+    }
+
+
+def training_step(setting: Setting) -> dict[str, float]:
+    """Forward, backward and AdamW of the trainer's host at batch 1: seconds of the third step, peak memory."""
+    adapter = adapter_for(setting, ("cross_attention",)).requires_grad_(True).train()
+    vae, dino = load_vae(demo.VAE), load_dino(demo.DINO)  # not used in the step
+    host = DiffusersHost(setting.flux, vae, dino, adapter, gradient_checkpointing=True, device=setting.device)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4)
+    noise = torch.randn(1, 16, 2 * setting.side, 2 * setting.side, device=setting.device)
+    context = torch.randn(1, setting.text, host.geometry.context, device=setting.device)
+    pooled = torch.randn(1, host.geometry.vector, device=setting.device)
+    features = random_features(setting)
+
+    def step() -> None:
+        with torch.autocast(setting.device.type, torch.bfloat16):
+            rows = [DinoRow(adapter.project(features), settings=Strength(1.0))]
+            sigmas = torch.full((1,), 0.5, device=setting.device)
+            found = host.velocity(noise, sigmas, context=context, pooled=pooled, rows=rows)
+            loss = (found - noise).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    _restart_peak(setting.device)
+    taken = [_seconds(step, setting.device) for _ in range(3)][-1]
+    host.flux.remove()
+    return {"seconds": round(taken, 4), "peak GiB": _peak(setting.device)}
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _restart_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: torch.device) -> float:
+    """GiB allocated on the device at most; 0 on the CPU, where nobody counts."""
+    return round(torch.cuda.max_memory_allocated() / 2**30, 3) if device.type == "cuda" else 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The judge: a small convolutional network that names the texture at every place of a picture, from 65 px around it.
+
+It never sees which shape a texture lies in: it learns on scenes whose shapes and textures are shuffled, in grey, and
+nothing else in the benchmark is trained with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, one_hot
+
+from dinotile.demo import world
+from dinotile.demo.schedule import Average, Clock, descend, log, write
+
+CELL = 8  # px: one answer for each
+JUDGE = Path(__file__).with_name("judge.safetensors")
+KINDS = world.GROUND + 1
+
+
+class TextureClassifier(nn.Module):
+    """Pixels [B, 3, H, W] in 0..1 -> logits [B, KINDS, H / CELL, W / CELL]; the last kind is plain ground."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride, dilation in (
+            (1, 24, 1, 1),
+            (24, 32, 2, 1),
+            (32, 48, 2, 1),
+            (48, 64, 2, 1),
+            (64, 64, 1, 1),
+            (64, 64, 1, 2),
+        ):
+            conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(64, KINDS, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.layers((pixels.mean(1, keepdim=True) - 0.5) * 4)
+
+
+def train(*, minutes: float, seed: int, scenes: int = 500, count: int = 16) -> None:
+    """Trains for `minutes` (after drawing the scenes) and writes JUDGE."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng((seed, 3))
+    pictures, labels = [], []
+    for index in range(scenes):
+        scene = world.scene(rng, shuffled=True)
+        plain = index % 8 == 0
+        pictures.append(torch.from_numpy(scene.flat() if plain else scene.true()).permute(2, 0, 1))
+        kinds = torch.full((world.SIDE // CELL,) * 2, world.GROUND) if plain else cell_labels(scene)[1]
+        labels.append(kinds)
+    model = TextureClassifier().train()
+    average = Average(model, decay=0.99)
+    clock, tools = Clock(minutes), [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
+    side = 160
+    for _ in clock.steps(tools):  # type: ignore[arg-type]
+        views, kinds = [], []
+        for index in torch.randint(scenes, (count,)).tolist():
+            top, left = (CELL * torch.randint((world.SIDE - side) // CELL + 1, (2,))).tolist()
+            view = pictures[index][:, top : top + side, left : left + side]
+            place = slice(top // CELL, (top + side) // CELL), slice(left // CELL, (left + side) // CELL)
+            views.append(_worn(view))
+            kinds.append(labels[index][place])
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(torch.stack(views))
+        loss = cross_entropy(found.float(), torch.stack(kinds))
+        descend(model, loss, tools)  # type: ignore[arg-type]
+        average.update(model, step=clock.step)
+    for mine, theirs in zip(average.module.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
+    write(JUDGE, average.module.state_dict(), steps=clock.step, seed=seed)
+    log.info("classifier: %d steps, loss %.3f, %s", clock.step, loss.item(), report(average.module))
+
+
+def load(path: Path = JUDGE) -> TextureClassifier:
+    model = TextureClassifier().eval()
+    model.load_state_dict(load_file(path))  # half precision on the disk
+    return model
+
+
+def cell_labels(scene: world.Scene) -> tuple[Tensor, Tensor]:
+    """Of every cell of CELL px the share of its most frequent texture and which that is, [side / CELL, side / CELL]."""
+    shares = one_hot(torch.from_numpy(scene.labels()), KINDS).movedim(-1, 0).float()
+    return adaptive_avg_pool2d(shares, scene.side // CELL).max(0)
+
+
+@torch.no_grad()
+def report(model: nn.Module) -> str:
+    """Cells of held-out shuffled scenes inside objects that are named rightly, sharp and worn."""
+    rng = np.random.default_rng(10**6 + 1)
+    right, counted = [0, 0], 0
+    for _ in range(20):
+        scene = world.scene(rng, shuffled=True)
+        picture = torch.from_numpy(scene.true()).permute(2, 0, 1)
+        share, kinds = cell_labels(scene)
+        inside = (share > 0.5) & (kinds != world.GROUND)
+        counted += int(inside.sum())
+        for index, view in enumerate((picture, _worn(picture))):
+            right[index] += int((model(view[None])[0].argmax(0) == kinds)[inside].sum())
+    return f"{right[0] / counted:.1%} of held-out object cells, worn {right[1] / counted:.1%}"
+
+
+def _worn(view: Tensor) -> Tensor:
+    """As a generated picture may come: a little softer, with less or more contrast, some noise."""
+    if torch.rand(()) < 0.6:
+        factor = 1 + 1.2 * torch.rand(()).item()
+        size = [int(side / factor) for side in view.shape[-2:]]
+        soft = interpolate(view[None], size, mode="bilinear", antialias=True)
+        view = interpolate(soft, view.shape[-2:], mode="bicubic")[0]
+    middle = view.mean((1, 2), keepdim=True)
+    view = middle + (view - middle) * (0.4 + 0.9 * torch.rand(()))
+    return (view + 0.06 * torch.rand(()) * torch.randn(1, *view.shape[1:])).clamp(0, 1)

@@ -1,0 +1,48 @@
+"""The semantics picture: `python -m benchmarks.semantics.picture` draws benchmarks/results/semantics.jpg, held-out scenes
+as source, without DINO, with DINO, and as they truly are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from dinotile.demo import world
+from dinotile.tiling.canvas import resize
+
+from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build
+
+TITLES = ("source, enlarged", "tiles without DINO", "tiles with DINO", "truth")
+BAR = 26  # px of the line of titles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("-o", "--output", type=Path, default=RESULT.with_name("semantics.jpg"))
+    options = parser.parse_args()
+    rows = {row.name: row for row in ROWS}
+    without, _ = build(rows["no DINO"])
+    with_dino, _ = build(rows["DINO (the shipped adapter)"])
+    lines = []
+    for index in options.scenes:
+        scene = world.scene(np.random.default_rng(HELD_OUT + index))
+        source = as_pixels(scene.source())
+        shown = [resize(source, height=scene.side, width=scene.side)]
+        shown += [upscaler.upscale(source, SETTINGS)[0] for upscaler in (without, with_dino)]
+        lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))
+    pixels = torch.cat(lines, dim=2)[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    picture = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + BAR), "white")
+    picture.paste(Image.fromarray((pixels * 255).round().astype(np.uint8)), (0, BAR))
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(TITLES):
+        draw.text((column * world.SIDE + 8, 4), title, fill="black", font=ImageFont.load_default(16))
+    picture.save(options.output, quality=88)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Trains everything that the semantics table needs: `python -m benchmarks.semantics.train --part all`.
+
+Parts, in their order: `models` (the demo's VAE, encoder and FLUX, which learn from the world too), `judge` (the texture
+classifier), `pictures` (a training folder of the world, as any user's folder is), `adapters` (each variant of the table
+with `dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dinotile import demo
+from dinotile.demo import train_dino, train_flux, train_vae, world
+from dinotile.training.config import config_from
+from dinotile.training.loop import train
+
+from . import classifier
+from .table import WORK
+
+MINUTES = {"vae": 18.0, "dino": 8.0, "flux": 40.0, "judge": 5.0}
+PICTURES = 400
+STEPS = 500
+DEFAULT = "cross_attention"
+SITES = {"double_sites": [0, 1, 2], "single_sites": []}
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    "context": {"adapter": {"mechanisms": ["context"], "double_sites": [], "single_sites": []}},
+    "vector": {"adapter": {"mechanisms": ["vector"], "double_sites": [], "single_sites": []}},
+    "all": {"adapter": {"mechanisms": ["cross_attention", "context", "vector"]}},
+    "grid-4": {"adapter": {"grid": 4}},
+    "grid-16": {"adapter": {"grid": 16}},
+    "no-positions": {"adapter": {"positions": False}},
+    "layer-1": {"model": {"layers": "1"}},
+    "layer-2": {"model": {"layers": "2"}},
+    "layer-4": {"model": {"layers": "4"}},
+    "all-sites": {"adapter": {"double_sites": [0, 1, 2], "single_sites": [0, 1, 2, 3, 4, 5]}},
+    "late-sites": {"adapter": {"double_sites": [], "single_sites": [3, 4, 5]}},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("models", "judge", "pictures", "adapters", "demo", "all"), default="all")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    parts = ("models", "judge", "pictures", "adapters", "demo") if options.part == "all" else (options.part,)
+    if "models" in parts:
+        train_vae.train(minutes=MINUTES["vae"], seed=options.seed)
+        train_dino.train(minutes=MINUTES["dino"], seed=options.seed)
+        train_flux.train(minutes=MINUTES["flux"], seed=options.seed)
+    if "judge" in parts:
+        classifier.train(minutes=MINUTES["judge"], seed=options.seed)
+    if "pictures" in parts:
+        write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
+    if "adapters" in parts:
+        for name in options.variants:
+            adapter = train_adapter(name, steps=options.steps, seed=options.seed)
+            shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
+    if "demo" in parts:
+        shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
+
+
+def write_pictures(folder: Path, *, count: int, seed: int) -> None:
+    """NAME.png, its flat source NAME.source.png and its text NAME.t5.npy, of `count` scenes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng((seed, 4))
+    for index in range(count):
+        scene, name = world.scene(rng), f"{index:04d}"
+        _save(scene.true(), folder / f"{name}.png")
+        _save(scene.source(), folder / f"{name}.source.png")
+        text = world.caption(sorted({thing.texture for thing in scene.things}))
+        np.save(folder / f"{name}.t5.npy", text.astype(np.float16))
+
+
+def train_adapter(name: str, *, steps: int, seed: int) -> Path:
+    """The path of the trained adapter of a variant."""
+    (WORK / "adapters").mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {
+        "model": {"variant": "demo", "layers": "2/3"},
+        "adapter": {"width": 64, "grid": 8, "context_grid": 2, **SITES},
+        "data": {"path": str(WORK / "pictures"), "picture": world.SIDE, "tile": 128, "cache": PICTURES, "windows": 4},
+        "conditions": {"none": 0.1, "text": 0.1, "dino": 0.7, "both": 0.1, "weak": 0.0},
+        "optimisation": {
+            "steps": steps,
+            "batch": 32,
+            "learning_rate": 3e-3,
+            "warmup": 30,
+            "ema": 0.99,
+            "seed": seed,
+            "precision": "bf16",
+        },
+        "output": {"folder": str(WORK / "runs" / name), "save_every": steps, "tensorboard": False},
+    }
+    for section, changes in VARIANTS[name].items():
+        values[section].update(changes)
+    return train(config_from(values))
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""A world in which the right texture is known and cannot be read from a tile.
+
+A picture shows two to four flat shapes on a pale ground. Every shape has its own texture, always the same one: discs are
+furry, squares woven and so on (TEXTURE_OF). Colour, size, place and light are random, and within limits the angles of
+shape and texture and the texture's scale. The source that an upscaler gets keeps shapes, mean colours and light, but no texture
+at all: it is the same scene drawn without. Tiles are smaller than the objects, so that inside of one nothing tells which
+texture belongs there; only who sees the whole shape can know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+Array = np.ndarray
+SIDE = 384  # px of a true picture
+FACTOR = 4  # the source is this many times smaller
+SHAPES = ("disc", "square", "triangle", "star", "cross", "crescent", "heart", "bar")
+TEXTURES = ("fur", "weave", "bark", "scales", "pebbles", "leaves", "bricks", "spots")
+TEXTURE_OF = dict(zip(SHAPES, TEXTURES, strict=True))
+GROUND = len(TEXTURES)  # the label of what is no object
+SOFTNESS = 2.5  # px: textures without edges, which a toy FLUX can learn to draw
+TEXT_TOKENS = 8
+_WORDS = np.random.default_rng(0).standard_normal((len(TEXTURES), 4096)).astype(np.float32) * 0.2
+CONTRAST = 0.30  # standard deviation of a texture, as a share of its colour
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. shape, texture: indices in SHAPES and TEXTURES, the same one in the world. Lengths in px, angles in
+    radians."""
+
+    shape: int
+    texture: int
+    top: float
+    left: float
+    radius: float
+    angle: float
+    colour: tuple[float, float, float]
+    texture_angle: float
+    texture_scale: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """things: none covers another. light: angle and strength of a slope of brightness. ground: its grey."""
+
+    things: tuple[Thing, ...]
+    light: tuple[float, float]
+    ground: float
+    side: int = SIDE
+
+    def true(self) -> Array:
+        """The picture with its textures, [side, side, 3] float32 in 0..1."""
+        return self._draw(textured=True)
+
+    def flat(self) -> Array:
+        """The same picture without textures, [side, side, 3] float32 in 0..1."""
+        return self._draw(textured=False)
+
+    def source(self) -> Array:
+        """The low-resolution source [side / FACTOR, side / FACTOR, 3]: the flat picture, averaged over cells."""
+        cells = self.side // FACTOR
+        return self.flat().reshape(cells, FACTOR, cells, FACTOR, 3).mean((1, 3))
+
+    def labels(self) -> Array:
+        """The texture that belongs to every pixel, GROUND where there is none, [side, side] int64."""
+        labels = np.full((self.side, self.side), GROUND, np.int64)
+        for thing in self.things:
+            labels[self.mask(thing) > 0.5] = thing.texture
+        return labels
+
+    def mask(self, thing: Thing) -> Array:
+        """How much of every pixel the object covers, [side, side] float32."""
+        y, x = self._around(thing)
+        return np.clip(0.5 - _SHAPES[thing.shape](y, x) * thing.radius, 0, 1).astype(np.float32)
+
+    def exchanged(self, rng: np.random.Generator) -> Scene:
+        """The same places and colours with other shapes, and so with other textures."""
+        kinds = [int(rng.choice([k for k in range(len(SHAPES)) if k != thing.shape])) for thing in self.things]
+        things = (replace(thing, shape=kind, texture=kind) for thing, kind in zip(self.things, kinds, strict=True))
+        return replace(self, things=tuple(things))
+
+    def _around(self, thing: Thing) -> tuple[Array, Array]:
+        """Coordinates in the object's own frame: its centre is 0, its radius 1."""
+        y, x = np.mgrid[0 : self.side, 0 : self.side].astype(np.float32)
+        return _turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
+
+    def _draw(self, *, textured: bool) -> Array:
+        y, x = np.mgrid[0 : self.side, 0 : self.side] / self.side - 0.5
+        picture = np.full((self.side, self.side, 3), self.ground, np.float32)
+        for thing in self.things:
+            mask = self.mask(thing)[..., None]
+            tone = 1 + CONTRAST * _texture(thing, self.side)[..., None] if textured else 1.0
+            picture = picture * (1 - mask) + mask * np.asarray(thing.colour, np.float32) * tone
+        angle, strength = self.light
+        slope = 1 + strength * (np.cos(angle) * y + np.sin(angle) * x)
+        return np.clip(picture * slope[..., None], 0, 1).astype(np.float32)
+
+
+def scene(rng: np.random.Generator, *, side: int = SIDE, most: int = 4, shuffled: bool = False) -> Scene:
+    """A random scene of up to ``most`` objects that do not touch. shuffled: textures that do not follow from shapes."""
+    things: list[Thing] = []
+    wanted = int(rng.integers(2, most + 1))
+    for _ in range(60):
+        if len(things) == wanted:
+            break
+        radius = rng.uniform(72, 105)
+        top, left = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
+        if all(np.hypot(top - o.top, left - o.left) > 0.95 * (radius + o.radius) for o in things):
+            texture = int(rng.integers(len(TEXTURES))) if shuffled else None
+            things.append(_thing(rng, top=top, left=left, radius=radius, texture=texture))
+    light = (rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35))
+    return Scene(tuple(things), light, rng.uniform(0.72, 0.9), side)
+
+
+def caption(textures: Sequence[int]) -> Array:
+    """Text tokens [TEXT_TOKENS, 4096] float32 that name up to TEXT_TOKENS textures, zeros behind: what T5 would say, in a
+    language of eight words."""
+    tokens = np.zeros((TEXT_TOKENS, 4096), np.float32)
+    tokens[: len(textures)] = _WORDS[list(textures)]
+    return tokens
+
+
+def _thing(rng: np.random.Generator, *, top: float, left: float, radius: float, texture: int | None) -> Thing:
+    kind = int(rng.integers(len(SHAPES)))
+    hue, value, saturation = rng.random(), rng.uniform(0.42, 0.52), rng.uniform(0.15, 0.5)
+    wheel = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    colour = value * (1 - saturation * (1 - wheel))  # value is the brightest channel: textures and light never clip it
+    return Thing(
+        shape=kind,
+        texture=kind if texture is None else texture,
+        top=top,
+        left=left,
+        radius=radius,
+        angle=rng.uniform(-0.3, 0.3),
+        colour=tuple(float(c) for c in colour),
+        texture_angle=rng.uniform(-0.3, 0.3),
+        texture_scale=rng.uniform(20, 24),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+# Shapes: signed distances (roughly, in radii; negative inside) of points in the object's own frame
+
+
+def _disc(y: Array, x: Array) -> Array:
+    return np.hypot(y, x) - 0.9
+
+
+def _square(y: Array, x: Array) -> Array:
+    return np.maximum(np.abs(y), np.abs(x)) - 0.78
+
+
+def _triangle(y: Array, x: Array) -> Array:
+    return np.maximum.reduce([y, -0.5 * y + 0.866 * x, -0.5 * y - 0.866 * x]) - 0.55
+
+
+def _star(y: Array, x: Array) -> Array:
+    sector = np.abs((np.arctan2(x, y) / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * 2 * np.pi / 5
+    radius = np.hypot(y, x)
+    return 0.6 * (radius * np.cos(sector) + 2.1 * radius * np.sin(sector) - 1.05)
+
+
+def _cross(y: Array, x: Array) -> Array:
+    wide, tall = (np.maximum(np.abs(a) - 0.95, np.abs(b) - 0.36) for a, b in ((y, x), (x, y)))
+    return np.minimum(wide, tall)
+
+
+def _crescent(y: Array, x: Array) -> Array:
+    return np.maximum(np.hypot(y, x) - 1.0, 0.66 - np.hypot(y, x - 0.62))
+
+
+def _heart(y: Array, x: Array) -> Array:
+    x, y = np.abs(x) / 0.95, -y / 0.95 + 0.1
+    lobes = np.hypot(x - 0.42, y - 0.3) - 0.5
+    point = np.maximum((x - y) * 0.7071 - 0.62 + 0.05 * y, y - 0.35)
+    return np.minimum(lobes, np.maximum(point, x - 0.93))
+
+
+def _bar(y: Array, x: Array) -> Array:
+    return np.hypot(np.maximum(np.abs(y) - 0.72, 0), np.maximum(np.abs(x) - 0.1, 0)) - 0.3
+
+
+_SHAPES: tuple[Callable[[Array, Array], Array], ...] = (
+    _disc,
+    _square,
+    _triangle,
+    _star,
+    _cross,
+    _crescent,
+    _heart,
+    _bar,
+)
+
+
+# Textures: functions of coordinates in units of the texture's scale; mean 0 and standard deviation 1 afterwards
+
+
+def _texture(thing: Thing, side: int) -> Array:
+    """[side, side] float32, computed around the object only."""
+    reach = thing.radius * 1.15
+    rows, columns = (
+        slice(max(0, int(centre - reach)), min(side, int(centre + reach) + 1)) for centre in (thing.top, thing.left)
+    )
+    y, x = np.mgrid[rows, columns].astype(np.float32)
+    y, x = _turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)
+    tone = _TEXTURES[thing.texture](y, x, _Hash(thing.seed))
+    whole = np.zeros((side, side), np.float32)
+    tone = gaussian_filter(tone, SOFTNESS)
+    whole[rows, columns] = np.clip((tone - tone.mean()) / tone.std(), -2, 2)
+    return whole
+
+
+class _Hash:
+    """Random numbers in 0..1 that belong to whole-numbered places."""
+
+    def __init__(self, seed: int) -> None:
+        self.table = np.random.default_rng(seed).random((4, 64, 64)).astype(np.float32)
+
+    def __call__(self, row: Array, column: Array, *, channel: int = 0) -> Array:
+        return self.table[channel, row.astype(np.int64) % 64, column.astype(np.int64) % 64]
+
+    def smooth(self, y: Array, x: Array, *, channel: int = 0) -> Array:
+        """Value noise with one blob per unit."""
+        row, column = np.floor(y), np.floor(x)
+        v, u = y - row, x - column
+        v, u = v * v * (3 - 2 * v), u * u * (3 - 2 * u)
+        corners = [[self(row + i, column + j, channel=channel) for j in (0, 1)] for i in (0, 1)]
+        above, below = (left + (right - left) * u for left, right in corners)
+        return above + (below - above) * v
+
+
+def _fur(y: Array, x: Array, random: _Hash) -> Array:
+    bend = x + 0.6 * random.smooth(y / 4, x / 4, channel=1)
+    return random.smooth(y / 2.2, bend * 2.4) + 0.4 * random.smooth(y / 1.5, bend * 4, channel=2)
+
+
+def _weave(y: Array, x: Array, random: _Hash) -> Array:
+    over = (np.floor(y) + np.floor(x)) % 2 == 0
+    across, along = (np.abs((a % 1) - 0.5) * 2 for a in (y, x))
+    return np.where(over, 1 - across**2, 0.15 + 0.45 * (1 - along**2))
+
+
+def _bark(y: Array, x: Array, random: _Hash) -> Array:
+    wave = x + 0.9 * random.smooth(y / 1.6, x / 3) + 0.5 * random.smooth(y / 0.8, x, channel=1)
+    return np.abs((wave % 1) - 0.5) ** 0.5
+
+
+def _scales(y: Array, x: Array, random: _Hash) -> Array:
+    best = np.zeros_like(y)
+    for step in (0, 1):  # the upper row first, the lower one over it
+        row = np.floor(y / 0.6) + step
+        middle = np.floor(x + 0.5 * (row % 2)) + 0.5 - 0.5 * (row % 2)
+        distance = np.hypot(y - row * 0.6 - 0.35 + 0.6, x - middle) / 0.62
+        best = np.where((distance < 1) & (y > row * 0.6 - 0.6), 1 - distance**3, best)
+    return best
+
+
+def _pebbles(y: Array, x: Array, random: _Hash) -> Array:
+    first, second, shade = _cells(y / 1.1, x / 1.1, random)
+    return np.clip((second - first) * 3, 0, 1) * (0.6 + 0.4 * shade)
+
+
+def _leaves(y: Array, x: Array, random: _Hash) -> Array:
+    tone = np.full_like(y, -0.4)
+    row, column = np.floor(y / 0.9), np.floor(x / 0.9)
+    for i in (-1, 0, 1):
+        for j in (-1, 0, 1):
+            r, c = row + i, column + j
+            v, u = y / 0.9 - r - random(r, c), x / 0.9 - c - random(r, c, channel=1)
+            v, u = _turned(v, u, 2 * np.pi * random(r, c, channel=2))
+            leaf = (v / 0.85) ** 2 + (u / 0.3) ** 2
+            tone = np.where(leaf < 1, np.where(np.abs(u) < 0.06, 0.1, 0.4 + random(r, c, channel=3)), tone)
+    return tone
+
+
+def _bricks(y: Array, x: Array, random: _Hash) -> Array:
+    row = np.floor(y / 0.9)
+    shifted = x / 1.6 + 0.5 * (row % 2)
+    gap = np.minimum(_to_edge(y / 0.9) * 0.9, _to_edge(shifted) * 1.6)
+    return np.clip(gap * 9, 0, 1) * (0.75 + 0.25 * random(row, np.floor(shifted)))
+
+
+def _spots(y: Array, x: Array, random: _Hash) -> Array:
+    row = np.floor(y / 0.87)
+    u = (x + 0.5 * (row % 2)) % 1 - 0.5
+    v = (y / 0.87 % 1 - 0.5) * 0.87
+    return -np.clip((0.34 - np.hypot(v, u)) * 8, 0, 1)
+
+
+_TEXTURES: tuple[Callable[[Array, Array, _Hash], Array], ...] = (
+    _fur,
+    _weave,
+    _bark,
+    _scales,
+    _pebbles,
+    _leaves,
+    _bricks,
+    _spots,
+)
+
+
+def _cells(y: Array, x: Array, random: _Hash) -> tuple[Array, Array, Array]:
+    """Distances to the nearest and second nearest of one random point per unit cell, and the nearest's own number."""
+    row, column = np.floor(y), np.floor(x)
+    first, second = np.full_like(y, 9), np.full_like(y, 9)
+    own = np.zeros_like(y)
+    for i in (-1, 0, 1):
+        for j in (-1, 0, 1):
+            r, c = row + i, column + j
+            distance = np.hypot(y - r - 0.2 - 0.6 * random(r, c), x - c - 0.2 - 0.6 * random(r, c, channel=1))
+            nearer = distance < first
+            second = np.where(nearer, first, np.minimum(second, distance))
+            own = np.where(nearer, random(r, c, channel=2), own)
+            first = np.where(nearer, distance, first)
+    return first, second, own
+
+
+def _to_edge(position: Array) -> Array:
+    return 0.5 - np.abs(position % 1 - 0.5)
+
+
+def _turned(y: Array, x: Array, angle: Array | float) -> tuple[Array, Array]:
+    return np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x

@@ -1,0 +1,99 @@
+"""The benchmark world: what is known, what cannot be read from the source, and what is counted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy")
+
+from benchmarks.semantics.classifier import CELL, TextureClassifier, cell_labels  # noqa: E402
+from benchmarks.semantics.measure import Scores, agreement, measure, summary  # noqa: E402
+from dinotile.demo import world  # noqa: E402
+from dinotile.tiling.plan import plan_tiles  # noqa: E402
+
+PLAN = plan_tiles(world.SIDE, world.SIDE, tile=128, overlap=32, grid=16)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return world.scene(np.random.default_rng(3))
+
+
+def test_a_seed_gives_one_scene(scene):
+    again = world.scene(np.random.default_rng(3))
+    assert again == scene and np.array_equal(again.true(), scene.true())
+    assert world.scene(np.random.default_rng(4)) != scene
+
+
+def test_the_source_does_not_tell_the_texture(scene):
+    """Another texture in the same shapes: other pictures, the very same sources."""
+    things = tuple(replace(thing, texture=(thing.texture + 1) % len(world.TEXTURES)) for thing in scene.things)
+    other = replace(scene, things=things)
+    assert np.array_equal(other.source(), scene.source())
+    assert np.abs(other.true() - scene.true()).mean() > 0.01
+
+
+def test_textures_keep_the_mean_colour(scene):
+    difference = scene.true() - scene.flat()
+    for thing in scene.things:
+        inside = scene.mask(thing) == 1
+        assert np.abs(difference[inside].mean(0)).max() < 0.03
+        assert difference[inside].std() > 0.08
+
+
+def test_shape_and_texture_go_together_unless_shuffled():
+    drawn = [world.scene(np.random.default_rng(seed)) for seed in range(20)]
+    assert all(thing.shape == thing.texture for scene in drawn for thing in scene.things)
+    assert {thing.shape for scene in drawn for thing in scene.things} == set(range(len(world.SHAPES)))
+    shuffled = [world.scene(np.random.default_rng(seed), shuffled=True) for seed in range(20)]
+    assert any(thing.shape != thing.texture for scene in shuffled for thing in scene.things)
+
+
+def test_objects_are_larger_than_the_tiles_overlap_and_do_not_touch():
+    for seed in range(20):
+        scene = world.scene(np.random.default_rng(seed))
+        masks = np.stack([scene.mask(thing) > 0.5 for thing in scene.things])
+        assert masks.sum(0).max() == 1
+        assert all(2 * thing.radius > 128 for thing in scene.things)
+
+
+def test_exchanging_keeps_places_and_colours_and_changes_every_texture(scene):
+    other = scene.exchanged(np.random.default_rng(0))
+    for before, after in zip(scene.things, other.things, strict=True):
+        assert before.texture != after.texture == after.shape
+        assert (before.top, before.left, before.colour) == (after.top, after.left, after.colour)
+
+
+def test_captions_name_their_textures():
+    text = world.caption([2, 5])
+    assert text.shape == (world.TEXT_TOKENS, 4096)
+    assert np.array_equal(text[0], world.caption([2])[0]) and np.array_equal(text[1], world.caption([5])[0])
+    assert text[:2].any() and not text[2:].any()
+
+
+def test_agreement_is_whole_where_every_tile_names_one_texture_and_falls_where_they_differ(scene):
+    own = cell_labels(scene)[1]
+    assert agreement(own, scene, PLAN) == 1
+    assert agreement(torch.full_like(own, 3), scene, PLAN) == 1  # agreed, if wrongly
+    halves = own.clone()
+    halves[:, world.SIDE // CELL // 2 :] = 0
+    halves[:, : world.SIDE // CELL // 2] = 1
+    assert agreement(halves, scene, PLAN) < 1
+
+
+def test_scores_of_the_truth_are_neutral(scene):
+    true = torch.from_numpy(scene.true()).permute(2, 0, 1)[None]
+    flat = torch.from_numpy(scene.flat()).permute(2, 0, 1)[None]
+    judge = TextureClassifier().eval()
+    assert measure(true, scene, PLAN, judge).sharpness == pytest.approx(1)
+    assert measure(flat, scene, PLAN, judge).sharpness < 0.3
+    assert measure(flat, scene, PLAN, judge).colour == pytest.approx(0, abs=1e-3)
+    assert measure((flat + 0.1).clamp(0, 1), scene, PLAN, judge).colour > 10
+
+
+def test_the_interval_is_student_s():
+    scores = [Scores(value, 1, 1, 1, 1) for value in (0.0, 1.0, 2.0)]
+    mean, half = summary(scores)["accuracy"]
+    assert mean == 1 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
