@@ -38,6 +38,9 @@ class ModelSettings:
     guidance: float = 1.0
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        _check("model.guidance", self.guidance, 0 <= self.guidance < math.inf, "a number of at least 0, usually 1")
+
 
 @dataclass(frozen=True)
 class AdapterSettings:
@@ -52,6 +55,12 @@ class AdapterSettings:
     single_sites: Sites = None
     positions: bool = True
     warm_start: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("double_sites", "single_sites"):
+            sites = getattr(self, name)
+            allowed = not isinstance(sites, int) or sites >= 0
+            _check(f"adapter.{name}", sites, allowed, "a list of block numbers, n for every n-th block, or 0 for none")
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ class ConditionSettings:
         allowed = min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6)
         _check("conditions none, text, dino, both", shares, allowed, "shares that sum to 1")
         _check("conditions.weak", self.weak, 0 <= self.weak <= 1, "a share from 0 to 1")
-        _check("conditions.feature_noise", self.feature_noise, self.feature_noise >= 0, "0 or more")
+        noise = self.feature_noise
+        _check("conditions.feature_noise", noise, 0 <= noise < math.inf, "a number of at least 0, usually 0 to 0.2")
 
 
 @dataclass(frozen=True)

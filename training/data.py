@@ -18,7 +18,7 @@ from ..standalone.pictures import from_image
 from .cuts import Box, centred_cut, random_cut
 from .feature_files import FeatureInfo, feature_files, fingerprint, read_info, read_npy, unpack
 from .sample import Sample
-from .sources import Entry, Member, find_entries
+from .sources import Entry, Member, Unusable, find_entries
 from .text_files import ARRAYS, INFO, is_of_caption
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ class Data:
             raise Unusable(f"with a side below {self.least} px")
 
     def _sample(self, entry: Entry, draws: Sequence[float]) -> Sample:
-        with unusable("unreadable file"):
-            content = self._picture(entry)
+        content = self._picture(entry)
         pixels = decode(content)  # [3, rows, columns]
         rows, columns = pixels.shape[1:]
         self._check_size(rows, columns)
@@ -174,10 +173,6 @@ class Data:
                 f"{name} has features of {got[0]} layers {got[1]} (weights {info.encoder}), needed are those of "
                 f"{needed[0]} layers {needed[1]} (weights {weights}): run `dinotile features` with that encoder"
             )
-
-
-class Unusable(Exception):
-    """Why a sample is skipped."""
 
 
 def picture_of(entry: Entry) -> Member:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..standalone.files import make_folder, replacing, same_file
-from .data import Unusable, picture_of
-from .sources import Entry, entries_of, find_paths, require_webdataset
+from .data import picture_of
+from .sources import Entry, Unusable, entries_of, find_paths, require_webdataset
 
 Progress = Callable[[str, float, float], None]
 

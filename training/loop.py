@@ -88,7 +88,10 @@ class _Run:
         self.folder = Path(self.settings.folder)
         self.writes = trainer.processes.process_index == 0
         self.saved = -1
+        self.validation = Validation(trainer, self.folder)
         window = self._begin(resume=resume)
+        if self.writes and (self.settings.validate_every or self.settings.sample_every):
+            self.validation.shown()  # raises before the first step, not at the first validation
         self.monitor = None
         if self.writes:
             try:
@@ -98,7 +101,6 @@ class _Run:
                 raise ValueError(
                     f"folder {self.folder} cannot be written ({error.strerror}): choose another place"
                 ) from error
-        self.validation = Validation(trainer, self.folder)
 
     def step(self, *, stop: bool) -> StepReport:
         trainer = self.trainer
@@ -106,9 +108,7 @@ class _Run:
         try:
             report = trainer.step(details=due, stop=stop)
         except NotFiniteError as error:
-            raise NotFiniteError(
-                f"{error}, {self._keep_last_good()}: lower the learning rate or mend the data"
-            ) from None
+            raise NotFiniteError(f"{error}, {self._keep_last_good()}") from None
         try:
             if self.monitor is not None:
                 self.monitor.record(report, skipped=trainer.data.skipped)
@@ -137,17 +137,17 @@ class _Run:
             self.monitor.close()
 
     def _keep_last_good(self) -> str:
-        """Save beside all older checkpoints, and say where; the adapter's file is only made where there is none yet."""
-        trainer = self.trainer
+        """Save beside all older checkpoints; the adapter's file is only made where there is none yet. Where, and what to do."""
+        trainer, advice = self.trainer, "lower the learning rate or mend the data"
         if not trainer.done:
-            return "before anything was learned"
+            return f"before anything was learned: {advice}"
         place = self.folder / f"step-{trainer.done:06d}"
         if self.writes and place not in checkpoints(self.folder):
             state = self._state()
             write_checkpoint(self.folder, state, keep=None)
             if not (self.folder / ADAPTER).is_file():
                 write_adapter(self.folder, state.average)
-        return f"the state before it is in {place}"
+        return f"the state before it is in {place}: {advice}, and remove {place.name} where that is too late"
 
     def _state(self) -> TrainState:
         window = {} if self.monitor is None else self.monitor.window

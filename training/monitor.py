@@ -35,6 +35,8 @@ class Monitor:
         sums = self.window
         for name in ("loss", "velocity", "gradient_norm"):
             sums[name] = sums.get(name, 0.0) + getattr(report, name)
+        now = time.perf_counter()
+        sums["seconds"], self.clock = sums.get("seconds", 0.0) + now - self.clock, now
         sums["steps"] = sums.get("steps", 0) + 1
         for case, losses in report.case_losses.items():
             count, total = sums.get(f"case {case}", (0, 0.0))
@@ -53,11 +55,13 @@ class Monitor:
         if self.board is not None:
             for name, value in _flat(line):
                 self.board.add_scalar(name, value, line["step"])
+        self.clock = time.perf_counter()  # what came since the last step, for example a validation, is no step's time
 
     def picture(self, name: str, pixels: Any, *, step: int) -> None:
         """Show ``pixels`` [3, H, W] in TensorBoard."""
         if self.board is not None:
             self.board.add_image(name, pixels, step)
+        self.clock = time.perf_counter()
 
     def close(self) -> None:
         if self.board is not None:
@@ -67,13 +71,11 @@ class Monitor:
         sums, steps = self.window, self.window["steps"]
         cases = {name[5:]: value for name, value in sums.items() if name.startswith("case ")}
         rows = sum(count for count, _ in cases.values())
-        now = time.perf_counter()
-        seconds, self.clock = (now - self.clock) / steps, now
         return {
             "step": report.step,
             **{name: sums[name] / steps for name in ("loss", "velocity", "gradient_norm")},
             "learning_rate": report.learning_rate,
-            "seconds_per_step": round(seconds, 4),
+            "seconds_per_step": round(sums["seconds"] / steps, 4),
             "case_share": {case: count / rows for case, (count, _) in sorted(cases.items())},
             "case_loss": {case: total / count for case, (count, total) in sorted(cases.items())},
             "gradient_norms": report.part_norms,
@@ -90,15 +92,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Remove lines of steps that a resumed run will do again, and a line that was cut short."""
+    """Remove lines of steps that a resumed run will do again, and lines that a crash cut short or left as rubbish."""
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue
     part = path.with_suffix(".partial")
     part.write_text("".join(kept), encoding="utf-8")

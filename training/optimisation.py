@@ -38,8 +38,9 @@ def moments(optimizer: torch.optim.AdamW, parameters: Parameters) -> dict[str, T
 
 
 def restore_moments(optimizer: torch.optim.AdamW, parameters: Parameters, kept: Mapping[str, Tensor]) -> None:
+    """``kept`` is empty where no step has reached AdamW yet."""
     counts_on_device = optimizer.defaults["fused"]
-    for name, parameter in parameters.items():
+    for name, parameter in parameters.items() if kept else ():
         optimizer.state[parameter] = {
             kind: kept[f"{kind}.{name}"].to("cpu" if kind == "step" and not counts_on_device else parameter.device)
             for kind in ("step", "exp_avg", "exp_avg_sq")

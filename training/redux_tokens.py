@@ -14,10 +14,10 @@ from ..dino.feature_map import FeatureMap
 from ..flux_patch.adapter import AdapterConfig, DinoAdapter
 from ..flux_patch.checkpoint import new_adapter
 from ..flux_patch.rows import WHOLE
-from .data import Unusable, decode
+from .data import decode
 from .redux_teacher import ReduxTeacher
 from .ridge import Moments
-from .sources import Entry
+from .sources import Entry, Unusable
 from .token_store import TokenStore
 
 Progress = Callable[[str, float, float], None]

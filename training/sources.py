@@ -17,6 +17,10 @@ PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, "source.png", "txt")
 
 
+class Unusable(Exception):
+    """Why a sample is skipped."""
+
+
 @dataclass(frozen=True)
 class Member:
     """``size`` bytes from ``offset`` of a file; size None is all of it."""
@@ -26,9 +30,13 @@ class Member:
     size: int | None = None
 
     def read(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
+        """Raises ``Unusable``."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(-1 if self.size is None else self.size)
+        except OSError:
+            raise Unusable("unreadable file") from None
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,30 @@ def read_checkpoint(place: Path) -> TrainState:
     """ValueError, one sentence, for a checkpoint that cannot be read."""
     try:
         about = json.loads((place / "state.json").read_text(encoding="utf-8"))
-        return TrainState(
+        state = TrainState(
             adapter=load_adapter(place / "adapter.safetensors"),
             average=load_adapter(place / "ema.safetensors"),
             moments=load_file(place / "optimizer.safetensors"),
             **about,
         )
-    except (OSError, SafetensorError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"the checkpoint {place} is damaged ({_reason(error)}): remove it and resume") from error
+        _check_moments(state)
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        reason = _reason(error.__cause__ or error)
+        raise ValueError(f"the checkpoint {place} is damaged ({reason}): remove it and resume") from error
+    return state
 
 
-def _reason(error: Exception) -> str:
+def _check_moments(state: TrainState) -> None:
+    """Raise ValueError where they are not the adapter's; there are none where the fp16 scaler left every step out."""
+    found = {name: tuple(tensor.shape) for name, tensor in state.moments.items()}
+    needed = {
+        f"{kind}.{name}": () if kind == "step" else tuple(parameter.shape)
+        for name, parameter in state.adapter.named_parameters()
+        for kind in ("step", "exp_avg", "exp_avg_sq")
+    }
+    if found and found != needed:
+        raise ValueError("optimizer.safetensors is not of this adapter")
+
+
+def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

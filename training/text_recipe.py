@@ -8,9 +8,8 @@ from functools import cached_property
 import torch
 
 from ..standalone.text import TextEncoder
-from .data import Unusable
 from .feature_files import fingerprint, to_npy
-from .sources import Entry
+from .sources import Entry, Unusable
 from .text_files import ARRAYS, INFO, TEXT_FILES, TextInfo
 
 WIDTHS = (4096, 768)  # of FLUX.1's T5 tokens and CLIP vector

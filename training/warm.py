@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..dino.load import read_safetensors
-from ..flux_patch.adapter import DinoAdapter
+from ..flux_patch.adapter import AdapterConfig, DinoAdapter
 
 
 @dataclass(frozen=True)
 class Report:
-    """Names of parameters. loaded: taken from the file. new: not in the file, left as they were. unused: only there."""
+    """Names of parameters. loaded: taken from the file. new: not in the file, left as they were. unused: only there.
+    other: what the file's adapter was made for and this one is not, such as "layers 8, not 12"."""
 
     loaded: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]
+    other: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} parameters loaded"]
         parts += [f"{len(self.new)} new ({_some(self.new)})"] if self.new else []
         parts += [f"{len(self.unused)} of the file unused ({_some(self.unused)})"] if self.unused else []
+        parts += [f"made for {thing}" for thing in self.other]
         return ", ".join(parts)
 
 
@@ -58,7 +64,13 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in weights),
         unused=tuple(name for name in weights if name not in mine),
+        other=_other(json.loads(metadata.get("config", "{}")), adapter.config),
     )
+
+
+def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
+    pairs = [(name, theirs.get(name), getattr(mine, name)) for name in ("dino", "layers", "grid", "positions")]
+    return tuple(f"{name} {old}, not {new}" for name, old, new in pairs if old not in (None, new))
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -899,7 +899,7 @@ def attention_masks():
 def clip_vision():
     config = {
         "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "layer_norm_eps": 1e-6, "patch_size": 14,
-        "image_size": 224, "use_swiglu_ffn": False, "model_type": "dinov2", "use_mask_token": True,
+        "image_size": 168, "use_swiglu_ffn": False, "model_type": "dinov2", "use_mask_token": True,
         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
     }  # fmt: skip
     state = load_file(BASE / "models" / "dino" / "dino.safetensors")
@@ -908,14 +908,14 @@ def clip_vision():
     args.fp32_text_enc = False
     missing, unexpected = clip.load_sd(state)
     own = node(nodes.DinoFromClipVision, clip)
-    image = picture(7, height=224, width=224)
+    image = picture(7, height=168, width=168)
     out = {"missing": len(missing), "unexpected": len(unexpected)}
     for layers in ("2/3", "last", "1,2,4"):
-        ours = node(nodes.ExtractPatches, dino(), image, layers, 224, 1)
-        theirs = node(nodes.ExtractPatches, own, image, layers, 224, 1)
+        ours = node(nodes.ExtractPatches, dino(), image, layers, 168, 1)
+        theirs = node(nodes.ExtractPatches, own, image, layers, 168, 1)
         out[f"layers {layers}"] = max(apart(theirs.patches, ours.patches), apart(theirs.cls, ours.cls))
-    wide = picture(7, height=224, width=448)
-    ours, theirs = (node(nodes.ExtractPatches, d, wide, "2/3", 448, 1) for d in (dino(), own))
+    wide = picture(7, height=168, width=336)
+    ours, theirs = (node(nodes.ExtractPatches, d, wide, "2/3", 336, 1) for d in (dino(), own))
     out["another size"] = apart(theirs.patches, ours.patches)
     not_dino = SimpleNamespace(config={"model_type": "siglip_vision_model", "hidden_size": 1152}, model=None)
     return out | {"refused": refusal(lambda: node(nodes.DinoFromClipVision, not_dino))}

@@ -155,6 +155,12 @@ def test_bad_pictures_are_counted_and_nothing_but_bad_ones_is_refused(folder, en
         computed(tmp_path / "only", DinoRecipe(encoder, SETTINGS))
 
 
+def test_a_link_to_nowhere_is_counted(folder, encoder):
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    report = computed(folder, DinoRecipe(encoder, SETTINGS))
+    assert (report.computed, report.skipped) == (2, {"unreadable file": 1})
+
+
 def test_pictures_that_would_share_files_are_refused(folder, encoder):
     (folder / "a.jpg").write_bytes(encoded(colours(40, 40), "JPEG"))
     with pytest.raises(ValueError, match="a.jpg and a.png in .* would share feature files"):

@@ -1,14 +1,18 @@
+import time
+
 import pytest
 import torch
 from PIL import Image
 
 from dinotile.training.attention import AttentionMass
+from dinotile.training.config import OutputSettings
 from dinotile.training.loop import fit
-from dinotile.training.monitor import read_log
+from dinotile.training.monitor import Monitor, read_log
 from dinotile.training.step import draw_rows, velocity_losses
+from dinotile.training.trainer import StepReport
 from dinotile.training.validate import Validation
 
-from .tiny import SIDE, settings, tiny_trainer
+from .tiny import SIDE, picture_folder, settings, tiny_trainer
 
 ALL = ("cross_attention", "context", "vector")
 
@@ -30,6 +34,17 @@ def test_a_line_of_the_log_says_what_a_trainer_wants_to_know(pictures, tmp_path)
         assert line["velocity"] > 0 and line["gradient_norm"] > 0 and line["seconds_per_step"] > 0
     assert lines[0]["gates"]["double.0"] != lines[1]["gates"]["double.0"]
     assert sum(lines[-1]["skipped"].values()) == 1
+
+
+def test_the_seconds_of_a_step_are_without_validation_and_of_all_steps_of_the_line(tmp_path):
+    settings = OutputSettings(log_every=3, tensorboard=False)
+    monitor = Monitor(tmp_path, settings, step=1, window={"steps": 1, "seconds": 30.0})  # of an interrupted run
+    monitor.write({"step": 1, "validation": {}})
+    for step in (2, 3):
+        time.sleep(0.5)  # a validation
+        monitor.write({"step": step, "validation": {}})
+        line = monitor.record(StepReport(step, 1.0, {"none": [1.0]}, 1.0, 1.0, 1e-4), skipped={})
+    assert 10 <= line["seconds_per_step"] < 10.1
 
 
 def attention(trainer, *, case="both"):
@@ -115,6 +130,14 @@ def test_validation_pictures_are_held_out_where_there_are_enough(pictures):
     assert {row.picture for row in drawn.values()} == set(trainer.data.names[:9])
     few = tiny_trainer(settings(pictures, output={**output, "validation_pictures": 4}))
     assert few.count == 12 - 4 * (12 >= 16)
+
+
+def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", count=1)
+    trainer = tiny_trainer(settings(folder, output={"folder": str(tmp_path / "run"), "validate_every": 5}))
+    with pytest.raises(ValueError, match="1 of the last 1 pictures can be used, validation needs 2"):
+        fit(trainer)
+    assert trainer.done == 0 and not (tmp_path / "run").exists()
 
 
 def test_the_grid_shows_source_both_redraws_and_the_truth(pictures, tmp_path):

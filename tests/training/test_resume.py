@@ -4,6 +4,8 @@ import signal
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dinotile.flux_patch import load_adapter
 from dinotile.training.cases import picture_at
@@ -70,6 +72,55 @@ def test_the_newest_whole_checkpoint_is_taken(pictures, tmp_path):
     (tmp_path / "step-000006" / "ema.safetensors").unlink()
     (tmp_path / "step-000008.partial").mkdir()
     assert checkpoints(tmp_path)[-1].name == "step-000004"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def other_moments(path):
+    save_file({"step.cls.weight": torch.zeros(())}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state.json", lambda path: path.write_bytes(b"\xff\x00")),
+        ("state.json", cut),
+        ("adapter.safetensors", cut),
+        ("optimizer.safetensors", cut),
+        ("optimizer.safetensors", other_moments),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_what_to_do(pictures, tmp_path, name, damage):
+    config = settings(pictures, output={"folder": str(tmp_path)}, optimisation={"steps": 1})
+    run(config)
+    damage(tmp_path / "step-000001" / name)
+    with pytest.raises(ValueError, match=r"checkpoint .*step-000001 is damaged \(.*\): remove it and resume$"):
+        run(config)
+
+
+def test_rubbish_in_the_log_does_not_stop_a_resumed_run(pictures, tmp_path):
+    config = settings(pictures, output={"folder": str(tmp_path)})
+    run(config, should_stop=interrupt_at(3))
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'null\n\xff\x00\n{"step": 3, "lo')
+    run(config)
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("fused", [True, False])  # the fused AdamW begins to count in such a step, the other does not
+def test_a_run_whose_first_steps_the_scaler_left_out_is_resumed(pictures, tmp_path, fused):
+    config = settings(pictures, optimisation={"precision": "fp16"}, output={"folder": str(tmp_path)})
+    trainer, resumed = tiny_trainer(config), tiny_trainer(config)
+    for each in (trainer, resumed):
+        each.optimizer = torch.optim.AdamW(each.parameters.values(), fused=fused)
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
+    start = weights(trainer)
+    fit(trainer, should_stop=interrupt_at(1))
+    assert largest_difference(weights(trainer), start) == 0
+    fit(resumed, should_stop=interrupt_at(1))
+    assert resumed.done == 2 and resumed.scaler.get_scale() == 2.0**58
 
 
 def test_resuming_with_another_adapter_names_what_differs(pictures, tmp_path):
@@ -151,6 +202,6 @@ def test_a_loss_that_is_not_finite_from_the_start_saves_nothing(tmp_path):
 
 def test_a_learning_rate_that_explodes_is_told_with_its_step(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path)}, optimisation={"learning_rate": 1e30, "warmup": 0})
-    with pytest.raises(NotFiniteError, match="not finite at step 2 .*state before it is in .*step-000001"):
+    with pytest.raises(NotFiniteError, match="not finite at step 2 .*in .*step-000001: .*remove step-000001"):
         run(config)
     assert json.loads((tmp_path / "step-000001" / "state.json").read_text())["step"] == 1

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,7 +27,7 @@ def test_what_matches_is_loaded_and_what_is_new_is_listed(trained, place):
     report = warm_start(adapter, path)
     assert set(report.loaded) == set(average)
     assert set(report.new) == {"vector.weight", "vector.bias", "vector_norm.weight", "vector_norm.bias"}
-    assert report.unused == ()
+    assert report.unused == () and report.other == ()
     for name in report.loaded:
         assert torch.equal(adapter.get_parameter(name), average[name])
     assert "4 new (vector_norm.weight" in str(report)
@@ -34,6 +36,13 @@ def test_what_matches_is_loaded_and_what_is_new_is_listed(trained, place):
 def test_parameters_that_only_the_file_has_are_listed(trained):
     report = warm_start(tiny_host(mechanisms=("vector",)).adapter, trained[0])
     assert "gate.hidden.weight" in report.unused and "vector.weight" in report.new
+
+
+def test_an_adapter_for_other_layers_is_told(trained):
+    adapter = tiny_host().adapter
+    adapter.config = replace(adapter.config, layers="2")
+    report = warm_start(adapter, trained[0])
+    assert report.other == ("layers 3, not 2",) and str(report).endswith("made for layers 3, not 2")
 
 
 def test_another_shape_is_refused_by_name_and_changes_nothing(trained):
