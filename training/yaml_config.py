@@ -19,13 +19,28 @@ def read_yaml(path: str | Path, kind: type[Config]) -> Config:
     if not path.is_file():
         raise ValueError(f"there is no configuration file {path}: check the path")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        twice = _repeated(yaml.compose(text, Loader=yaml.SafeLoader))
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable as YAML ({' '.join(str(error).split())}): correct it") from error
+    if twice:
+        raise ValueError(f"{path} has {', '.join(twice)} more than once: put what belongs together under one key")
     try:
         return from_mapping(values or {}, kind)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _repeated(node: Any) -> list[str]:
+    """Keys that a mapping of the YAML tree has more than once; a loader would keep the last without a word."""
+    if not isinstance(getattr(node, "value", None), list):
+        return []
+    pairs = [pair for pair in node.value if isinstance(pair, tuple)]
+    keys = [key.value for key, _ in pairs]
+    children = [value for _, value in pairs] or node.value
+    inner = [name for child in children for name in _repeated(child)]
+    return sorted({str(key) for key in keys if keys.count(key) > 1}) + inner
 
 
 def from_mapping(values: dict[str, Any], kind: type[Config]) -> Config:

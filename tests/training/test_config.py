@@ -77,3 +77,15 @@ def test_what_is_no_configuration_is_told_with_the_file(tmp_path, text):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(ValueError, match="no configuration file .*none.yaml"):
         load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("data: {path: a}\noptimisation: {steps: 2}\ndata: {tile: 64}", "has data more than once"),
+        ("data: {tile: 64, path: a, tile: 32}", "has tile more than once"),
+    ],
+)
+def test_a_key_that_comes_twice_is_told(tmp_path, text, told):
+    with pytest.raises(ValueError, match=told):
+        load(tmp_path, text)
