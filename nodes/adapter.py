@@ -19,6 +19,25 @@ MECHANISMS = {
 }
 
 
+def adapter_inputs(*, mechanisms: str) -> list[io.Input]:
+    """What a new adapter is made of; ``mechanisms`` is the tooltip of that input."""
+    return [
+        io.String.Input("layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."),
+        io.Combo.Input("mechanisms", options=list(MECHANISMS), default="cross_attention", tooltip=mechanisms),
+        io.Int.Input(
+            "width",
+            default=1024,
+            min=8,
+            max=4096,
+            step=8,
+            tooltip="Channels of the adapter's tokens. Usual: 1024.",
+        ),
+        io.Int.Input(
+            "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
+        ),
+    ]
+
+
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -53,26 +72,9 @@ class NewAdapter(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 model that the adapter is for."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
-                io.String.Input(
-                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
-                ),
-                io.Combo.Input(
-                    "mechanisms",
-                    options=list(MECHANISMS),
-                    default="cross_attention",
-                    tooltip="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
+                *adapter_inputs(
+                    mechanisms="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
                     "the text (global), vector into the modulation (global), or all.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=1024,
-                    min=8,
-                    max=4096,
-                    step=8,
-                    tooltip="Channels of the adapter's tokens. Usual: 1024.",
-                ),
-                io.Int.Input(
-                    "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
                 ),
                 io.Int.Input(
                     "double_every",

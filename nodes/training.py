@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from . import host, host_redux, host_runs, sockets
-from .adapter import MECHANISMS
+from .adapter import MECHANISMS, adapter_inputs
 
 CATEGORY = f"{sockets.CATEGORY}/Training"
 
@@ -77,26 +77,7 @@ class TrainAdapter(io.ComfyNode):
                     tooltip="Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
                     "out. Usual: 512.",
                 ),
-                io.String.Input(
-                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
-                ),
-                io.Combo.Input(
-                    "mechanisms",
-                    options=list(MECHANISMS),
-                    default="cross_attention",
-                    tooltip="How DINO enters FLUX, as in New DINO Adapter. Usual: cross_attention.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=1024,
-                    min=8,
-                    max=4096,
-                    step=8,
-                    tooltip="Channels of the adapter's tokens. Usual: 1024.",
-                ),
-                io.Int.Input(
-                    "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
-                ),
+                *adapter_inputs(mechanisms="How DINO enters FLUX, as in New DINO Adapter. Usual: cross_attention."),
                 io.Float.Input(
                     "highest_sigma",
                     default=1.0,
