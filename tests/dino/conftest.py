@@ -1,20 +1,9 @@
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from dinotile.dino.specs import SPECS
 
+from ..threads import one_thread as one_thread
 from .tiny import TINY
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors spend more time waking threads than computing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

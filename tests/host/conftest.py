@@ -60,11 +60,27 @@ def server(host, host_python, base):
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def measured(host, host_python, base, tmp_path_factory) -> dict:
-    """What inside.py measured inside a ComfyUI process: {check: {number: value}}; {"error": text} where one broke."""
-    out = tmp_path_factory.mktemp("inside")
-    command = [host_python, Path(__file__).parent / "inside.py", host, PACK, base, out]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=600)
+def measure_inside(script: str, *, host: Path, host_python: Path, base: Path, out: Path) -> dict:
+    """What a script of this folder measured inside a ComfyUI process: {check: {number: value}}; {"error": text} where one
+    broke."""
+    command = [host_python, Path(__file__).parent / script, host, PACK, base, out]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=1500)
     assert (out / "numbers.json").is_file(), run.stdout[-4000:] + run.stderr[-4000:]
     return json.loads((out / "numbers.json").read_text()) | {"folder": str(out)}
+
+
+def numbers_of(measured: dict):
+    """A function that gives the numbers of a check by its name."""
+
+    def of(check: str) -> dict:
+        found = measured[check]
+        assert "error" not in found, found["error"]
+        return found
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def measured(host, host_python, base, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("inside")
+    return measure_inside("inside.py", host=host, host_python=host_python, base=base, out=out)

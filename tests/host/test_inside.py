@@ -2,17 +2,12 @@
 
 import pytest
 
+from .conftest import numbers_of
+
 
 @pytest.fixture
 def numbers(measured):
-    """The numbers of a check by its name."""
-
-    def of(check: str) -> dict:
-        found = measured[check]
-        assert "error" not in found, found["error"]
-        return found
-
-    return of
+    return numbers_of(measured)
 
 
 @pytest.mark.parametrize("shape", ["whole", "tiled"])

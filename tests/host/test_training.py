@@ -1,7 +1,6 @@
 """Training inside a real ComfyUI: inside_training.py measures, this file says what the numbers must be."""
 
 import json
-import subprocess
 import uuid
 from pathlib import Path
 
@@ -16,31 +15,20 @@ from dinotile.flux_patch import DinoRow, Strength, load_adapter
 from dinotile.standalone.load import load_vae
 
 from . import graphs, models
-from .conftest import PACK
+from .conftest import measure_inside, numbers_of
 from .graphs import node
 from .test_graphs import soft_picture
 
 
 @pytest.fixture(scope="module")
 def trained(host, host_python, base, tmp_path_factory) -> dict:
-    """What inside_training.py measured: {check: {number: value}}; {"error": text} where one broke."""
     out = tmp_path_factory.mktemp("inside_training")
-    command = [host_python, Path(__file__).parent / "inside_training.py", host, PACK, base, out]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=1500)
-    assert (out / "numbers.json").is_file(), run.stdout[-4000:] + run.stderr[-4000:]
-    return json.loads((out / "numbers.json").read_text()) | {"folder": str(out)}
+    return measure_inside("inside_training.py", host=host, host_python=host_python, base=base, out=out)
 
 
 @pytest.fixture
 def numbers(trained):
-    """The numbers of a check by its name."""
-
-    def of(check: str) -> dict:
-        found = trained[check]
-        assert "error" not in found, found["error"]
-        return found
-
-    return of
+    return numbers_of(trained)
 
 
 def apart(a, b) -> float:

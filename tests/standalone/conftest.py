@@ -3,21 +3,12 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from dinotile.standalone import cli
 
+from ..threads import one_thread as one_thread
 from .tiny import tiny_flux, tiny_vae
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    """Tiny tensors spend more time waking threads than computing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,7 @@
 import pytest
-import torch
 
+from ..threads import one_thread as one_thread
 from . import tiny
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    """Tiny tensors spend more time waking threads than computing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
