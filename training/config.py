@@ -148,9 +148,10 @@ class OptimisationSettings:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("warmup", 0), ("seed", 0)):
             _check(f"optimisation.{name}", getattr(self, name), getattr(self, name) >= least, f"{least} or more")
-        for name in ("learning_rate", "weight_decay", "clip"):
+        for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
-            _check(f"optimisation.{name}", value, 0 <= value < math.inf, "a number of at least 0")
+            _check(f"optimisation.{name}", value, 0 <= value <= 1, "a number from 0 to 1")
+        _check("optimisation.clip", self.clip, 0 <= self.clip < math.inf, "a number of at least 0")
         _check("optimisation.ema", self.ema, 0 <= self.ema < 1, "a decay from 0 to below 1, usually 0.99 to 0.9999")
         _check_range("optimisation.sigma", self.sigma, 0, 1)
 

@@ -4,6 +4,7 @@
 # pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,8 @@ from ..standalone.flux import check_models
 from ..standalone.load import dino_path, load_transformer, load_vae, local_path
 from ..standalone.settings import find_variant
 from .config import AdapterSettings, ModelSettings, Sites
+
+log = logging.getLogger("dinotile")
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
@@ -155,6 +158,9 @@ def adapter_config(
 ) -> AdapterConfig:
     """What an adapter with these settings is made for."""
     crossing = "cross_attention" in settings.mechanisms
+    pooled = min(settings.context_grid, settings.grid)
+    if pooled < settings.context_grid and "context" in settings.mechanisms:
+        log.info("adapter.context_grid is lowered to %d, the grid: pooling cannot make more tokens", pooled)
     return AdapterConfig(
         dino=dino.spec.name,
         dino_width=dino.spec.width,
@@ -162,7 +168,7 @@ def adapter_config(
         geometry=geometry,
         width=settings.width,
         grid=settings.grid,
-        context_grid=min(settings.context_grid, settings.grid),
+        context_grid=pooled,
         mechanisms=settings.mechanisms,
         positions=settings.positions,
         double_sites=_sites(settings.double_sites, geometry, kind="double") if crossing else (),

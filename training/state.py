@@ -41,7 +41,8 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
     place = folder / f"step-{state.step:06d}"
     partial = folder / f"{place.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.glob("step-*.partial"):  # of runs that were killed
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         save_adapter(state.adapter, partial / "adapter.safetensors", trained=True)
         save_adapter(state.average, partial / "ema.safetensors", trained=True)
@@ -89,11 +90,21 @@ def read_checkpoint(place: Path) -> TrainState:
             moments=load_file(place / "optimizer.safetensors"),
             **about,
         )
+        _check_types(state)
         _check_moments(state)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         reason = _reason(error.__cause__ or error)
         raise ValueError(f"the checkpoint {place} is damaged ({reason}): remove it and resume") from error
     return state
+
+
+def _check_types(state: TrainState) -> None:
+    """Raise ValueError where state.json is not what ``write_checkpoint`` wrote."""
+    if type(state.step) is not int or state.step < 0:
+        raise ValueError(f"the step in state.json is {state.step!r}")
+    for name in ("scaler", "log", "config"):
+        if not isinstance(getattr(state, name), dict):
+            raise ValueError(f"{name} in state.json is not an object")
 
 
 def _check_moments(state: TrainState) -> None:

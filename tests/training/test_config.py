@@ -1,6 +1,9 @@
 import pytest
 
-from dinotile.training.config import TrainConfig, config_from, load_config
+from dinotile.training.config import AdapterSettings, TrainConfig, config_from, load_config
+from dinotile.training.hosts import adapter_config
+
+from .tiny import tiny_host
 
 
 def load(tmp_path, text):
@@ -44,6 +47,10 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
         ({"optimisation": {"steps": 0}}, "optimisation.steps is 0, needed is 1 or more"),
         ({"optimisation": {"learning_rate": "fast"}}, "optimisation.learning_rate is 'fast', needed is a number"),
         ({"optimisation": {"learning_rate": float("nan")}}, "optimisation.learning_rate is nan"),
+        (
+            {"optimisation": {"learning_rate": 1e39}},
+            "optimisation.learning_rate is 1e+39, needed is a number from 0 to 1",
+        ),
         ({"optimisation": {"sigma": [0.6, 0.2]}}, "optimisation.sigma"),
         ({"optimisation": {"precision": "bf32"}}, "'no' or 'bf16' or 'fp16'"),
         ({"conditions": {"none": 0.5}}, "sum to 1"),
@@ -89,3 +96,13 @@ def test_a_missing_file_is_told(tmp_path):
 def test_a_key_that_comes_twice_is_told(tmp_path, text, told):
     with pytest.raises(ValueError, match=told):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(("mechanisms", "told"), [(("context",), True), (("cross_attention",), False)])
+def test_a_pooled_grid_that_cannot_be_is_lowered_aloud(caplog, mechanisms, told):
+    host = tiny_host()
+    wanted = AdapterSettings(mechanisms=mechanisms, grid=3, context_grid=4)
+    with caplog.at_level("INFO", logger="dinotile"):
+        made = adapter_config(wanted, dino=host.dino, layers="3", geometry=host.geometry)
+    assert made.context_grid == 3
+    assert ("context_grid is lowered to 3" in caplog.text) == told

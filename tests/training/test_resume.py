@@ -72,6 +72,8 @@ def test_the_newest_whole_checkpoint_is_taken(pictures, tmp_path):
     (tmp_path / "step-000006" / "ema.safetensors").unlink()
     (tmp_path / "step-000008.partial").mkdir()
     assert checkpoints(tmp_path)[-1].name == "step-000004"
+    run(config)
+    assert sorted(place.name for place in tmp_path.glob("step-*")) == ["step-000004", "step-000006"]
 
 
 def cut(path):
@@ -82,11 +84,20 @@ def other_moments(path):
     save_file({"step.cls.weight": torch.zeros(())}, path)
 
 
+def other_values(**changes):
+    def damage(path):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
         ("state.json", lambda path: path.write_bytes(b"\xff\x00")),
         ("state.json", cut),
+        ("state.json", other_values(step="5")),
+        ("state.json", other_values(log=[])),
         ("adapter.safetensors", cut),
         ("optimizer.safetensors", cut),
         ("optimizer.safetensors", other_moments),
@@ -200,8 +211,13 @@ def test_a_loss_that_is_not_finite_from_the_start_saves_nothing(tmp_path):
     assert not checkpoints(tmp_path) and not (tmp_path / "adapter.safetensors").exists()
 
 
-def test_a_learning_rate_that_explodes_is_told_with_its_step(pictures, tmp_path):
-    config = settings(pictures, output={"folder": str(tmp_path)}, optimisation={"learning_rate": 1e30, "warmup": 0})
+def test_weights_that_explode_are_told_with_the_step(pictures, tmp_path):
+    trainer = tiny_trainer(settings(pictures, output={"folder": str(tmp_path)}))
+
+    def explode(*_):
+        for parameter in trainer.parameters.values():
+            parameter.data.fill_(3e38)
+
     with pytest.raises(NotFiniteError, match="not finite at step 2 .*in .*step-000001: .*remove step-000001"):
-        run(config)
+        fit(trainer, progress=explode)
     assert json.loads((tmp_path / "step-000001" / "state.json").read_text())["step"] == 1
