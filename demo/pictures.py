@@ -37,7 +37,7 @@ WEIGHTS = {"astronaut": 3, "coffee": 3, "rocket": 2, "camera": 2, "china": 4, "f
 
 class Pictures:
     """Seeded source of random training crops, held as uint8: photographs, `scenes` procedural pictures, and `worlds`
-    pictures of the world, every fourth of them without textures, as an upscaler finds them."""
+    pictures of the world (or none), every fourth of them without textures, as an upscaler finds them."""
 
     def __init__(self, *, seed: int, scenes: int = 200, worlds: int = 200) -> None:
         self.rng = np.random.default_rng(seed)
@@ -58,10 +58,10 @@ class Pictures:
     def _crop(self, height: int, width: int, zoom: tuple[float, float]) -> Tensor:
         rng = self.rng
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.72:
             source = self.photos[rng.choice(len(self.photos), p=self.weights)]
         else:
-            drawn = self.scenes if kind < 0.65 else self.worlds
+            drawn = self.scenes if kind < 0.8 or not self.worlds else self.worlds
             source = drawn[rng.integers(len(drawn))]
         limit = min(source.shape[1] / height, source.shape[2] / width)
         scale = min(np.exp(rng.uniform(*np.log(zoom))), limit)

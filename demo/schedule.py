@@ -1,10 +1,10 @@
-"""What the three trainings share: a clock that sets the learning rate, averaged weights, and the file format."""
+"""What the trainings share: a clock that sets the learning rate, averaged weights, and the file format."""
 
 import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ class Clock:
         self.minutes, self.save_every = minutes, save_every
         self.step = 0
 
-    def steps(self, optimizers: list[torch.optim.Optimizer]) -> Iterator[float]:
+    def steps(self, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[float]:
         """Yields the share of time used (0..1) before each step, with the learning rates set (cosine, short warm-up)."""
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         peaks = [group["lr"] for group in groups]
@@ -56,7 +56,7 @@ class Average:
             mine.lerp_(theirs, 1 - decay)
 
 
-def descend(module: nn.Module, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+def descend(module: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """One step of gradient descent."""
     loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -65,10 +65,10 @@ def descend(module: nn.Module, loss: Tensor, optimizers: list[torch.optim.Optimi
         optimizer.zero_grad()
 
 
-def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int) -> None:
+def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int, trained_by: str = "demo/train.py") -> None:
     """Saves float16 safetensors with the demo's metadata; scalars keep their dtype. Replaces the file at once."""
     tensors = {key: (t.half() if t.ndim else t).contiguous() for key, t in tensors.items()}
-    about = {"format": "pt", "dinotile": "demo", "trained_by": "demo/train.py", "steps": str(steps), "seed": str(seed)}
+    about = {"format": "pt", "dinotile": "demo", "trained_by": trained_by, "steps": str(steps), "seed": str(seed)}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata=about)

@@ -69,7 +69,7 @@ class Sources:
             self.pictures.append(torch.from_numpy(scene.source()).permute(2, 0, 1))
             self.labels.append(torch.from_numpy(scene.labels()[:: world.FACTOR, :: world.FACTOR].copy()))
             self.distances.append(_distances(scene))
-        self.photos = Pictures(seed=seed, worlds=1)
+        self.photos = Pictures(seed=seed, worlds=0)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Degraded pictures [B, 3, SIDE, SIDE], kinds and distances [B, GRID * GRID]; kind -100: there is no label."""

@@ -17,24 +17,21 @@ from .schedule import Average, Clock, descend, log, write
 SCALE, SHIFT = 0.3611, 0.1159
 # Spread of the latents (of the linear start's, too), and the most noise they are decoded with. Wide latents lose less
 # to FLUX's noise, but the decoder squashes what is beyond 3, which a linear coder cannot undo.
-STD, LINEAR_STD, NOISE = 1.8, 1.0, 0.7
+STD, LINEAR_STD, NOISE = 2.5, 1.0, 0.75
 
 
-def train(*, minutes: float, seed: int, resume: bool = False, decoder_only: bool = False) -> None:
+def train(*, minutes: float, seed: int, resume: bool = False) -> None:
     """Trains for `minutes`, the first quarter on the linear start, and writes VAE every two minutes
-    and at the end.
-
-    decoder_only keeps the encoder of the file: the latents that a FLUX was trained on stay valid."""
+    and at the end."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
-    vae = load_vae(VAE) if resume or decoder_only else started_vae(pictures, minutes=0.25 * minutes)
+    vae = load_vae(VAE) if resume else started_vae(pictures, minutes=0.25 * minutes)
     vae = vae.to(memory_format=torch.channels_last)
-    vae.encoder.requires_grad_(not decoder_only)
     average = Average(vae)
     tools = optimizers(vae, lr=5e-4)
-    clock = Clock(minutes if resume or decoder_only else 0.75 * minutes)
+    clock = Clock(minutes if resume else 0.75 * minutes)
     for done in clock.steps(tools):
-        side, count = (64, 8) if done < 0.6 else (96, 8) if done < 0.85 else (192, 2)
+        side, count = (64, 8) if done < 0.5 else (96, 6) if done < 0.85 else (192, 2)
         pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
         loss = _loss(vae, pixels)
         descend(vae, loss, tools)
@@ -119,9 +116,14 @@ def _loss(vae: nn.Module, pixels: Tensor, *, std: float = STD) -> Tensor:
         latents = encode(vae, pixels)
         level = NOISE * std / STD * (torch.rand(len(pixels), 1, 1, 1) - 0.2).clamp(min=0)
         again = decode(vae, latents + level * torch.randn_like(latents))
-    latents, again = latents.float(), again.float()
+    latents = latents.float()
     spread = (latents.std((0, 2, 3)).clamp(min=1e-3) / std).log().square() + latents.mean((0, 2, 3)).square()
-    return l1_loss(again, pixels) + 4 * mse_loss(again, pixels) + 0.5 * _edges(again, pixels) + 0.2 * spread.mean()
+    return difference(again.float(), pixels) + 0.5 * spread.mean()
+
+
+def difference(again: Tensor, pixels: Tensor) -> Tensor:
+    """What the eye minds: pixels, and edges at three scales."""
+    return l1_loss(again, pixels) + 4 * mse_loss(again, pixels) + 0.5 * _edges(again, pixels)
 
 
 def _edges(left: Tensor, right: Tensor) -> Tensor:

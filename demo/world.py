@@ -1,10 +1,10 @@
 """A world in which the right texture is known and cannot be read from a tile.
 
 A picture shows two to four flat shapes on a pale ground. Every shape has its own texture, always the same one: discs are
-furry, squares woven and so on (TEXTURE_OF). Colour, size, place and light are random, and within limits the angles of
+furry, squares of straw and so on (TEXTURE_OF). Colour, size, place and light are random, and within limits the angles of
 shape and texture and the texture's scale. The source that an upscaler gets keeps shapes, mean colours and light, but no texture
-at all: it is the same scene drawn without. Tiles are smaller than the objects, so that inside of one nothing tells which
-texture belongs there; only who sees the whole shape can know it.
+at all: it is the same scene drawn without. Tiles are smaller than most objects: they show a piece of an outline, which is
+seldom enough to tell a heart from a crescent; who sees the whole shape knows its texture.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Array = np.ndarray
 SIDE = 384  # px of a true picture
 FACTOR = 4  # the source is this many times smaller
 SHAPES = ("disc", "square", "triangle", "star", "cross", "crescent", "heart", "bar")
-TEXTURES = ("fur", "weave", "bark", "scales", "pebbles", "leaves", "bricks", "spots")
+TEXTURES = ("fur", "straw", "bark", "water", "grass", "rain", "pebbles", "sand")
 TEXTURE_OF = dict(zip(SHAPES, TEXTURES, strict=True))
 GROUND = len(TEXTURES)  # the label of what is no object
-SOFTNESS = 2.5  # px: textures without edges, which a toy FLUX can learn to draw
+SOFTNESS = 2.0  # px: textures without edges, which a toy FLUX can learn to draw
 TEXT_TOKENS = 8
 _WORDS = np.random.default_rng(0).standard_normal((len(TEXTURES), 4096)).astype(np.float32) * 0.2
 CONTRAST = 0.30  # standard deviation of a texture, as a share of its colour
@@ -47,7 +47,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """things: none covers another. light: angle and strength of a slope of brightness. ground: its grey."""
+    """things: hardly any touch. light: angle and strength of a slope of brightness. ground: its grey."""
 
     things: tuple[Thing, ...]
     light: tuple[float, float]
@@ -95,7 +95,7 @@ class Scene:
         picture = np.full((self.side, self.side, 3), self.ground, np.float32)
         for thing in self.things:
             mask = self.mask(thing)[..., None]
-            tone = 1 + CONTRAST * _texture(thing, self.side)[..., None] if textured else 1.0
+            tone = 1 + CONTRAST * _texture(thing, mask[..., 0])[..., None] if textured else 1.0
             picture = picture * (1 - mask) + mask * np.asarray(thing.colour, np.float32) * tone
         angle, strength = self.light
         slope = 1 + strength * (np.cos(angle) * y + np.sin(angle) * x)
@@ -103,7 +103,7 @@ class Scene:
 
 
 def scene(rng: np.random.Generator, *, side: int = SIDE, most: int = 4, shuffled: bool = False) -> Scene:
-    """A random scene of up to ``most`` objects that do not touch. shuffled: textures that do not follow from shapes."""
+    """A random scene of up to ``most`` objects, of which corners may touch. shuffled: textures that do not follow from shapes."""
     things: list[Thing] = []
     wanted = int(rng.integers(2, most + 1))
     for _ in range(60):
@@ -198,21 +198,22 @@ _SHAPES: tuple[Callable[[Array, Array], Array], ...] = (
 )
 
 
-# Textures: functions of coordinates in units of the texture's scale; mean 0 and standard deviation 1 afterwards
+# Textures: random fields with a direction and a fineness, in units of the texture's scale; mean 0 and standard deviation
+# 1 afterwards. No lattices (bricks, woven cloth): a FLUX of four million parameters did not learn to keep their rhythm from
+# token to token, whatever told it the texture.
 
 
-def _texture(thing: Thing, side: int) -> Array:
-    """[side, side] float32, computed around the object only."""
-    reach = thing.radius * 1.15
-    rows, columns = (
-        slice(max(0, int(centre - reach)), min(side, int(centre + reach) + 1)) for centre in (thing.top, thing.left)
-    )
+def _texture(thing: Thing, mask: Array) -> Array:
+    """[side, side] float32, of mean 0 and standard deviation 1 (less what is clipped) where the mask is."""
+    rows, columns = (slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
     y, x = np.mgrid[rows, columns].astype(np.float32)
     y, x = _turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)
     tone = _TEXTURES[thing.texture](y, x, _Hash(thing.seed))
-    whole = np.zeros((side, side), np.float32)
-    tone = gaussian_filter(tone, SOFTNESS)
-    whole[rows, columns] = np.clip((tone - tone.mean()) / tone.std(), -2, 2)
+    tone = gaussian_filter(tone, SOFTNESS) - gaussian_filter(tone, thing.texture_scale)  # colour and light stay
+    mean = np.average(tone, weights=mask[rows, columns])
+    spread = np.average((tone - mean) ** 2, weights=mask[rows, columns]) ** 0.5
+    whole = np.zeros_like(mask)
+    whole[rows, columns] = np.clip((tone - mean) / spread, -2, 2)
     return whole
 
 
@@ -235,94 +236,31 @@ class _Hash:
         return above + (below - above) * v
 
 
-def _fur(y: Array, x: Array, random: _Hash) -> Array:
-    bend = x + 0.6 * random.smooth(y / 4, x / 4, channel=1)
-    return random.smooth(y / 2.2, bend * 2.4) + 0.4 * random.smooth(y / 1.5, bend * 4, channel=2)
+Texture = Callable[[Array, Array, _Hash], Array]
 
 
-def _weave(y: Array, x: Array, random: _Hash) -> Array:
-    over = (np.floor(y) + np.floor(x)) % 2 == 0
-    across, along = (np.abs((a % 1) - 0.5) * 2 for a in (y, x))
-    return np.where(over, 1 - across**2, 0.15 + 0.45 * (1 - along**2))
+def _streaks(width: float, length: float, lean: float) -> Texture:
+    """Soft streaks. lean: from upright, in radians."""
 
+    def tone(y: Array, x: Array, random: _Hash) -> Array:
+        y, x = _turned(y, x, lean)
+        bent = x + 0.3 * width * random.smooth(y / length, x / width / 3, channel=1)
+        fine = random.smooth(1.7 * y / length, 1.7 * bent / width, channel=2)
+        return random.smooth(y / length, bent / width) + 0.5 * fine
 
-def _bark(y: Array, x: Array, random: _Hash) -> Array:
-    wave = x + 0.9 * random.smooth(y / 1.6, x / 3) + 0.5 * random.smooth(y / 0.8, x, channel=1)
-    return np.abs((wave % 1) - 0.5) ** 0.5
-
-
-def _scales(y: Array, x: Array, random: _Hash) -> Array:
-    best = np.zeros_like(y)
-    for step in (0, 1):  # the upper row first, the lower one over it
-        row = np.floor(y / 0.6) + step
-        middle = np.floor(x + 0.5 * (row % 2)) + 0.5 - 0.5 * (row % 2)
-        distance = np.hypot(y - row * 0.6 - 0.35 + 0.6, x - middle) / 0.62
-        best = np.where((distance < 1) & (y > row * 0.6 - 0.6), 1 - distance**3, best)
-    return best
-
-
-def _pebbles(y: Array, x: Array, random: _Hash) -> Array:
-    first, second, shade = _cells(y / 1.1, x / 1.1, random)
-    return np.clip((second - first) * 3, 0, 1) * (0.6 + 0.4 * shade)
-
-
-def _leaves(y: Array, x: Array, random: _Hash) -> Array:
-    tone = np.full_like(y, -0.4)
-    row, column = np.floor(y / 0.9), np.floor(x / 0.9)
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
-            r, c = row + i, column + j
-            v, u = y / 0.9 - r - random(r, c), x / 0.9 - c - random(r, c, channel=1)
-            v, u = _turned(v, u, 2 * np.pi * random(r, c, channel=2))
-            leaf = (v / 0.85) ** 2 + (u / 0.3) ** 2
-            tone = np.where(leaf < 1, np.where(np.abs(u) < 0.06, 0.1, 0.4 + random(r, c, channel=3)), tone)
     return tone
 
 
-def _bricks(y: Array, x: Array, random: _Hash) -> Array:
-    row = np.floor(y / 0.9)
-    shifted = x / 1.6 + 0.5 * (row % 2)
-    gap = np.minimum(_to_edge(y / 0.9) * 0.9, _to_edge(shifted) * 1.6)
-    return np.clip(gap * 9, 0, 1) * (0.75 + 0.25 * random(row, np.floor(shifted)))
-
-
-def _spots(y: Array, x: Array, random: _Hash) -> Array:
-    row = np.floor(y / 0.87)
-    u = (x + 0.5 * (row % 2)) % 1 - 0.5
-    v = (y / 0.87 % 1 - 0.5) * 0.87
-    return -np.clip((0.34 - np.hypot(v, u)) * 8, 0, 1)
-
-
-_TEXTURES: tuple[Callable[[Array, Array, _Hash], Array], ...] = (
-    _fur,
-    _weave,
-    _bark,
-    _scales,
-    _pebbles,
-    _leaves,
-    _bricks,
-    _spots,
+_TEXTURES: tuple[Texture, ...] = (
+    _streaks(0.36, 2.0, 0.0),  # fur
+    _streaks(0.36, 2.0, np.pi / 2),  # straw
+    _streaks(0.95, 3.2, 0.0),  # bark
+    _streaks(0.95, 3.2, np.pi / 2),  # water
+    _streaks(0.6, 2.6, np.pi / 4),  # grass
+    _streaks(0.6, 2.6, -np.pi / 4),  # rain
+    _streaks(1.0, 1.0, 0.0),  # pebbles
+    _streaks(0.36, 0.36, 0.0),  # sand
 )
-
-
-def _cells(y: Array, x: Array, random: _Hash) -> tuple[Array, Array, Array]:
-    """Distances to the nearest and second nearest of one random point per unit cell, and the nearest's own number."""
-    row, column = np.floor(y), np.floor(x)
-    first, second = np.full_like(y, 9), np.full_like(y, 9)
-    own = np.zeros_like(y)
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
-            r, c = row + i, column + j
-            distance = np.hypot(y - r - 0.2 - 0.6 * random(r, c), x - c - 0.2 - 0.6 * random(r, c, channel=1))
-            nearer = distance < first
-            second = np.where(nearer, first, np.minimum(second, distance))
-            own = np.where(nearer, random(r, c, channel=2), own)
-            first = np.where(nearer, distance, first)
-    return first, second, own
-
-
-def _to_edge(position: Array) -> Array:
-    return 0.5 - np.abs(position % 1 - 0.5)
 
 
 def _turned(y: Array, x: Array, angle: Array | float) -> tuple[Array, Array]:

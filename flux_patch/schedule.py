@@ -19,7 +19,7 @@ PROFILES: tuple[Profile, ...] = ("flat", "early", "late")
 class Strength:
     """User settings of one DINO conditioning.
 
-    strength: 0 (off) to 2, usually 0.3 to 1. start_percent, end_percent: part of the schedule, 0 (noise) to 1 (picture).
+    strength: 0 (off) to 2; 1 is as trained. start_percent, end_percent: part of the schedule, 0 (noise) to 1 (picture).
     profile: weight over the depth of FLUX; "early" falls from 1 to 0 with depth, "late" rises, "flat" is 1.
     mask: [h, w] or None, 0 to 1, over the whole canvas: where DINO acts.
     """

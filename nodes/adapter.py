@@ -167,11 +167,11 @@ class ProjectConditioning(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=0.5,
+                    default=1.0,
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Factor, 0 to 2: 0 is off (the result is FLUX's own, bit for bit), 1 is as trained. Usual: 0.3 to 1.",
+                    tooltip="Factor, 0 to 2: 0 is off (the result is FLUX's own, bit for bit), 1 is as trained. Usual: 0.5 to 1.5.",
                 ),
                 io.Float.Input(
                     "start_percent",

@@ -88,11 +88,11 @@ class Upscale(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "dino_strength",
-                    default=0.5,
+                    default=1.0,
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="0 is off, 1 as trained. Usual: 0.3 to 1. Needs dino and adapter.",
+                    tooltip="0 is off, 1 as trained. Usual: 0.5 to 1.5. Needs dino and adapter.",
                 ),
                 io.Int.Input(
                     "seed",

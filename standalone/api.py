@@ -38,7 +38,7 @@ def upscale(
     dino: str | Path | None = None,
     dino_layers: str = "",
     adapter: str | Path | None = None,
-    dino_strength: float = 0.5,
+    dino_strength: float = 1.0,
     no_dino: bool = False,
     tile: int | None = None,
     overlap: int | None = None,

@@ -58,7 +58,7 @@ def upscale(
     adapter: Annotated[
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
     ] = None,
-    dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.3 to 1.")] = 0.5,
+    dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; 1 is as trained.")] = 1.0,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
     tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,

@@ -47,7 +47,7 @@ class UpscaleSettings:
 
     scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only
     through the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: px.
-    guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2, usually 0.3 to 1.
+    guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2; 1 is as trained.
     fidelity: 0 (FLUX alone) to 1 (the result, shrunk, equals the source). dynamic_shift: FLUX.1
     dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
     """
@@ -59,7 +59,7 @@ class UpscaleSettings:
     overlap: int = 128
     guidance: float = 3.5
     seed: int = 0
-    dino_strength: float = 0.5
+    dino_strength: float = 1.0
     fidelity: float = 0.0
     dynamic_shift: bool = False
     tile_batch: int = 0
@@ -74,7 +74,7 @@ class UpscaleSettings:
             ("steps", self.steps, 1, 1000, "usually 4 for schnell and 20 for dev"),
             ("guidance", self.guidance, 0, 100, "usually 2 to 4"),
             ("seed", self.seed, 0, 2**63 - 1, "any whole number in this range"),
-            ("dino strength", self.dino_strength, 0, 2, "0 is off, usually 0.3 to 1"),
+            ("dino strength", self.dino_strength, 0, 2, "0 is off, 1 is as trained"),
             ("fidelity", self.fidelity, 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile batch", self.tile_batch, 0, 1024, "0 chooses by the device"),
         ):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from scipy.stats import t as student
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from dinotile.demo import world
 from dinotile.tiling.plan import TilePlan
@@ -18,17 +18,20 @@ from dinotile.tiling.seams import border_ratio
 from .classifier import CELL, TextureClassifier, cell_labels
 
 LEAST = 12  # cells of an object that a tile must hold to count for agreement
+RIM = 2  # px along outlines that do not count for sharpness
 
 
 @dataclass(frozen=True)
 class Scores:
-    """accuracy: share of the objects' area whose texture is the object's own. agreement: share of the objects' area, by
-    tiles, whose texture is the one that most of the object has. sharpness: mean gradient inside objects over the true
-    picture's. colour: mean absolute difference to the flat picture after averaging over 32 px, in 1/255. seams: step across
-    tile borders over the step elsewhere.
+    """accuracy: share of the objects' area whose texture is the object's own. follows: share of the area, where the shown
+    picture has an object of another texture, that has that one (nan where DINO is shown nothing else). agreement: share of
+    the votes of tiles on their part of an object, by area, that name the object's most frequent texture. sharpness: mean
+    gradient inside objects beyond the flat picture's, over the true picture's. colour: mean absolute difference to the flat
+    picture after averaging over 32 px, in 1/255. seams: step across tile borders over the step elsewhere.
     """
 
     accuracy: float
+    follows: float
     agreement: float
     sharpness: float
     colour: float
@@ -37,28 +40,29 @@ class Scores:
 
 @torch.no_grad()
 def measure(
-    pixels: Tensor, scene: world.Scene, plan: TilePlan, judge: TextureClassifier, *, wanted: Tensor | None = None
+    pixels: Tensor, scene: world.Scene, plan: TilePlan, judge: TextureClassifier, *, shown: world.Scene | None = None
 ) -> Scores:
     """pixels: [1, 3, side, side]. plan: the tiles that agreement and seams are counted on, also for untiled pictures.
-    wanted: other textures [side / CELL, side / CELL] to count accuracy against, GROUND where nothing is counted."""
+    shown: the scene that DINO saw, where it is another one."""
     share, own = cell_labels(scene)
-    labels = own if wanted is None else wanted
+    area = share * ((own != world.GROUND) & (share > 0.5))
     named = judge(pixels.clamp(0, 1))[0].argmax(0)
-    area = share * ((labels != world.GROUND) & (own != world.GROUND) & (share > 0.5))
     true, flat = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (scene.true(), scene.flat()))
-    inside = (torch.from_numpy(scene.labels()) != world.GROUND)[None, None]
-    colour = (avg_pool2d(pixels, 32) - avg_pool2d(flat, 32)).abs().mean() * 255
+    inside = _without_rim(torch.from_numpy(scene.labels()))
+    sharp, least, most = (_gradient(picture, inside) for picture in (pixels, flat, true))
     return Scores(
-        accuracy=float((area * (named == labels)).sum() / area.sum()),
+        accuracy=_share(named == own, area),
+        follows=math.nan if shown is None else _follows(named, own, area, shown),
         agreement=agreement(named, scene, plan),
-        sharpness=_gradient(pixels, inside) / _gradient(true, inside),
-        colour=float(colour),
+        sharpness=(sharp - least) / (most - least),
+        colour=float((avg_pool2d(pixels, 32) - avg_pool2d(flat, 32)).abs().mean() * 255),
         seams=border_ratio(pixels, plan),
     )
 
 
 def agreement(named: Tensor, scene: world.Scene, plan: TilePlan) -> float:
-    """named: the texture of every cell. Each tile gives every object that it shows one texture, its most frequent."""
+    """named: the texture of every cell. Each tile gives every object that it shows one texture, its most frequent; plain
+    ground is none and agrees with nothing."""
     agreed = counted = 0
     for thing in scene.things:
         mask = torch.from_numpy(scene.mask(thing))
@@ -71,20 +75,40 @@ def agreement(named: Tensor, scene: world.Scene, plan: TilePlan) -> float:
                 votes.append((int(seen.mode().values), len(seen)))
         if len(votes) > 1:
             totals = {kind: sum(size for k, size in votes if k == kind) for kind, _ in votes}
-            agreed += max(totals.values())
             counted += sum(totals.values())
+            totals.pop(world.GROUND, None)
+            agreed += max(totals.values(), default=0)
     return agreed / counted if counted else math.nan
 
 
-def summary(scores: Sequence[Scores]) -> dict[str, tuple[float, float]]:
-    """Mean and half the width of its 95 % interval (Student's t over pictures and seeds)."""
+def summary(scores: Sequence[Sequence[Scores]]) -> dict[str, tuple[float, float]]:
+    """Mean and half the width of its 95 % interval: of every picture's mean over seeds, Student's t over pictures."""
     found = {}
     for field in fields(Scores):
-        values = torch.tensor([getattr(score, field.name) for score in scores], dtype=torch.float64)
+        values = torch.tensor([[getattr(score, field.name) for score in one] for one in scores], dtype=torch.float64)
+        values = values.nanmean(1)
         values = values[~values.isnan()]
+        mean = float(values.mean()) if len(values) else math.nan
         error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
-        found[field.name] = (float(values.mean()), float(student.ppf(0.975, len(values) - 1)) * error)
+        found[field.name] = (mean, float(student.ppf(0.975, max(1, len(values) - 1))) * error)
     return found
+
+
+def _share(right: Tensor, area: Tensor) -> float:
+    return float((area * right).sum() / area.sum()) if area.any() else math.nan
+
+
+def _follows(named: Tensor, own: Tensor, area: Tensor, shown: world.Scene) -> float:
+    share, theirs = cell_labels(shown)
+    differs = (theirs != own) & (theirs != world.GROUND) & (share > 0.5)
+    return _share(named == theirs, area * differs)
+
+
+def _without_rim(labels: Tensor) -> Tensor:
+    """Where all labels within RIM px are the same object's, [1, 1, side, side]."""
+    kinds = labels[None, None].float()
+    most, least = (sign * max_pool2d(sign * kinds, 2 * RIM + 1, stride=1, padding=RIM) for sign in (1, -1))
+    return (most == least) & (kinds != world.GROUND)
 
 
 def _gradient(pixels: Tensor, inside: Tensor) -> float:

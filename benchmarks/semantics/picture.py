@@ -4,6 +4,7 @@ as source, without DINO, with DINO, and as they truly are."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dinotile.demo import world
 from dinotile.tiling.canvas import resize
 
-from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build
+from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of
 
 TITLES = ("source, enlarged", "tiles without DINO", "tiles with DINO", "truth")
 BAR = 26  # px of the line of titles
@@ -26,13 +27,14 @@ def main() -> None:
     options = parser.parse_args()
     rows = {row.name: row for row in ROWS}
     without, _ = build(rows["no DINO"])
-    with_dino, _ = build(rows["DINO (the shipped adapter)"])
+    with_dino, _ = build(rows["DINO: cross_attention, the shipped adapter"])
     lines = []
     for index in options.scenes:
         scene = world.scene(np.random.default_rng(HELD_OUT + index))
         source = as_pixels(scene.source())
         shown = [resize(source, height=scene.side, width=scene.side)]
-        shown += [upscaler.upscale(source, SETTINGS)[0] for upscaler in (without, with_dino)]
+        settings = replace(SETTINGS, seed=seed_of(index))
+        shown += [upscaler.upscale(source, settings)[0] for upscaler in (without, with_dino)]
         lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))
     pixels = torch.cat(lines, dim=2)[0].permute(1, 2, 0).clamp(0, 1).numpy()
     picture = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + BAR), "white")

@@ -1,13 +1,15 @@
 """Trains everything that the semantics table needs: `python -m benchmarks.semantics.train --part all`.
 
-Parts, in their order: `models` (the demo's VAE, encoder and FLUX, which learn from the world too), `judge` (the texture
-classifier), `pictures` (a training folder of the world, as any user's folder is), `adapters` (each variant of the table
-with `dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter).
+Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
+too; demo/train.py makes the same), `judge` (the texture classifier), `pictures` (a training folder of the world, as any
+user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
+becomes the demo's adapter).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -18,17 +20,16 @@ import torch
 from PIL import Image
 
 from dinotile import demo
-from dinotile.demo import train_dino, train_flux, train_vae, world
+from dinotile.demo import train_decoder, train_dino, train_flux, train_vae, world
 from dinotile.training.config import config_from
 from dinotile.training.loop import train
 
 from . import classifier
-from .table import WORK
+from .table import DEFAULT, WORK, models
 
-MINUTES = {"vae": 18.0, "dino": 8.0, "flux": 40.0, "judge": 5.0}
-PICTURES = 400
-STEPS = 500
-DEFAULT = "cross_attention"
+MINUTES = {"vae": 30.0, "dino": 8.0, "flux": 60.0, "decoder": 10.0, "judge": 5.0}
+PICTURES = 240
+STEPS = 700
 SITES = {"double_sites": [0, 1, 2], "single_sites": []}
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
@@ -36,13 +37,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vector": {"adapter": {"mechanisms": ["vector"], "double_sites": [], "single_sites": []}},
     "all": {"adapter": {"mechanisms": ["cross_attention", "context", "vector"]}},
     "grid-4": {"adapter": {"grid": 4}},
-    "grid-16": {"adapter": {"grid": 16}},
     "no-positions": {"adapter": {"positions": False}},
-    "layer-1": {"model": {"layers": "1"}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
     "all-sites": {"adapter": {"double_sites": [0, 1, 2], "single_sites": [0, 1, 2, 3, 4, 5]}},
-    "late-sites": {"adapter": {"double_sites": [], "single_sites": [3, 4, 5]}},
 }
 
 
@@ -53,6 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="FLUX with torch.compile, which needs a C++ compiler")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
@@ -60,12 +59,14 @@ def main() -> None:
     if "models" in parts:
         train_vae.train(minutes=MINUTES["vae"], seed=options.seed)
         train_dino.train(minutes=MINUTES["dino"], seed=options.seed)
-        train_flux.train(minutes=MINUTES["flux"], seed=options.seed)
+        train_flux.train(minutes=MINUTES["flux"], seed=options.seed, compiled=options.compile)
+        train_decoder.train(minutes=MINUTES["decoder"], seed=options.seed)
     if "judge" in parts:
         classifier.train(minutes=MINUTES["judge"], seed=options.seed)
     if "pictures" in parts:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
+        begin_adapters(WORK / "adapters")
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed)
             shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
@@ -74,8 +75,9 @@ def main() -> None:
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
-    """NAME.png, its flat source NAME.source.png and its text NAME.t5.npy, of `count` scenes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A new folder with NAME.png, its flat source NAME.source.png and its text NAME.t5.npy, of `count` scenes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     rng = np.random.default_rng((seed, 4))
     for index in range(count):
         scene, name = world.scene(rng), f"{index:04d}"
@@ -85,13 +87,30 @@ def write_pictures(folder: Path, *, count: int, seed: int) -> None:
         np.save(folder / f"{name}.t5.npy", text.astype(np.float16))
 
 
+def begin_adapters(folder: Path) -> None:
+    """A folder for adapters of the models as they are; those of other models are removed."""
+    about = json.dumps(models(), indent=1) + "\n"
+    note = folder / "models.json"
+    if not note.exists() or note.read_text() != about:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(about)
+
+
 def train_adapter(name: str, *, steps: int, seed: int) -> Path:
-    """The path of the trained adapter of a variant."""
-    (WORK / "adapters").mkdir(parents=True, exist_ok=True)
+    """The path of the trained adapter of a variant, from step 0."""
+    shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
     values: dict[str, Any] = {
         "model": {"variant": "demo", "layers": "2/3"},
         "adapter": {"width": 64, "grid": 8, "context_grid": 2, **SITES},
-        "data": {"path": str(WORK / "pictures"), "picture": world.SIDE, "tile": 128, "cache": PICTURES, "windows": 4},
+        "data": {
+            "path": str(WORK / "pictures"),
+            "picture": world.SIDE,
+            "tile": 128,
+            "cache": PICTURES,
+            "windows": 4,
+            "flip": False,  # a mirror makes rain of grass
+        },
         "conditions": {"none": 0.1, "text": 0.1, "dino": 0.7, "both": 0.1, "weak": 0.0},
         "optimisation": {
             "steps": steps,

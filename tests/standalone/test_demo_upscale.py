@@ -38,10 +38,10 @@ def test_the_held_out_photo_comes_back_within_3_db_of_bicubic(tiled, small):
 def test_flux_alone_denoises_it(upscaler, small):
     """At fidelity 1 much of the picture is the source's; this is what the toy models do without that."""
     alone, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0))
-    assert psnr(alone, held_out()) >= 27
+    assert psnr(alone, held_out()) >= 29
 
 
-@pytest.mark.xfail(strict=True, reason="the toy FLUX and VAE are trained too little: 29.0 dB, bicubic 33.8 dB")
+@pytest.mark.xfail(strict=True, reason="the toy FLUX and VAE are trained too little: 29.8 dB, bicubic 33.8 dB")
 def test_flux_alone_comes_within_3_db_of_bicubic(upscaler, small):
     """The bound for the models themselves, which fidelity does not help. It is to hold one day: then this test says so."""
     alone, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0))
@@ -61,7 +61,7 @@ def test_the_shipped_adapter_acts_and_is_off_at_strength_zero(upscaler, tiled, s
     pixels, report = tiled
     off, plain_report = upscaler.upscale(small, settings_for("demo", dino_strength=0.0))
     assert report["dino"] == {"model": "dinov2-demo", "layers": "3"} and plain_report["dino"] is None
-    assert (pixels - off).abs().max() > 1e-4  # the toy's adapter is weak; see the README
+    assert (pixels - off).abs().max() > 1e-4
     plain, _ = load_upscaler("demo", no_dino=True).upscale(small, settings_for("demo"))
     assert torch.equal(off, plain)
 

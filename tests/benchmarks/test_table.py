@@ -1,0 +1,77 @@
+"""The semantics table's rows differ in what they say they differ in, and in nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy")
+
+from benchmarks.semantics import table  # noqa: E402
+from benchmarks.semantics.guides import Elsewhere  # noqa: E402
+from benchmarks.semantics.train import write_pictures  # noqa: E402
+from dinotile.demo import world  # noqa: E402
+from dinotile.demo.muon import orthogonal  # noqa: E402
+
+ROWS = {row.name: row for row in table.ROWS}
+DINO = "DINO: cross_attention, the shipped adapter"
+SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())
+
+
+def drawn(upscaler, source, **changes):
+    return upscaler.upscale(source, replace(SETTINGS, **changes))[0]
+
+
+def test_an_untrained_adapter_and_strength_0_are_no_dino(source):
+    plain = drawn(table.build(ROWS["no DINO"])[0], source)
+    assert torch.equal(drawn(table.build(ROWS["untrained adapter"])[0], source), plain)
+    upscaler, _ = table.build(ROWS[DINO])
+    assert torch.equal(drawn(upscaler, source, dino_strength=0.0), plain)
+    assert not torch.equal(drawn(upscaler, source), plain)
+
+
+def test_looking_elsewhere_changes_the_picture_unless_elsewhere_is_here(source):
+    upscaler, encoder = table.build(ROWS[DINO])
+    own = drawn(upscaler, source)
+    upscaler.dino = Elsewhere(encoder, source)
+    assert torch.equal(drawn(upscaler, source), own)
+    upscaler.dino = Elsewhere(encoder, source.flip(3))
+    assert not torch.equal(drawn(upscaler, source), own)
+
+
+def test_features_of_every_tile_alone_differ_from_cropped_ones_and_from_both(source):
+    upscaler, _ = table.build(ROWS[DINO])
+    names = ("features extracted per tile, not cropped", "both: tokens averaged")
+    pictures = [drawn(one, source) for one in (upscaler, *(table.build(ROWS[name])[0] for name in names))]
+    assert all(
+        (left - right).abs().max() > 1e-4 for left, right in zip(pictures, pictures[1:] + pictures[:1], strict=True)
+    )
+
+
+def test_untiled_rows_keep_the_tokens_density():
+    tiled, whole = (table.build(ROWS[name])[0].adapter.config.grid for name in (DINO, "DINO, untiled"))
+    assert whole == 3 * tiled
+
+
+def test_every_variant_that_is_trained_has_a_row():
+    from benchmarks.semantics.train import VARIANTS
+
+    assert set(VARIANTS) - {table.DEFAULT} == {row.adapter for row in table.ROWS} - {"", "demo", "untrained"}
+
+
+def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path):
+    for count in (3, 2):
+        write_pictures(tmp_path / "pictures", count=count, seed=0)
+    assert len(list((tmp_path / "pictures").iterdir())) == 3 * 2
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 32), (2, 32, 8), (1, 16, 16)])
+def test_muon_s_matrices_are_nearly_orthogonal(shape):
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    assert values.min() > 0.5 and values.max() < 1.3
