@@ -82,13 +82,12 @@ ROWS = (
     Row("no positions on DINO's keys", adapter="no-positions"),
     Row("layer 2 of 4 (shipped: 3)", adapter="layer-2"),
     Row("layer 4", adapter="layer-4"),
-    Row("sites: all blocks (shipped: double)", adapter="all-sites"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=12, help="at least 2")
+    parser.add_argument("--pictures", type=int, default=10, help="at least 2")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="default: all")
     parser.add_argument("--strength", type=float, default=SETTINGS.strength, help="denoise")
@@ -213,7 +212,8 @@ def line(name: str, found: dict[str, Any]) -> str:
     """A row of a Markdown table."""
     shares = ("accuracy", "follows", "agreement")
     cells = [
-        "-" if found[key][0] is None else f"{100 * found[key][0]:.0f} % \u00b1 {100 * found[key][1]:.0f}" for key in shares
+        "-" if found[key][0] is None else f"{100 * found[key][0]:.0f} % \u00b1 {100 * found[key][1]:.0f}"
+        for key in shares
     ]
     cells += [f"{found[key][0]:.2f}" for key in ("sharpness", "colour", "seams")]
     return f"| {name} | {' | '.join(cells)} |"

@@ -40,7 +40,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-positions": {"adapter": {"positions": False}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
-    "all-sites": {"adapter": {"double_sites": [0, 1, 2], "single_sites": [0, 1, 2, 3, 4, 5]}},
 }
 
 
