@@ -171,7 +171,7 @@ class ProjectConditioning(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Factor, 0 to 2: 0 is off (the result is FLUX's own, bit for bit), 1 is as trained. Usual: 0.5 to 1.5.",
+                    tooltip="Factor, 0 to 2: 0 is off (FLUX's own result, bit for bit), 1 is as trained. Usual: 0.5 to 1.5.",
                 ),
                 io.Float.Input(
                     "start_percent",
