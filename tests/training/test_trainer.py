@@ -45,11 +45,11 @@ def test_only_the_adapter_moves(pictures):
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth_and_knows_only_the_step():
-    wanted = OptimisationSettings(steps=1000, warmup=100, learning_rate=2.0)
+    wanted = OptimisationSettings(steps=1000, warmup=100, learning_rate=1.0)
     rates = [learning_rate(wanted, step=step) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.02, rel=1e-3)
-    assert max(rates) < 2.0 and rates.index(max(rates)) in range(95, 101)
-    assert rates[500] == pytest.approx(2 * 0.55, rel=1e-3) and rates[-1] == pytest.approx(0.2, rel=1e-3)
+    assert rates[0] == pytest.approx(0.01, rel=1e-3)
+    assert max(rates) < 1.0 and rates.index(max(rates)) in range(95, 101)
+    assert rates[500] == pytest.approx(0.55, rel=1e-3) and rates[-1] == pytest.approx(0.1, rel=1e-3)
     assert all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
 
 
