@@ -34,7 +34,7 @@ def load_dino(
             )
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from None
-        return DinoEncoder(TransformersBackbone(model.to(device), spec), spec, _fingerprint(path))
+        return DinoEncoder(TransformersBackbone(model.to(device), spec), spec, file_fingerprint(path))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -81,7 +81,7 @@ def _check_container(path: Path) -> None:
     )
 
 
-def _fingerprint(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """16 hex digits of the file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

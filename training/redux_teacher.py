@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ..dino.encode import resize
 from ..dino.layouts import whole
-from ..dino.load import read_safetensors
+from ..dino.load import file_fingerprint, read_safetensors
 from ..standalone.load import loading, local_path
 
 SIGLIP_FILES = ("image_encoder/model.safetensors", "model.safetensors")
@@ -80,7 +79,7 @@ def load_teacher(
         )
     for module in (model, up, down):
         module.to(device, dtype).eval().requires_grad_(False)
-    return ReduxTeacher(model, up, down, side, grid, (_fingerprint(siglip_file), _fingerprint(redux_file)))
+    return ReduxTeacher(model, up, down, side, grid, (file_fingerprint(siglip_file), file_fingerprint(redux_file)))
 
 
 def _find(source: str | Path, names: Sequence[str]) -> Path:
@@ -184,11 +183,3 @@ def _redux(path: Path) -> tuple[nn.Linear, nn.Linear]:
         if layers[0].out_features != layers[1].in_features:
             raise ValueError(f"redux_up gives {layers[0].out_features} and redux_down takes {layers[1].in_features}")
     return layers[0], layers[1]
-
-
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()[:16]
