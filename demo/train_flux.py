@@ -1,8 +1,8 @@
 """The toy FLUX: the real architecture at width 128, trained by flow matching on the demo VAE's latents.
 
 x_t = (1 - t) x0 + t eps, target v = eps - x0, t in 0..1 (FluxPipeline's timestep / 1000). The toy knows eight words, the
-names of the world's textures (world.caption): most windows of the world come with the names of what is in them.
-Everything else has empty text (zeros).
+names of the world's textures: most windows of the world come with the names of what is in them, as tokens or as a pooled
+vector or both. Everything else has empty text (zeros).
 """
 
 import json
@@ -27,7 +27,7 @@ BANK_SIDE = world.SIDE  # px of an encoded picture; batches are cut out of these
 GRIDS = (*[(8, 8)] * 6, (16, 16), (16, 16), (24, 24))
 TOKENS_PER_BATCH = 2560
 FRESH_EVERY = 8
-WORLDS, TEXT = 0.75, 0.7  # shares: of the world in the bank, of its windows that come with text
+WORLDS, TEXT, POOLED = 0.75, 0.65, 0.4  # shares: of the world in the bank, of its windows with text, with a pooled vector
 
 
 def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = False, compiled: bool = False) -> None:
@@ -53,10 +53,11 @@ def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = Fal
 
 @dataclass(frozen=True)
 class Windows:
-    """latents [B, 16, h, w]; text [B, TEXT_TOKENS, 4096]; photos [B] bool: windows that are not of the world."""
+    """latents [B, 16, h, w]; text [B, TEXT_TOKENS, 4096]; pooled [B, 768]; photos [B] bool: windows not of the world."""
 
     latents: Tensor
     text: Tensor
+    pooled: Tensor
     photos: Tensor
 
 
@@ -82,15 +83,17 @@ class LatentBank:
         self.batches += 1
         if self.batches % FRESH_EVERY == 0:
             self._fill(torch.randint(len(self.latents), ()).item())
-        latents, texts = [], []
+        latents, texts, pooled = [], [], []
         chosen = torch.randint(len(self.latents), (count,))
         for index in chosen.tolist():
             top, left = (2 * torch.randint(side - tokens + 1, ()).item() for tokens in (rows, columns))
             window = (slice(top, top + 2 * rows), slice(left, left + 2 * columns))
             latents.append(self.latents[(index, slice(None), *window)])
-            named = torch.rand(()) < TEXT
-            texts.append(world.caption(_present(self.textures[index][window]) if named else []))
-        return Windows(torch.stack(latents), torch.from_numpy(np.stack(texts)), chosen >= self.worlds)
+            seen = _present(self.textures[index][window])
+            texts.append(world.caption(seen if torch.rand(()) < TEXT else []))
+            pooled.append(world.pooled_caption(seen if torch.rand(()) < POOLED else []))
+        words, vectors = (torch.from_numpy(np.stack(arrays)) for arrays in (texts, pooled))
+        return Windows(torch.stack(latents), words, vectors, chosen >= self.worlds)
 
     @torch.no_grad()
     def _fill(self, index: int) -> None:
@@ -127,9 +130,12 @@ def load_flux(folder: Path) -> nn.Module:
     return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
 
-def velocity(flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None) -> Tensor:
-    """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] or none."""
+def velocity(
+    flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None, pooled: Tensor | None = None
+) -> Tensor:
+    """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] and pooled vector [B, 768], or without."""
     count, _, height, width = latents.shape
+    pooled = latents.new_zeros(count, 768) if pooled is None else pooled
     text = latents.new_zeros(count, world.TEXT_TOKENS, 4096) if text is None else text
     rows, columns = height // 2, width // 2
     ids = torch.zeros(rows, columns, 3)
@@ -137,7 +143,7 @@ def velocity(flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | N
     flow = flux(
         hidden_states=rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2),
         encoder_hidden_states=text,
-        pooled_projections=latents.new_zeros(count, 768),
+        pooled_projections=pooled,
         timestep=time,
         img_ids=ids.view(-1, 3),
         txt_ids=torch.zeros(text.shape[1], 3),
@@ -187,5 +193,5 @@ def _loss(flux: nn.Module, windows: Windows) -> Tensor:
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text)
+        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, pooled=windows.pooled)
     return (found.float() - (noise - clean)).square().mean()

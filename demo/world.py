@@ -25,6 +25,7 @@ GROUND = len(TEXTURES)  # the label of what is no object
 SOFTNESS = 2.0  # px: textures without edges, which a toy FLUX can learn to draw
 TEXT_TOKENS = 8
 _WORDS = np.random.default_rng(0).standard_normal((len(TEXTURES), 4096)).astype(np.float32) * 0.2
+_POOLED = np.random.default_rng(1).standard_normal((len(TEXTURES), 768)).astype(np.float32) * 0.5
 CONTRAST = 0.30  # standard deviation of a texture, as a share of its colour
 
 
@@ -124,6 +125,11 @@ def caption(textures: Sequence[int]) -> Array:
     tokens = np.zeros((TEXT_TOKENS, 4096), np.float32)
     tokens[: len(textures)] = _WORDS[list(textures)]
     return tokens
+
+
+def pooled_caption(textures: Sequence[int]) -> Array:
+    """The same as one vector [768] float32, as CLIP would say it; zeros for none."""
+    return _POOLED[list(textures)].sum(0)
 
 
 def _thing(rng: np.random.Generator, *, top: float, left: float, radius: float, texture: int | None) -> Thing:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dinotile import demo
 from dinotile.demo import train_decoder, train_dino, train_flux, train_vae, world
-from dinotile.training.config import config_from
+from dinotile.training.config import TrainConfig, config_from
 from dinotile.training.loop import train
 
 from . import classifier
@@ -74,7 +74,8 @@ def main() -> None:
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
-    """A new folder with NAME.png, its flat source NAME.source.png and its text NAME.t5.npy, of `count` scenes."""
+    """A new folder with NAME.png, its flat source NAME.source.png and its text NAME.t5.npy and NAME.clip.npy, of `count`
+    scenes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rng = np.random.default_rng((seed, 4))
@@ -82,8 +83,9 @@ def write_pictures(folder: Path, *, count: int, seed: int) -> None:
         scene, name = world.scene(rng), f"{index:04d}"
         _save(scene.true(), folder / f"{name}.png")
         _save(scene.source(), folder / f"{name}.source.png")
-        text = world.caption(sorted({thing.texture for thing in scene.things}))
-        np.save(folder / f"{name}.t5.npy", text.astype(np.float16))
+        textures = sorted({thing.texture for thing in scene.things})
+        np.save(folder / f"{name}.t5.npy", world.caption(textures).astype(np.float16))
+        np.save(folder / f"{name}.clip.npy", world.pooled_caption(textures).astype(np.float16))
 
 
 def begin_adapters(folder: Path) -> None:
@@ -99,6 +101,11 @@ def begin_adapters(folder: Path) -> None:
 def train_adapter(name: str, *, steps: int, seed: int) -> Path:
     """The path of the trained adapter of a variant, from step 0."""
     shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
+    return train(recipe(name, steps=steps, seed=seed))
+
+
+def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
+    """What `dinotile train` is told for a variant."""
     values: dict[str, Any] = {
         "model": {"variant": "demo", "layers": "2/3"},
         "adapter": {"width": 64, "grid": 8, "context_grid": 2, **SITES},
@@ -124,7 +131,7 @@ def train_adapter(name: str, *, steps: int, seed: int) -> Path:
     }
     for section, changes in VARIANTS[name].items():
         values[section].update(changes)
-    return train(config_from(values))
+    return config_from(values)
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

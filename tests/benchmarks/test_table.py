@@ -1,5 +1,6 @@
 """The semantics table's rows differ in what they say they differ in, and in nothing else."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 pytest.importorskip("scipy")
 
-from benchmarks.semantics import table  # noqa: E402
+from benchmarks.semantics import classifier, table, train  # noqa: E402
 from benchmarks.semantics.guides import Elsewhere  # noqa: E402
-from benchmarks.semantics.train import write_pictures  # noqa: E402
+from dinotile import demo  # noqa: E402
 from dinotile.demo import world  # noqa: E402
 from dinotile.demo.muon import orthogonal  # noqa: E402
 
@@ -60,15 +61,54 @@ def test_untiled_rows_keep_the_tokens_density():
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    from benchmarks.semantics.train import VARIANTS
-
-    assert set(VARIANTS) - {table.DEFAULT} == {row.adapter for row in table.ROWS} - {"", "demo", "untrained"}
+    assert set(train.VARIANTS) - {table.DEFAULT} == {row.adapter for row in table.ROWS} - {"", "demo", "untrained"}
 
 
 def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path):
     for count in (3, 2):
-        write_pictures(tmp_path / "pictures", count=count, seed=0)
-    assert len(list((tmp_path / "pictures").iterdir())) == 3 * 2
+        train.write_pictures(tmp_path / "pictures", count=count, seed=0)
+    assert len(list((tmp_path / "pictures").iterdir())) == 4 * 2
+
+
+def test_training_does_not_mirror_what_a_mirror_would_rename():
+    things = (replace(thing, shape=4, texture=4) for thing in world.scene(np.random.default_rng(table.HELD_OUT)).things)
+    grass = replace(world.scene(np.random.default_rng(table.HELD_OUT)), things=tuple(things))
+    inside = classifier.cell_labels(grass)[1] == world.TEXTURES.index("grass")
+    mirrored = classifier.load()(table.as_pixels(grass.true()).flip(3))[0].argmax(0).flip(1)[inside]
+    assert (mirrored == world.TEXTURES.index("rain")).float().mean() > 0.8
+    assert not train.recipe(table.DEFAULT, steps=1, seed=0).data.flip
+
+
+@pytest.fixture
+def adapters(tmp_path, monkeypatch):
+    """The folder of a training whose default adapter is the shipped one."""
+    monkeypatch.setattr(table, "WORK", tmp_path)
+    folder = tmp_path / "adapters"
+    train.begin_adapters(folder)
+    (folder / f"{table.DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
+    return folder
+
+
+def test_the_table_takes_adapters_of_these_models(adapters):
+    table.check_adapters()
+    train.begin_adapters(adapters)
+    assert (adapters / f"{table.DEFAULT}.safetensors").exists()
+
+
+def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(adapters):
+    note = adapters / "models.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
+    with pytest.raises(SystemExit, match="of another flux: run"):
+        table.check_adapters()
+    train.begin_adapters(adapters)
+    with pytest.raises(SystemExit, match="is missing: run"):
+        table.check_adapters()
+
+
+def test_the_table_refuses_a_default_that_is_not_shipped(adapters):
+    (adapters / f"{table.DEFAULT}.safetensors").write_bytes(b"other")
+    with pytest.raises(SystemExit, match="another training than the demo"):
+        table.check_adapters()
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 32), (2, 32, 8), (1, 16, 16)])
