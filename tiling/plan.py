@@ -22,6 +22,10 @@ class Box:
     def right(self) -> int:
         return self.left + self.width
 
+    def fractions(self, height: float, width: float) -> tuple[float, float, float, float]:
+        """(top, left, height, width) as shares of a canvas of that size."""
+        return self.top / height, self.left / width, self.height / height, self.width / width
+
 
 @dataclass(frozen=True)
 class TilePlan:

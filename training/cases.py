@@ -37,6 +37,13 @@ def draw_sigma(settings: OptimisationSettings, *, generator: torch.Generator) ->
     return float(low + (high - low) * share)
 
 
+def draw_start(settings: ConditionSettings, *, generator: torch.Generator) -> float | None:
+    """The noise level at which a row begins at the source; None where it is of the picture alone."""
+    low, high = settings.start
+    begins, share = torch.rand(2, generator=generator).tolist()
+    return low + (high - low) * share if begins < settings.from_source else None
+
+
 def picture_at(position: int, *, count: int, seed: int) -> int:
     """The picture at a position of the endless sequence of epochs, each a shuffle of all ``count`` pictures."""
     epoch, place = divmod(position, count)

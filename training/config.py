@@ -91,7 +91,10 @@ class DataSettings:
 @dataclass(frozen=True)
 class ConditionSettings:
     """Shares of the cases (they sum to 1). weak: share of the rows with DINO whose features come from a much worse source.
-    feature_noise: standard deviation of noise on the features, which have unit scale; usually 0 to 0.2."""
+    feature_noise: standard deviation of noise on the features, which have unit scale; usually 0 to 0.2. from_source: share
+    of the rows that begin, as an upscaler does, at the source that DINO sees, with noise, and not at the noisy picture.
+    start: the noise levels at which they begin (sigmas, after any shift of the schedule), usually 0.2 and more: below, what
+    the source lacks outweighs everything else. Their noise levels are drawn from 0 to there, whatever ``sigma`` is."""
 
     none: float = 0.10
     text: float = 0.30
@@ -99,12 +102,16 @@ class ConditionSettings:
     both: float = 0.55
     weak: float = 0.1
     feature_noise: float = 0.0
+    from_source: float = 0.0
+    start: Range = (0.2, 0.6)
 
     def __post_init__(self) -> None:
         shares = (self.none, self.text, self.dino, self.both)
         allowed = min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6)
         _check("conditions none, text, dino, both", shares, allowed, "shares that sum to 1")
         _check("conditions.weak", self.weak, 0 <= self.weak <= 1, "a share from 0 to 1")
+        _check("conditions.from_source", self.from_source, 0 <= self.from_source <= 1, "a share from 0 to 1")
+        _check_range("conditions.start", self.start, 0.05, 1)
         noise = self.feature_noise
         _check("conditions.feature_noise", noise, 0 <= noise < math.inf, "a number of at least 0, usually 0 to 0.2")
 
@@ -190,6 +197,10 @@ class TrainConfig:
     output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
+        if self.conditions.from_source and self.data.features:
+            raise ValueError(
+                "conditions.from_source needs the source that DINO sees, and data.features are of another: set one of them"
+            )
         precision = {"float32": "", "bfloat16": "bf16", "float16": "fp16"}[self.model.dtype]
         if precision and self.optimisation.precision != precision:
             raise ValueError(

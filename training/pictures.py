@@ -36,13 +36,15 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """latents: [16, h, w] of the whole picture. features: B = 1, None where DINO was not asked for."""
+    """latents: [16, h, w] of the whole picture. features: B = 1, None where DINO was not asked for. source: latents of the
+    degraded picture that DINO saw, None where no row begins there."""
 
     name: str
     latents: Tensor
     features: FeatureMap | None
     context: Tensor  # [n, C], zeros where the data has no text
     pooled: Tensor  # [V]
+    source: Tensor | None = None  # [16, h, w]
 
 
 class Preparer:
@@ -75,12 +77,13 @@ class Preparer:
         sample = self.data.get(index, generator=generator)
         if sample is None:
             return None
-        features = None
-        if source != "none":
-            features = self._features(sample, weak=source == "weak", generator=generator)
-        return self.prepared(sample, features)
+        if source == "none" or sample.features is not None:
+            return self.prepared(sample, None if source == "none" else sample.features)
+        degraded = self.degraded(sample, weak=source == "weak", generator=generator)
+        return self.prepared(sample, self.host.features(degraded[None], self.encode_settings), degraded=degraded)
 
-    def prepared(self, sample: Sample, features: FeatureMap | None) -> Prepared:
+    def prepared(self, sample: Sample, features: FeatureMap | None, *, degraded: Tensor | None = None) -> Prepared:
+        """degraded: [3, H, W], what DINO saw, encoded where rows begin there."""
         geometry, context, pooled = self.host.geometry, sample.context, sample.pooled
         for kind, text, width in (("t5", context, geometry.context), ("clip", pooled, geometry.vector)):
             if text is not None and text.shape[-1] != width:
@@ -90,10 +93,11 @@ class Preparer:
                 )
         return Prepared(
             name=sample.name,
-            latents=self.host.encode(sample.pixels[None])[0].float().cpu(),
+            latents=self._latents(sample.pixels),
             features=features,
             context=torch.zeros(PLAIN_TOKENS, geometry.context) if context is None else context.float(),
             pooled=torch.zeros(geometry.vector) if pooled is None else pooled.float(),
+            source=None if degraded is None or not self.config.conditions.from_source else self._latents(degraded),
         )
 
     def degraded(self, sample: Sample, *, weak: bool, generator: torch.Generator) -> Tensor:
@@ -103,8 +107,5 @@ class Preparer:
         pixels = sample.pixels if sample.source is None else sample.source
         return degrade(pixels, self.config.degradation, generator=generator, weak=weak)
 
-    def _features(self, sample: Sample, *, weak: bool, generator: torch.Generator) -> FeatureMap:
-        if sample.features is not None:
-            return sample.features
-        source = self.degraded(sample, weak=weak, generator=generator)
-        return self.host.features(source[None], self.encode_settings)
+    def _latents(self, pixels: Tensor) -> Tensor:
+        return self.host.encode(pixels[None])[0].float().cpu()

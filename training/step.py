@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from ..dino.feature_map import FeatureMap
 from ..flux_patch.adapter import DinoAdapter
 from ..flux_patch.rows import DinoRow, Fractions
 from ..flux_patch.schedule import Strength
-from .cases import Case, draw_case, draw_sigma, generator_for, picture_at
+from .cases import Case, draw_case, draw_sigma, draw_start, generator_for, picture_at
 from .hosts import Host
 from .pictures import Prepared, Preparer
 
@@ -28,7 +28,7 @@ class TrainRow:
     picture: str
     case: Case
     clean: Tensor  # [16, h, w], the window's latents
-    noise: Tensor  # [16, h, w]
+    noise: Tensor  # [16, h, w], with what the source lacks where the row begins there
     sigma: float
     box: Fractions
     features: FeatureMap | None  # None: the learned null takes the place of DINO
@@ -47,12 +47,15 @@ def draw_rows(preparer: Preparer, slots: Sequence[int], *, step: int, first: int
         case = draw_case(config.conditions, generator=generator)
         number = (first + slot) // windows
         if number not in pictures:
-            blind = windows == 1 and case in ("none", "text")
+            blind = windows == 1 and case in ("none", "text") and not config.conditions.from_source
             pictures[number] = _draw_picture(preparer, number, blind=blind, count=count)
+        start = draw_start(config.conditions, generator=generator_for(seed, "start", step, slot))
+        levels = config.optimisation if start is None else replace(config.optimisation, sigma=(0.0, start))
         rows[slot] = make_row(
             pictures[number],
             case=case,
-            sigma=draw_sigma(config.optimisation, generator=generator),
+            sigma=draw_sigma(levels, generator=generator),
+            start=start,
             tile=config.data.tile,
             feature_noise=config.conditions.feature_noise,
             generator=generator,
@@ -77,15 +80,30 @@ def _draw_picture(preparer: Preparer, number: int, *, blind: bool, count: int) -
 
 
 def make_row(
-    picture: Prepared, *, case: Case, sigma: float, tile: int, feature_noise: float = 0.0, generator: torch.Generator
+    picture: Prepared,
+    *,
+    case: Case,
+    sigma: float,
+    tile: int,
+    start: float | None = None,
+    feature_noise: float = 0.0,
+    generator: torch.Generator,
 ) -> TrainRow:
-    """A random window of ``tile`` px (0: the whole picture) with random noise, and the conditions of its case."""
+    """A random window of ``tile`` px (0: the whole picture) with random noise, and the conditions of its case.
+
+    start: the row is on the straight way from the noisy source at this level, ``(1 - start) * source + start * noise``, to
+    the picture. That is the way of a picture with other noise, which holds what the source lacks.
+    """
     sides = picture.latents.shape[-2:]
     cells = [min(tile // CELL, side) if tile else side for side in sides]
     steps = [(side - size) * CELL // TOKEN for side, size in zip(sides, cells, strict=True)]
     top, left = (int(torch.randint(n + 1, (), generator=generator)) * TOKEN // CELL for n in steps)
-    clean = picture.latents[:, top : top + cells[0], left : left + cells[1]]
+    window = (slice(None), slice(top, top + cells[0]), slice(left, left + cells[1]))
+    clean = picture.latents[window]
     noise = torch.randn(clean.shape, generator=generator)
+    if start is not None:
+        assert picture.source is not None and sigma <= start
+        noise = noise + (1 / start - 1) * (picture.source[window] - clean)
     features = picture.features if case in ("dino", "both") else None
     if features is not None and feature_noise:
         features = _noisy(features, feature_noise, generator)

@@ -24,7 +24,7 @@ from .trainer import Trainer
 Condition = Literal["own", "swap", "text", "dino", "none"]
 CONDITIONS: tuple[Condition, ...] = ("own", "swap", "text", "dino", "none")
 LEVELS = (0.2, 0.5, 0.8)  # of the range of noise levels
-REDRAW, REDRAW_STEPS = 0.6, 8  # highest noise level and steps of the grid's pictures
+REDRAW, REDRAW_STEPS = 0.6, 8  # highest noise level (where no row begins at a source) and steps of the grid's pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Validation:
             return None
         source = preparer.degraded(sample, weak=False, generator=generator)
         features = sample.features or trainer.host.features(source[None], preparer.encode_settings)
-        return Shown(sample, source, preparer.prepared(sample, features))
+        return Shown(sample, source, preparer.prepared(sample, features, degraded=source))
 
     def _rows(self, shown: Sequence[Shown], i: int, condition: Condition) -> list[TrainRow]:
         """The rows of one picture: the same windows, noise and noise levels under every condition."""
@@ -114,9 +114,13 @@ class Validation:
         low, high = config.optimisation.sigma
         generator = generator_for(config.optimisation.seed, "validation rows", i)
         case = "both" if condition in ("own", "swap") else condition
+        places: list[tuple[float, float | None]] = [(low + (high - low) * level, None) for level in LEVELS]
+        if config.conditions.from_source:
+            start = config.conditions.start[1]
+            places += [(start * level, start) for level in LEVELS]
         return [
-            make_row(picture, case=case, sigma=low + (high - low) * level, tile=config.data.tile, generator=generator)
-            for level in LEVELS
+            make_row(picture, case=case, sigma=sigma, start=start, tile=config.data.tile, generator=generator)
+            for sigma, start in places
         ]
 
     def _batches(self, rows: Sequence[TrainRow]) -> list[Sequence[TrainRow]]:
@@ -141,29 +145,21 @@ class Validation:
             tokens = host.adapter.project(picture.features.to(host.device)) if dino and picture.features else None
 
         def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
-            boxes = [
-                (
-                    row.box.top / plan.height,
-                    row.box.left / plan.width,
-                    row.box.height / plan.height,
-                    row.box.width / plan.width,
-                )
-                for row in rows
-            ]
             with trainer.autocast():
                 return host.velocity(
                     x,
                     torch.full((len(x),), sigma, device=x.device),
                     context=picture.context.to(x.device).expand(len(x), -1, -1),
                     pooled=picture.pooled.to(x.device).expand(len(x), -1),
-                    rows=[DinoRow(tokens, 0, box, ON) for box in boxes],
+                    rows=[DinoRow(tokens, 0, row.box.fractions(plan.height, plan.width), ON) for row in rows],
                 )
 
+        conditions, highest = config.conditions, min(REDRAW, config.optimisation.sigma[1])
         clean = sample(
             velocity,
             latents,
             noise=torch.randn(latents.shape, generator=generator).to(latents),
-            sigmas=flow_sigmas(REDRAW_STEPS, strength=min(REDRAW, config.optimisation.sigma[1])),
+            sigmas=flow_sigmas(REDRAW_STEPS, strength=conditions.start[1] if conditions.from_source else highest),
             plan=plan,
             tile_batch=config.optimisation.batch,
         )

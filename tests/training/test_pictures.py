@@ -25,3 +25,21 @@ def test_a_remembered_picture_has_the_features_of_the_source_that_was_asked_for(
     assert torch.equal(found.features.patches, made(source).features.patches)
     assert not torch.allclose(found.features.patches, made(other).features.patches)
     assert torch.equal(found.latents, made(other).latents)  # the picture itself is never degraded
+
+
+@pytest.mark.parametrize("source", ["usual", "weak"])
+def test_rows_begin_at_the_very_source_that_dino_saw(pictures, source):
+    config = settings(pictures, conditions={"from_source": 1.0})
+    preparer = Preparer(tiny_host(), open_data(config.data, needs_features=None), config=config)
+    found = preparer.get(0, source=source, generator=torch.Generator())
+    fixed = generator_for(config.optimisation.seed, "remembered", 0, source == "weak")
+    sample = preparer.data.get(0, generator=fixed)
+    seen = preparer.degraded(sample, weak=source == "weak", generator=fixed)
+    assert torch.equal(found.features.patches, preparer.host.features(seen[None], preparer.encode_settings).patches)
+    assert torch.equal(found.source, preparer.host.encode(seen[None])[0])
+
+
+def test_without_such_rows_no_source_is_encoded(pictures):
+    config = settings(pictures)
+    preparer = Preparer(tiny_host(), open_data(config.data, needs_features=None), config=config)
+    assert preparer.get(0, source="usual", generator=torch.Generator()).source is None

@@ -6,7 +6,7 @@ import torch
 
 from dinotile.dino.encode import EncodeSettings
 from dinotile.standalone.flux import Text, predict_velocity
-from dinotile.training.cases import CASES, draw_case, draw_sigma, generator_for, picture_at
+from dinotile.training.cases import CASES, draw_case, draw_sigma, draw_start, generator_for, picture_at
 from dinotile.training.config import ConditionSettings, OptimisationSettings
 from dinotile.training.pictures import Prepared
 from dinotile.training.step import draw_rows, make_row, velocity_losses
@@ -72,6 +72,42 @@ def test_the_loss_is_the_squared_error_of_the_velocity():
     losses, sizes = velocity_losses(host, [row])
     assert losses.item() == pytest.approx((found[0] - (row.noise - row.clean)).square().mean().item(), rel=1e-5)
     assert sizes.item() == pytest.approx(found.square().mean().sqrt().item(), rel=1e-5)
+
+
+def test_a_row_from_the_source_is_on_the_straight_way_from_the_noisy_source_to_the_picture():
+    host = tiny_host()
+    sources = torch.randn(16, 6, 6, generator=torch.Generator().manual_seed(5))
+    picture = dataclasses.replace(prepared(host), source=sources)
+
+    def row(sigma, start):
+        return make_row(
+            picture, case="both", sigma=sigma, start=start, tile=32, generator=torch.Generator().manual_seed(0)
+        )
+
+    plain, begun, halfway = row(0.8, None), row(0.8, 0.8), row(0.4, 0.8)
+    top, left = (round(6 * share) for share in begun.box[:2])
+    first = 0.2 * sources[:, top : top + 4, left : left + 4] + 0.8 * plain.noise
+    assert (begun.sigma, halfway.sigma) == (0.8, 0.4) and torch.equal(begun.clean, plain.clean)
+    assert torch.allclose(0.2 * begun.clean + 0.8 * begun.noise, first, atol=1e-6)
+    assert torch.allclose(0.6 * halfway.clean + 0.4 * halfway.noise, (first + plain.clean) / 2, atol=1e-6)
+    assert torch.allclose(halfway.noise - halfway.clean, (first - plain.clean) / 0.8, atol=1e-5)
+
+
+def test_rows_begin_at_the_source_in_their_share_and_the_others_are_as_without(pictures):
+    def trainer(share):
+        conditions = {"from_source": share, "start": [0.4, 0.6]}
+        return tiny_trainer(settings(pictures, conditions=conditions, optimisation={"sigma": [0.7, 1.0]}))
+
+    drawn = [draw_start(trainer(0.5).config.conditions, generator=generator_for("start", i)) for i in range(600)]
+    begun = [start for start in drawn if start is not None]
+    assert len(begun) / len(drawn) == pytest.approx(0.5, abs=0.06)
+    assert 0.4 <= min(begun) < 0.42 and 0.58 < max(begun) <= 0.6
+    never, some, always = (rows_of(trainer(share), range(16)) for share in (0.0, 0.5, 1.0))
+    assert all(row.sigma <= 0.6 for row in always.values())
+    same = [slot for slot in some if some[slot].sigma >= 0.7]
+    assert 0 < len(same) < 16
+    assert all(torch.equal(some[slot].noise, never[slot].noise) for slot in same)
+    assert all(torch.equal(some[slot].noise, always[slot].noise) for slot in set(some) - set(same))
 
 
 def test_rows_of_any_shape_together_equal_each_alone():
