@@ -24,7 +24,7 @@ class Strength:
     mask: [h, w] or None, 0 to 1, over the whole canvas: where DINO acts.
     """
 
-    strength: float = 0.5
+    strength: float = 1.0
     start_percent: float = 0.0
     end_percent: float = 1.0
     profile: Profile = "flat"

@@ -6,9 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..dino.encode import EncodeSettings
 from ..flux_patch.adapter import AdapterConfig, spread_sites
-from ..flux_patch.checkpoint import save_adapter
 from ..flux_patch.schedule import PROFILES, Strength
-from . import host, sockets
+from . import host, host_files, sockets
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
 MECHANISMS = {
@@ -144,8 +143,8 @@ class SaveAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter, filename_prefix) -> io.NodeOutput:
-        path = host.output_path(filename_prefix, ".safetensors")
-        save_adapter(adapter.adapter, path)
+        path = host_files.adapter_path(filename_prefix, below="output")
+        host_files.write_adapter(adapter.adapter, path)
         return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
 
 

@@ -68,12 +68,6 @@ def model_path(name: str, *folders: str) -> str:
     )
 
 
-def output_path(prefix: str, suffix: str) -> Path:
-    """A new file name in the output folder: prefix, counter, suffix."""
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    return Path(folder) / f"{name}_{counter:05}_{suffix}"
-
-
 # Pictures
 
 
@@ -180,6 +174,14 @@ def dino_from_clip_vision(clip_vision: Any) -> HostDino:
 class HostAdapter:
     adapter: DinoAdapter
     patcher: Any
+
+    def check_dino(self, dino: HostDino) -> None:
+        """ValueError where the adapter was made for another DINO model."""
+        made_for, given = self.adapter.config.dino, dino.encoder.spec.name
+        if made_for != given:
+            raise ValueError(
+                f"the adapter was made for {made_for}, the DINO model is {given}: connect the one it was made for"
+            )
 
     def project(self, features: FeatureMap) -> FeatureMap:
         self.adapter.check_features(features)

@@ -12,12 +12,12 @@ import comfy.utils
 import folder_paths
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..flux_patch.adapter import DinoAdapter
-from ..flux_patch.checkpoint import new_adapter, save_adapter
+from ..flux_patch.checkpoint import new_adapter
 from . import host
+from .host_files import write_adapter
 from .host_training import ComfyHost, compute_dtype, gradients
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def run_training(trainer: Trainer, path: Path, *, draw: Callable[[Sequence[float
             preview = ("PNG", draw(losses), None) if len(losses) % every == 0 else None
             bar.update_absolute(trainer.done, steps, preview)
             if trainer.done % SAVE_EVERY == 0:
-                write_adapter(trainer.export(), path)
+                write_adapter(trainer.export(), path, trained=True)
     except comfy.model_management.InterruptProcessingException:
         if trainer.done:
-            write_adapter(trainer.export(), path)
+            write_adapter(trainer.export(), path, trained=True)
             log.info("interrupted after %d steps: the adapter so far is %s", trainer.done, path)
         raise
     except NotFiniteError as error:
@@ -59,31 +59,10 @@ def run_training(trainer: Trainer, path: Path, *, draw: Callable[[Sequence[float
             raise ValueError(
                 f"{error}, nothing was learned: choose a VAE and a FLUX that work, or other data"
             ) from None
-        write_adapter(trainer.export(), path)
+        write_adapter(trainer.export(), path, trained=True)
         raise ValueError(f"{error}, the adapter before it is {path.name}: lower the learning rate") from None
-    write_adapter(trainer.export(), path)
+    write_adapter(trainer.export(), path, trained=True)
     return losses
-
-
-def write_adapter(adapter: DinoAdapter, path: Path) -> None:
-    """ValueError where the disk is full or protected; an older file is then as it was."""
-    try:
-        save_adapter(adapter, path, trained=True)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be written ({reason}): make room or choose another name") from error
-
-
-def adapter_path(prefix: str) -> Path:
-    """A new file name in the first models/model_patches folder: prefix, counter, suffix."""
-    root = folder_paths.get_folder_paths("model_patches")[0]
-    if not Path(prefix).name or not folder_paths.is_within_directory(root, str(Path(root, prefix).parent)):
-        raise ValueError(f"file name {prefix!r} must lie in models/model_patches: give a name such as dinotile/mine")
-    try:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-    except OSError as error:
-        raise ValueError(f"{prefix} cannot be written to {root} ({error.strerror}): choose another name") from error
-    return Path(folder) / f"{name}_{counter:05}_.safetensors"
 
 
 def train_adapter(
@@ -130,13 +109,9 @@ def fresh_adapter(
 
 def continued_adapter(start: host.HostAdapter, model: Any, dino: host.HostDino) -> DinoAdapter:
     """A copy of an adapter, in torch's own layers; ValueError where it is for other models."""
-    config, spec = start.adapter.config, dino.encoder.spec
     start.adapter.check_geometry(host.flux_geometry(model))
-    if config.dino != spec.name:
-        raise ValueError(
-            f"the adapter was made for {config.dino}, the DINO model is {spec.name}: connect the one it was made for"
-        )
-    adapter = new_adapter(config)
+    start.check_dino(dino)
+    adapter = new_adapter(start.adapter.config)
     with torch.inference_mode(False), torch.no_grad():
         adapter.load_state_dict({name: tensor.cpu().float() for name, tensor in start.adapter.state_dict().items()})
     adapter.idle = start.adapter.idle
@@ -161,7 +136,7 @@ def to_image(picture: Image) -> Tensor:
 
 
 def load_written(path: Path) -> host.HostAdapter:
-    """An adapter that ``write_adapter`` wrote, as *Load DINO Adapter* gives it."""
+    """An adapter that was written below models/model_patches, as *Load DINO Adapter* gives it."""
     root = folder_paths.get_folder_paths("model_patches")[0]
     return host.load_host_adapter(path.relative_to(root).as_posix())
 

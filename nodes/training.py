@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from . import host, host_redux, host_runs, sockets
+from . import host, host_files, host_redux, host_runs, sockets
 from .adapter import MECHANISMS, adapter_inputs
 
 CATEGORY = f"{sockets.CATEGORY}/Training"
@@ -140,7 +140,7 @@ class TrainAdapter(io.ComfyNode):
 
         if tile > picture:
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
-        path = host_runs.adapter_path(filename_prefix)
+        path = host_files.adapter_path(filename_prefix, below="models/model_patches")
         config = TrainConfig(
             model=host_runs.model_settings(model, guidance=guidance, gradient_checkpointing=gradient_checkpointing),
             data=DataSettings(path=host_runs.picture_folder(folder), picture=picture, tile=tile, cache=remember),
@@ -256,7 +256,7 @@ class FitProjection(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from ..training.redux import FitSettings
 
-        path = host_runs.adapter_path(filename_prefix)
+        path = host_files.adapter_path(filename_prefix, below="models/model_patches")
         adapter, report = host_redux.fit_projection(
             host_runs.picture_folder(folder),
             dino,
@@ -264,6 +264,6 @@ class FitProjection(io.ComfyNode):
             geometry=host.flux_geometry(model),
             settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
         )
-        host_runs.write_adapter(adapter, path)
+        host_files.write_adapter(adapter, path, trained=True)
         text = "\n".join(report.lines())
         return io.NodeOutput(host_runs.load_written(path), text, ui=ui.PreviewText(text))

@@ -138,6 +138,8 @@ class Upscale(io.ComfyNode):
         if (dino is None) != (adapter is None):
             there, missing = ("adapter", "dino") if dino is None else ("dino", "adapter")
             raise ValueError(f"{there} is connected without {missing}, alone it has no effect: connect both or neither")
+        if adapter is not None:
+            adapter.check_dino(dino)
         host.check_vae(vae)
         picture = host.rgb(image)
         height, width = scaled_size(picture.shape[1], picture.shape[2], scale)

@@ -250,6 +250,10 @@ def test_impossible_strengths_are_refused(arguments, message):
         Strength(**arguments)
 
 
+def test_by_default_dino_acts_as_trained_over_the_whole_schedule():
+    assert [Strength().at(sigma, lambda percent: 1 - percent) for sigma in (1.0, 0.5, 0.0)] == [1.0] * 3
+
+
 def test_profiles_weigh_the_depth(adapter, features):
     tokens = adapter.project(features)
     torch.nn.init.zeros_(adapter.gate.out.weight)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 CONTEXT, VECTOR = 64, 48
-FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision")
+FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision", "upscale_models")
 FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
     "flux.safetensors",
     "flux-dev.safetensors",
@@ -28,9 +28,9 @@ FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
 DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
 VAE, VAE_NAN = "vae.safetensors", "vae-nan.safetensors"
+ESRGAN = "inverting-4x.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
-THIN_ADAPTER = "thin-adapter.safetensors"
 PICKLE, TRUNCATED, FOREIGN = "pickle.safetensors", "truncated.safetensors", "foreign.safetensors"
 
 
@@ -41,6 +41,7 @@ def write_models(base: Path) -> None:
     write_flux(base / "models" / "diffusion_models")
     write_vae(base / "models" / "vae")
     write_dino(base / "models" / "dino")
+    save_file(esrgan_state(), base / "models" / "upscale_models" / ESRGAN)
     write_adapters(base / "models" / "model_patches")
     for folder in ("dino", "model_patches"):
         write_bad_files(base / "models" / folder)
@@ -188,6 +189,25 @@ def write_dino(folder: Path) -> None:
     save_file(state, folder / DINO)
 
 
+def esrgan_state(width: int = 4, growth: int = 32) -> dict[str, Tensor]:
+    """An ESRGAN of one block that repeats every pixel 4 x 4 times and inverts the colours."""
+    shapes = {name: (width, width) for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr")}
+    shapes |= {"conv_first": (width, 3), "conv_last": (3, width)}
+    for block in ("rdb1", "rdb2", "rdb3"):
+        for number in range(5):
+            out = width if number == 4 else growth
+            shapes[f"body.0.{block}.conv{number + 1}"] = (out, width + number * growth)
+    state = {}
+    for name, shape in shapes.items():
+        state[f"{name}.weight"] = torch.zeros(*shape, 3, 3)
+        state[f"{name}.bias"] = torch.zeros(shape[0])
+        if "body" not in name:
+            state[f"{name}.weight"][:, :, 1, 1] = torch.eye(*shape)
+    state["conv_last.weight"].neg_()
+    state["conv_last.bias"].fill_(1)
+    return state
+
+
 # Adapters
 
 
@@ -224,8 +244,6 @@ def write_adapters(folder: Path) -> None:
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)
     write_adapter(folder / FOR_OTHER_DINO, adapter_config(dino="dinov2-small", dino_width=384, layers="8"), seed=4)
     write_adapter(folder / FOR_OTHER_LAYERS, adapter_config(layers="2,4"), seed=5)
-    thin = adapter_config(heads=1, double=3, single=6, context=4096, vector=768, width=128, grid=16, context_grid=4)
-    write_adapter(folder / THIN_ADAPTER, thin, seed=6)
 
 
 # Files that are something else

@@ -132,9 +132,10 @@ class Server:
 
     # Prompts
 
-    def queue(self, prompt: dict, *, client_id: str = "") -> Result:
-        """Send a prompt and do not wait."""
+    def queue(self, prompt: dict, *, client_id: str = "", previews: str = "none") -> Result:
+        """Send a prompt and do not wait. previews: ``--preview-method``, for this prompt only."""
         body = {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex}
+        body["extra_data"] = {"preview_method": previews}
         try:
             return Result(prompt_id=self.post("/prompt", body)["prompt_id"])
         except HTTPError as error:

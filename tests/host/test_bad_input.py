@@ -1,6 +1,9 @@
 """Bad input over HTTP: one clear sentence, nothing half-written, and the next prompt works."""
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 
 import pytest
@@ -27,7 +30,8 @@ def all_is_well_afterwards(server, base, small):
 
 
 def files(base) -> set[str]:
-    return {str(path) for folder in ("output", "models") for path in (base / folder).rglob("*") if path.is_file()}
+    below = [path for folder in ("output", "models") for path in (base / folder).rglob("*")]
+    return {str(path) for path in (*base.iterdir(), *below) if path.is_file()}
 
 
 def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
@@ -70,7 +74,7 @@ def test_a_file_that_is_no_adapter_is_refused(server, small, file, parts):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"adapter": models.FOR_OTHER_DINO}, ()),
+        ({"adapter": models.FOR_OTHER_DINO}, ("dinov2-demo", "dinov2-small")),
         ({"flux": models.FLUX_WIDE}, ("width 128", "width 256")),
         ({"flux": models.FLUX2}, ("FLUX.2", "FLUX.1")),
         ({"tile": 64, "overlap": 64}, ("overlap 64 must be smaller than tile 64",)),
@@ -119,6 +123,96 @@ def test_plan_tiles_refuses_what_cannot_be_planned(server, small, inputs, parts)
     prompt = graphs.step_by_step(small) | graphs.by_tiled_sampler()
     prompt["plan"]["inputs"] |= inputs
     refused(server, prompt, "plan", *parts)
+
+
+@pytest.fixture
+def occupied(base):
+    """A file in the output folder where a folder would have to be."""
+    path = base / "output" / "occupied"
+    path.write_bytes(b"")
+    yield path.name
+    path.unlink()
+
+
+@pytest.fixture
+def locked(base):
+    """A folder in the output folder into which nobody may write."""
+    folder = base / "output" / "locked"
+    folder.mkdir(mode=0o500)
+    fixed = os.access(folder, os.W_OK) and subprocess.run(["chattr", "+i", folder]).returncode == 0  # for root
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    yield folder.name
+    if fixed:
+        subprocess.run(["chattr", "-i", folder], check=True)
+    folder.rmdir()
+
+
+def saving(prefix: str) -> graphs.Prompt:
+    adapter = graphs.with_dino()["adapter"]
+    return {
+        "adapter": adapter,
+        "saved": node("DinoTile_SaveAdapter", adapter=("adapter", 0), filename_prefix=prefix),
+    }
+
+
+@pytest.mark.parametrize("prefix", ["../outside", "adapters/../../outside", "", "..", "/outside"])
+def test_an_adapter_is_saved_below_the_output_folder_only(server, prefix):
+    refused(server, saving(prefix), "saved", repr(prefix), "must lie in output", "give a name such as")
+
+
+def test_an_adapter_below_a_file_is_refused(server, occupied):
+    refused(server, saving(f"{occupied}/mine"), "saved", f"{occupied}/mine cannot be written", "choose another name")
+
+
+def test_an_adapter_in_a_folder_without_permission_is_refused(server, locked):
+    refused(server, saving(f"{locked}/mine"), "saved", f"{locked}/mine", "cannot be written", "choose another name")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
+def test_an_adapter_that_the_disk_has_no_room_for_is_refused(server, small):
+    import resource
+
+    prompt = graphs.one_node(small) | saving("full/mine")
+    del prompt["save"], prompt["upscale"]
+    prompt["adapter"] = node(
+        "DinoTile_NewAdapter",
+        model=("flux", 0),
+        dino=("dino", 0),
+        layers="2/3",
+        mechanisms="cross_attention",
+        width=1024,
+        grid=8,
+        double_every=1,
+        single_every=1,
+        init_seed=0,
+    )
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    room = server.log_path.stat().st_size + 2**20  # the log goes on, the adapter is larger
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        refused(server, prompt, "saved", "full/mine_00001_.safetensors cannot be written", "make room")
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("at", ["upscale", "features", "tiles view"])
+def test_a_batch_without_pictures_is_refused(server, small, base, at):
+    """What Trim Video leaves of a clip that has ended."""
+    first, second = soft_picture(32, 32), soft_picture(32, 32).rotate(90)
+    first.save(base / "input" / "clip.mp4", "gif", save_all=True, append_images=[second], duration=100)
+    views = {
+        "features view": node("DinoTile_PreviewPatches", features=("features", 0)),
+        "tiles view": node("DinoTile_PreviewTiles", plan=("plan", 0), image=("image", 0)),
+    }
+    prompt = graphs.one_node(small) if at == "upscale" else graphs.step_by_step(small) | views
+    prompt |= {
+        "clip": node("LoadVideo", file="clip.mp4"),
+        "ended": node("Video Slice", video=("clip", 0), start_time=5.0, duration=0.0, strict_duration=False),
+        "frames": node("GetVideoComponents", video=("ended", 0)),
+    }
+    prompt[at]["inputs"]["image"] = ["frames", 0]
+    refused(server, prompt, at, "shape [0, ", "at least one picture")
 
 
 def test_a_dino_without_its_adapter_is_refused(server, small):

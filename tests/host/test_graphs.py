@@ -1,7 +1,9 @@
 """Whole graphs over the HTTP API."""
 
+import io
 import json
 import shutil
+import struct
 import uuid
 
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image
 
 from . import graphs, models
 from .graphs import node
+
+PREVIEW_IMAGE = 1  # ComfyUI's protocol.py
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +62,26 @@ def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_anothe
     off = saved(server, server.run(plain), "save")
     assert (saved(server, server.run(graphs.one_node(small, dino_strength=0.0)), "save") == off).all()
     assert (saved(server, server.run(graphs.one_node(small)), "save") != off).mean() > 0.1
+
+
+def test_an_upscale_model_makes_the_first_enlargement_and_the_size_stays_exact(server, small, report):
+    """The model's factor is 4 and it inverts colours, so the result is that of the inverted picture without it."""
+
+    def run(**changes) -> np.ndarray:
+        prompt = graphs.one_node(small, scale=1.3, **changes)
+        prompt["inverted"] = node("ImageInvert", image=("image", 0))
+        prompt["esrgan"] = node("UpscaleModelLoader", model_name=models.ESRGAN)
+        return saved(server, server.run(prompt), "save")
+
+    plain, modelled = run(denoise=0.0), run(denoise=0.0, upscale_model=("esrgan", 0))
+    inverted = run(denoise=0.0, image=("inverted", 0))
+    near, far = abs(modelled - inverted).mean(), abs(modelled - plain).mean()
+    report(f"upscale model: {near:.1f} of 255 from the inverted picture's result, {far:.1f} from the picture's")
+    assert modelled.shape == (62, 83, 3)
+    assert near < 0.25 * far
+    redrawn = run(upscale_model=("esrgan", 0))
+    assert redrawn.shape == (62, 83, 3)
+    assert (redrawn != run()).mean() > 0.5
 
 
 def test_every_picture_of_a_batch_is_upscaled_as_if_it_were_alone(server, small):
@@ -152,20 +176,41 @@ def test_a_model_with_guidance_and_a_prompt_of_other_length_run(server, small):
     assert saved(server, server.run(prompt), "save").shape == (96, 128, 3)
 
 
-def test_progress_is_reported_while_tiles_are_sampled(server, small):
+def watch(server, prompt, at: str, **settings) -> tuple[set[tuple[int, int]], list[Image.Image]]:
+    """What a browser is sent while node ``at`` runs: (step, steps), and previews."""
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
-    queued = server.queue(graphs.one_node(small, steps=3, seed=11), client_id=client)
-    steps = set()
-    while True:
+    queued = server.queue(prompt, client_id=client, **settings)
+    steps, previews, running = set(), [], ""
+    while running is not None:
         message = socket.recv()
         if isinstance(message, bytes):
+            if struct.unpack(">I", message[:4]) == (PREVIEW_IMAGE,):
+                assert running == at
+                previews.append(Image.open(io.BytesIO(message[8:])))
             continue
         event = json.loads(message)
-        if event["type"] == "progress" and event["data"]["node"] == "upscale":
+        if event["type"] == "progress" and event["data"]["node"] == at:
             steps.add((event["data"]["value"], event["data"]["max"]))
-        if event["type"] == "executing" and event["data"]["node"] is None:
-            break
+        if event["type"] == "executing":
+            running = event["data"]["node"]
     socket.close()
     assert server.wait(queued).ok
+    return steps, previews
+
+
+def test_progress_is_reported_while_tiles_are_sampled(server, small):
+    steps, previews = watch(server, graphs.one_node(small, steps=3, seed=11), "upscale")
     assert len(steps) > 1 and max(steps) == (3, 3)  # ComfyUI leaves out what follows too fast
+    assert previews == []
+
+
+def test_the_tiled_sampler_sends_progress_and_previews_of_the_whole_canvas(server, small):
+    prompt = graphs.step_by_step(small, tile=64, overlap=16, seed=11) | graphs.by_tiled_sampler()
+    prompt["sigmas"]["inputs"]["steps"] = 3
+    steps, previews = watch(server, prompt, "sampler", previews="latent2rgb")
+    assert len(steps) > 1 and max(steps) == (3, 3)
+    assert len(previews) > 1
+    for preview in previews:
+        assert preview.size == (512, 384)  # ComfyUI's largest, in the shape of 128 x 96
+        assert np.asarray(preview).std() > 5
