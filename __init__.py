@@ -11,6 +11,7 @@ WEB_DIRECTORY = "./web"
 _API = {
     "upscale": ".standalone.api",
     "load_upscaler": ".standalone.api",
+    "run_workflow": ".standalone.headless",
     "Upscaler": ".standalone.engine",
     "UpscaleSettings": ".standalone.settings",
     "settings_for": ".standalone.settings",

@@ -132,25 +132,17 @@ def run(
     timeout: Annotated[float, typer.Option(help="Seconds for the whole run; 0 for no limit.")] = 0,
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures back (OUT, OUT-2, ...)."""
-    from .client import ComfyClient
-    from .files import save_files
-    from .workflow import prepared, read_workflow
-
-    graph = read_workflow(workflow)
-    prepared(graph, image="", settings=settings or [])  # complain before anything is sent
-    if not image.is_file():
-        raise ValueError(f"{image} does not exist: give the path of a picture")
     check_no_input(output, image)
     check_output(output)
-    client = ComfyClient(server)
+    from .headless import run_workflow
+
     start = time.perf_counter()
     with Bars() as bars:
-        graph = prepared(graph, image=client.upload(image), settings=settings or [])
-        pictures = client.run(graph, timeout=timeout, progress=bars)
-    for path in save_files(pictures, output):
+        result = run_workflow(workflow, image, server=server, settings=settings or [], timeout=timeout, progress=bars)
+    for path in result.save(output):
         typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
-    if client.note:
-        typer.echo(client.note)
+    if result.note:
+        typer.echo(result.note)
 
 
 app.command()(train)

@@ -158,9 +158,8 @@ class _Guide:
     memo: dict = field(default_factory=dict)
 
     def row(self, row: TileRow) -> DinoRow:
-        box, (height, width) = row.box, (side / vae_path.CELL for side in self.canvas)
-        fractions = (box.top / height, box.left / width, box.height / height, box.width / width)
-        return DinoRow(self.tokens, row.image, fractions, self.strength)
+        height, width = (side / vae_path.CELL for side in self.canvas)
+        return DinoRow(self.tokens, row.image, row.box.fractions(height, width), self.strength)
 
 
 def _check_pair(dino: DinoEncoder, adapter: DinoAdapter, settings: EncodeSettings) -> None:

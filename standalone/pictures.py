@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,10 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     elif path.suffix.lower() == ".webp":
         options |= {"lossless": True}
     image = to_image(pixels, alpha=alpha)
+    content = BytesIO()  # PIL, writing JPEG and TIFF to a file itself, does not notice that a disk took only a part
+    image.save(content, format=Image.registered_extensions()[path.suffix.lower()], **options)
     with replacing(path) as part:
-        image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **options)
+        part.write_bytes(content.getbuffer())
     return note
 
 

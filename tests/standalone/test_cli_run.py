@@ -1,4 +1,4 @@
-"""``dinotile run`` without a server, and with one that goes away. tests/host runs it against a real ComfyUI."""
+"""``dinotile run`` without a server, and with answers that no ComfyUI gives. tests/host runs it against a real one."""
 
 import base64
 import hashlib
@@ -15,7 +15,8 @@ from PIL import Image
 from dinotile.standalone.client import ComfyClient
 from dinotile.standalone.files import save_files
 
-from .test_workflow import REFUSED, WORKFLOW
+from .limits import largest_file
+from .test_workflow import WORKFLOW
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def job(tmp_path):
 
 
 @pytest.fixture
-def leaving_server():
-    """A socket that answers one request after the other and then goes away with all its connections."""
+def foreign_server():
+    """A socket that answers one request after the other as it is told, which need not be HTTP, and then goes away."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.settimeout(10)
 
@@ -82,30 +83,28 @@ def test_no_server(dinotile, job):
     refused(dinotile, job, f"http://127.0.0.1:{port}", "cannot be reached")
 
 
-def test_a_server_that_closes_at_once(dinotile, job, leaving_server):
-    refused(dinotile, job, leaving_server(b""), "cannot be reached")
+def test_a_server_that_closes_at_once(dinotile, job, foreign_server):
+    refused(dinotile, job, foreign_server(b""), "cannot be reached")
 
 
-def test_a_server_that_leaves_after_the_upload(dinotile, job, leaving_server):
-    refused(dinotile, job, leaving_server(UPLOADED, b""), "cannot be reached")
+def test_a_server_without_a_websocket(dinotile, job, foreign_server):
+    refused(dinotile, job, foreign_server(UPLOADED, http("404 Not Found", "")), "cannot be reached")
 
 
-def test_a_server_that_vanishes_in_the_middle(dinotile, job, leaving_server):
-    server = leaving_server(UPLOADED, handshake, http("200 OK", '{"prompt_id": "1"}'))
-    refused(dinotile, job, server, "in the middle of the run")
+def test_a_proxy_that_ends_the_websocket_in_the_middle(dinotile, job, foreign_server):
+    closing = b"\x88\x00"  # RFC 6455, section 5.5.1
+    server = foreign_server(
+        UPLOADED, lambda request: handshake(request) + closing, http("200 OK", '{"prompt_id": "1"}')
+    )
+    refused(dinotile, job, server, "closed the connection in the middle of the run")
 
 
-def test_a_server_that_refuses_the_workflow(dinotile, job, leaving_server):
-    server = leaving_server(UPLOADED, handshake, http("400 Bad Request", json.dumps(REFUSED)))
-    refused(dinotile, job, server, "node 2 (ImageScale), input width: Required input is missing")
+def test_a_server_that_is_no_comfyui(dinotile, job, foreign_server):
+    refused(dinotile, job, foreign_server(http("200 OK", "<html>")), "did not answer as ComfyUI does")
 
 
-def test_a_server_that_is_no_comfyui(dinotile, job, leaving_server):
-    refused(dinotile, job, leaving_server(http("200 OK", "<html>")), "did not answer as ComfyUI does")
-
-
-def test_another_page_at_that_address(dinotile, job, leaving_server):
-    refused(dinotile, job, leaving_server(http("404 Not Found", "")), "/upload/image answered 404 Not Found")
+def test_another_page_at_that_address(dinotile, job, foreign_server):
+    refused(dinotile, job, foreign_server(http("404 Not Found", "")), "/upload/image answered 404 Not Found")
 
 
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1", "127.0.0.1:8188", "file:///etc/passwd", "http://"])
@@ -125,32 +124,10 @@ def test_the_websocket_lies_beside_the_server_in_any_case():
 
 
 @pytest.mark.parametrize("answer", ["{}", "[]", "null", '"a"', '{"name": 3}', "\udcff"])
-def test_json_of_another_form_is_one_sentence(dinotile, job, leaving_server, answer):
+def test_json_of_another_form_is_one_sentence(dinotile, job, foreign_server, answer):
     body = answer.encode("utf-8", "surrogateescape")
     other = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
-    refused(dinotile, job, leaving_server(other), "did not answer as ComfyUI does")
-
-
-def frame(message):
-    """A short text message of a websocket server (RFC 6455, section 5.2)."""
-    content = json.dumps(message).encode()
-    return bytes([0x81, len(content)]) + content
-
-
-def test_what_the_server_left_out_is_said_at_the_end(dinotile, job, leaving_server):
-    """ComfyUI answers 200 with node_errors where some outputs are valid and runs these."""
-    arguments, output = job
-    answer = {"prompt_id": "1", "node_errors": {"2": REFUSED["node_errors"]["2"]}}
-    history = {"1": {"outputs": {"3": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}}}
-    end = frame({"type": "executing", "data": {"node": None, "prompt_id": "1"}})
-    picture = output.with_name("in.png").read_bytes()
-    sent = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(picture), picture)
-    accepted = [UPLOADED, lambda request: handshake(request) + end, http("200 OK", json.dumps(answer))]
-    server = leaving_server(*accepted, http("200 OK", json.dumps(history)), sent)
-    code, out, _ = dinotile(*arguments, "--server", server)
-    note = "the server ran only a part of the workflow: node 2 (ImageScale), input width: Required input is missing"
-    assert code == 0 and output.read_bytes() == picture
-    assert out.splitlines()[1:] == [note]
+    refused(dinotile, job, foreign_server(other), "did not answer as ComfyUI does")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +139,8 @@ def test_what_the_server_left_out_is_said_at_the_end(dinotile, job, leaving_serv
         ("400 Bad Request", '{"node_errors": {"2": null}}', "/prompt answered 400 Bad Request"),
     ],
 )
-def test_foreign_answers_to_the_workflow_are_one_sentence(dinotile, job, leaving_server, status, body, words):
-    refused(dinotile, job, leaving_server(UPLOADED, handshake, http(status, body)), words)
+def test_foreign_answers_to_the_workflow_are_one_sentence(dinotile, job, foreign_server, status, body, words):
+    refused(dinotile, job, foreign_server(UPLOADED, handshake, http(status, body)), words)
 
 
 def test_what_cannot_be_sent_is_refused_before_the_server_is_asked(dinotile, job, tmp_path):
@@ -174,6 +151,7 @@ def test_what_cannot_be_sent_is_refused_before_the_server_is_asked(dinotile, job
     refused(dinotile, ([*arguments, "-o", tmp_path / "in.png"], output), nowhere, "in.png is the input itself")
     refused(dinotile, ([*arguments, "-o", tmp_path / "out.gif"], output), nowhere, "ends in .gif")
     refused(dinotile, ([*arguments, "-o", tmp_path / "no" / "out.png"], output), nowhere, "does not exist")
+    refused(dinotile, ([*arguments, "-o", "/proc/x.png"], output), nowhere, "output /proc/x.png cannot be written")
 
 
 def test_further_pictures_get_numbers_and_the_format_of_the_ending(tmp_path):
@@ -184,3 +162,14 @@ def test_further_pictures_get_numbers_and_the_format_of_the_ending(tmp_path):
     assert {Image.open(path).format for path in written} == {"JPEG"}
     same = save_files([content.getvalue()], tmp_path / "a.png")
     assert same[0].read_bytes() == content.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_pictures_only(tmp_path, name):
+    small, large = BytesIO(), BytesIO()
+    Image.new("RGB", (8, 8)).save(small, format="PNG")
+    Image.effect_noise((100, 100), 50).save(large, format="PNG")
+    with largest_file(1000), pytest.raises(ValueError, match=r"a-2\.\w+ cannot be written \(File too large\)"):
+        save_files([small.getvalue(), large.getvalue()], tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+    Image.open(tmp_path / name).load()

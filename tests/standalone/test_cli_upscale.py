@@ -1,9 +1,12 @@
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,11 @@ from PIL import Image
 
 from dinotile.standalone.pictures import Picture, load_picture, save_picture
 
+from .limits import largest_file
 from .tiny import picture
+
+SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
+LIMIT = 200  # seconds
 
 
 @pytest.fixture
@@ -62,6 +69,17 @@ def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, p
     assert done["output"] == {"height": 80, "width": 104} and done["tiles"]["count"] == 4 and done["steps"] == 2
     assert set(done["seconds"]) == {"dino", "encode", "sample", "decode"} and done["peak_memory"]["process"] > 50e6
     assert sorted(os.listdir(tmp_path)) == ["out.png", "photo.png", "r.json"]
+
+
+def test_the_readmes_first_command_runs_the_demo_with_the_documented_defaults(dinotile, tmp_path):
+    code, out, _ = dinotile("upscale", SAMPLE, "-o", tmp_path / "out.png", "--report", tmp_path / "r.json")
+    assert code == 0 and "768 x 512 px, 12 tiles, 6 steps, with DINO" in out
+    assert Image.open(tmp_path / "out.png").size == (768, 512)
+    report = json.loads((tmp_path / "r.json").read_text())
+    (done,) = report["pictures"]
+    documented = {"scale": 2, "strength": 0.3, "steps": 6, "tile": 256, "overlap": 32, "guidance": 3.5, "fidelity": 1}
+    assert documented.items() <= done["settings"].items()
+    assert done["settings"]["seed"] == 0 and done["settings"]["dino_strength"] == 1
 
 
 def test_a_second_run_writes_the_same_file_and_another_seed_does_not(dinotile, models, photo, tmp_path):
@@ -135,7 +153,21 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(dinotile, models, photo, tmp_path):
-    refused(dinotile, "cannot be written", photo, "-o", "/proc/out.png", *models, folder=tmp_path)
+    for words, *arguments in [
+        ("output /proc/out.png cannot be written", "-o", "/proc/out.png"),
+        ("output /proc/r.json cannot be written", "-o", tmp_path / "out.png", "--report", "/proc/r.json"),
+        ("folder /proc/out cannot be made", "-o", "/proc/out/"),
+        ("photo.png/out cannot be made (Not a directory)", "-o", f"{photo}/out/"),
+    ]:
+        refused(dinotile, words, photo, *arguments, *models, folder=tmp_path)
+
+
+def test_a_disk_that_is_full_in_the_middle_is_one_sentence_and_no_file(dinotile, models, photo, tmp_path):
+    with largest_file(4000):
+        code, out, err = dinotile("upscale", photo, "-o", tmp_path / "out.png", *models)
+    sentence = f"dinotile: output {tmp_path / 'out.png'} cannot be written (File too large): choose another place"
+    assert (code, out, err.splitlines()[-1]) == (2, "", sentence)
+    assert "Traceback" not in err and os.listdir(tmp_path) == ["photo.png"]
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(dinotile, models, photo, tmp_path, monkeypatch):
@@ -150,23 +182,35 @@ def test_a_fault_of_the_program_keeps_its_traceback(dinotile, models, photo, tmp
     assert os.listdir(tmp_path) == ["photo.png"]
 
 
-def test_ctrl_c_leaves_nothing_and_the_next_run_works(dinotile, dinotile_process, models, photo, tmp_path):
+def test_ctrl_c_leaves_nothing_and_the_next_run_works(dinotile, dinotile_process, models, photo, tmp_path, monkeypatch):
     """Interrupted when the models sample, which a thousand steps make long."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # bars move, as in a terminal
+    monkeypatch.setenv("TERM", "xterm")
     process = dinotile_process(
         "upscale",
         *(photo, "-o", tmp_path / "out.png", *models, "--steps", "1000", "--scale", "8"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.communicate(timeout=6)
+        read_until(process, b"sample")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130 and err.splitlines()[-1] == "dinotile: interrupted, nothing half-written was left"
     assert os.listdir(tmp_path) == ["photo.png"]
+    monkeypatch.delenv("FORCE_COLOR")
     assert dinotile("upscale", photo, "-o", tmp_path / "out.png", *models)[0] == 0
+
+
+def read_until(process, word):
+    """Read what the process says on stderr, as it comes, until it says the word."""
+    said, end = b"", time.monotonic() + LIMIT
+    while word not in said:
+        assert select.select([process.stderr], [], [], max(0, end - time.monotonic()))[0], said
+        more = os.read(process.stderr.fileno(), 4096)
+        assert more, said
+        said += more
 
 
 @pytest.mark.parametrize(

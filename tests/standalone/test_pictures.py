@@ -10,6 +10,7 @@ from dinotile.standalone.files import check_output, plan_outputs, replacing
 from dinotile.standalone.pictures import Picture, load_picture, save_picture
 from dinotile.tiling.canvas import resize
 
+from .limits import largest_file
 from .tiny import picture
 
 
@@ -162,3 +163,13 @@ def test_resizing_is_pils_bicubic(tmp_path):
     expected = np.asarray(Image.fromarray(array).resize((75, 41), Image.Resampling.BICUBIC))
     result = resize(load_picture(saved(tmp_path / "a.png", array)).pixels, height=41, width=75)
     assert (result[0].permute(1, 2, 0) * 255 - torch.from_numpy(expected.astype(np.float32))).abs().max() <= 1.5
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("size", [0, 2000])
+def test_a_disk_that_is_full_in_the_middle_is_one_sentence_and_keeps_what_was_there(tmp_path, kind, size):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(b"before")
+    with largest_file(size), pytest.raises(ValueError, match=f"a.{kind} cannot be written .File too large."):
+        save_picture(Picture(torch.rand(1, 3, 64, 64)), path)
+    assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == b"before"
