@@ -1,4 +1,4 @@
-"""Runs inside the host's Python like inside.py, whose tools it uses: training on ComfyUI's own models, measured.
+"""Runs inside the host's Python like inside.py: training on ComfyUI's own models, measured.
 
 python inside_training.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json and the tensors that test_training.py
 compares with diffusers.
@@ -6,10 +6,7 @@ compares with diffusers.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import inside
-from inside import (
+from inside_tools import (
     BASE,
     CONTEXT,
     OUT,
@@ -19,33 +16,36 @@ from inside import (
     check,
     dino,
     flux,
-    management,
+    main,
     node,
-    nodes,
+    once,
     picture,
     project,
     refusal,
     same,
     sample,
     text,
-    torch,
-)
+)  # makes the host's and the pack's modules importable
 
-inside.CHECKS.clear()
+# isort: split
+from pathlib import Path
 
-import comfy.clip_vision  # noqa: E402
-import comfy.ldm.flux.redux  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.utils  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from torch import Tensor  # noqa: E402
+import comfy.clip_vision
+import comfy.ldm.flux.redux
+import comfy.model_management as management
+import comfy.sd
+import comfy.utils
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
 
-from dinotile.dino.feature_map import FeatureMap  # noqa: E402
-from dinotile.flux_patch.checkpoint import load_adapter  # noqa: E402
-from dinotile.flux_patch.rows import DinoRow  # noqa: E402
-from dinotile.flux_patch.schedule import Strength  # noqa: E402
-from dinotile.nodes import host_redux, host_runs, host_training  # noqa: E402
+from dinotile import nodes
+from dinotile.dino.feature_map import FeatureMap
+from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.flux_patch.rows import DinoRow
+from dinotile.flux_patch.schedule import Strength
+from dinotile.nodes import host_redux, host_runs, host_training
 
 PATCHES = BASE / "models" / "model_patches"
 FIXED_ROWS = range(40)
@@ -53,7 +53,7 @@ FIXED_ROWS = range(40)
 
 def vae(name: str = "vae"):
     path = BASE / "models" / "vae" / f"{name}.safetensors"
-    return inside._once(name, lambda: comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path))))
+    return once(name, lambda: comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path))))
 
 
 def folder(name: str, sizes: list[tuple[int, int]]) -> str:
@@ -392,7 +392,7 @@ def siglip_and_redux(width: int = 48):
 
 
 def fit(name: str, *, model=None, redux=None, **changed):
-    siglip, style = redux or inside._once("redux", siglip_and_redux)
+    siglip, style = redux or once("redux", siglip_and_redux)
     settings = {
         "folder": folder("many", [(56, 56)] * 24),
         "filename_prefix": f"made/{name}",
@@ -410,7 +410,7 @@ def fit(name: str, *, model=None, redux=None, **changed):
 @check
 def fitted():
     """The node with SigLIP and Redux from ComfyUI's sockets."""
-    siglip, style = inside._once("redux", siglip_and_redux)
+    siglip, style = once("redux", siglip_and_redux)
     made, report = fit("fitted")
     refined, longer = fit("refined", hidden_layer=True)
     teacher = host_redux.HostTeacher(siglip, style)
@@ -475,7 +475,7 @@ def fit_interrupted():
 
 @check
 def fit_refusals():
-    siglip, style = inside._once("redux", siglip_and_redux)
+    siglip, style = once("redux", siglip_and_redux)
     wide, _ = siglip_and_redux(64)
     clip = comfy.clip_vision.ClipVisionModel({**siglip.config, "model_type": "clip_vision_model"})
     no_redux = comfy.sd.StyleModel(torch.nn.Linear(2, 2))
@@ -491,4 +491,4 @@ def fit_refusals():
 
 
 if __name__ == "__main__":
-    inside.main()
+    main()

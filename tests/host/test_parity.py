@@ -1,5 +1,7 @@
 """ComfyUI and diffusers on the same weights, picture, adapter, noise, sigmas and tiles."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,22 +11,40 @@ from dinotile.dino.load import load_dino
 from dinotile.flux_patch import DinoRow, Strength, load_adapter
 from dinotile.flux_patch.diffusers_flux import DinoFlux
 from dinotile.standalone.flux import Text, predict_velocity
+from dinotile.standalone.load import load_transformer, load_vae
 from dinotile.standalone.sampler import sample
+from dinotile.standalone.vae import encode
 from dinotile.tiling.plan import plan_tiles
 
 from . import models
 
+CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
+DEMO = Path(__file__).parents[2] / "demo"
+DEMO_FILE = "dinotile-demo.safetensors"
 
-@pytest.fixture(scope="module")
-def run(measured) -> dict:
-    numbers = measured["for_diffusers"]
+
+@pytest.fixture(scope="module", params=CHECKS)
+def run(request, measured) -> dict:
+    numbers = measured[CHECKS[request.param]]
     assert "error" not in numbers, numbers["error"]
-    return numbers | load_file(f"{measured['folder']}/run.safetensors")
+    return numbers | load_file(f"{measured['folder']}/{request.param}.safetensors") | {"models": request.param}
 
 
 @pytest.fixture(scope="module")
-def transformer(base):
+def transformer(run, base):
+    if run["models"] == "demo":
+        return load_transformer(DEMO / "diffusion_models" / "dinotile-demo").eval().requires_grad_(False)
     return models.flux_transformer(base / "models" / "diffusion_models" / models.FLUX)
+
+
+@pytest.fixture(scope="module")
+def guide(run, base):
+    """The DINO encoder, the adapter and the settings of the features."""
+    if run["models"] == "demo":
+        adapter = load_adapter(DEMO / "model_patches" / DEMO_FILE)
+        return load_dino(DEMO / "dino" / DEMO_FILE), adapter, EncodeSettings(layers=adapter.config.layers)
+    adapter = load_adapter(base / "models" / "model_patches" / models.TRAINED)
+    return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
 def through_diffusers(run, transformer, *, dino=None, tokens=None):
@@ -58,19 +78,28 @@ def apart(a, b) -> float:
 
 def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
     difference = apart(through_diffusers(run, transformer), run["without"])
-    report(f"ComfyUI and diffusers without DINO, relative: {difference:.1e}")
+    report(f"ComfyUI and diffusers without DINO, {run['models']} models, relative: {difference:.1e}")
     assert difference <= 1e-4
 
 
-def test_comfyui_and_diffusers_agree_with_dino(run, transformer, base, report):
-    encoder = load_dino(base / "models" / "dino" / models.DINO)
-    adapter = load_adapter(base / "models" / "model_patches" / models.TRAINED)
+def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
+    encoder, adapter, settings = guide
     with torch.no_grad():
-        tokens = adapter.project(encoder.encode(run["pixels"], settings=EncodeSettings(side=224)))
+        tokens = adapter.project(encoder.encode(run["pixels"], settings=settings))
     dino = DinoFlux(transformer, adapter)
     result = through_diffusers(run, transformer, dino=dino, tokens=tokens)
     dino.remove()
     difference, effect = apart(result, run["result"]), apart(run["without"], run["result"])
-    report(f"ComfyUI and diffusers with DINO, relative: {difference:.1e}, DINO's own effect: {effect:.2f}")
+    names = f"ComfyUI and diffusers with DINO, {run['models']} models"
+    report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")
     assert difference <= 1e-4
-    assert effect > 0.01
+    assert effect > 1e-3  # so that the above is no accident
+
+
+def test_the_demo_is_compared_in_fp32_on_several_tiles_of_the_same_latent(measured):
+    numbers = measured["demo_for_diffusers"]
+    assert numbers["tiles"] == 2
+    assert numbers["computes in"] == "torch.float32"
+    run = load_file(f"{measured['folder']}/demo.safetensors")
+    latent = encode(load_vae(DEMO / "vae" / DEMO_FILE), run["pixels"])
+    assert apart(run["latent"], latent) <= 1e-4

@@ -6,8 +6,11 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from . import models
 from .server import Result
 
 PACK = Path(__file__).parents[2]
@@ -116,6 +119,67 @@ def test_a_flux_workflow_lacks_nothing_but_model_files_and_shows_its_tiles_witho
     assert result.ok, result
     (preview,) = (key for key, node in prompt(name).items() if node["class_type"] == "DinoTile_PreviewTiles")
     assert server.picture(result.outputs[preview]["images"][0]).size == (128, 96)
+
+
+@pytest.fixture(scope="module")
+def control_net(server) -> str:
+    """A tiny ControlNet in the layout of the one that the workflow names."""
+    from diffusers import FluxControlNetModel
+
+    folder = server.base / "models" / "controlnet"
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    net = FluxControlNetModel(**models.SIZES | {"num_layers": 1, "num_single_layers": 0, "guidance_embeds": True})
+    state = {name: torch.randn_like(tensor) * 0.05 for name, tensor in net.state_dict().items()}
+    save_file(state, folder / "control.safetensors")
+    return "control.safetensors"
+
+
+def made_tiny(name: str, *, photo: str, control_net: str) -> dict:
+    """A FLUX workflow's prompt with tiny models, small tiles and few steps; empty conditioning for the text encoders."""
+    flux = models.FLUX if "schnell" in name else models.FLUX_DEV
+    values = {
+        "UNETLoader": {"unet_name": flux},
+        "VAELoader": {"vae_name": models.VAE},
+        "DinoTile_LoadDino": {"dino_name": models.DINO},
+        "ControlNetLoader": {"control_net_name": control_net},
+        "LoadImage": {"image": photo},
+        "DinoTile_PlanTiles": {"tile": 64, "overlap": 16},
+        "BasicScheduler": {"steps": 2},
+        "SaveImage": {"filename_prefix": "workflows/tiny"},
+    }
+    sent = prompt(name)
+    (loader,) = (key for key, node in sent.items() if node["class_type"] == "UNETLoader")
+    empty = {"model": [loader, 0], "tokens": 4, "guidance": 3.5}
+    for key, node in list(sent.items()):
+        node["inputs"] |= values.get(node["class_type"], {})
+        if node["class_type"] == "CLIPTextEncode":
+            sent[key] = {"class_type": "DinoTile_EmptyConditioning", "inputs": empty}
+        if node["class_type"] == "DualCLIPLoader":
+            del sent[key]
+    return sent
+
+
+def saved_picture(server, sent: dict) -> Image.Image:
+    result = server.run(sent)
+    assert result.ok, result
+    (save,) = (key for key, node in sent.items() if node["class_type"] == "SaveImage")
+    return server.picture(result.outputs[save]["images"][0]).convert("RGB")
+
+
+@pytest.mark.parametrize("name", FLUX)
+def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net, name):
+    with Image.open(PACK / "demo" / "sample.jpg") as photo:
+        uploaded = server.upload(photo.convert("RGB").resize((64, 48)), "small.png")
+    sent = made_tiny(name, photo=uploaded, control_net=control_net)
+    made = saved_picture(server, sent)
+    assert made.size == (128, 96)
+    assert np.asarray(made).std() > 5  # not one colour
+    if "controlnet" in name:
+        (apply,) = (node for node in sent.values() if node["class_type"] == "ControlNetApplyAdvanced")
+        apply["inputs"]["strength"] = 0
+        without = saved_picture(server, sent)
+        assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > 1
 
 
 @pytest.mark.parametrize("name", NAMES)

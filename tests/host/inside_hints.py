@@ -1,0 +1,297 @@
+"""Checks for inside.py: areas, masks, ControlNet, reference latents and Fill's picture reach each tile cropped."""
+
+from __future__ import annotations
+
+import comfy.controlnet
+import comfy.ldm.flux.controlnet
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import node_helpers
+import torch
+from inside_tools import (
+    BASE,
+    COLUMNS,
+    CONTEXT,
+    HEIGHT,
+    ROWS,
+    VECTOR,
+    WIDTH,
+    adapter,
+    apart,
+    check,
+    counted,
+    features,
+    flux,
+    once,
+    patched,
+    picture,
+    places,
+    plan,
+    project,
+    same,
+    sample,
+    text,
+    tiled,
+    watch,
+    where,
+)
+from safetensors.torch import load_file
+from torch.nn.functional import pixel_unshuffle
+
+
+@check
+def regions():
+    """Areas, masks, strengths and time ranges of combined prompts, against ComfyUI without tiles.
+
+    The model's velocity is a constant of the prompt, so that tiling can change nothing but the weights.
+    """
+    model = flux("flux-pooled")
+    left = torch.zeros(1, HEIGHT // 2, WIDTH // 2)
+    left[..., : WIDTH // 4] = 1.0
+    soft = torch.linspace(0, 1, WIDTH)[None, None].expand(1, HEIGHT, WIDTH)
+    a, b, c = text(10), text(11), text(12)
+
+    def put(conditioning, **values):
+        return node_helpers.conditioning_set_values(conditioning, values)
+
+    area = (ROWS, COLUMNS // 2, 0, 0)
+    cases = {
+        "one prompt": a,
+        "area beside area": put(a, area=area, strength=1.0)
+        + put(b, area=(ROWS, COLUMNS // 2, 0, COLUMNS // 2), strength=1.0),
+        "area over a prompt": a + put(b, area=(8, 9, 5, 7), strength=0.7),
+        "area in percent": a + put(b, area=("percentage", 0.5, 0.4, 0.2, 0.3), strength=1.0),
+        "mask over a prompt": a + put(b, mask=left, set_area_to_bounds=False, mask_strength=0.8),
+        "soft masks": put(a, mask=soft, set_area_to_bounds=False, mask_strength=1.0)
+        + put(b, mask=1 - soft, set_area_to_bounds=False, mask_strength=1.0),
+        "mask to its bounds": a + put(b, mask=left, set_area_to_bounds=True, mask_strength=1.0),
+        "three, one for a while": a + put(b, mask=left, mask_strength=1.0) + put(c, start_percent=0.5, end_percent=0.8),
+    }
+    out = {}
+    for name, conditioning in cases.items():
+        plain = sample(model, conditioning, text(1), cfg=2.0)
+        of_tiles = sample(tiled(model), conditioning, text(1), cfg=2.0)
+        out[name] = apart(of_tiles, plain)
+    only_a, only_b = sample(tiled(model), a), sample(tiled(model), b)
+    beside = sample(tiled(model), cases["mask over a prompt"] + put(a, mask=1 - left, mask_strength=1e6))
+    out["prompts differ by"] = apart(only_a, only_b)
+    out["outside its mask a prompt has no say"] = apart(
+        beside[..., COLUMNS // 2 + 2 :], only_a[..., COLUMNS // 2 + 2 :]
+    )
+    return out
+
+
+@check
+def regions_skip_tiles():
+    """A prompt with an area runs only in the tiles that it touches."""
+    rows = []
+    conditioning = text(10) + node_helpers.conditioning_set_values(text(11), {"area": (4, 4, 0, 0), "strength": 1.0})
+    model, rows = counted(tiled(flux("flux-pooled")))
+    sample(model, conditioning, steps=1)
+    return {"rows": sum(rows), "tiles": plan().count}
+
+
+def control_model(*, latent_input: bool):
+    """A one-block FLUX ControlNet, fresh weights."""
+    torch.manual_seed(3)
+    with torch.inference_mode(False):
+        model = comfy.ldm.flux.controlnet.ControlNetFlux(
+            latent_input=latent_input, image_model="flux", in_channels=16, out_channels=16, vec_in_dim=VECTOR,
+            context_in_dim=CONTEXT, hidden_size=256, mlp_ratio=4.0, num_heads=2, depth=1, depth_single_blocks=1,
+            axes_dim=[16, 56, 56], txt_ids_dims=[], theta=10000, patch_size=2, qkv_bias=True, guidance_embed=False,
+            operations=comfy.ops.manual_cast, dtype=torch.float32, device="cpu",
+        )  # fmt: skip
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model.eval().requires_grad_(False)
+
+
+@check
+def controlnet_hints():
+    """A hint that holds its own coordinates; what arrives at the ControlNet belongs to the tile that it gets."""
+    out = {}
+    for name, scale, cfg in (("canvas size", 1, 1.0), ("half size", 2, 1.0), ("cfg 2", 1, 2.0)):
+        hint = torch.zeros(1, 3, HEIGHT // scale, WIDTH // scale)
+        hint[:, 0] = torch.arange(HEIGHT // scale)[:, None] / HEIGHT * scale
+        hint[:, 1] = torch.arange(WIDTH // scale)[None, :] / WIDTH * scale
+        full = comfy.utils.common_upscale(hint, WIDTH, HEIGHT, "nearest-exact", "center")
+        net = control_model(latent_input=False)
+        control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
+        control.set_cond_hint(hint, 1.0)
+        prepared, used, worst, seen = [], [], [0.0], set()
+        control.preprocess_image = lambda a, prepared=prepared: prepared.append(tuple(a.shape)) or a
+        model = tiled(patched(adapter()))
+
+        def see(module, args, kwargs, model=model, used=used, worst=worst, full=full, seen=seen):
+            x = model.model.process_latent_out(kwargs["x"] / (1 - kwargs["timesteps"].view(-1, 1, 1, 1)))
+            for row, given in zip(x, kwargs["hint"].expand(len(x), -1, -1, -1), strict=True):
+                top, left = (int(torch.round(row[channel, 0, 0])) * 8 for channel in (0, 1))
+                tile = full[0, :, top : top + given.shape[-2], left : left + given.shape[-1]]
+                worst[0] = max(worst[0], float((given - tile).abs().max()))
+                seen.add((top, left))
+            used.append(len(x))
+
+        handle = net.register_forward_pre_hook(see, with_kwargs=True)
+        positive, negative = project(adapter(), features())
+        positive = node_helpers.conditioning_set_values(positive, {"control": control, "control_apply_to_uncond": True})
+        latent = where()
+        sample(model, positive, negative, cfg=cfg, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
+        handle.remove()
+        prepared_once = len(prepared)
+        prepared.clear()
+        result = sample(model, positive, negative, cfg=cfg, steps=4)
+        without = sample(model, *project(adapter(), features()), cfg=cfg, steps=4)
+        out[name] = {
+            "worst": worst[0],
+            "tiles seen": len(seen),
+            "rows per call": sorted(set(used)),
+            "prepared, 1 step": prepared_once,
+            "prepared, 4 steps": len(prepared),
+            "effect": apart(result, without),
+            "hint of the canvas is kept": control.cond_hint_original is hint,
+        }
+    return out | {"tiles": plan().count}
+
+
+@check
+def controlnet_latents():
+    """A ControlNet on VAE latents: each tile's crop is encoded once."""
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    net = control_model(latent_input=True)
+    control = comfy.controlnet.ControlNet(
+        net, compression_ratio=1, latent_format=comfy.latent_formats.Flux(), load_device=torch.device("cpu"),
+        extra_conds=["y", "guidance"],
+    )  # fmt: skip
+    image = picture(4)
+    hint = image.movedim(-1, 1)
+    encoded = []
+    encode = vae.encode
+    vae.encode = lambda pixels: encoded.append(tuple(pixels.shape)) or encode(pixels)
+    control.set_cond_hint(hint, 1.0, vae=vae)
+    model, worst = tiled(flux()), [0.0]
+
+    def see(module, args, kwargs):
+        x = model.model.process_latent_out(kwargs["x"] / (1 - kwargs["timesteps"].view(-1, 1, 1, 1)))
+        top, left = (int(torch.round(x[0, channel, 0, 0])) * 8 for channel in (0, 1))
+        height, width = (side * 8 for side in x.shape[-2:])
+        expected = control.latent_format.process_in(encode(image[:, top : top + height, left : left + width]))
+        worst[0] = max(worst[0], apart(kwargs["hint"][:1], expected))
+
+    handle = net.register_forward_pre_hook(see, with_kwargs=True)
+    positive = node_helpers.conditioning_set_values(text(0), {"control": control})
+    latent = where()
+    sample(model, positive, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
+    handle.remove()
+    return {"worst": worst[0], "encoded": len(encoded), "tiles": plan().count}
+
+
+@check
+def chained_controls():
+    """Two ControlNets in a row, with strength and a part of the schedule, equal ComfyUI's own where one tile is the canvas."""
+    image = picture(4).movedim(-1, 1)
+
+    def control(strength, percents):
+        net = comfy.controlnet.ControlNet(
+            control_model(latent_input=False), load_device=torch.device("cpu"), extra_conds=["y", "guidance"]
+        )
+        return net.set_cond_hint(image, strength, percents)
+
+    first, second = control(0.7, (0.0, 1.0)), control(0.4, (0.3, 0.6))
+    second.set_previous_controlnet(first)
+    positive = node_helpers.conditioning_set_values(text(0), {"control": second})
+    whole = sample(flux(), positive)
+    one = sample(tiled(flux(), plan(tile=256)), positive)
+    only = sample(flux(), node_helpers.conditioning_set_values(text(0), {"control": first}))
+    return {"one tile differs by": apart(one, whole), "second net's effect": apart(whole, only)}
+
+
+@check
+def reference_latents():
+    out = {}
+    shapes = {"canvas size": (ROWS, COLUMNS), "double size": (2 * ROWS, 2 * COLUMNS), "other picture": (12, 30)}
+    for name, (rows, columns) in shapes.items():
+        reference = where(rows=rows, columns=columns)
+        worst, sizes = [0.0], set()
+        model = tiled(patched(adapter()))
+
+        def see(call, model=model, worst=worst, sizes=sizes, rows=rows):
+            (given,) = call.kwargs["ref_latents"]
+            given = model.model.process_latent_out(given)
+            sizes.add(tuple(given.shape[-2:]))
+            for (top, left, _), row in zip(places(call, model), given, strict=True):
+                factor = rows / ROWS
+                worst[0] = max(
+                    worst[0], abs(float(row[0, 0, 0]) - top * factor), abs(float(row[1, 0, 0]) - left * factor)
+                )
+
+        positive, _ = project(adapter(), features(), positive=text(0, reference_latents=[reference]))
+        latent = where()
+        sample(watch(model, see), positive, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
+        out[name] = {"worst, cells": worst[0], "sizes": sorted(sizes)}
+    return out
+
+
+def fill_model():
+    """The tiny FLUX with the 384 input channels per token of FLUX.1 Fill: noise, masked picture, 64 pixels of the mask."""
+    state = load_file(BASE / "models" / "diffusion_models" / "flux.safetensors")
+    first = state["x_embedder.weight"]  # [256, 64]
+    more = torch.randn(len(first), 320, generator=torch.Generator().manual_seed(6)) * 0.05
+    return comfy.sd.load_diffusion_model_state_dict(state | {"x_embedder.weight": torch.cat([first, more], dim=1)})
+
+
+@check
+def fill():
+    """FLUX.1 Fill with a masked picture and a mask that hold their own coordinates."""
+    model = once("flux fill", fill_model)
+    wrapped = tiled(patched(adapter(), model))
+    mask = torch.arange(HEIGHT * WIDTH).view(1, 1, HEIGHT, WIDTH) / (HEIGHT * WIDTH)
+    shown = {"concat_latent_image": where(), "concat_mask": mask}
+    prompts = {"positive": text(0, **shown), "negative": text(1, **shown)}
+    worst, seen = {"picture": 0.0, "mask": 0.0}, set()
+
+    def see(call):
+        height, width = call.x.shape[-2:]
+        given = model.model.process_latent_out(call.concat[:, :16])
+        for row, cells, (top, left, _) in zip(given, call.concat[:, 16:], places(call, wrapped), strict=True):
+            own = where()[0, :, top : top + height, left : left + width]
+            pixels = mask[0, :, top * 8 : (top + height) * 8, left * 8 : (left + width) * 8]
+            worst["picture"] = max(worst["picture"], float((row - own).abs().max()))
+            worst["mask"] = max(worst["mask"], float((cells - pixel_unshuffle(pixels, 8)).abs().max()))
+            seen.add((top, left))
+
+    latent, found = where(), features()
+    conds = project(adapter(), found, **prompts)
+    sample(watch(wrapped, see), *conds, cfg=2.0, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
+    result, plain = sample(wrapped, *conds), sample(tiled(model), prompts["positive"])
+    off = sample(wrapped, *project(adapter(), found, 0.0, **prompts))
+    one = sample(tiled(patched(adapter(), model), plan(tile=256)), *conds)
+    return {
+        "channels": model.model.diffusion_model.img_in.in_features,
+        "worst": worst,
+        "tiles seen": len(seen),
+        "tiles": plan().count,
+        "DINO changes it by": apart(result, plain),
+        "strength 0 is plain": same(off, plain),
+        "one tile is the whole": same(one, sample(patched(adapter(), model), *conds)),
+        "another picture changes it by": apart(sample(tiled(model), text(0, concat_mask=mask)), plain),
+    }
+
+
+@check
+def attention_masks():
+    """A mask over [text | canvas tokens]: all open changes nothing, closed text changes much, with DINO's own tokens beside."""
+    found, of = features(), plan()
+    count = (ROWS // 2) * (COLUMNS // 2)
+    out = {}
+    for name, model in (("tiled", tiled(patched(adapter()), of)), ("whole", patched(adapter()))):
+        plain = sample(model, project(adapter(), found, 0.6)[0])
+        results = []
+        for closed in (False, True):
+            mask = torch.ones(1, 6 + count, 6 + count, dtype=torch.bool)
+            mask[:, 6:, :6] = not closed
+            put = {"attention_mask": mask, "attention_mask_img_shape": (ROWS // 2, COLUMNS // 2)}
+            conds = project(adapter(), found, 0.6, positive=text(0, **put))
+            results.append(apart(sample(model, conds[0]), plain))
+        out[name] = {"open differs by": results[0], "closed differs by": results[1]}
+    return out
