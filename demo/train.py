@@ -8,16 +8,19 @@ cat "chelsea" is never trained on, and sample.jpg is made from it (CC0).
 
 import argparse
 import logging
+from collections.abc import Mapping
 
 import torch
 
 from dinotile.demo import SAMPLE, train_decoder, train_dino, train_flux, train_vae
 from dinotile.demo.pictures import write_sample
 
+PARTS = ("vae", "dino", "flux", "decoder")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("vae", "dino", "flux", "decoder", "all"), default="all")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
@@ -29,14 +32,21 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     write_sample(SAMPLE)
-    if options.part in ("vae", "all"):
-        train_vae.train(minutes=options.minutes, seed=options.seed, resume=options.resume)
-    if options.part in ("dino", "all"):
-        train_dino.train(minutes=options.minutes, seed=options.seed)
-    if options.part in ("flux", "all"):
-        train_flux.train(minutes=options.minutes, seed=options.seed, resume=options.resume, compiled=options.compile)
-    if options.part in ("decoder", "all"):
-        train_decoder.train(minutes=options.minutes, seed=options.seed)
+    parts = PARTS if options.part == "all" else (options.part,)
+    minutes = dict.fromkeys(parts, options.minutes)
+    train(minutes, seed=options.seed, resume=options.resume, compiled=options.compile)
+
+
+def train(minutes: Mapping[str, float], *, seed: int, resume: bool = False, compiled: bool = False) -> None:
+    """Trains the parts that `minutes` names, in the order in which they need each other."""
+    if "vae" in minutes:
+        train_vae.train(minutes=minutes["vae"], seed=seed, resume=resume)
+    if "dino" in minutes:
+        train_dino.train(minutes=minutes["dino"], seed=seed)
+    if "flux" in minutes:
+        train_flux.train(minutes=minutes["flux"], seed=seed, resume=resume, compiled=compiled)
+    if "decoder" in minutes:
+        train_decoder.train(minutes=minutes["decoder"], seed=seed)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ BANK_SIDE = world.SIDE  # px of an encoded picture; batches are cut out of these
 GRIDS = (*[(8, 8)] * 6, (16, 16), (16, 16), (24, 24))
 TOKENS_PER_BATCH = 2560
 FRESH_EVERY = 8
-WORLDS, TEXT, POOLED = 0.75, 0.65, 0.4  # shares: of the world in the bank, of its windows with text, with a pooled vector
+WORLDS = 0.75  # share of the bank
+TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, and with a pooled vector
 
 
 def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = False, compiled: bool = False) -> None:

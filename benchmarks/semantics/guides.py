@@ -1,4 +1,4 @@
-"""Upscalers that look elsewhere: at another picture, or at every tile alone."""
+"""Upscalers that look elsewhere: at another picture, at every tile alone, or nowhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dinotile.dino.feature_map import FeatureMap
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.standalone import vae as vae_path
-from dinotile.standalone.engine import Upscaler
+from dinotile.standalone.engine import Upscaler, _Guide
 from dinotile.standalone.sampler import TileRow
 from dinotile.standalone.settings import TOKEN, UpscaleSettings
 from dinotile.tiling.canvas import resize
@@ -44,16 +44,26 @@ class TileUpscaler(Upscaler):
         plan, tiles = plan_tiles(height, width, tile=settings.tile, overlap=settings.overlap, grid=TOKEN), {}
         for box, cells in zip(plan.boxes, plan.scaled(vae_path.CELL).boxes, strict=True):
             own = self._project(shown[..., box.top : box.bottom, box.left : box.right])
-            region = (box.top / height, box.left / width, box.height / height, box.width / width)
             patches, cls = own.sample([WHOLE], grid)[:, 0], own.cls
             if self.both:
-                patches, cls = (patches + whole.sample([region], grid)[:, 0]) / 2, (cls + whole.cls) / 2
+                patches, cls = (
+                    (patches + whole.sample([box.fractions(height, width)], grid)[:, 0]) / 2,
+                    (cls + whole.cls) / 2,
+                )
             tiles[cells] = own.with_patches(patches, cls)
         return _Tiles(whole, tiles, Strength(settings.dino_strength))
 
     def _project(self, pixels: Tensor) -> FeatureMap:
         assert self.adapter is not None and self.dino is not None
         return self.adapter.project(self.dino.encode(pixels, settings=self.encode_settings))
+
+
+class BlindUpscaler(Upscaler):
+    """The adapter acts, but DINO shows it nothing: every tile gets the learned null, as dropped rows do in training."""
+
+    def _guide(self, pixels: Tensor, settings: UpscaleSettings, *, canvas: tuple[int, int]) -> Any:
+        found = super()._guide(pixels, settings, canvas=canvas)
+        return None if found is None else _Blind(found.tokens, found.strength, canvas)
 
 
 class _Tiles:
@@ -65,3 +75,8 @@ class _Tiles:
 
     def row(self, row: TileRow) -> DinoRow:
         return DinoRow(self.tiles[row.box], 0, WHOLE, self.strength)
+
+
+class _Blind(_Guide):
+    def row(self, row: TileRow) -> DinoRow:
+        return DinoRow(None, 0, WHOLE, self.strength)

@@ -36,13 +36,13 @@ from dinotile.standalone.settings import UpscaleSettings
 from dinotile.tiling.plan import plan_tiles
 
 from . import classifier
-from .guides import Elsewhere, TileUpscaler
+from .guides import BlindUpscaler, Elsewhere, TileUpscaler
 from .measure import Scores, measure, summary
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
 SETTINGS = UpscaleSettings(
-    scale=world.FACTOR, strength=0.9, steps=12, tile=128, overlap=32, dino_strength=1.0, fidelity=0.0
+    scale=world.FACTOR, strength=0.9, steps=24, tile=128, overlap=32, dino_strength=1.0, fidelity=0.0
 )
 PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, grid=16)
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
@@ -57,7 +57,7 @@ class Row:
     name: str
     adapter: str = "demo"
     strength: float = 1.0
-    features: Literal["own", "other", "exchanged", "per tile", "both"] = "own"
+    features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
     tile: int = SETTINGS.tile
 
 
@@ -67,6 +67,7 @@ ROWS = (
     Row("DINO: cross_attention, the shipped adapter"),
     Row("features of another picture", features="other"),
     Row("features of the same places, objects exchanged", features="exchanged"),
+    Row("features dropped: the learned null", features="dropped"),
     Row("strength 0", strength=0.0),
     Row("strength 0.25", strength=0.25),
     Row("strength 0.5", strength=0.5),
@@ -78,6 +79,7 @@ ROWS = (
     Row("context", adapter="context"),
     Row("vector", adapter="vector"),
     Row("all three", adapter="all"),
+    Row("sites: all blocks (shipped: double blocks)", adapter="all-blocks"),
     Row("grid 4 (shipped: 8)", adapter="grid-4"),
     Row("no positions on DINO's keys", adapter="no-positions"),
     Row("layer 2 of 4 (shipped: 3)", adapter="layer-2"),
@@ -131,14 +133,14 @@ def main() -> None:
 
 def models() -> dict[str, str]:
     """What the adapters depend on, by the first digits of its SHA-256: FLUX, DINO, the VAE's encoder (the decoder may be
-    polished later), and the world's first picture."""
+    polished later), and the world's first pictures, which show all textures."""
     encoder = {name: tensor.numpy() for name, tensor in load_file(demo.VAE).items() if "encoder" in name}
-    picture = (world.scene(np.random.default_rng(0)).true() * 255).round().astype(np.uint8)
+    pictures = [(world.scene(np.random.default_rng(seed)).true() * 255).round().astype(np.uint8) for seed in range(12)]
     parts = {
         "flux": (demo.FLUX / WEIGHTS).read_bytes(),
         "dino": demo.DINO.read_bytes(),
         "vae": b"".join(encoder[name].tobytes() for name in sorted(encoder)),
-        "world": picture.tobytes(),
+        "world": b"".join(picture.tobytes() for picture in pictures),
     }
     return {name: hashlib.sha256(part).hexdigest()[:12] for name, part in parts.items()}
 
@@ -203,6 +205,8 @@ def build(row: Row) -> tuple[Upscaler, DinoEncoder]:
         adapter.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
     given: dict[str, Any] = {"dino": None if adapter is None else encoder, "adapter": adapter}
     models = load_transformer(demo.FLUX), load_vae(demo.VAE)
+    if row.features == "dropped":
+        return BlindUpscaler(*models, **given), encoder
     if row.features in ("per tile", "both"):
         return TileUpscaler(*models, both=row.features == "both", **given), encoder
     return Upscaler(*models, **given), encoder

@@ -9,25 +9,33 @@ becomes the demo's adapter).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dinotile import demo
-from dinotile.demo import train_decoder, train_dino, train_flux, train_vae, world
+from dinotile.demo import train as demo_train
+from dinotile.demo import world
 from dinotile.training.config import TrainConfig, config_from
-from dinotile.training.loop import train
+from dinotile.training.data import open_data
+from dinotile.training.hosts import load_host
+from dinotile.training.loop import Trainer, fit
 
 from . import classifier
 from .table import DEFAULT, WORK, models
 
-MINUTES = {"vae": 30.0, "dino": 8.0, "flux": 60.0, "decoder": 10.0, "judge": 5.0}
+MINUTES = {"vae": 30.0, "dino": 8.0, "flux": 60.0, "decoder": 10.0}
+JUDGE_MINUTES = 5.0
 PICTURES = 240
 STEPS = 700
 SITES = {"double_sites": [0, 1, 2], "single_sites": []}
@@ -36,11 +44,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "context": {"adapter": {"mechanisms": ["context"], "double_sites": [], "single_sites": []}},
     "vector": {"adapter": {"mechanisms": ["vector"], "double_sites": [], "single_sites": []}},
     "all": {"adapter": {"mechanisms": ["cross_attention", "context", "vector"]}},
+    "all-blocks": {"adapter": {"single_sites": list(range(6))}},
     "grid-4": {"adapter": {"grid": 4}},
     "no-positions": {"adapter": {"positions": False}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
 }
+_encoded: dict[bytes, Tensor] = {}
 
 
 def main() -> None:
@@ -56,12 +66,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     parts = ("models", "judge", "pictures", "adapters", "demo") if options.part == "all" else (options.part,)
     if "models" in parts:
-        train_vae.train(minutes=MINUTES["vae"], seed=options.seed)
-        train_dino.train(minutes=MINUTES["dino"], seed=options.seed)
-        train_flux.train(minutes=MINUTES["flux"], seed=options.seed, compiled=options.compile)
-        train_decoder.train(minutes=MINUTES["decoder"], seed=options.seed)
+        demo_train.train(MINUTES, seed=options.seed, compiled=options.compile)
     if "judge" in parts:
-        classifier.train(minutes=MINUTES["judge"], seed=options.seed)
+        classifier.train(minutes=JUDGE_MINUTES, seed=options.seed)
     if "pictures" in parts:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
@@ -101,7 +108,19 @@ def begin_adapters(folder: Path) -> None:
 def train_adapter(name: str, *, steps: int, seed: int) -> Path:
     """The path of the trained adapter of a variant, from step 0."""
     shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
-    return train(recipe(name, steps=steps, seed=seed))
+    config = recipe(name, steps=steps, seed=seed)
+    host = load_host(config.model, config.adapter, device=torch.device("cpu"), seed=seed)
+    host.encode = partial(_latents, host.encode)
+    return fit(Trainer(host, open_data(config.data, needs_features=None), config))
+
+
+def _latents(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """``encode(pixels)``, once for all variants: encoding takes longer than training."""
+    key = hashlib.sha256(pixels.numpy().tobytes()).digest()
+    if key not in _encoded:
+        with torch.autocast("cpu", torch.bfloat16):
+            _encoded[key] = encode(pixels).float()
+    return _encoded[key]
 
 
 def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:

@@ -55,6 +55,15 @@ def test_features_of_every_tile_alone_differ_from_cropped_ones_and_from_both(sou
     )
 
 
+def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
+    upscaler, encoder = table.build(ROWS["features dropped: the learned null"])
+    dropped = drawn(upscaler, source)
+    upscaler.dino = Elsewhere(encoder, source.flip(3))
+    assert torch.equal(drawn(upscaler, source), dropped)
+    assert not torch.equal(drawn(table.build(ROWS[DINO])[0], source), dropped)
+    assert not torch.equal(drawn(table.build(ROWS["no DINO"])[0], source), dropped)
+
+
 def test_untiled_rows_keep_the_tokens_density():
     tiled, whole = (table.build(ROWS[name])[0].adapter.config.grid for name in (DINO, "DINO, untiled"))
     assert whole == 3 * tiled

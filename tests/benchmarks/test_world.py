@@ -94,6 +94,10 @@ def test_scores_of_the_truth_are_neutral(scene):
     flat = torch.from_numpy(scene.flat()).permute(2, 0, 1)[None]
     judge = TextureClassifier().eval()
     assert measure(true, scene, PLAN, judge).sharpness == pytest.approx(1)
+    assert measure(true, scene, PLAN, judge).seams == pytest.approx(1)
+    stepped = true.clone()
+    stepped[..., PLAN.lefts[1] :] *= 0.8
+    assert measure(stepped, scene, PLAN, judge).seams > 1.05
     assert measure(flat, scene, PLAN, judge).sharpness == pytest.approx(0, abs=1e-6)
     assert measure(flat, scene, PLAN, judge).colour == pytest.approx(0, abs=1e-3)
     assert measure((flat + 0.1).clamp(0, 1), scene, PLAN, judge).colour > 10
