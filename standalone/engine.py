@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,10 +63,13 @@ class Upscaler:
             self.encode_settings = EncodeSettings(layers=dino_layers or adapter.config.layers)
             _check_pair(dino, adapter, self.encode_settings)
             self.dino_flux = DinoFlux(self.transformer, self.adapter)
-        text = text or Text.empty(
+        empty = Text.empty(
             context=transformer.config["joint_attention_dim"], pooled=transformer.config["pooled_projection_dim"]
         )
-        self.text = Text(text.context.to(self.device, dtype), text.pooled.to(self.device, dtype))
+        self.text, self.no_text = (
+            Text(one.context.to(self.device, dtype), one.pooled.to(self.device, dtype))
+            for one in (text or empty, empty)
+        )
 
     @torch.no_grad()
     def upscale(
@@ -136,16 +139,26 @@ class Upscaler:
     def _velocity(
         self, x: Tensor, sigma: float, rows: Sequence[TileRow], *, settings: UpscaleSettings, guide: _Guide | None
     ) -> Tensor:
-        return predict_velocity(
-            self.transformer,
-            x,
-            sigma=sigma,
-            text=self.text,
-            guidance=settings.guidance,
-            dino=None if guide is None else self.dino_flux,
-            rows=() if guide is None else [guide.row(row) for row in rows],
-            memo=None if guide is None else guide.memo,
-        )
+        """With cfg, as ComfyUI's guider: the negative has no prompt, and the adapter's learned null for DINO."""
+
+        def predicted(text: Text, dino_rows: Sequence[DinoRow]) -> Tensor:
+            return predict_velocity(
+                self.transformer,
+                x,
+                sigma=sigma,
+                text=text,
+                guidance=settings.guidance,
+                dino=None if guide is None else self.dino_flux,
+                rows=dino_rows,
+                memo=None if guide is None else guide.memo,
+            )
+
+        positive = predicted(self.text, [] if guide is None else [guide.row(row) for row in rows])
+        if settings.cfg == 1:
+            return positive
+        nulls = [] if guide is None else [replace(guide.row(row), tokens=None) for row in rows]
+        negative = predicted(self.no_text, nulls)
+        return negative + settings.cfg * (positive - negative)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,20 @@ def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_anothe
     assert (saved(server, server.run(graphs.one_node(small)), "save") != off).mean() > 0.1
 
 
+def test_cfg_with_one_prompt_is_guidance_by_dino_alone(server, small):
+    """The negative has the same prompt and the learned null, so without DINO both sides of the guidance are equal."""
+
+    def run(cfg: float, *, dino: bool) -> np.ndarray:
+        prompt = graphs.one_node(small, cfg=cfg)
+        if not dino:
+            del prompt["upscale"]["inputs"]["dino"], prompt["upscale"]["inputs"]["adapter"]
+        return saved(server, server.run(prompt), "save").astype(int)
+
+    plain, once, twice = run(1.0, dino=False), run(1.0, dino=True), run(2.0, dino=True)
+    assert abs(run(2.0, dino=False) - plain).max() <= 1
+    assert abs(twice - plain).mean() > 1.2 * abs(once - plain).mean()
+
+
 def test_an_upscale_model_makes_the_first_enlargement_and_the_size_stays_exact(server, small, report):
     """The model's factor is 4 and it inverts colours, so the result is that of the inverted picture without it."""
 

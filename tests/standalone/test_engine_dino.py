@@ -3,9 +3,13 @@ import dataclasses
 import pytest
 import torch
 
+from dinotile.flux_patch.rows import WHOLE, DinoRow
+from dinotile.flux_patch.schedule import Strength
 from dinotile.standalone.engine import Upscaler
+from dinotile.standalone.flux import Text, predict_velocity
+from dinotile.standalone.sampler import TileRow
 from dinotile.standalone.settings import UpscaleSettings
-from dinotile.tiling.plan import plan_tiles
+from dinotile.tiling.plan import Box, plan_tiles
 
 from ..dino.tiny import TINY, tiny_encoder
 from .tiny import picture, tiny_adapter, tiny_flux, tiny_vae
@@ -95,3 +99,44 @@ def test_a_wrong_or_half_pair_is_refused_before_any_work(flux, vae):
         Upscaler(flux, vae, dino=tiny_encoder("tiny-v2-reg"), adapter=tiny_adapter(flux))
     with pytest.raises(ValueError, match="layers 4, the adapter was made for tiny-v2 layers 3"):
         Upscaler(flux, vae, dino=tiny_encoder("tiny-v2"), adapter=tiny_adapter(flux), dino_layers="last")
+
+
+def test_cfg_goes_further_from_the_learned_null_without_the_prompt(flux, guided):
+    """One call of a tile: the velocity at cfg 3 is as far again from the null's as thrice the way to the usual one."""
+    x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    guide = guided._guide(picture(64, 64), SETTINGS, canvas=(64, 64))
+    rows = [TileRow(0, Box(0, 0, 8, 8))]
+
+    def velocity(cfg):
+        settings = dataclasses.replace(SETTINGS, cfg=cfg)
+        with torch.no_grad():
+            return guided._velocity(x, 0.5, rows, settings=settings, guide=guide)
+
+    text = Text(torch.randn(1, 8, 32), torch.randn(1, 16))
+    guided.text, empty = text, guided.no_text
+    null = predict_velocity(
+        flux,
+        x,
+        sigma=0.5,
+        text=empty,
+        guidance=3.5,
+        dino=guided.dino_flux,
+        rows=[DinoRow(None, 0, WHOLE, Strength(1.0))],
+    )
+    usual = velocity(1.0)
+    assert torch.allclose(velocity(3.0), null + 3 * (usual - null), atol=1e-5)
+    assert not torch.allclose(velocity(3.0), usual, atol=1e-2)
+
+
+def test_cfg_without_dino_or_prompt_changes_nothing(flux, vae):
+    pixels = picture(60, 75)
+    plain, _ = Upscaler(flux, vae).upscale(pixels, SETTINGS)
+    again, _ = Upscaler(flux, vae).upscale(pixels, dataclasses.replace(SETTINGS, cfg=4.0))
+    assert torch.allclose(again, plain, atol=1e-5)
+
+
+def test_cfg_makes_dino_act_more(flux, vae, guided):
+    pixels = picture(60, 75)
+    plain, _ = Upscaler(flux, vae).upscale(pixels, SETTINGS)
+    once, twice = (guided.upscale(pixels, dataclasses.replace(SETTINGS, cfg=cfg))[0] for cfg in (1.0, 2.0))
+    assert (twice - plain).abs().mean() > 1.2 * (once - plain).abs().mean()
