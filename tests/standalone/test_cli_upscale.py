@@ -197,7 +197,8 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(dinotile, dinotile_process
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130 and err.splitlines()[-1] == "dinotile: interrupted, nothing half-written was left"
+    said = err.splitlines()[-1].removeprefix("\x1b[?25h")  # the terminal's cursor, shown again
+    assert process.returncode == 130 and said == "dinotile: interrupted, nothing half-written was left"
     assert os.listdir(tmp_path) == ["photo.png"]
     monkeypatch.delenv("FORCE_COLOR")
     assert dinotile("upscale", photo, "-o", tmp_path / "out.png", *models)[0] == 0

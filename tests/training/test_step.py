@@ -98,7 +98,8 @@ def test_rows_begin_at_the_source_in_their_share_and_the_others_are_as_without(p
         conditions = {"from_source": share, "start": [0.4, 0.6]}
         return tiny_trainer(settings(pictures, conditions=conditions, optimisation={"sigma": [0.7, 1.0]}))
 
-    drawn = [draw_start(trainer(0.5).config.conditions, generator=generator_for("start", i)) for i in range(600)]
+    conditions = trainer(0.5).config.conditions
+    drawn = [draw_start(conditions, generator=generator_for("start", i)) for i in range(600)]
     begun = [start for start in drawn if start is not None]
     assert len(begun) / len(drawn) == pytest.approx(0.5, abs=0.06)
     assert 0.4 <= min(begun) < 0.42 and 0.58 < max(begun) <= 0.6
