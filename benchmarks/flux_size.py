@@ -3,6 +3,8 @@
 FLUX.1's geometry with random weights in bfloat16: the time of one step on 1024 x 1024 px (4096 image and 512 text tokens)
 without an adapter and with each mechanism at the default sites, measured in turns in one run, peak memory, and one training
 step at batch 1 with gradient checkpointing. Without a CUDA device it says so and leaves.
+--blocks 2 4 measures FLUX.1's width at that depth (2 double and 4 single blocks) on any device: the default sites, every second
+and every fourth block, are the same share of them as of all, so the ratios hold for the whole, but seconds and memory do not.
 --demo measures the demo's FLUX and adapter instead, on 512 x 512 px (1024 image and 8 text tokens) in float32
 (the training step under bfloat16 autocast).
 """
@@ -12,8 +14,9 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,17 +67,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each kind")
     parser.add_argument("--demo", action="store_true", help="the demo's models, on any device")
+    parser.add_argument(
+        "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="a less deep FLUX.1, on any device"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    if not torch.cuda.is_available() and not options.demo:
-        print("no CUDA device: FLUX.1's size is not measured here (--demo measures the demo's models on any device)")
+    if not torch.cuda.is_available() and not options.demo and not options.blocks:
+        print("no CUDA device: FLUX.1's size is not measured here (--blocks and --demo measure less on any device)")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = demo_setting(device) if options.demo else full_setting(device)
+    setting = demo_setting(device) if options.demo else full_setting(device, blocks=options.blocks)
     figures: dict[str, Any] = steps(setting, rounds=options.rounds)
     figures["training step, cross_attention"] = training_step(setting)
     about = {
-        "command": "python benchmarks/flux_size.py" + (" --demo" if options.demo else ""),
+        "command": " ".join(["python benchmarks/flux_size.py", *sys.argv[1:]]),
         "image_tokens": setting.side**2,
         "text_tokens": setting.text,
         "dino_tokens": setting.adapter.grid**2 + 1,
@@ -92,12 +98,14 @@ def main() -> None:
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
-def full_setting(device: torch.device) -> Setting:
-    """FLUX.1 dev with small random weights, DINOv2-B's features of a 1036 px picture, the default adapter."""
+def full_setting(device: torch.device, *, blocks: Sequence[int] | None = None) -> Setting:
+    """FLUX.1 dev, or so many double and single blocks of it, with small random weights, DINOv2-B's features of a 1036 px
+    picture, and the default adapter."""
     from diffusers import FluxTransformer2DModel
 
+    depth = dict(zip(("num_layers", "num_single_layers"), blocks, strict=True)) if blocks else {}
     with torch.device("meta"):
-        flux = FluxTransformer2DModel(**FULL)
+        flux = FluxTransformer2DModel(**FULL | depth)
     flux = flux.to(torch.bfloat16).to_empty(device=device).requires_grad_(False).eval()
     generator = torch.Generator(device).manual_seed(0)
     for parameter in flux.parameters():

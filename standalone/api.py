@@ -39,7 +39,7 @@ def upscale(
     dino_layers: str = "",
     adapter: str | Path | None = None,
     dino_strength: float = 1.0,
-    cfg: float = 1.0,
+    dino_guidance: float = 1.0,
     no_dino: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
@@ -66,7 +66,7 @@ def upscale(
         guidance=guidance,
         seed=seed,
         dino_strength=dino_strength,
-        cfg=cfg,
+        dino_guidance=dino_guidance,
     )
     picture = from_image(image) if isinstance(image, Image.Image) else load_picture(image)
     upscaler = load_upscaler(

@@ -59,8 +59,8 @@ def upscale(
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
     ] = None,
     dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; 1 is as trained.")] = 1.0,
-    cfg: Annotated[
-        float, typer.Option(help="Guidance by prompt and DINO: 1 is off; usually 1.5 to 3, for twice the time.")
+    dino_guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance by DINO: 1 is off; usually 1.5 to 3, for twice the time.")
     ] = 1.0,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
     tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
@@ -92,7 +92,7 @@ def upscale(
         guidance=guidance,
         seed=seed,
         dino_strength=dino_strength,
-        cfg=cfg,
+        dino_guidance=dino_guidance,
     )
     models = {
         "model_path": model_path,

@@ -63,13 +63,10 @@ class Upscaler:
             self.encode_settings = EncodeSettings(layers=dino_layers or adapter.config.layers)
             _check_pair(dino, adapter, self.encode_settings)
             self.dino_flux = DinoFlux(self.transformer, self.adapter)
-        empty = Text.empty(
+        text = text or Text.empty(
             context=transformer.config["joint_attention_dim"], pooled=transformer.config["pooled_projection_dim"]
         )
-        self.text, self.no_text = (
-            Text(one.context.to(self.device, dtype), one.pooled.to(self.device, dtype))
-            for one in (text or empty, empty)
-        )
+        self.text = Text(text.context.to(self.device, dtype), text.pooled.to(self.device, dtype))
 
     @torch.no_grad()
     def upscale(
@@ -139,26 +136,28 @@ class Upscaler:
     def _velocity(
         self, x: Tensor, sigma: float, rows: Sequence[TileRow], *, settings: UpscaleSettings, guide: _Guide | None
     ) -> Tensor:
-        """With cfg, as ComfyUI's guider: the negative has no prompt, and the adapter's learned null for DINO."""
+        """With DINO guidance w: null + w * (found - null), where null is with the adapter's learned null in DINO's place."""
 
-        def predicted(text: Text, dino_rows: Sequence[DinoRow]) -> Tensor:
+        def predicted(dino_rows: Sequence[DinoRow]) -> Tensor:
             return predict_velocity(
                 self.transformer,
                 x,
                 sigma=sigma,
-                text=text,
+                text=self.text,
                 guidance=settings.guidance,
                 dino=None if guide is None else self.dino_flux,
                 rows=dino_rows,
                 memo=None if guide is None else guide.memo,
             )
 
-        positive = predicted(self.text, [] if guide is None else [guide.row(row) for row in rows])
-        if settings.cfg == 1:
-            return positive
-        nulls = [] if guide is None else [replace(guide.row(row), tokens=None) for row in rows]
-        negative = predicted(self.no_text, nulls)
-        return negative + settings.cfg * (positive - negative)
+        if guide is None:
+            return predicted([])
+        dino_rows = [guide.row(row) for row in rows]
+        found = predicted(dino_rows)
+        if settings.dino_guidance == 1:
+            return found
+        null = predicted([replace(row, tokens=None) for row in dino_rows])
+        return null + settings.dino_guidance * (found - null)
 
 
 @dataclass(frozen=True)

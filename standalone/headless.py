@@ -50,6 +50,8 @@ def run_workflow(
     ``settings``: "NODE.INPUT=VALUE" each, as for ``--set``. ``timeout``: seconds, 0 for none. ``progress(node, done,
     total)`` hears of every node. Raises ValueError for bad input, before anything is sent, and for what the server refuses.
     """
+    if isinstance(settings, str):
+        raise ValueError(f"settings {settings!r} must be a list of such texts: write [{settings!r}]")
     graph, picture = read_workflow(Path(workflow)), Path(image)
     prepared(graph, image="", settings=settings)  # complains before anything is sent
     if not picture.is_file():

@@ -91,8 +91,8 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
         options |= {"lossless": True}
     image = to_image(pixels, alpha=alpha)
     content = BytesIO()  # PIL, writing JPEG and TIFF to a file itself, does not notice that a disk took only a part
-    image.save(content, format=Image.registered_extensions()[path.suffix.lower()], **options)
     with replacing(path) as part:
+        image.save(content, format=Image.registered_extensions()[path.suffix.lower()], **options)
         part.write_bytes(content.getbuffer())
     return note
 

@@ -47,10 +47,10 @@ class UpscaleSettings:
 
     scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only
     through the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: px.
-    guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2; 1 is as trained. cfg:
-    classifier-free guidance by prompt and DINO together, 1 is off; above, usually 1.5 to 3, a step takes twice the time.
-    fidelity: 0 (FLUX alone) to 1 (the result, shrunk, equals the source). dynamic_shift: FLUX.1
-    dev's schedule. tile_batch: tiles per model call, no influence on the result; 0 chooses.
+    guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2; 1 is as trained.
+    dino_guidance: classifier-free guidance by DINO, 1 is off; above, usually 1.5 to 3, every step takes twice the time.
+    fidelity: 0 (FLUX alone) to 1 (the result, shrunk, equals the source). dynamic_shift: FLUX.1 dev's schedule. tile_batch:
+    tiles per model call, no influence on the result; 0 chooses.
     """
 
     scale: float = 2.0
@@ -61,7 +61,7 @@ class UpscaleSettings:
     guidance: float = 3.5
     seed: int = 0
     dino_strength: float = 1.0
-    cfg: float = 1.0
+    dino_guidance: float = 1.0
     fidelity: float = 0.0
     dynamic_shift: bool = False
     tile_batch: int = 0
@@ -77,7 +77,7 @@ class UpscaleSettings:
             ("guidance", self.guidance, 0, 100, "usually 2 to 4"),
             ("seed", self.seed, 0, 2**63 - 1, "any whole number in this range"),
             ("dino strength", self.dino_strength, 0, 2, "0 is off, 1 is as trained"),
-            ("cfg", self.cfg, 1, 30, "1 is off, usually 1.5 to 3"),
+            ("dino guidance", self.dino_guidance, 1, 30, "1 is off, usually 1.5 to 3"),
             ("fidelity", self.fidelity, 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile batch", self.tile_batch, 0, 1024, "0 chooses by the device"),
         ):

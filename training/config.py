@@ -90,7 +90,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ConditionSettings:
-    """Shares of the cases (they sum to 1). weak: share of the rows with DINO whose features come from a much worse source.
+    """Shares of the cases (they sum to 1). weak: share of the pictures whose features come from a much worse source.
     feature_noise: standard deviation of noise on the features, which have unit scale; usually 0 to 0.2. from_source: share
     of the rows that begin, as an upscaler does, at the source that DINO sees, with noise, and not at the noisy picture.
     start: the noise levels at which they begin (sigmas, after any shift of the schedule), usually 0.2 and more: below, what

@@ -174,8 +174,8 @@ class _Run:
 
 
 def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """Names of the settings that differ; ``before`` comes from JSON, of an older version without the newest settings."""
+    """Names of the settings that differ; ``before`` comes from JSON, perhaps of a version without the newest ones."""
     if isinstance(now, dict):
-        known = [key for key in now if isinstance(before, dict) and key in before]
-        return [name for key in known for name in _changed(before[key], now[key], f"{prefix}.{key}".lstrip("."))]
+        told = before if isinstance(before, dict) else {}
+        return [name for key in now for name in _changed(told.get(key), now[key], f"{prefix}.{key}".lstrip("."))]
     return [] if before == (list(now) if isinstance(now, tuple) else now) else [prefix]

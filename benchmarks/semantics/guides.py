@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -79,4 +80,4 @@ class _Tiles:
 
 class _Blind(_Guide):
     def row(self, row: TileRow) -> DinoRow:
-        return DinoRow(None, 0, WHOLE, self.strength)
+        return replace(super().row(row), tokens=None)

@@ -57,7 +57,7 @@ class Row:
     name: str
     adapter: str = "demo"
     strength: float = 1.0
-    cfg: float = 1.0
+    guidance: float = 1.0
     features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
     tile: int = SETTINGS.tile
 
@@ -73,12 +73,12 @@ ROWS = (
     Row("strength 0.25", strength=0.25),
     Row("strength 0.5", strength=0.5),
     Row("strength 1.5", strength=1.5),
-    Row("cfg 1.5", cfg=1.5),
-    Row("cfg 2", cfg=2.0),
-    Row("cfg 3", cfg=3.0),
-    Row("cfg 2, features of another picture", cfg=2.0, features="other"),
-    Row("cfg 2, objects exchanged", cfg=2.0, features="exchanged"),
-    Row("cfg 2, untiled", cfg=2.0, tile=world.SIDE),
+    Row("DINO guidance 1.5", guidance=1.5),
+    Row("DINO guidance 2", guidance=2.0),
+    Row("DINO guidance 3", guidance=3.0),
+    Row("DINO guidance 2, features of another picture", guidance=2.0, features="other"),
+    Row("DINO guidance 2, objects exchanged", guidance=2.0, features="exchanged"),
+    Row("DINO guidance 2, untiled", guidance=2.0, tile=world.SIDE),
     Row("features extracted per tile, not cropped", features="per tile"),
     Row("both: tokens averaged", features="both"),
     Row("no DINO, untiled", adapter="", tile=world.SIDE),
@@ -179,7 +179,7 @@ def run(
     """The scores of every scene with every seed."""
     if row.features == "other" and len(scenes) < 2:
         raise ValueError("features of another picture need two pictures or more")
-    settings = replace(settings, tile=row.tile, dino_strength=row.strength, cfg=row.cfg)
+    settings = replace(settings, tile=row.tile, dino_strength=row.strength, dino_guidance=row.guidance)
     upscaler, encoder = build(row)
     scores = []
     for index, scene in enumerate(scenes):

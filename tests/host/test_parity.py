@@ -93,7 +93,7 @@ def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
     names = f"ComfyUI and diffusers with DINO, {run['models']} models"
     report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")
     assert difference <= 1e-4
-    assert effect > 1e-3  # so that the above is no accident
+    assert effect > {"tiny": 0.1, "demo": 1e-3}[run["models"]]  # so that the above is no accident
 
 
 def test_the_demo_is_compared_in_fp32_on_several_tiles_of_the_same_latent(measured):

@@ -3,6 +3,7 @@ import torch
 from PIL import Image
 
 import dinotile
+from dinotile.demo import SAMPLE
 from dinotile.standalone.api import find_device, find_dtype, load_upscaler, upscale_picture
 from dinotile.standalone.pictures import Picture, to_image
 from dinotile.standalone.settings import settings_for
@@ -35,3 +36,8 @@ def test_devices_and_dtypes():
     assert find_dtype("auto", variant="dev") == torch.bfloat16
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         find_device("nonsense")
+
+
+def test_dino_guidance_reaches_the_settings():
+    with pytest.raises(ValueError, match="dino guidance 0.5 must be from 1 to 30"):
+        dinotile.upscale(SAMPLE, dino_guidance=0.5)

@@ -15,7 +15,7 @@ from PIL import Image
 from dinotile.standalone.client import ComfyClient
 from dinotile.standalone.files import save_files
 
-from .limits import largest_file
+from ..limits import largest_file
 from .test_workflow import WORKFLOW
 
 

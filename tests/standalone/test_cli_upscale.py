@@ -14,7 +14,7 @@ from PIL import Image
 
 from dinotile.standalone.pictures import Picture, load_picture, save_picture
 
-from .limits import largest_file
+from ..limits import largest_file
 from .tiny import picture
 
 SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
@@ -55,7 +55,8 @@ def test_the_bare_command_shows_its_help_and_version_its_version(dinotile):
 
 
 def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, photo, tmp_path):
-    code, out, err = dinotile("upscale", photo, "-o", tmp_path / "out.png", "--report", tmp_path / "r.json", *models)
+    options = ["--report", tmp_path / "r.json", "--dino-guidance", 2, *models]
+    code, out, err = dinotile("upscale", photo, "-o", tmp_path / "out.png", *options)
     assert (
         code == 0
         and "sample" in err
@@ -66,6 +67,7 @@ def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, p
     assert report["versions"]["torch"] == torch.__version__ and report["device"] == "cpu"
     assert report["dtype"] == "float32" and report["variant"] == "demo" and report["seconds"]["load"] > 0
     (done,) = report["pictures"]
+    assert done["settings"]["dino_guidance"] == 2
     assert done["output"] == {"height": 80, "width": 104} and done["tiles"]["count"] == 4 and done["steps"] == 2
     assert set(done["seconds"]) == {"dino", "encode", "sample", "decode"} and done["peak_memory"]["process"] > 50e6
     assert sorted(os.listdir(tmp_path)) == ["out.png", "photo.png", "r.json"]

@@ -101,42 +101,34 @@ def test_a_wrong_or_half_pair_is_refused_before_any_work(flux, vae):
         Upscaler(flux, vae, dino=tiny_encoder("tiny-v2"), adapter=tiny_adapter(flux), dino_layers="last")
 
 
-def test_cfg_goes_further_from_the_learned_null_without_the_prompt(flux, guided):
-    """One call of a tile: the velocity at cfg 3 is as far again from the null's as thrice the way to the usual one."""
+def test_dino_guidance_goes_on_from_the_learned_null(flux, guided):
+    """v(3) = null + 3 * (v(1) - null), with the same text on both sides."""
     x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    guided.text = Text(torch.randn(1, 8, 32), torch.randn(1, 16))
     guide = guided._guide(picture(64, 64), SETTINGS, canvas=(64, 64))
     rows = [TileRow(0, Box(0, 0, 8, 8))]
 
-    def velocity(cfg):
-        settings = dataclasses.replace(SETTINGS, cfg=cfg)
+    def velocity(guidance):
+        settings = dataclasses.replace(SETTINGS, dino_guidance=guidance)
         with torch.no_grad():
             return guided._velocity(x, 0.5, rows, settings=settings, guide=guide)
 
-    text = Text(torch.randn(1, 8, 32), torch.randn(1, 16))
-    guided.text, empty = text, guided.no_text
-    null = predict_velocity(
-        flux,
-        x,
-        sigma=0.5,
-        text=empty,
-        guidance=3.5,
-        dino=guided.dino_flux,
-        rows=[DinoRow(None, 0, WHOLE, Strength(1.0))],
-    )
+    nulls = [DinoRow(None, 0, WHOLE, Strength(1.0))]
+    null = predict_velocity(flux, x, sigma=0.5, text=guided.text, guidance=3.5, dino=guided.dino_flux, rows=nulls)
     usual = velocity(1.0)
     assert torch.allclose(velocity(3.0), null + 3 * (usual - null), atol=1e-5)
     assert not torch.allclose(velocity(3.0), usual, atol=1e-2)
 
 
-def test_cfg_without_dino_or_prompt_changes_nothing(flux, vae):
-    pixels = picture(60, 75)
+def test_dino_guidance_makes_dino_act_more_and_nothing_without_dino(flux, vae, guided):
+    pixels, twice = picture(60, 75), dataclasses.replace(SETTINGS, dino_guidance=2.0)
     plain, _ = Upscaler(flux, vae).upscale(pixels, SETTINGS)
-    again, _ = Upscaler(flux, vae).upscale(pixels, dataclasses.replace(SETTINGS, cfg=4.0))
-    assert torch.allclose(again, plain, atol=1e-5)
+    assert torch.equal(Upscaler(flux, vae).upscale(pixels, twice)[0], plain)
+    usual, more = (guided.upscale(pixels, settings)[0] for settings in (SETTINGS, twice))
+    assert (more - plain).abs().mean() > 1.2 * (usual - plain).abs().mean()
 
 
-def test_cfg_makes_dino_act_more(flux, vae, guided):
-    pixels = picture(60, 75)
-    plain, _ = Upscaler(flux, vae).upscale(pixels, SETTINGS)
-    once, twice = (guided.upscale(pixels, dataclasses.replace(SETTINGS, cfg=cfg))[0] for cfg in (1.0, 2.0))
-    assert (twice - plain).abs().mean() > 1.2 * (once - plain).abs().mean()
+@pytest.mark.parametrize("guidance", [0.5, 31, float("nan")])
+def test_dino_guidance_below_1_or_beyond_30_is_refused(guidance):
+    with pytest.raises(ValueError, match="dino guidance .* must be from 1 to 30"):
+        dataclasses.replace(SETTINGS, dino_guidance=guidance)

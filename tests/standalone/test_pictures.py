@@ -10,7 +10,7 @@ from dinotile.standalone.files import check_output, plan_outputs, replacing
 from dinotile.standalone.pictures import Picture, load_picture, save_picture
 from dinotile.tiling.canvas import resize
 
-from .limits import largest_file
+from ..limits import largest_file
 from .tiny import picture
 
 

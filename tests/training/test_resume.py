@@ -1,6 +1,4 @@
 import json
-import resource
-import signal
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from dinotile.training.loop import NotFiniteError, fit
 from dinotile.training.monitor import read_log
 from dinotile.training.state import checkpoints, read_checkpoint, write_checkpoint
 
+from ..limits import largest_file
 from .tiny import largest_difference, picture_folder, settings, tiny_trainer, weights
 
 NOISE = 1e-6
@@ -153,24 +152,13 @@ def test_the_adapter_file_is_the_average_and_says_where_it_comes_from(pictures, 
     assert largest_difference(trainer.average, weights(trainer)) > 1e-4
 
 
-@pytest.fixture
-def disk_of():
-    """Files beyond so many bytes fail as on a full disk: the kernel refuses to let them grow."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
-
-
-def test_a_full_disk_leaves_the_old_checkpoint_and_adapter_intact(pictures, tmp_path, disk_of):
+def test_a_full_disk_leaves_the_old_checkpoint_and_adapter_intact(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path), "save_every": 2, "keep": 1})
     trainer = tiny_trainer(config)
     fit(trainer, should_stop=interrupt_at(2))
     adapter = (tmp_path / "adapter.safetensors").read_bytes()
     trainer.step()
-    disk_of(20_000)
-    with pytest.raises(ValueError, match="File too large.*older ones are as they were"):
+    with largest_file(20_000), pytest.raises(ValueError, match="File too large.*older ones are as they were"):
         write_checkpoint(tmp_path, trainer.state(), keep=1)
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-000002"]
     assert read_checkpoint(tmp_path / "step-000002").step == 2
