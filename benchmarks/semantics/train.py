@@ -50,7 +50,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
 }
-_encoded: dict[bytes, Tensor] = {}
 
 
 def main() -> None:
@@ -73,8 +72,9 @@ def main() -> None:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
         begin_adapters(WORK / "adapters")
+        encoded: dict[bytes, Tensor] = {}
         for name in options.variants:
-            adapter = train_adapter(name, steps=options.steps, seed=options.seed)
+            adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
             shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
     if "demo" in parts:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
@@ -105,22 +105,22 @@ def begin_adapters(folder: Path) -> None:
         note.write_text(about)
 
 
-def train_adapter(name: str, *, steps: int, seed: int) -> Path:
-    """The path of the trained adapter of a variant, from step 0."""
+def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[bytes, Tensor]) -> Path:
+    """The path of the trained adapter of a variant, from step 0. encoded: latents that the variants share."""
     shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
     config = recipe(name, steps=steps, seed=seed)
     host = load_host(config.model, config.adapter, device=torch.device("cpu"), seed=seed)
-    host.encode = partial(_latents, host.encode)
+    host.encode = partial(_latents, host.encode, encoded)
     return fit(Trainer(host, open_data(config.data, needs_features=None), config))
 
 
-def _latents(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[bytes, Tensor], pixels: Tensor) -> Tensor:
     """``encode(pixels)``, once for all variants: encoding takes longer than training."""
     key = hashlib.sha256(pixels.numpy().tobytes()).digest()
-    if key not in _encoded:
+    if key not in encoded:
         with torch.autocast("cpu", torch.bfloat16):
-            _encoded[key] = encode(pixels).float()
-    return _encoded[key]
+            encoded[key] = encode(pixels).float()
+    return encoded[key]
 
 
 def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:

@@ -28,6 +28,20 @@ def with_dino(dino: str = models.DINO, adapter: str = models.TRAINED) -> Prompt:
     }
 
 
+def new_adapter(**changed) -> dict:
+    """An untrained adapter for the prompt's "flux" and "dino"."""
+    settings = {
+        "layers": "2/3",
+        "mechanisms": "all",
+        "width": 32,
+        "grid": 8,
+        "double_every": 1,
+        "single_every": 2,
+        "init_seed": 3,
+    }
+    return node("DinoTile_NewAdapter", model=("flux", 0), dino=("dino", 0), **settings | changed)
+
+
 def one_node(file: str, /, *, dino: str = models.DINO, adapter: str = models.TRAINED, **changed) -> Prompt:
     """The one-node path with everything connected."""
     files = {name: changed.pop(name) for name in ("flux", "vae") if name in changed}

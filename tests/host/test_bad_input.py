@@ -175,18 +175,7 @@ def test_an_adapter_that_the_disk_has_no_room_for_is_refused(server, small):
 
     prompt = graphs.one_node(small) | saving("full/mine")
     del prompt["save"], prompt["upscale"]
-    prompt["adapter"] = node(
-        "DinoTile_NewAdapter",
-        model=("flux", 0),
-        dino=("dino", 0),
-        layers="2/3",
-        mechanisms="cross_attention",
-        width=1024,
-        grid=8,
-        double_every=1,
-        single_every=1,
-        init_seed=0,
-    )
+    prompt["adapter"] = graphs.new_adapter(width=1024)
     before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
     room = server.log_path.stat().st_size + 2**20  # the log goes on, the adapter is larger
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (room, before[1]))

@@ -158,18 +158,7 @@ def test_the_same_seed_gives_the_same_picture_again(server, small):
 
 def test_a_saved_adapter_loads_again_and_untrained_it_changes_nothing(server, base, small):
     prompt = graphs.one_node(small, adapter=models.TRAINED)
-    new = node(
-        "DinoTile_NewAdapter",
-        model=("flux", 0),
-        dino=("dino", 0),
-        layers="2/3",
-        mechanisms="all",
-        width=32,
-        grid=8,
-        double_every=1,
-        single_every=2,
-        init_seed=3,
-    )
+    new = graphs.new_adapter()
     save = node("DinoTile_SaveAdapter", adapter=("new", 0), filename_prefix="adapters/mine")
     only = {name: prompt[name] for name in ("flux", "dino")} | {"new": new, "saved": save}
     result = server.run(only)

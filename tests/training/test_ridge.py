@@ -1,5 +1,7 @@
 """The ridge fit, its hidden layer and the store of tokens, on numbers alone."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,19 @@ from dinotile.training.redux_report import cosines
 from dinotile.training.redux_tokens import context_targets, split
 from dinotile.training.ridge import Linear, Moments, Ridge
 from dinotile.training.token_store import TokenStore
+
+WEIGHT = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def filled_store(folder, count, function):
+    """``count`` pairs of 16 random tokens and what the function makes of them."""
+    generator = torch.Generator().manual_seed(1)
+    with TokenStore(folder, ((16, 8), (16, 4))) as store:
+        for _ in range(count):
+            x = torch.randn(16, 8, generator=generator)
+            store.add(x, function(x))
+        yield store
 
 
 def pairs(count=60, inputs=5, outputs=3, seed=0):
@@ -144,12 +159,7 @@ def test_the_hidden_layer_starts_as_the_ridge_solution():
 
 
 def test_the_hidden_layer_learns_what_is_not_linear(tmp_path):
-    torch.manual_seed(0)
-    weight = torch.randn(8, 4)
-    with TokenStore(tmp_path, ((16, 8), (16, 4))) as store:
-        for _ in range(240):
-            x = torch.randn(16, 8)
-            store.add(x, x @ weight + 3 * x[:, :4].abs())
+    with filled_store(tmp_path, 240, lambda x: x @ WEIGHT + 3 * x[:, :4].abs()) as store:
         x, y = (torch.cat(parts) for parts in zip(*[store.read(i) for i in range(200)], strict=True))
         linear = Ridge(moments(x, y)).solution(1e-4)
         refined = refine(linear, store, fit=range(200), choose=range(200, 220), epochs=60, seed=0)
@@ -159,13 +169,9 @@ def test_the_hidden_layer_learns_what_is_not_linear(tmp_path):
 
 
 def test_a_layer_that_never_gets_better_leaves_the_ridge_solution(tmp_path):
-    torch.manual_seed(0)
-    weight = torch.randn(8, 4)
-    with TokenStore(tmp_path, ((16, 8), (16, 4))) as store:
-        for _ in range(20):
-            x = torch.randn(16, 8)
-            store.add(x, x @ weight)
-        exact = Linear(weight.double(), torch.zeros(4).double())
+    with filled_store(tmp_path, 20, lambda x: x @ WEIGHT) as store:
+        exact = Linear(WEIGHT.double(), torch.zeros(4).double())
         refined = refine(exact, store, fit=range(15), choose=range(15, 20), epochs=10, seed=0)
         assert refined.epochs == 0
-        assert torch.allclose(refined(x), x @ weight, atol=1e-4)
+        x, _ = store.read(0)
+        assert torch.allclose(refined(x), x @ WEIGHT, atol=1e-4)
