@@ -26,7 +26,7 @@ class PlanTiles(io.ComfyNode):
                     min=16,
                     max=65536,
                     step=1,
-                    tooltip="Width in px of the picture that is sampled, after upscaling: connect Get Image Size.",
+                    tooltip="Width in px of the picture that is sampled: connect Get Image Size. Usual: 2048 to 8192.",
                 ),
                 io.Int.Input(
                     "height",
@@ -34,7 +34,7 @@ class PlanTiles(io.ComfyNode):
                     min=16,
                     max=65536,
                     step=1,
-                    tooltip="Height in px of the picture that is sampled.",
+                    tooltip="Height in px of the picture that is sampled. Usual: 2048 to 8192.",
                 ),
                 io.Int.Input(
                     "tile",

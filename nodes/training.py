@@ -116,6 +116,16 @@ class TrainAdapter(io.ComfyNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     tooltip="Seed of everything random: weights, pictures, cuts, noise. Usual: 0.",
                 ),
+                io.Float.Input(
+                    "dino_guidance",
+                    default=1.0,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Guidance by DINO that the adapter learns to bring along, so that sampling needs no cfg for it; "
+                    "above 1 a step takes a third longer. Usual: 1 (none) to 3.",
+                ),
                 sockets.Adapter.Input(
                     "adapter",
                     optional=True,
@@ -133,9 +143,9 @@ class TrainAdapter(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
-        width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None,
+        width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, dino_guidance=1.0, adapter=None,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.config import DataSettings, OptimisationSettings, TrainConfig
+        from ..training.config import ConditionSettings, DataSettings, OptimisationSettings, TrainConfig
         from ..training.curve import draw_curve
 
         if tile > picture:
@@ -144,6 +154,7 @@ class TrainAdapter(io.ComfyNode):
         config = TrainConfig(
             model=host_runs.model_settings(model, guidance=guidance, gradient_checkpointing=gradient_checkpointing),
             data=DataSettings(path=host_runs.picture_folder(folder), picture=picture, tile=tile, cache=remember),
+            conditions=ConditionSettings(dino_guidance=dino_guidance),
             optimisation=OptimisationSettings(
                 steps=steps,
                 batch=batch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -121,17 +121,45 @@ def make_row(
     )
 
 
-def velocity_losses(host: Host, rows: Sequence[TrainRow]) -> tuple[Tensor, Tensor]:
+def velocity_losses(
+    host: Host, rows: Sequence[TrainRow], *, guidance: float = 1.0, null: Mapping[int, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean squared error of each row's velocity, and the root mean square of what was predicted; both [B].
 
-    The latents at noise level s are ``(1 - s) * clean + s * noise`` and their velocity is ``noise - clean``. Rows of one
-    window size and text length share a FLUX call, and each picture is projected once.
+    The latents at noise level s are ``(1 - s) * clean + s * noise`` and their velocity is ``noise - clean``.
+
+    guidance: the DINO guidance that the adapter learns to bring along. The target of the rows in ``null`` (what
+    ``null_velocities`` gave) is moved by ``(1 - 1 / guidance) * (found - null)``, without gradient, as in arXiv 2502.12154;
+    the velocity that meets it on average is ``null + guidance * (expected - null)``, with the expected velocity of the data.
+    """
+    null = null or {}
+    losses, sizes = [], []
+    for i, (row, found) in enumerate(zip(rows, velocities(host, rows), strict=True)):
+        target = (row.noise - row.clean).to(host.device)
+        if i in null:
+            target = target + (1 - 1 / guidance) * (found.detach() - null[i])
+        losses.append((found - target).square().mean())
+        sizes.append(found.detach().square().mean().sqrt())
+    return torch.stack(losses), torch.stack(sizes)
+
+
+@torch.no_grad()
+def null_velocities(host: Host, rows: Sequence[TrainRow]) -> dict[int, Tensor]:
+    """Velocity [16, h, w] of each row that has features, were they dropped, by its number in ``rows``."""
+    numbers = [i for i, row in enumerate(rows) if row.features is not None]
+    return dict(zip(numbers, velocities(host, [replace(rows[i], features=None) for i in numbers]), strict=True))
+
+
+def velocities(host: Host, rows: Sequence[TrainRow]) -> list[Tensor]:
+    """FLUX's velocity [16, h, w] of each row, float32, with the adapter's gradient.
+
+    Rows of one window size and text length share a FLUX call, and each picture is projected once.
     """
     dino_rows = _dino_rows(host.adapter, rows, device=host.device)
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault((*row.clean.shape, len(row.context)), []).append(i)
-    losses, sizes = torch.zeros(len(rows), device=host.device), torch.zeros(len(rows), device=host.device)
+    found: dict[int, Tensor] = {}
     for chosen in groups.values():
         part = [rows[i] for i in chosen]
         clean, noise, context, pooled = (
@@ -141,12 +169,10 @@ def velocity_losses(host: Host, rows: Sequence[TrainRow]) -> tuple[Tensor, Tenso
         sigmas = torch.tensor([row.sigma for row in part], device=host.device)
         share = sigmas[:, None, None, None]
         mixed = (1 - share) * clean + share * noise
-        found = host.velocity(mixed, sigmas, context=context, pooled=pooled, rows=[dino_rows[i] for i in chosen])
-        error = (found.float() - (noise - clean)).square().mean((1, 2, 3))
-        at = torch.tensor(chosen, device=host.device)
-        losses = losses.index_add(0, at, error)
-        sizes.index_add_(0, at, found.detach().float().square().mean((1, 2, 3)).sqrt())
-    return losses, sizes
+        part_rows = [dino_rows[i] for i in chosen]
+        velocity = host.velocity(mixed, sigmas, context=context, pooled=pooled, rows=part_rows).float()
+        found.update(zip(chosen, velocity, strict=True))
+    return [found[i] for i in range(len(rows))]
 
 
 def _dino_rows(adapter: DinoAdapter, rows: Sequence[TrainRow], *, device: torch.device) -> list[DinoRow]:

@@ -21,7 +21,7 @@ from .optimisation import adamw, follow, learning_rate, moments, part_norms, res
 from .pictures import Pictures, Preparer
 from .processes import Alone, Processes, add_up
 from .state import TrainState
-from .step import draw_rows, velocity_losses
+from .step import draw_rows, null_velocities, velocity_losses
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -187,9 +187,12 @@ class Trainer:
         for micro in range(self.config.optimisation.accumulation):
             slots, first = self._slots(micro), self.done * total
             rows = draw_rows(self.preparer, slots, step=self.done, first=first, count=self.count)
-            watched = probe.watching(self.host, list(rows.values())) if probe and not micro else nullcontext()
-            with self.autocast(), watched:
-                losses, velocities = velocity_losses(self.host, list(rows.values()))
+            drawn, guidance = list(rows.values()), self.config.conditions.dino_guidance
+            watched = probe.watching(self.host, drawn) if probe and not micro else nullcontext()
+            with self.autocast():
+                null = null_velocities(self.host, drawn) if guidance > 1 else None
+                with watched:
+                    losses, velocities = velocity_losses(self.host, drawn, guidance=guidance, null=null)
             self.scaler.scale(losses.sum() / total).backward()
             at = torch.tensor(slots, device=counts.device)
             counts[at], counts[total + at] = losses.detach(), velocities

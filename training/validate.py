@@ -58,7 +58,10 @@ class Validation:
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
-        """Mean velocity loss with: own features and text, another picture's features and text, text, DINO, nothing."""
+        """Mean velocity loss with: own features and text, another picture's features and text, text, DINO, nothing.
+
+        Against the true velocity: with ``conditions.dino_guidance`` those with features are higher.
+        """
         shown = self.shown()
         found = {}
         with self.trainer.averaged():

@@ -250,16 +250,28 @@ def continued():
 
 @check
 def repeated():
-    """The same settings give the same adapter, computed again or not."""
-    first, again, other = (
-        train(name, steps=4, seed=seed, gradient_checkpointing=on)[0]
-        for name, seed, on in (("first", 1, False), ("again", 1, True), ("other", 2, False))
+    """The same settings give the same adapter, computed again or not, with learned guidance or without."""
+    first, again, other, guided, guided_again = (
+        train(name, steps=4, seed=seed, gradient_checkpointing=on, dino_guidance=guidance)[0]
+        for name, seed, on, guidance in (
+            ("first", 1, False, 1.0),
+            ("again", 1, True, 1.0),
+            ("other", 2, False, 1.0),
+            ("guided", 1, False, 2.0),
+            ("guided again", 1, True, 2.0),
+        )
     )
 
     def differ(a, b) -> float:
         return max(float((t - weights(b)[n]).abs().max()) for n, t in weights(a).items())
 
-    return {"same settings": differ(first, again), "another seed": differ(first, other)}
+    return {
+        "same settings": differ(first, again),
+        "another seed": differ(first, other),
+        "with guidance": differ(first, guided),
+        "same guidance": differ(guided, guided_again),
+        "guidance told": guided.adapter.config.provenance["conditions"]["dino_guidance"],
+    }
 
 
 @check

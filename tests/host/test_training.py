@@ -151,6 +151,12 @@ def test_the_same_settings_give_the_same_adapter(numbers):
     assert found["another seed"] > 1e-3
 
 
+def test_an_adapter_learns_with_guidance_and_says_so(numbers):
+    found = numbers("repeated")
+    assert found["with guidance"] > 1e-3 and found["same guidance"] < 1e-5
+    assert found["guidance told"] == 2.0
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
 def test_a_flux_of_low_precision_trains_a_float32_adapter(numbers, dtype):
     found = numbers("low_precision")[dtype]

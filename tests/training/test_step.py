@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from dinotile.dino.encode import EncodeSettings
+from dinotile.flux_patch.rows import DinoRow
 from dinotile.standalone.flux import Text, predict_velocity
 from dinotile.training.cases import CASES, draw_case, draw_sigma, draw_start, generator_for, picture_at
 from dinotile.training.config import ConditionSettings, OptimisationSettings
 from dinotile.training.pictures import Prepared
-from dinotile.training.step import draw_rows, make_row, velocity_losses
+from dinotile.training.step import ON, draw_rows, make_row, null_velocities, velocity_losses
 
 from .tiny import settings, tiny_host, tiny_trainer
 
@@ -144,6 +145,39 @@ def test_a_dropped_condition_leaves_nothing_of_itself():
     ):
         assert (loss(swapped, case) != loss(own, case)) == follows_dino, case
         assert (loss(retold, case) != loss(own, case)) == follows_text, case
+
+
+def test_guidance_that_is_learned_moves_the_target_of_rows_with_dino_away_from_the_null():
+    host = trained_like(tiny_host(mechanisms=("cross_attention", "context", "vector")))
+    host.adapter.requires_grad_(True)
+    picture = prepared(host)
+
+    def row(case):
+        return make_row(picture, case=case, sigma=0.5, tile=32, generator=torch.Generator().manual_seed(0))
+
+    def velocity(case):
+        dino = DinoRow(None, 0, row(case).box, ON)
+        if case in ("both", "dino"):
+            dino = dataclasses.replace(dino, tokens=host.adapter.project(picture.features))
+        text = row("both" if case in ("both", "text") else "none")
+        given = {"context": text.context[None], "pooled": text.pooled[None], "rows": [dino]}
+        return host.velocity((0.5 * text.clean + 0.5 * text.noise)[None], torch.tensor([0.5]), **given)[0]
+
+    rows = [row(case) for case in ("text", "both", "dino")]
+    null = null_velocities(host, rows)
+    assert sorted(null) == [1, 2] and not null[1].requires_grad
+    assert torch.allclose(null[1], velocity("text"), atol=1e-5) and torch.allclose(null[2], velocity("none"), atol=1e-5)
+    losses, _ = velocity_losses(host, rows, guidance=2.5, null=null)
+    plain, _ = velocity_losses(host, rows)
+    assert losses[0] == plain[0]
+    true = rows[1].noise - rows[1].clean
+    for i, case in ((1, "both"), (2, "dino")):
+        target = true + 0.6 * (velocity(case) - null[i]).detach()
+        wanted = (velocity(case) - target).square().mean()
+        assert losses[i].item() == pytest.approx(wanted.item(), rel=1e-4) != pytest.approx(plain[i].item(), rel=1e-3)
+        weight = host.adapter.get_parameter("patches.conv.weight")
+        found, expected = (torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in (losses[i], wanted))
+        assert found.any() and torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_dropped_rows_teach_the_nulls_and_not_the_projector():

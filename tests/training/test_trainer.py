@@ -9,6 +9,7 @@ from dinotile.training.config import OptimisationSettings
 from dinotile.training.loop import fit
 from dinotile.training.monitor import read_log
 from dinotile.training.optimisation import PARTS, learning_rate
+from dinotile.training.step import draw_rows, null_velocities, velocities
 from dinotile.training.validate import Validation
 
 from .tiny import largest_difference, settings, tiny_host, tiny_trainer, weights
@@ -31,6 +32,27 @@ def test_training_teaches_flux_to_follow_the_features(pictures):
     found = Validation(trainer, "").losses()
     assert after < 0.8 * before
     assert found["own"] < 0.97 * min(found["swap"], found["text"], found["none"])
+
+
+def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direction(pictures):
+    answers = []
+    for guidance in (1.0, 2.0):
+        config = settings(
+            pictures,
+            data={"flip": False},
+            conditions={"none": 0.25, "text": 0, "dino": 0.75, "both": 0, "weak": 0, "dino_guidance": guidance},
+            optimisation={"batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
+        )
+        trainer = tiny_trainer(config)
+        for _ in range(100):
+            trainer.step()
+        rows = list(draw_rows(trainer.preparer, range(32), step=999, first=0, count=trainer.count).values())
+        with torch.no_grad():
+            found, null = velocities(trainer.host, rows), null_velocities(trainer.host, rows)
+        answers.append(torch.stack([found[i] - null[i] for i in null]).flatten())
+    plain, guided = answers
+    assert torch.cosine_similarity(plain, guided, dim=0) > 0.8
+    assert 1.15 < float(plain @ guided / (plain @ plain)) < 2.5
 
 
 def test_only_the_adapter_moves(pictures):
