@@ -116,6 +116,12 @@ class TrainAdapter(io.ComfyNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     tooltip="Seed of everything random: weights, pictures, cuts, noise. Usual: 0.",
                 ),
+                sockets.Adapter.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width and "
+                    "grid then count, not those above.",
+                ),
                 io.Float.Input(
                     "dino_guidance",
                     default=1.0,
@@ -124,13 +130,7 @@ class TrainAdapter(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     tooltip="Guidance by DINO that the adapter learns to bring along, so that sampling needs no cfg for it; "
-                    "above 1 a step takes a third longer. Usual: 1 (none) to 3.",
-                ),
-                sockets.Adapter.Input(
-                    "adapter",
-                    optional=True,
-                    tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width and "
-                    "grid then count, not those above.",
+                    "above 1 a step takes up to half as much time again; leave cfg at 1 then. Usual: 1 (none) to 3.",
                 ),
             ],
             outputs=[
@@ -143,7 +143,7 @@ class TrainAdapter(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
-        width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, dino_guidance=1.0, adapter=None,
+        width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         from ..training.config import ConditionSettings, DataSettings, OptimisationSettings, TrainConfig
         from ..training.curve import draw_curve

@@ -96,7 +96,7 @@ class ConditionSettings:
     start: the noise levels at which they begin (sigmas, after any shift of the schedule), usually 0.2 and more: below, what
     the source lacks outweighs everything else. Their noise levels are drawn from 0 to there, whatever ``sigma`` is.
     dino_guidance: classifier-free guidance by DINO that the adapter learns to bring along, so that an upscaling needs no second
-    evaluation for it; 1 (none) to about 3, for a third more time per step."""
+    evaluation for it; 1 (none) to about 3, for up to half as much time again per step."""
 
     none: float = 0.10
     text: float = 0.30
@@ -117,6 +117,11 @@ class ConditionSettings:
         _check_range("conditions.start", self.start, 0.05, 1)
         guided = 1 <= self.dino_guidance < math.inf
         _check("conditions.dino_guidance", self.dino_guidance, guided, "a number of at least 1, usually 1 to 3")
+        for case, without in (("dino", "none"), ("both", "text")):
+            if self.dino_guidance > 1 and getattr(self, case) and not getattr(self, without):
+                raise ValueError(
+                    f"conditions.dino_guidance compares {case} with {without}, and conditions.{without} is 0: raise it"
+                )
         noise = self.feature_noise
         _check("conditions.feature_noise", noise, 0 <= noise < math.inf, "a number of at least 0, usually 0 to 0.2")
 

@@ -132,6 +132,8 @@ def velocity_losses(
     ``null_velocities`` gave) is moved by ``(1 - 1 / guidance) * (found - null)``, without gradient, as in arXiv 2502.12154;
     the velocity that meets it on average is ``null + guidance * (expected - null)``, with the expected velocity of the data.
     """
+    if guidance != 1 and null is None:
+        raise ValueError(f"guidance {guidance} needs null_velocities of the same rows")
     null = null or {}
     losses, sizes = [], []
     for i, (row, found) in enumerate(zip(rows, velocities(host, rows), strict=True)):

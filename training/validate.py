@@ -18,7 +18,7 @@ from .cases import generator_for
 from .monitor import Monitor
 from .pictures import Prepared
 from .sample import Sample
-from .step import CELL, ON, TOKEN, TrainRow, make_row, velocity_losses
+from .step import CELL, ON, TOKEN, TrainRow, make_row, null_velocities, velocity_losses
 from .trainer import Trainer
 
 Condition = Literal["own", "swap", "text", "dino", "none"]
@@ -60,7 +60,7 @@ class Validation:
     def losses(self) -> dict[str, float]:
         """Mean velocity loss with: own features and text, another picture's features and text, text, DINO, nothing.
 
-        Against the true velocity: with ``conditions.dino_guidance`` those with features are higher.
+        As in training: with the guidance that is learned taken off what was found.
         """
         shown = self.shown()
         found = {}
@@ -131,8 +131,10 @@ class Validation:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _losses(self, rows: Sequence[TrainRow]) -> Tensor:
+        host, guidance = self.trainer.host, self.trainer.config.conditions.dino_guidance
         with self.trainer.autocast():
-            return velocity_losses(self.trainer.host, rows)[0]
+            null = null_velocities(host, rows) if guidance > 1 else None
+            return velocity_losses(host, rows, guidance=guidance, null=null)[0]
 
     def _redraw(self, shown: Shown, *, dino: bool) -> Tensor:
         """The source brought to a noise level and back by FLUX, in tiles of the training's size; [3, H, W]."""

@@ -1,5 +1,5 @@
 """The semantics picture: `python -m benchmarks.semantics.picture` draws benchmarks/results/semantics.jpg, held-out scenes
-as source, without DINO, with DINO, with DINO and guidance by it, and as they truly are."""
+as source, without DINO, with DINO, and as they truly are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dinotile.tiling.canvas import resize
 
 from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of
 
-TITLES = ("source, enlarged", "tiles without DINO", "tiles with DINO", "tiles with DINO guidance 2", "truth")
+TITLES = ("source, enlarged", "tiles without DINO", "tiles with DINO", "truth")
 BAR = 26  # px of the line of titles
 
 
@@ -34,8 +34,7 @@ def main() -> None:
         source = as_pixels(scene.source())
         shown = [resize(source, height=scene.side, width=scene.side)]
         settings = replace(SETTINGS, seed=seed_of(index))
-        ways = ((without, settings), (with_dino, settings), (with_dino, replace(settings, dino_guidance=2.0)))
-        shown += [upscaler.upscale(source, chosen)[0] for upscaler, chosen in ways]
+        shown += [upscaler.upscale(source, settings)[0] for upscaler in (without, with_dino)]
         lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))
     pixels = torch.cat(lines, dim=2)[0].permute(1, 2, 0).clamp(0, 1).numpy()
     picture = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + BAR), "white")

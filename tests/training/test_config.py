@@ -55,6 +55,10 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
         ({"optimisation": {"precision": "bf32"}}, "'no' or 'bf16' or 'fp16'"),
         ({"conditions": {"none": 0.5}}, "sum to 1"),
         ({"conditions": {"dino_guidance": 0.5}}, "conditions.dino_guidance is 0.5, needed is a number of at least 1"),
+        (
+            {"conditions": {"dino_guidance": 2, "text": 0, "both": 0.85}},
+            "conditions.dino_guidance compares both with text, and conditions.text is 0: raise it",
+        ),
         ({"conditions": {"weak": 2}}, "conditions.weak is 2.0"),
         ({"data": {"picture": 500}}, "multiples of 16"),
         ({"data": {"tile": 40}}, "data.tile is 40"),

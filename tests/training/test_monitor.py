@@ -94,6 +94,14 @@ def test_watching_changes_no_loss(pictures):
     assert watched == plain
 
 
+def test_the_null_pass_of_guidance_is_not_watched(pictures):
+    found = []
+    for guidance in (1.0, 2.0):
+        trainer = tiny_trainer(settings(pictures, conditions={"dino_guidance": guidance}), mechanisms=ALL)
+        found.append(trainer.step(details=True).attention)
+    assert found[0] == found[1] != {}
+
+
 def test_tensorboard_gets_the_numbers_of_the_log(pictures, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

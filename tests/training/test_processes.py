@@ -15,19 +15,22 @@ from .tiny import largest_difference, settings, tiny_trainer, weights, write_mod
 STEPS = 3
 
 
-def one_process(pictures, **optimisation):
-    trainer = tiny_trainer(settings(pictures, optimisation={"learning_rate": 1e-3, **optimisation}))
+def one_process(pictures, *, guidance=1.0, **optimisation):
+    conditions = {"dino_guidance": guidance}
+    optimisation = {"learning_rate": 1e-3, **optimisation}
+    trainer = tiny_trainer(settings(pictures, conditions=conditions, optimisation=optimisation))
     reports = [trainer.step() for _ in range(STEPS)]
     return [report.loss for report in reports], weights(trainer), trainer
 
 
-def test_accumulated_micro_steps_equal_one_large_batch(pictures):
-    large, large_weights, trainer = one_process(pictures, batch=4)
-    small, small_weights, other = one_process(pictures, batch=1, accumulation=4)
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_accumulated_micro_steps_equal_one_large_batch(pictures, guidance):
+    large, large_weights, trainer = one_process(pictures, batch=4, guidance=guidance)
+    small, small_weights, other = one_process(pictures, batch=1, accumulation=4, guidance=guidance)
     assert trainer.rows_per_step == other.rows_per_step == 4
     assert small == pytest.approx(large, abs=1e-4)
     assert largest_difference(small_weights, large_weights) < 1e-4
-    fewer, _, _ = one_process(pictures, batch=1, accumulation=2)
+    fewer, _, _ = one_process(pictures, batch=1, accumulation=2, guidance=guidance)
     assert fewer != pytest.approx(large, abs=1e-4)
 
 
@@ -40,6 +43,7 @@ def test_two_processes_equal_one_with_the_same_total_batch(pictures, tmp_path):
             "model": models,
             "adapter": {"width": 16, "grid": 4, "double_sites": [0], "single_sites": [1]},
             "data": {"path": str(pictures), "picture": 32, "tile": 16},
+            "conditions": {"dino_guidance": 2.0},
             "optimisation": {"steps": STEPS, "batch": 4 // processes, "learning_rate": 1e-3, "warmup": 2},
             "output": {"folder": str(folder), "log_every": 1, "tensorboard": False},
         }

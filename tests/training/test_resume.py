@@ -33,11 +33,11 @@ def interrupt_at(step):
     return lambda: next(asked) == step
 
 
-@pytest.mark.parametrize("cache", [0, 100])
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(pictures, tmp_path, cache):
-    data = {"cache": cache, "windows": 2}
-    whole = run(settings(pictures, data=data, output={"folder": str(tmp_path / "whole")}))
-    parts = settings(pictures, data=data, output={"folder": str(tmp_path / "parts")})
+@pytest.mark.parametrize(("cache", "guidance"), [(0, 1.0), (100, 2.0)])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(pictures, tmp_path, cache, guidance):
+    sections = {"data": {"cache": cache, "windows": 2}, "conditions": {"dino_guidance": guidance}}
+    whole = run(settings(pictures, **sections, output={"folder": str(tmp_path / "whole")}))
+    parts = settings(pictures, **sections, output={"folder": str(tmp_path / "parts")})
     run(parts, should_stop=interrupt_at(3))
     assert len(losses(tmp_path / "parts")) == 3
     resumed = run(parts)

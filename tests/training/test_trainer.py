@@ -50,6 +50,8 @@ def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direc
         with torch.no_grad():
             found, null = velocities(trainer.host, rows), null_velocities(trainer.host, rows)
         answers.append(torch.stack([found[i] - null[i] for i in null]).flatten())
+        validated = Validation(trainer, "").losses()
+        assert validated["dino"] < 0.99 * validated["none"]  # with the guidance taken off
     plain, guided = answers
     assert torch.cosine_similarity(plain, guided, dim=0) > 0.8
     assert 1.15 < float(plain @ guided / (plain @ plain)) < 2.5
@@ -104,6 +106,12 @@ def test_half_precision_stays_close_and_keeps_float32_weights(pictures, precisio
     assert losses[precision] == pytest.approx(losses["no"], rel=0.03)
     assert losses[precision] != losses["no"]
     assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters.values())
+
+
+def test_the_null_pass_of_guidance_leaves_half_precision_its_gradient(pictures):
+    config = settings(pictures, conditions={"dino_guidance": 2.0}, optimisation={"precision": "bf16"})
+    norms = tiny_trainer(config, mechanisms=ALL).step(details=True).part_norms
+    assert all(norms[part] > 0 for part in ("sites", "context", "vector")), norms
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("bfloat16", "bf16"), ("float16", "fp16")])
