@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..flux_patch.adapter import DinoAdapter
 from .attention import AttentionMass
-from .cases import Case, draw_case, generator_for
+from .cases import draw_case, draw_start, generator_for
 from .config import TrainConfig
 from .hosts import Host
 from .optimisation import adamw, follow, learning_rate, moments, part_norms, restore_moments
@@ -34,14 +34,14 @@ class NotFiniteError(ValueError):
 class StepReport:
     """What one optimiser step did, over all processes. step: number of steps done with it.
 
-    case_losses: of every row. velocity: root mean square of the prediction. gradient_norm: before clipping. The dicts below
-    are empty where details were not asked for: gradient norm of each part, mean gate of each site, attention mass
-    (``AttentionMass``, of the first process' first rows).
+    case_losses: of every row; those that begin at the source are cases of their own. velocity: root mean square of the
+    prediction. gradient_norm: before clipping. The dicts below are empty where details were not asked for: gradient norm of
+    each part, mean gate of each site, attention mass (``AttentionMass``, of the first process' first rows).
     """
 
     step: int
     loss: float
-    case_losses: dict[Case, list[float]]
+    case_losses: dict[str, list[float]]
     velocity: float
     gradient_norm: float
     learning_rate: float
@@ -95,7 +95,7 @@ class Trainer:
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler leaves such a step out
             drawn = ", ".join(sorted({self._case(slot) for slot in range(self.rows_per_step)}))
             raise NotFiniteError(f"the gradient is not finite at step {self.done + 1} (cases {drawn})")
-        cases: dict[Case, list[float]] = {}
+        cases: dict[str, list[float]] = {}
         for slot, loss in enumerate(losses):
             cases.setdefault(self._case(slot), []).append(loss)
         self.scaler.step(self.optimizer)
@@ -210,10 +210,12 @@ class Trainer:
         first = (micro * self.processes.num_processes + self.processes.process_index) * batch
         return list(range(first, first + batch))
 
-    def _case(self, slot: int) -> Case:
-        """What ``draw_rows`` draws there in the step that comes, in whichever process."""
-        generator = generator_for(self.config.optimisation.seed, "row", self.done, slot)
-        return draw_case(self.config.conditions, generator=generator)
+    def _case(self, slot: int) -> str:
+        """What ``draw_rows`` draws there in the step that comes, in whichever process; "both", "both from source", ..."""
+        conditions, seed = self.config.conditions, self.config.optimisation.seed
+        case = draw_case(conditions, generator=generator_for(seed, "row", self.done, slot))
+        start = draw_start(conditions, generator=generator_for(seed, "start", self.done, slot))
+        return case if start is None else f"{case} from source"
 
     def _check(self, losses: list[float], names: Mapping[int, str]) -> None:
         for slot, loss in enumerate(losses):

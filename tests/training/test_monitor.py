@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from dinotile.training.attention import AttentionMass
+from dinotile.training.cases import draw_start, generator_for
 from dinotile.training.config import OutputSettings
 from dinotile.training.loop import fit
 from dinotile.training.monitor import Monitor, read_log
@@ -34,6 +35,21 @@ def test_a_line_of_the_log_says_what_a_trainer_wants_to_know(pictures, tmp_path)
         assert line["velocity"] > 0 and line["gradient_norm"] > 0 and line["seconds_per_step"] > 0
     assert lines[0]["gates"]["double.0"] != lines[1]["gates"]["double.0"]
     assert sum(lines[-1]["skipped"].values()) == 1
+
+
+def test_the_losses_of_rows_that_begin_at_the_source_are_told_apart(pictures):
+    """Against the same rows, drawn here."""
+    conditions = only("both") | {"from_source": 0.5}
+    trainer = tiny_trainer(settings(pictures, conditions=conditions, optimisation={"batch": 8}))
+    rows = draw_rows(trainer.preparer, range(8), step=0, first=0, count=trainer.count)
+    wanted: dict[str, list[float]] = {}
+    for slot, loss in zip(rows, velocity_losses(trainer.host, list(rows.values()))[0].tolist(), strict=True):
+        begins = draw_start(trainer.config.conditions, generator=generator_for(0, "start", 0, slot)) is not None
+        wanted.setdefault("both from source" if begins else "both", []).append(loss)
+    found = trainer.step().case_losses
+    assert len(found) == 2 and found.keys() == wanted.keys()
+    for case, losses in found.items():
+        assert losses == pytest.approx(wanted[case], rel=1e-5)
 
 
 def test_the_seconds_of_a_step_are_without_validation_and_of_all_steps_of_the_line(tmp_path):
