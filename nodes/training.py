@@ -129,8 +129,8 @@ class TrainAdapter(io.ComfyNode):
                     max=10.0,
                     step=0.1,
                     optional=True,
-                    tooltip="Guidance by DINO that the adapter learns to bring along, so that sampling needs no cfg for it; "
-                    "above 1 a step takes up to half as much time again; leave cfg at 1 then. Usual: 1 (none) to 3.",
+                    tooltip="Guidance by DINO that the adapter learns to bring along, so that sampling has most of it without "
+                    "cfg; cfg multiplies it. Above 1 a step evaluates FLUX once more. Usual: 1 (none) to 3.",
                 ),
             ],
             outputs=[

@@ -68,7 +68,8 @@ class Upscale(io.ComfyNode):
                     min=1.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="True CFG scale, by prompt and DINO. Usual: 1 (off, half the time); 1.5 to 3 follows DINO closely.",
+                    tooltip="True CFG scale, by prompt and DINO; it multiplies guidance that the adapter learned. Usual: 1 (off, "
+                    "half the time); 1.5 to 3 follows DINO closely.",
                 ),
                 io.Int.Input(
                     "tile",

@@ -60,7 +60,11 @@ def upscale(
     ] = None,
     dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; 1 is as trained.")] = 1.0,
     dino_guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance by DINO: 1 is off; usually 1.5 to 3, for twice the time.")
+        float,
+        typer.Option(
+            help="Classifier-free guidance by DINO: 1 is off; usually 1.5 to 3, for twice the time. It multiplies what the "
+            "adapter has learned (the demo's: 2)."
+        ),
     ] = 1.0,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
     tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,

@@ -48,7 +48,8 @@ class UpscaleSettings:
     scale: output size over input size, usually 2 to 4. strength: share of the noise schedule that is run, 0 (only
     through the VAE) to 1 (from pure noise), usually 0.2 to 0.5. steps: model evaluations per tile. tile, overlap: px.
     guidance: FLUX.1 dev's own, usually 2 to 4; other models have none. dino_strength: 0 (off) to 2; 1 is as trained.
-    dino_guidance: classifier-free guidance by DINO, 1 is off; above, usually 1.5 to 3, every step takes twice the time.
+    dino_guidance: classifier-free guidance by DINO, 1 is off; above, usually 1.5 to 3, every step takes twice the time. It
+    multiplies the guidance that the adapter has learned.
     fidelity: 0 (FLUX alone) to 1 (the result, shrunk, equals the source). dynamic_shift: FLUX.1 dev's schedule. tile_batch:
     tiles per model call, no influence on the result; 0 chooses.
     """

@@ -95,8 +95,8 @@ class ConditionSettings:
     of the rows that begin, as an upscaler does, at the source that DINO sees, with noise, and not at the noisy picture.
     start: the noise levels at which they begin (sigmas, after any shift of the schedule), usually 0.2 and more: below, what
     the source lacks outweighs everything else. Their noise levels are drawn from 0 to there, whatever ``sigma`` is.
-    dino_guidance: classifier-free guidance by DINO that the adapter learns to bring along, so that an upscaling needs no second
-    evaluation for it; 1 (none) to about 3, for up to half as much time again per step."""
+    dino_guidance: classifier-free guidance by DINO that the adapter learns to bring along, so that an upscaling has most of it
+    without a second evaluation; 1 (none) to about 3. Above 1 a step evaluates FLUX once more, without gradient."""
 
     none: float = 0.10
     text: float = 0.30

@@ -189,9 +189,8 @@ class Trainer:
             rows = draw_rows(self.preparer, slots, step=self.done, first=first, count=self.count)
             drawn, guidance = list(rows.values()), self.config.conditions.dino_guidance
             watched = probe.watching(self.host, drawn) if probe and not micro else nullcontext()
-            with (
-                self.autocast()
-            ):  # a context of its own: some versions of torch keep casts that were made without gradient
+            # A context of its own: some versions of torch keep casts that were made without gradient.
+            with self.autocast():
                 null = null_velocities(self.host, drawn) if guidance > 1 else None
             with self.autocast(), watched:
                 losses, velocities = velocity_losses(self.host, drawn, guidance=guidance, null=null)

@@ -73,7 +73,7 @@ ROWS = (
     Row("strength 0.25", strength=0.25),
     Row("strength 0.5", strength=0.5),
     Row("strength 1.5", strength=1.5),
-    Row("DINO guidance 1.5 while sampling, too", guidance=1.5),
+    Row("guidance 2 learned, 1.5 while sampling", guidance=1.5),
     Row("features extracted per tile, not cropped", features="per tile"),
     Row("both: tokens averaged", features="both"),
     Row("no DINO, untiled", adapter="", tile=world.SIDE),
