@@ -144,6 +144,19 @@ def test_validation_compares_conditions_on_the_same_noise(pictures):
     assert len({found["own"], found["swap"], found["text"], first["own"]}) == 4
 
 
+def test_validation_takes_the_learned_guidance_off(pictures):
+    found = {}
+    for guidance in (1.0, 2.0):
+        conditions, output = {"dino_guidance": guidance}, {"validation_pictures": 4}
+        trainer = tiny_trainer(settings(pictures, conditions=conditions, output=output))
+        with torch.no_grad():
+            for average in trainer.average.values():
+                average.add_(0.1)
+        found[guidance] = Validation(trainer, "").losses()
+    assert all(found[1.0][condition] == found[2.0][condition] for condition in ("text", "none"))
+    assert all(found[1.0][condition] != found[2.0][condition] for condition in ("own", "swap", "dino"))
+
+
 def test_validation_pictures_are_held_out_where_there_are_enough(pictures):
     output = {"validation_pictures": 3, "validate_every": 1}
     trainer = tiny_trainer(settings(pictures, output=output))

@@ -50,8 +50,6 @@ def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direc
         with torch.no_grad():
             found, null = velocities(trainer.host, rows), null_velocities(trainer.host, rows)
         answers.append(torch.stack([found[i] - null[i] for i in null]).flatten())
-        validated = Validation(trainer, "").losses()
-        assert validated["dino"] < 0.99 * validated["none"]  # with the guidance taken off
     plain, guided = answers
     assert torch.cosine_similarity(plain, guided, dim=0) > 0.8
     assert 1.15 < float(plain @ guided / (plain @ plain)) < 2.5
