@@ -84,3 +84,17 @@ def numbers_of(measured: dict):
 def measured(host, host_python, base, tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("inside")
     return measure_inside("inside.py", host=host, host_python=host_python, base=base, out=out)
+
+
+def apart(a, b) -> float:
+    """Relative distance of two tensors."""
+    return float((a - b).norm() / b.norm())
+
+
+def one_sentence(said: str, parts: tuple[str, ...]) -> None:
+    """That a ValueError was said in one sentence, with these parts."""
+    kind, _, sentence = said.partition(": ")
+    assert kind == "ValueError", said
+    assert "\n" not in sentence
+    for part in parts:
+        assert part in sentence

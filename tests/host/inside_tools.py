@@ -22,6 +22,7 @@ import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 
@@ -43,6 +44,7 @@ from dinotile.nodes import host  # noqa: E402
 HEIGHT, WIDTH, TILE, OVERLAP = 160, 224, 64, 16  # px: 3 x 4 tiles and more where the plan is to be symmetric
 ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
 CONTEXT, VECTOR = 64, 48
+PATCHES = BASE / "models" / "model_patches"
 DEMO, DEMO_FLUX = "dinotile-demo", "dinotile-demo/diffusion_pytorch_model"
 
 
@@ -81,6 +83,21 @@ def picture(seed: int = 0, batch: int = 1, height: int = HEIGHT, width: int = WI
     """A soft random picture [B, H, W, 3]."""
     small = torch.rand(batch, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
+def folder(name: str, sizes: list[tuple[int, int]]) -> str:
+    """A folder of soft random pictures."""
+    place = OUT / name
+    place.mkdir(exist_ok=True)
+    for seed, (height, width) in enumerate(sizes):
+        array = picture(seed, height=height, width=width)[0].mul(255).round().byte().numpy()
+        Image.fromarray(array).save(place / f"{seed}.png")
+    return str(place)
+
+
+def saved(name: str) -> list[Path]:
+    """The adapters that a node saved with the prefix ``made/NAME``."""
+    return sorted((PATCHES / "made").glob(f"{name}_*"))
 
 
 def features(seed: int = 0, batch: int = 1) -> FeatureMap:

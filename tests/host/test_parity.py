@@ -17,6 +17,7 @@ from dinotile.standalone.vae import encode
 from dinotile.tiling.plan import plan_tiles
 
 from . import models
+from .conftest import apart
 
 CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
 DEMO = Path(__file__).parents[2] / "demo"
@@ -70,10 +71,6 @@ def through_diffusers(run, transformer, *, dino=None, tokens=None):
         sigmas=run["sigmas"].tolist(),
         plan=plan,
     )
-
-
-def apart(a, b) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
