@@ -9,14 +9,14 @@ import logging
 WEB_DIRECTORY = "./web"
 
 _API = {
-    "upscale": ".standalone.api",
-    "load_upscaler": ".standalone.api",
-    "run_workflow": ".standalone.headless",
-    "Upscaler": ".standalone.engine",
-    "UpscaleSettings": ".standalone.settings",
-    "settings_for": ".standalone.settings",
-    "load_picture": ".standalone.pictures",
-    "save_picture": ".standalone.pictures",
+    "upscale": ".upscale.api",
+    "load_upscaler": ".upscale.api",
+    "run_workflow": ".cli.remote.run",
+    "Upscaler": ".upscale.pipeline",
+    "UpscaleSettings": ".upscale.settings",
+    "settings_for": ".upscale.settings",
+    "load_picture": ".files.pictures",
+    "save_picture": ".files.pictures",
     "load_dino": ".dino.load",
     "EncodeSettings": ".dino.encode",
     "FeatureMap": ".dino.feature_map",

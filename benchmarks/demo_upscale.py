@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from dinotile.demo.pictures import held_out, psnr
-from dinotile.standalone.api import load_upscaler
-from dinotile.standalone.report import environment
-from dinotile.standalone.settings import settings_for
+from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import border_ratio
+from dinotile.upscale.api import load_upscaler
+from dinotile.upscale.report import environment
+from dinotile.upscale.settings import settings_for
 
 
 def main() -> None:

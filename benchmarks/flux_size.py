@@ -29,13 +29,13 @@ from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.load import load_dino
 from dinotile.flux_patch.adapter import AdapterConfig, DinoAdapter, Mechanism, spread_sites
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
-from dinotile.flux_patch.diffusers_flux import DinoFlux
 from dinotile.flux_patch.geometry import RopeOptions, geometry_of, image_ids
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.standalone.load import load_transformer, load_vae
-from dinotile.standalone.report import environment
-from dinotile.training.hosts import DiffusersHost
+from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.hosts.diffusers.host import DiffusersHost
+from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.upscale.report import environment
 
 FULL = {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "guidance_embeds": True}
 MECHANISMS: dict[str, tuple[Mechanism, ...]] = {

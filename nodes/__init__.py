@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import host
+from ..hosts.comfy import host
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .tiles import PlanTiles, PreviewTiles, TiledSampler, TileModel

@@ -7,7 +7,9 @@ from comfy_api.latest import io, ui
 from ..dino.encode import EncodeSettings
 from ..flux_patch.adapter import AdapterConfig, spread_sites
 from ..flux_patch.schedule import PROFILES, Strength
-from . import host, host_files, sockets
+from ..hosts.comfy import files as host_files
+from ..hosts.comfy import host
+from . import sockets
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
 MECHANISMS = {

@@ -6,7 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..dino.encode import EncodeSettings
 from ..dino.views import pca_picture
-from . import host, sockets
+from ..hosts.comfy import host
+from . import sockets
 
 CATEGORY = f"{sockets.CATEGORY}/DINO"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..hosts.comfy import host
 from ..tiling.plan import plan_tiles
 from ..tiling.preview import describe_plan, draw_plan
-from . import host, sockets
+from . import sockets
 
 CATEGORY = f"{sockets.CATEGORY}/Tiles"
 

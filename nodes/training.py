@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from . import host, host_files, host_redux, host_runs, sockets
+from ..hosts.comfy import files as host_files
+from ..hosts.comfy import host
+from ..hosts.comfy import redux as host_redux
+from ..hosts.comfy import runs as host_runs
+from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
 
 CATEGORY = f"{sockets.CATEGORY}/Training"
@@ -145,8 +149,8 @@ class TrainAdapter(io.ComfyNode):
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.config import ConditionSettings, DataSettings, OptimisationSettings, TrainConfig
-        from ..training.curve import draw_curve
+        from ..training.adapter.config import ConditionSettings, DataSettings, OptimisationSettings, TrainConfig
+        from ..training.core.curve import draw_curve
 
         if tile > picture:
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
@@ -265,7 +269,7 @@ class FitProjection(io.ComfyNode):
         cls, model, dino, clip_vision, style_model, folder, filename_prefix, layers, side, grid, hidden_layer, epochs,
         held_out, seed,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.redux import FitSettings
+        from ..training.redux.fit import FitSettings
 
         path = host_files.adapter_path(filename_prefix, below="models/model_patches")
         adapter, report = host_redux.fit_projection(

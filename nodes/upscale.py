@@ -6,10 +6,11 @@ from comfy_api.latest import io
 
 from ..dino.encode import EncodeSettings
 from ..flux_patch.schedule import Strength
+from ..hosts.comfy import host
 from ..tiling.canvas import pad_to_grid, resize, scaled_size
 from ..tiling.color import back_project
 from ..tiling.plan import plan_tiles
-from . import host, sockets
+from . import sockets
 
 
 class Upscale(io.ComfyNode):

@@ -1,6 +1,6 @@
 """Tile plans, blending windows and joint sampling of tiles."""
 
-from .joint import TileRun, TileWrapper
+from ..hosts.comfy.tiles import TileRun, TileWrapper
 from .plan import Box, TilePlan, canvas_size, plan_tiles
 from .windows import tile_windows, window
 

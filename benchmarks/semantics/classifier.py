@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, one_hot
 
-from dinotile.demo import world
-from dinotile.demo.schedule import Average, Clock, descend, log, write
+from dinotile.demo.train import world
+from dinotile.demo.train.schedule import Average, Clock, descend, log, write
 
 CELL = 8  # px: one answer for each
 JUDGE = Path(__file__).with_name("judge.safetensors")

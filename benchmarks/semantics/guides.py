@@ -11,12 +11,12 @@ from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.standalone import vae as vae_path
-from dinotile.standalone.engine import Upscaler, _Guide
-from dinotile.standalone.sampler import TileRow
-from dinotile.standalone.settings import TOKEN, UpscaleSettings
+from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import Box, plan_tiles
+from dinotile.upscale.joint import TileRow
+from dinotile.upscale.pipeline import Upscaler, _Guide
+from dinotile.upscale.settings import TOKEN, UpscaleSettings
 
 
 class Elsewhere:

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from dinotile.demo import world
+from dinotile.demo.train import world
 from dinotile.tiling.plan import TilePlan
 from dinotile.tiling.seams import border_ratio
 

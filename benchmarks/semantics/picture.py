@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from dinotile.demo import world
+from dinotile.demo.train import world
 from dinotile.tiling.canvas import resize
 
 from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of

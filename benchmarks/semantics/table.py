@@ -23,17 +23,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dinotile import demo
-from dinotile.demo import world
-from dinotile.demo.train_flux import WEIGHTS
+from dinotile.demo.train import world
+from dinotile.demo.train.flux import WEIGHTS
 from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.load import load_dino
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
-from dinotile.standalone import vae as vae_path
-from dinotile.standalone.engine import Upscaler
-from dinotile.standalone.load import load_transformer, load_vae
-from dinotile.standalone.report import environment
-from dinotile.standalone.settings import UpscaleSettings
+from dinotile.hosts.diffusers import vae as vae_path
+from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.tiling.plan import plan_tiles
+from dinotile.upscale.pipeline import Upscaler
+from dinotile.upscale.report import environment
+from dinotile.upscale.settings import UpscaleSettings
 
 from . import classifier
 from .guides import BlindUpscaler, Elsewhere, TileUpscaler

@@ -24,12 +24,12 @@ from PIL import Image
 from torch import Tensor
 
 from dinotile import demo
-from dinotile.demo import train as demo_train
-from dinotile.demo import world
-from dinotile.training.config import TrainConfig, config_from
-from dinotile.training.data import open_data
-from dinotile.training.hosts import load_host
-from dinotile.training.loop import Trainer, fit
+from dinotile.demo.train import run as demo_train
+from dinotile.demo.train import world
+from dinotile.hosts.diffusers.host import load_host
+from dinotile.training.adapter.config import TrainConfig, config_from
+from dinotile.training.core.loop import Trainer, fit
+from dinotile.training.data.pictures import open_data
 
 from . import classifier
 from .table import DEFAULT, WORK, models

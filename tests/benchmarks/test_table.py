@@ -12,8 +12,8 @@ pytest.importorskip("scipy")
 from benchmarks.semantics import classifier, table, train  # noqa: E402
 from benchmarks.semantics.guides import Elsewhere  # noqa: E402
 from dinotile import demo  # noqa: E402
-from dinotile.demo import world  # noqa: E402
-from dinotile.demo.muon import orthogonal  # noqa: E402
+from dinotile.demo.train import world  # noqa: E402
+from dinotile.demo.train.muon import orthogonal  # noqa: E402
 
 ROWS = {row.name: row for row in table.ROWS}
 DINO = "DINO: cross_attention, the shipped adapter"

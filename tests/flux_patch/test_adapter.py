@@ -13,8 +13,8 @@ from dinotile.flux_patch import (
     spread_sites,
 )
 from dinotile.flux_patch.geometry import RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate
-from dinotile.flux_patch.inject import merge_masks, widen_mask
 from dinotile.flux_patch.rows import DinoRow, make_call
+from dinotile.hosts.comfy.inject import merge_masks, widen_mask
 
 from .conftest import GEOMETRY, make_features, trained_like
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dinotile.standalone.api import load_upscaler
-from dinotile.standalone.settings import settings_for
+from dinotile.upscale.api import load_upscaler
+from dinotile.upscale.settings import settings_for
 
 pytestmark = [
     pytest.mark.gpu,

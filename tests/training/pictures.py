@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from dinotile.training.feature_files import FeatureInfo, fingerprint, pack
+from dinotile.training.data.feature_files import FeatureInfo, fingerprint, pack
 
 
 def colours(height, width, seed=0):

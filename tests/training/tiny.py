@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch import AdapterConfig, new_adapter
 from dinotile.flux_patch.geometry import geometry_of
-from dinotile.training.config import TrainConfig
-from dinotile.training.data import open_data
-from dinotile.training.hosts import DiffusersHost
-from dinotile.training.loop import Trainer
+from dinotile.hosts.diffusers.host import DiffusersHost
+from dinotile.training.adapter.config import TrainConfig
+from dinotile.training.core.loop import Trainer
+from dinotile.training.data.pictures import open_data
 
 from ..dino.tiny import random_model, tiny_encoder
-from ..standalone.tiny import tiny_flux, tiny_vae
+from ..tiny import tiny_flux, tiny_vae
 
 SIDE, TILE = 48, 32
 SECTIONS = get_type_hints(TrainConfig)

@@ -1,0 +1,136 @@
+"""The commands `dinotile features` and `dinotile fit-redux`; cli.py registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..dino.encode import DinoEncoder
+    from ..hosts.diffusers.text import TextEncoder
+
+Data = Annotated[
+    list[str], typer.Argument(metavar="DATA...", help="A folder of pictures, or tars (WebDataset naming).")
+]
+DINO = "DINOv2 or DINOv3: a .safetensors file, its folder or a hub name."
+Layers = Annotated[str, typer.Option(help='Blocks to take: "last", a fraction such as "2/3", or numbers "9,18".')]
+Side = Annotated[int, typer.Option(help="Long side that DINO sees, px; 0 for its own, usually 518 to 1036.")]
+Seed = Annotated[int, typer.Option(help="Seed of whatever is random.")]
+Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
+
+
+def features(
+    data: Data,
+    dino: Annotated[str | None, typer.Option(help=DINO)] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Encode the captions, NAME.txt: a whole FLUX.1 pipeline, folder or hub name."
+        ),
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(help="T5 tokens of a caption, 1 to 512; usually 256, for dev 512.")] = 256,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Of tars: the folder for the new ones. Folders need none.")
+    ] = None,
+    layers: Layers = "2/3",
+    side: Side = 0,
+    crops: Annotated[int, typer.Option(help="1: the whole picture; 2: averaged with 2 x 2 crops of it.")] = 1,
+    degrade: Annotated[
+        bool, typer.Option("--degrade", help="Of degraded pictures (blur, shrink, noise, JPEG), as an upscaler meets.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Compute DINO features and text of training pictures once; what is there already is kept."""
+    if dino is None and text is None:
+        raise ValueError("neither a DINO nor text encoders are given: give --dino, --text or both")
+    from ..dino.encode import EncodeSettings
+    from ..training.adapter.config import DegradationSettings
+    from ..training.data.dino_recipe import DinoRecipe
+    from ..training.data.features import Recipe, precompute
+    from ..training.data.text_recipe import TextRecipe
+    from .app import Bars
+
+    recipes: list[Recipe] = []
+    if dino is not None:
+        settings = EncodeSettings(side=side, layers=layers, crops=crops)
+        recipes.append(DinoRecipe(_encoder(dino, device), settings, DegradationSettings() if degrade else None, seed))
+    if text is not None:
+        recipes.append(TextRecipe(_text_encoder(text, device), tokens=text_tokens))
+    with Bars() as bars:
+        reports = precompute(data, recipes, output=output, progress=bars)
+    for report in reports:
+        line = f"{report.name}: {report.computed} computed, {report.kept} kept, {report.skipped.total()} skipped"
+        typer.echo(f"{line} ({report.reasons})" if report.skipped else line)
+
+
+def fit_redux(
+    data: Data,
+    dino: Annotated[str, typer.Option(help=DINO)],
+    siglip: Annotated[str, typer.Option(help="SigLIP's vision model: a .safetensors file, its folder or a hub name.")],
+    redux: Annotated[str, typer.Option(help="FLUX.1 Redux: a .safetensors file, its folder or a hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The adapter (.safetensors).")],
+    layers: Layers = "2/3",
+    side: Side = 0,
+    grid: Annotated[int, typer.Option(help="Context tokens per side of a tile; Redux has 27, usually 4 to 14.")] = 9,
+    mlp: Annotated[bool, typer.Option("--mlp", help="Go on from the linear solution with a hidden layer.")] = False,
+    epochs: Annotated[int, typer.Option(help="At most so many for the hidden layer.")] = 20,
+    held_out: Annotated[float, typer.Option(help="Share of the pictures that only the report sees.")] = 0.1,
+    variant: Annotated[str, typer.Option(help="The FLUX that the adapter is for: demo, schnell or dev.")] = "dev",
+    model_path: Annotated[
+        str | None, typer.Option(help="Or a FLUX of your own: a .safetensors file, a diffusers folder or a hub name.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Learn to turn DINO's patches into the tokens of FLUX.1 Redux; FLUX itself is not trained and not run."""
+    from .. import demo
+    from ..files.outputs import check_writable
+    from ..flux_patch.checkpoint import save_adapter
+    from ..hosts.diffusers.geometry import read_geometry
+    from ..training.redux.fit import FitSettings
+    from ..training.redux.fit import fit_redux as fit
+    from ..training.redux.teacher import load_teacher
+    from ..upscale.api import find_device
+    from ..upscale.settings import find_variant
+    from .app import Bars
+
+    check_writable(output)
+    settings = FitSettings(layers, side, grid, held_out, mlp, epochs, seed)
+    geometry = read_geometry(model_path or find_variant(variant).repository or demo.FLUX)
+    teacher = load_teacher(siglip, redux, device=find_device(device))
+    encoder = _encoder(dino, device)
+    with Bars() as bars:
+        adapter, report = fit(
+            data,
+            encoder=encoder,
+            teacher=teacher,
+            geometry=geometry,
+            settings=settings,
+            folder=output.parent,
+            progress=bars,
+        )
+    save_adapter(adapter, output)
+    for line in report.lines():
+        typer.echo(line)
+    typer.echo(f"{output}: FLUX.1 Redux's licence also covers what is derived from it")
+
+
+def _encoder(dino: str, device: str) -> DinoEncoder:
+    from ..dino.load import load_dino
+    from ..hosts.diffusers.load import dino_path
+    from ..upscale.api import find_device
+
+    return load_dino(dino_path(dino), device=find_device(device))
+
+
+def _text_encoder(model: str, device: str) -> TextEncoder:
+    """In bfloat16, FLUX's own."""
+    import torch
+
+    from ..hosts.diffusers.text import load_text_encoder
+    from ..upscale.api import find_device
+
+    return load_text_encoder(model, device=find_device(device), dtype=torch.bfloat16)

@@ -1,0 +1,60 @@
+"""The last polish: the VAE's decoder learns to draw pictures from latents as FLUX leaves them, not only from its encoder's.
+
+Encoder and FLUX stay as they are, so every latent keeps its meaning. The file is written once, at the end: a decoder that
+was polished halfway should not be polished again.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .. import FLUX, VAE
+from .flux import load_flux, redraw
+from .muon import optimizers
+from .pictures import Pictures, held_out, psnr, soft_copy
+from .schedule import Average, Clock, descend, log
+from .vae import decode, difference, encode, export, load_vae
+
+SIDE, COUNT = 128, 6  # px and number of pictures in a batch
+CLEAN = 0.3  # share of the pictures that are decoded as they were encoded
+MOST = 0.45  # the others are redrawn from at most this t
+
+
+def train(*, minutes: float, seed: int) -> None:
+    """Trains for `minutes` and writes VAE at the end."""
+    torch.manual_seed(seed)
+    pictures, flux = Pictures(seed=seed), load_flux(FLUX)
+    vae = load_vae(VAE).to(memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(False)
+    average = Average(vae)
+    tools = optimizers(vae.decoder, lr=5e-4)
+    clock = Clock(minutes)
+    for _ in clock.steps(tools):
+        pixels = pictures.crops(COUNT, height=SIDE, width=SIDE).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            again = decode(vae, _latents(flux, vae, pixels))
+        descend(vae, difference(again.float(), pixels), tools)
+        average.update(vae, step=clock.step)
+        if clock.should_save():
+            log.info("decoder: %d steps, %s", clock.step, report(flux, average.module))
+    export(average.module, steps=clock.step, seed=seed)
+    log.info("decoder: %d steps, %s", clock.step, report(flux, average.module))
+
+
+@torch.no_grad()
+def _latents(flux: nn.Module, vae: nn.Module, pixels: Tensor) -> Tensor:
+    latents = encode(vae, pixels)
+    drawn = torch.rand(len(pixels)) >= CLEAN
+    if drawn.any():
+        steps, seed = torch.randint(1, 7, ()).item(), torch.randint(2**31, ()).item()
+        denoise = MOST * torch.rand(()).item()
+        latents[drawn] = redraw(flux, latents[drawn].float(), denoise=denoise, steps=steps, seed=seed).to(latents.dtype)
+    return latents
+
+
+@torch.no_grad()
+def report(flux: nn.Module, vae: nn.Module) -> str:
+    """The held-out cat's soft copy, coded only, and redrawn: PSNR to the true picture."""
+    true = held_out()
+    latents = encode(vae, soft_copy(true))
+    coded, drawn = psnr(decode(vae, latents), true), psnr(decode(vae, redraw(flux, latents)), true)
+    return f"cat coded {coded:.2f} dB, redrawn {drawn:.2f} dB"

@@ -1,0 +1,222 @@
+"""The patch encoder: a stand-in for DINO, of DINOv2's architecture at width 128.
+
+DINO learns from 142 million pictures what a patch belongs to. This one is taught it, with labels, for the shapes of the
+world only: for every patch of a source, which kind of object it is part of and how far from that object's centre it
+lies; for the CLS token, which kinds there are. On photographs, where there are no labels, it predicts what its patches
+look like, coarsely. All are read off the outputs of the last three blocks.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import (
+    adaptive_avg_pool2d,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    interpolate,
+    layer_norm,
+    mse_loss,
+    one_hot,
+)
+
+from .. import DINO
+from . import world
+from .muon import optimizers
+from .pictures import Pictures, held_out, soft_copy
+from .schedule import Average, Clock, descend, log, write
+
+PATCH, SIDE = 14, 168
+GRID = SIDE // PATCH
+BLOCKS = (2, 3, 4)  # whose outputs are taught, counted from 1
+KINDS = world.GROUND + 1
+WEIGHT = torch.tensor([1.0] * world.GROUND + [0.1])  # of the kinds: most patches are ground, and easy
+LOOK = 4  # a patch's looks are this many cells per side
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Student(nn.Module):
+    """The encoder and its heads; only the encoder is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = new_encoder()
+        widths = (KINDS, 1, 3 * LOOK**2, KINDS)
+        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(128, width) for width in widths) for _ in BLOCKS)
+
+    def forward(self, pixels: Tensor) -> list[list[Tensor]]:
+        """Of each of BLOCKS, for patches: kinds [B, N, KINDS], distances [B, N, 1] and looks [B, N, 3 * LOOK^2]; for the
+        picture: what is present [B, KINDS]."""
+        states = self.encoder(normalise(pixels), output_hidden_states=True).hidden_states
+        found = []
+        for block, heads in zip(BLOCKS, self.heads, strict=True):
+            tokens = layer_norm(states[block].float(), (128,))
+            *of_patches, of_picture = heads
+            found.append([*(head(tokens[:, 1:]) for head in of_patches), of_picture(tokens[:, 0])])
+        return found
+
+
+class Sources:
+    """Random views of `count` sources of the world with two labels of every patch, the kind of its object and the
+    distance to that object's centre in radii, and of photographs without."""
+
+    def __init__(self, *, seed: int, count: int) -> None:
+        rng = np.random.default_rng((seed, 1))
+        self.pictures, self.labels, self.distances = [], [], []
+        for _ in range(count):
+            scene = world.scene(rng)
+            self.pictures.append(torch.from_numpy(scene.source()).permute(2, 0, 1))
+            self.labels.append(torch.from_numpy(scene.labels()[:: world.FACTOR, :: world.FACTOR].copy()))
+            self.distances.append(_distances(scene))
+        self.photos = Pictures(seed=seed, worlds=0)
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Degraded pictures [B, 3, SIDE, SIDE], kinds and distances [B, GRID * GRID]; kind -100: there is no label."""
+        made = []
+        for _ in range(count - count // 6):
+            picture, kinds, distances = self._view(torch.randint(len(self.pictures), ()).item())
+            made.append((degraded(picture), kinds, distances))
+        for photo in self.photos.crops(count // 6, height=SIDE, width=SIDE, zoom=(0.7, 2.5)):
+            made.append((degraded(photo), torch.full((GRID * GRID,), -100), torch.zeros(GRID * GRID)))
+        views, kinds, distances = (torch.stack(parts) for parts in zip(*made, strict=True))
+        return views, kinds, distances
+
+    def _view(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A source, perhaps mirrored, with other colours, sometimes zoomed in."""
+        planes = self.pictures[index], self.labels[index], self.distances[index]
+        side = whole = planes[0].shape[-1]
+        if torch.rand(()) < 0.4:
+            side = int(whole * (0.6 + 0.4 * torch.rand(())))
+        top, left = torch.randint(whole - side + 1, (2,)).tolist()
+        mirrored = torch.rand(()) < 0.5
+        planes = (plane[..., top : top + side, left : left + side] for plane in planes)
+        picture, labels, distances = (plane.flip(-1) if mirrored else plane for plane in planes)
+        shares = adaptive_avg_pool2d(one_hot(labels, KINDS).movedim(-1, 0).float()[None], GRID)
+        return (
+            picture[torch.randperm(3)],
+            shares[0].argmax(0).flatten(),
+            adaptive_avg_pool2d(distances[None], GRID).flatten(),
+        )
+
+
+def _distances(scene: world.Scene) -> Tensor:
+    """From every source pixel of an object to the object's centre, in radii; 0 on the ground."""
+    side = scene.side // world.FACTOR
+    y, x = (np.mgrid[0:side, 0:side] + 0.5) * world.FACTOR
+    found = np.zeros((side, side), np.float32)
+    for thing in scene.things:
+        inside = scene.mask(thing)[:: world.FACTOR, :: world.FACTOR] > 0.5
+        found[inside] = (np.hypot(y - thing.top, x - thing.left) / thing.radius)[inside]
+    return torch.from_numpy(found)
+
+
+def train(*, minutes: float, seed: int, count: int = 24, sources: int = 1500) -> None:
+    """Trains for `minutes` (after drawing the sources) and writes DINO every two minutes and at the end."""
+    torch.manual_seed(seed)
+    data = Sources(seed=seed, count=sources)
+    student = Student().train()
+    place(student.encoder)
+    average = Average(student)
+    tools = optimizers(student, lr=4e-3, keep=("encoder.embeddings",))
+    clock = Clock(minutes)
+    for _ in clock.steps(tools):
+        loss = _loss(student, *data.batch(count))
+        descend(student, loss, tools)
+        average.update(student, step=clock.step)
+        if clock.should_save():
+            export(average.module, steps=clock.step, seed=seed, loss=loss.item())
+    export(average.module, steps=clock.step, seed=seed, loss=loss.item())
+
+
+def new_encoder() -> nn.Module:
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(
+        hidden_size=128, num_hidden_layers=4, num_attention_heads=2, image_size=SIDE, patch_size=PATCH
+    )
+    return Dinov2Model(config)
+
+
+@torch.no_grad()
+def place(encoder: nn.Module) -> None:
+    """Starts the positions as sines and cosines over rows and columns: from noise it takes long until patches find their
+    neighbours."""
+    angles = torch.arange(GRID)[:, None] * 0.5 ** torch.arange(0, 4, 0.125)  # [GRID, 32]
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # [GRID, 64]
+    rows, columns = waves[:, None].expand(-1, GRID, -1), waves[None].expand(GRID, -1, -1)
+    encoder.embeddings.position_embeddings[0, 1:] = 0.5 * torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def load_encoder(path: Path) -> nn.Module:
+    """The encoder of a file written by `export`, in float32."""
+    encoder = new_encoder().eval()
+    encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return encoder
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> ImageNet statistics, as every DINO expects."""
+    return (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(STD).view(3, 1, 1)
+
+
+def degraded(picture: Tensor) -> Tensor:
+    """What an upscaler's input looks like, [3, SIDE, SIDE] of [3, h, w]: softer, noisier, with other colours."""
+    factor = 1 + 2 * torch.rand(()).item() ** 2
+    side = max(24, int(min(picture.shape[-1], SIDE) / factor))
+    soft = interpolate(picture[None], (side, side), mode="bilinear", antialias=True)
+    soft = interpolate(soft, (SIDE, SIDE), mode="bicubic")[0]
+    colour = (1 + 0.1 * torch.randn(3, 1, 1)) * soft + 0.05 * torch.randn(3, 1, 1)
+    return (colour + 0.04 * torch.rand(()) * torch.randn_like(colour)).clamp(0, 1)
+
+
+def export(student: Student, *, steps: int, seed: int, loss: float) -> None:
+    write(DINO, dict(student.encoder.state_dict()), steps=steps, seed=seed)
+    log.info("dino: %d steps, loss %.3f, %s", steps, loss, report(student))
+
+
+@torch.no_grad()
+def report(student: Student) -> str:
+    """Patches of held-out sources that are named rightly; on the held-out cat the cosine of each patch with its soft
+    copy's, and of patches far apart."""
+    rng = np.random.default_rng(10**6)
+    right, counted = 0, 0
+    for _ in range(20):
+        scene = world.scene(rng)
+        pixels = interpolate(torch.from_numpy(scene.source()).permute(2, 0, 1)[None], (SIDE, SIDE), mode="bicubic")
+        found = student(pixels.clamp(0, 1))[-1][0].argmax(-1)
+        shares = one_hot(torch.from_numpy(scene.labels()), KINDS).movedim(-1, 0).float()[None]
+        most, labels = adaptive_avg_pool2d(shares, GRID)[0].flatten(1).max(0)
+        inside = (most > 0.9) & (labels != world.GROUND)
+        right, counted = right + int((found[0] == labels)[inside].sum()), counted + int(inside.sum())
+    true = interpolate(held_out(), (PATCH * 12, PATCH * 18), mode="bicubic", antialias=True).clamp(0, 1)
+    clean, soft = (_patches(student.encoder, pixels, rows=12) for pixels in (true, soft_copy(true)))
+    far, same = (clean[:, 9:] * clean[:, :-9]).sum(-1).mean(), (clean * soft).sum(-1).mean()
+    return f"{right / counted:.1%} of held-out patches, cat: cosine of patches 9 apart {far:.2f}, with soft {same:.2f}"
+
+
+def _patches(encoder: nn.Module, pixels: Tensor, *, rows: int) -> Tensor:
+    """Unit features [rows, columns, 128], centred on the picture's mean."""
+    tokens = encoder(normalise(pixels)).last_hidden_state[0, 1:]
+    tokens = tokens - tokens.mean(0)
+    return (tokens / tokens.norm(dim=-1, keepdim=True)).unflatten(0, (rows, -1))
+
+
+def _loss(student: Student, pixels: Tensor, labels: Tensor, distances: Tensor) -> Tensor:
+    looks = adaptive_avg_pool2d(pixels, GRID * LOOK) - 0.5
+    looks = (
+        looks.unflatten(2, (GRID, LOOK)).unflatten(4, (GRID, LOOK)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    )
+    present = one_hot(labels.clamp(min=0), KINDS).amax(1).float()
+    known = labels[:, 0] >= 0
+    with torch.autocast("cpu", torch.bfloat16):
+        found = student(pixels)
+    loss = looks.new_zeros(())
+    inside = (labels >= 0) & (labels != world.GROUND)
+    for kinds, far, seen, named in found:
+        loss = loss + cross_entropy(kinds.flatten(0, 1).float(), labels.flatten(), weight=WEIGHT)
+        loss = loss + 5 * mse_loss(far[..., 0].float()[inside], distances[inside])
+        loss = loss + mse_loss(seen.float(), looks)
+        loss = loss + 0.3 * binary_cross_entropy_with_logits(named.float()[known], present[known])
+    return loss

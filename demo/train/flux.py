@@ -1,0 +1,199 @@
+"""The toy FLUX: the real architecture at width 128, trained by flow matching on the demo VAE's latents.
+
+x_t = (1 - t) x0 + t eps, target v = eps - x0, t in 0..1 (FluxPipeline's timestep / 1000). The toy knows eight words, the
+names of the world's textures: most windows of the world come with the names of what is in them, as tokens or as a pooled
+vector or both. Everything else has empty text (zeros).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .. import FLUX, VAE
+from . import world
+from .muon import optimizers
+from .pictures import Pictures, held_out, psnr, soft_copy
+from .schedule import Average, Clock, descend, log, write
+from .vae import decode, encode, load_vae
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+GEOMETRY = {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 1, "attention_head_dim": 128}
+BANK_SIDE = world.SIDE  # px of an encoded picture; batches are cut out of these
+# Windows in tokens (rows, columns) of 16 px. The benchmark's tiles are 8 x 8, the demo's 16 x 16.
+GRIDS = (*[(8, 8)] * 6, (16, 16), (16, 16), (24, 24))
+TOKENS_PER_BATCH = 2560
+FRESH_EVERY = 8
+WORLDS = 0.75  # share of the bank
+TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, and with a pooled vector
+
+
+def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = False, compiled: bool = False) -> None:
+    """Trains for `minutes` (after encoding the first pictures) and writes FLUX every two minutes and at the end."""
+    torch.manual_seed(seed)
+    bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=bank_size, seed=seed)
+    flux = load_flux(FLUX).train() if resume else new_flux()
+    average = Average(flux, decay=0.998)
+    if compiled:
+        flux.compile(dynamic=False)
+    tools = optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out"))
+    clock = Clock(minutes)
+    running = 1.0
+    for _ in clock.steps(tools):
+        loss = _loss(flux, bank.batch())
+        descend(flux, loss, tools)
+        average.update(flux, step=clock.step)
+        running += 0.01 * (loss.item() - running)
+        if clock.should_save():
+            export(average.module, bank.vae, steps=clock.step, seed=seed, loss=running)
+    export(average.module, bank.vae, steps=clock.step, seed=seed, loss=running)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """latents [B, 16, h, w]; text [B, TEXT_TOKENS, 4096]; pooled [B, 768]; photos [B] bool: windows not of the world."""
+
+    latents: Tensor
+    text: Tensor
+    pooled: Tensor
+    photos: Tensor
+
+
+class LatentBank:
+    """Encoded pictures, one of which is replaced with every FRESH_EVERY-th batch: encoding anew each time would cost more
+    than the training itself."""
+
+    def __init__(self, vae: nn.Module, pictures: Pictures, *, size: int, seed: int) -> None:
+        self.vae, self.pictures = vae.to(memory_format=torch.channels_last), pictures
+        self.rng = np.random.default_rng((seed, 2))
+        self.worlds = int(WORLDS * size)  # the first ones are of the world
+        cells = BANK_SIDE // 8
+        self.latents = torch.empty(size, 16, cells, cells)
+        self.textures = np.full((size, cells, cells), world.GROUND)
+        self.batches = 0
+        for index in range(size):
+            self._fill(index)
+
+    def batch(self) -> Windows:
+        """Random windows of one of GRIDS; about TOKENS_PER_BATCH tokens."""
+        rows, columns = GRIDS[torch.randint(len(GRIDS), ()).item()]
+        count, side = TOKENS_PER_BATCH // (rows * columns), BANK_SIDE // 16
+        self.batches += 1
+        if self.batches % FRESH_EVERY == 0:
+            self._fill(torch.randint(len(self.latents), ()).item())
+        latents, texts, pooled = [], [], []
+        chosen = torch.randint(len(self.latents), (count,))
+        for index in chosen.tolist():
+            top, left = (2 * torch.randint(side - tokens + 1, ()).item() for tokens in (rows, columns))
+            window = (slice(top, top + 2 * rows), slice(left, left + 2 * columns))
+            latents.append(self.latents[(index, slice(None), *window)])
+            seen = _present(self.textures[index][window])
+            texts.append(world.caption(seen if torch.rand(()) < TEXT else []))
+            pooled.append(world.pooled_caption(seen if torch.rand(()) < POOLED else []))
+        words, vectors = (torch.from_numpy(np.stack(arrays)) for arrays in (texts, pooled))
+        return Windows(torch.stack(latents), words, vectors, chosen >= self.worlds)
+
+    @torch.no_grad()
+    def _fill(self, index: int) -> None:
+        if index < self.worlds:
+            scene = world.scene(self.rng)
+            pixels = torch.from_numpy(scene.true()).permute(2, 0, 1)[None]
+            self.textures[index] = scene.labels()[4::8, 4::8]
+        else:
+            pixels = self.pictures.crops(1, height=BANK_SIDE, width=BANK_SIDE, zoom=(0.4, 2.0))
+        with torch.autocast("cpu", torch.bfloat16):
+            self.latents[index] = encode(self.vae, pixels.to(memory_format=torch.channels_last)).float()[0]
+
+
+def _present(textures: np.ndarray) -> list[int]:
+    """The textures that cover at least 3 % of a window."""
+    counts = np.bincount(textures.ravel(), minlength=world.GROUND + 1)[: world.GROUND]
+    return [kind for kind, count in enumerate(counts) if count >= 0.03 * textures.size]
+
+
+def new_flux() -> nn.Module:
+    """The transformer with every block's modulation and the output at zero, so that it starts as the identity."""
+    from diffusers import FluxTransformer2DModel
+
+    flux = FluxTransformer2DModel(in_channels=64, joint_attention_dim=4096, pooled_projection_dim=768, **GEOMETRY)
+    for name, parameter in flux.named_parameters():
+        if "norm" in name and "linear" in name or name.startswith("proj_out"):
+            nn.init.zeros_(parameter)
+    return flux
+
+
+def load_flux(folder: Path) -> nn.Module:
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
+def velocity(
+    flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None, pooled: Tensor | None = None
+) -> Tensor:
+    """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] and pooled vector [B, 768], or without."""
+    count, _, height, width = latents.shape
+    pooled = latents.new_zeros(count, 768) if pooled is None else pooled
+    text = latents.new_zeros(count, world.TEXT_TOKENS, 4096) if text is None else text
+    rows, columns = height // 2, width // 2
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
+    flow = flux(
+        hidden_states=rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2),
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        timestep=time,
+        img_ids=ids.view(-1, 3),
+        txt_ids=torch.zeros(text.shape[1], 3),
+    ).sample
+    return rearrange(flow, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=2, q=2)
+
+
+@torch.no_grad()
+def redraw(flux: nn.Module, latents: Tensor, *, denoise: float = 0.3, steps: int = 6, seed: int = 0) -> Tensor:
+    """Img2img: noise to t = `denoise`, then `steps` Euler steps of equal length to 0."""
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    noisy = (1 - denoise) * latents + denoise * noise
+    for step in range(steps):
+        time = torch.full((len(latents),), denoise * (1 - step / steps))
+        noisy = noisy - denoise / steps * velocity(flux, noisy, time)
+    return noisy
+
+
+def export(flux: nn.Module, vae: nn.Module, *, steps: int, seed: int, loss: float) -> None:
+    """Writes the diffusers folder that FluxTransformer2DModel.from_pretrained and ComfyUI's UNETLoader read."""
+    write(FLUX / WEIGHTS, dict(flux.state_dict()), steps=steps, seed=seed)
+    config = {key: value for key, value in flux.config.items() if not key.startswith("_")}
+    about = {"_class_name": "FluxTransformer2DModel", **config}
+    (FLUX / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    log.info("flux: %d steps, loss %.4f, %s", steps, loss, report(flux, vae))
+
+
+@torch.no_grad()
+def report(flux: nn.Module, vae: nn.Module) -> str:
+    """The held-out cat, bicubic 2x, then redrawn: PSNR to the true picture at some strengths, and of a 256-px tile."""
+    true = held_out()
+    soft = soft_copy(true)
+    latents = encode(vae, soft)
+    parts = [f"bicubic {psnr(soft, true):.2f} dB, VAE only {psnr(decode(vae, latents), true):.2f} dB"]
+    parts += [f"t {t}: {psnr(decode(vae, redraw(flux, latents, denoise=t)), true):.2f} dB" for t in (0.2, 0.3, 0.5)]
+    tile = (..., slice(16, 272), slice(96, 352))
+    drawn = decode(vae, redraw(flux, encode(vae, soft[tile])))
+    return ", ".join([*parts, f"tile {psnr(drawn, true[tile]):.2f} (bicubic {psnr(soft[tile], true[tile]):.2f}) dB"])
+
+
+def _loss(flux: nn.Module, windows: Windows) -> Tensor:
+    clean = windows.latents
+    least, most = torch.where(windows.photos, 0.0, 0.25), torch.where(windows.photos, 0.6, 1.0)
+    narrow = torch.rand(len(clean)) < 0.8  # upscaling starts below t 0.6, the world's textures are decided above 0.25
+    time = torch.rand(len(clean))
+    time = torch.where(narrow, least + (most - least) * time, time)
+    noise = torch.randn_like(clean)
+    share = time.view(-1, 1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, pooled=windows.pooled)
+    return (found.float() - (noise - clean)).square().mean()

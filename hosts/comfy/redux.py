@@ -1,0 +1,122 @@
+"""FLUX.1 Redux as ComfyUI holds it (CLIP_VISION and STYLE_MODEL), as the teacher of ``training.redux``."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...dino.encode import DinoEncoder
+from ...flux_patch.adapter import DinoAdapter
+from ...flux_patch.geometry import FluxGeometry
+from . import host
+
+if TYPE_CHECKING:
+    from ...training.redux.fit import FitSettings
+    from ...training.redux.report import FitReport
+
+
+class HostTeacher:
+    """``training.redux_teacher.ReduxTeacher`` by way of the host's own encoder: it resizes, normalises and loads.
+
+    ValueError where the sockets hold other models than SigLIP and Redux, or two that do not fit.
+    """
+
+    def __init__(self, clip_vision: Any, style_model: Any) -> None:
+        redux = style_model.model
+        if not hasattr(redux, "redux_up"):
+            raise ValueError(
+                f"the style model is a {type(redux).__name__}, needed is FLUX.1 Redux: load flux1-redux-dev.safetensors"
+            )
+        kind, width = clip_vision.config.get("model_type"), clip_vision.config.get("hidden_size")
+        if kind != "siglip_vision_model" or width != redux.redux_up.in_features:
+            raise ValueError(
+                f"the CLIP Vision model is a {kind} {width} wide, Redux needs SigLIP {redux.redux_up.in_features} wide: "
+                "load sigclip_vision_patch14_384.safetensors"
+            )
+        self.clip_vision, self.style_model = clip_vision, style_model
+        self.width = int(redux.redux_down.out_features)
+        self.fingerprints = (fingerprint(clip_vision.model), fingerprint(redux))
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            host.Held(redux),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    @torch.no_grad()
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in 0..1, squeezed to a square as Redux does, to tokens [B, grid, grid, width]."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        seen = self.clip_vision.encode_image(pixels.movedim(1, -1), crop=False)
+        comfy.model_management.load_models_gpu([self.patcher])
+        seen.last_hidden_state = seen.last_hidden_state.to(self.patcher.load_device, torch.float32)
+        tokens = self.style_model.get_cond(seen)  # [B, grid^2, width]
+        return rearrange(tokens, "b (h w) c -> b h w c", h=math.isqrt(tokens.shape[1]))
+
+
+class MovingBackbone(host.ManagedBackbone):
+    """For callers who do not know where the host computes: pictures go there."""
+
+    def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+        return super().hidden(pixels.to(self.patcher.load_device), blocks)
+
+
+def encoder_anywhere(dino: host.HostDino) -> DinoEncoder:
+    """The encoder, to be called with pictures on the CPU."""
+    backbone = MovingBackbone(dino.encoder.backbone.backbone, dino.patcher)
+    return DinoEncoder(backbone, dino.encoder.spec, dino.encoder.fingerprint)
+
+
+class Progress:
+    """``training.redux.fit_redux``'s progress on ComfyUI's bar; ends the run where the user interrupts."""
+
+    def __init__(self) -> None:
+        self.bar = comfy.utils.ProgressBar(1)
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        self.bar.update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def fit_projection(
+    folder: str,
+    dino: host.HostDino,
+    *,
+    teacher: HostTeacher,
+    geometry: FluxGeometry,
+    settings: FitSettings,
+) -> tuple[DinoAdapter, FitReport]:
+    """``training.redux.fit_redux`` with ComfyUI's models, progress and temporary folder."""
+    from ...training.redux.fit import fit_redux
+
+    temporary = Path(folder_paths.get_temp_directory())
+    temporary.mkdir(parents=True, exist_ok=True)
+    return fit_redux(
+        folder,
+        encoder=encoder_anywhere(dino),
+        teacher=teacher,  # type: ignore[arg-type]
+        geometry=geometry,
+        settings=settings,
+        folder=temporary,
+        progress=Progress(),
+    )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Of the weights, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

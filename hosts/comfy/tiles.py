@@ -1,0 +1,223 @@
+"""All tiles in every step, on one canvas: one conditioning per tile, and the host does the rest.
+
+ComfyUI's own batching crops the canvas to each conditioning's area, runs as many as memory allows, spreads them over GPUs
+and returns the average weighted by their masks. So tiles need no loop of their own: ``TileRun.split`` replaces a
+conditioning by one per tile whose area is the tile and whose mask is the tile's window.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...tiling.plan import Box, TilePlan
+from ...tiling.windows import tile_windows, window
+
+CropControl = Callable[[Any, Box, TilePlan], Any]
+FADE = 8  # latent cells over which the host softens the inner borders of an area
+RUN = "dinotile_tiles"  # in model_options: the TileRun of one sampling run
+
+
+class TileRun:
+    """One sampling run over a latent plan. Masks, cropped ControlNet hints and areas are made once and kept until it ends."""
+
+    def __init__(self, plan: TilePlan, *, crop_control: CropControl) -> None:
+        self.plan = plan
+        self.crop_control = crop_control
+        self.windows = tile_windows(plan)
+        self._fixed: dict[tuple, list[dict]] = {}
+        self._sheets: dict[tuple, Tensor] = {}
+        self._controls: dict[tuple, Any] = {}
+
+    def split(self, conds: list[dict], *, slot: int, device: torch.device) -> list[dict]:
+        """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them."""
+        tiles = []
+        for index, cond in enumerate(conds):
+            key = (slot, index, cond["uuid"])
+            if key not in self._fixed:
+                self._fixed[key] = self._fix(cond, device)
+            for fixed in self._fixed[key]:
+                entries = crop_entries(cond["model_conds"], fixed["area"], self.plan)
+                tiles.append({**cond, **fixed, "model_conds": entries})
+        return tiles
+
+    def _fix(self, cond: dict, device: torch.device) -> list[dict]:
+        """What stays the same over the steps for each tile that the conditioning touches."""
+        for name in ("default", "gligen"):
+            if name in cond:
+                raise ValueError(f"a conditioning with {name!r} cannot be sampled in tiles: connect one without it")
+        fixed = []
+        for number, (box, pair) in enumerate(zip(self.plan.boxes, self.windows, strict=True)):
+            mask = self._mask(cond, box, pair, device)
+            if mask is None:
+                continue
+            tile = {
+                "area": (box.height, box.width, box.top, box.left),
+                "mask": mask,
+                "uuid": uuid.uuid5(cond["uuid"], str(number)),  # caches of other nodes are kept by it
+            }
+            if cond.get("control") is not None:
+                tile["control"] = self._control(cond["control"], box)
+            fixed.append(tile)
+        return fixed
+
+    def _control(self, control: Any, box: Box) -> Any:
+        """One object for the positive and the negative: the host runs them together and prepares its hint once."""
+        key = (id(control), box)
+        if key not in self._controls:
+            self._controls[key] = self.crop_control(control, box, self.plan)
+        return self._controls[key]
+
+    def _mask(self, cond: dict, box: Box, pair: tuple[Tensor, Tensor], device: torch.device) -> Tensor | None:
+        """The tile's weight as a [n, height, width] view of the canvas, None where the conditioning misses the tile."""
+        area, mask = cond.get("area"), cond.get("mask")
+        if area is None and mask is None:
+            key = (pair[0].numpy().tobytes(), pair[1].numpy().tobytes())
+            if key not in self._sheets:
+                self._sheets[key] = sheet(window(pair)[None].to(device), self.plan)
+            return on_canvas(self._sheets[key], box, self.plan)
+        weight = window(pair)[None].to(device)
+        if area is not None:
+            rows, columns = area_weights(area, self.plan, soft=mask is None)
+            region = rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
+            weight = weight * region.to(device)
+        if mask is not None:
+            weight = weight * mask[:, box.top : box.bottom, box.left : box.right].to(device)
+        if not bool(weight.any()):
+            return None
+        return on_canvas(sheet(weight, self.plan), box, self.plan)
+
+
+class TileWrapper:
+    """The two wrappers of *Tile Model*. It holds the plan in pixels and no state of a run."""
+
+    def __init__(self, plan: TilePlan, *, crop_control: CropControl, check_interrupt: Callable[[], None]) -> None:
+        self.plan = plan
+        self.crop_control = crop_control
+        self.check_interrupt = check_interrupt
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
+        executor.class_obj.model_options[RUN] = TileRun(self.plan.scaled(8), crop_control=self.crop_control)
+        return executor(*args, **kwargs)
+
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict, *args: Any
+    ) -> Any:
+        """CALC_COND_BATCH: every conditioning becomes one per tile."""
+        run: TileRun = model_options[RUN]
+        size = tuple(x_in.shape[-2:])
+        if x_in.ndim != 4 or size != (run.plan.height, run.plan.width):
+            raise ValueError(
+                f"the latent is {size[1] * 8} x {size[0] * 8} px, the tile plan was made for {self.plan.width} x "
+                f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
+            )
+        tiles = [None if c is None else run.split(c, slot=i, device=x_in.device) for i, c in enumerate(conds)]
+        return executor(model, tiles, x_in, timestep, model_options, *args)
+
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL: a step has many model calls; an interrupt need not wait for the last."""
+        self.check_interrupt()
+        return executor(*args, **kwargs)
+
+
+def sheet(weight: Tensor, plan: TilePlan) -> Tensor:
+    """Store a tile's weight [n, h, w] so that ``on_canvas`` can show it at any place of the canvas. Returns [n, cells]."""
+    n, _, width = weight.shape
+    start = _start(plan)
+    cells = weight.new_zeros(n, start + (plan.height - 1) * width + plan.width)
+    cells[:, start : start + weight[0].numel()] = weight.flatten(1)
+    return cells
+
+
+def on_canvas(cells: Tensor, box: Box, plan: TilePlan) -> Tensor:
+    """A view [n, canvas height, canvas width] of a sheet with the tile's weight at ``box``.
+
+    Only the part inside the box means anything; the host reads no other. A real mask per tile would cost tiles x canvas.
+    """
+    width = plan.tile_width
+    offset = _start(plan) - (box.top * width + box.left)
+    return cells.as_strided((len(cells), plan.height, plan.width), (cells.stride(0), width, 1), offset)
+
+
+def _start(plan: TilePlan) -> int:
+    return plan.tops[-1] * plan.tile_width + plan.lefts[-1]
+
+
+def area_weights(area: tuple[int, ...], plan: TilePlan, *, soft: bool) -> tuple[Tensor, Tensor]:
+    """Weights [canvas height] and [canvas width] of a conditioning's area (height, width, top, left) in latent cells."""
+    height, width, top, left = area
+    return (
+        _area_profile(top, min(height, plan.height - top), plan.height, soft=soft),
+        _area_profile(left, min(width, plan.width - left), plan.width, soft=soft),
+    )
+
+
+def _area_profile(start: int, length: int, side: int, *, soft: bool) -> Tensor:
+    profile = torch.zeros(side)
+    profile[start : start + length] = 1.0
+    fade = min(FADE, length // 4) if soft else 0
+    for i in range(fade):
+        if start > 0:
+            profile[start + i] *= (i + 1) / fade
+        if start + length < side:
+            profile[start + length - 1 - i] *= (i + 1) / fade
+    return profile
+
+
+def crop_entries(entries: dict[str, Any], area: tuple[int, int, int, int], plan: TilePlan) -> dict[str, Any]:
+    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks."""
+    cropped = dict(entries)
+    if "ref_latents" in cropped:
+        cropped["ref_latents"] = _with(
+            cropped["ref_latents"], [crop_reference(latent, area, plan) for latent in cropped["ref_latents"].cond]
+        )
+    if "attention_mask" in cropped:
+        entry = cropped["attention_mask"]
+        cropped["attention_mask"] = _with(entry, crop_attention_mask(entry.cond, area, plan))
+    return cropped
+
+
+def crop_reference(latent: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
+    """The tile's part of a reference latent [B, C, h, w] that shows the whole canvas at any scale.
+
+    A reference of another aspect ratio is another picture and stays whole.
+    """
+    rows, columns = latent.shape[-2:]
+    if abs(rows * plan.width - columns * plan.height) > 0.02 * rows * plan.width:
+        return latent
+    height, width, top, left = area
+    first_row, last_row = _span(top, height, plan.height, rows)
+    first_column, last_column = _span(left, width, plan.width, columns)
+    return latent[..., first_row:last_row, first_column:last_column]
+
+
+def _span(start: int, length: int, side: int, cells: int) -> tuple[int, int]:
+    """Scale start and length from ``side`` to ``cells``; the same length for every tile, even where FLUX's tokens are."""
+    if cells == side:
+        return start, start + length
+    size = min(cells, max(2, round(length * cells / side / 2) * 2))
+    first = min(round(start * cells / side / 2) * 2, cells - size)
+    return first, first + size
+
+
+def crop_attention_mask(mask: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
+    """The rows and columns [.., text + tile tokens] of an attention mask over [text | canvas tokens]."""
+    height, width, top, left = (-(-n // 2) for n in area)
+    rows, columns = -(-plan.height // 2), -(-plan.width // 2)
+    text = mask.shape[-1] - rows * columns
+    grid = torch.arange(rows * columns, device=mask.device).view(rows, columns) + text
+    tile = grid[top : top + height, left : left + width].flatten()
+    keep = torch.cat([torch.arange(text, device=mask.device), tile])
+    return mask.index_select(-1, keep).index_select(-2, keep)
+
+
+def _with(entry: Any, value: Any) -> Any:
+    other = copy.copy(entry)
+    other.cond = value
+    return other

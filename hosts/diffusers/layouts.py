@@ -1,0 +1,134 @@
+"""Which model a checkpoint holds, read from its tensors' names and shapes, as a diffusers config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...dino.layouts import whole
+
+Shapes = Mapping[str, tuple[int, ...]]
+LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159  # of FLUX.1's latents (black-forest-labs/flux, util.py)
+ROPE_AXES = (16, 56, 56)
+
+
+def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
+    """diffusers' config of a FLUX.1 transformer, read from its tensors in either layout."""
+    diffusers_layout = "x_embedder.weight" in shapes
+    if not diffusers_layout and "img_in.weight" not in shapes:
+        some = ", ".join(sorted(shapes)[:3]) or "nothing"
+        raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
+    names = _DIFFUSERS if diffusers_layout else _ORIGINAL
+    with whole(name, "FLUX.1 transformer"):
+        hidden, channels = shapes[names["image_in"]]
+        head = shapes[names["head"]][0]
+        config = {
+            "_class_name": "FluxTransformer2DModel",
+            "patch_size": 1,
+            "in_channels": channels,
+            "out_channels": shapes[names["out"]][0],
+            "num_layers": _count(shapes, names["double"]),
+            "num_single_layers": _count(shapes, names["single"]),
+            "attention_head_dim": head,
+            "num_attention_heads": hidden // head,
+            "joint_attention_dim": shapes[names["text_in"]][1],
+            "pooled_projection_dim": shapes[names["vector_in"]][1],
+            "guidance_embeds": names["guidance"] in shapes,
+            "axes_dims_rope": list(ROPE_AXES),
+        }
+    if head != sum(ROPE_AXES):
+        raise ValueError(f"{name} has attention heads {head} wide, FLUX.1's are {sum(ROPE_AXES)}: choose a FLUX.1 file")
+    if hidden != 3072 and not diffusers_layout:
+        raise ValueError(
+            f"{name} is {hidden} wide in the original layout, which diffusers reads at 3072 only: "
+            "save it in diffusers' layout (save_pretrained) and give that"
+        )
+    return config
+
+
+_DIFFUSERS = {
+    "image_in": "x_embedder.weight",
+    "text_in": "context_embedder.weight",
+    "vector_in": "time_text_embed.text_embedder.linear_1.weight",
+    "guidance": "time_text_embed.guidance_embedder.linear_1.weight",
+    "head": "transformer_blocks.0.attn.norm_q.weight",
+    "out": "proj_out.weight",
+    "double": "transformer_blocks",
+    "single": "single_transformer_blocks",
+}
+_ORIGINAL = {
+    "image_in": "img_in.weight",
+    "text_in": "txt_in.weight",
+    "vector_in": "vector_in.in_layer.weight",
+    "guidance": "guidance_in.in_layer.weight",
+    "head": "double_blocks.0.img_attn.norm.query_norm.scale",
+    "out": "final_layer.linear.weight",
+    "double": "double_blocks",
+    "single": "single_blocks",
+}
+
+
+def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
+    """diffusers' config of a FLUX-type AutoencoderKL, read from its tensors in either layout."""
+    original = "encoder.down.0.block.0.conv1.weight" in shapes
+    block = "encoder.down.{}.block.{}.conv1.weight" if original else "encoder.down_blocks.{}.resnets.{}.conv1.weight"
+    if block.format(0, 0) not in shapes or "decoder.conv_in.weight" not in shapes:
+        some = ", ".join(sorted(shapes)[:3]) or "nothing"
+        raise ValueError(
+            f"{name} is no VAE that is known here (it holds {some}): "
+            "use FLUX.1's ae.safetensors, a 16-channel TAESD with both halves, or a diffusers folder"
+        )
+    widths = []
+    with whole(name, "VAE"):
+        while (conv := block.format(len(widths), 0)) in shapes:
+            widths.append(shapes[conv][0])
+        channels = shapes["decoder.conv_in.weight"][1]
+    layers = 0
+    while block.format(0, layers) in shapes:
+        layers += 1
+    return {
+        "_class_name": "AutoencoderKL",
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "latent_channels": channels,
+        "scaling_factor": LATENT_SCALE,
+        "shift_factor": LATENT_SHIFT,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+
+
+def tiny_weights(weights: Mapping[str, Tensor], *, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a TAESD in diffusers' key layout, and the config of its AutoencoderTiny."""
+    weights = dict(weights)
+    scale, shift = 1.0, 0.0
+    if "taesd_decoder.1.weight" in weights:
+        # ComfyUI puts the file's own vae_scale and vae_shift around the model and then applies FLUX's: latents equal
+        # the encoder's output where both are FLUX's numbers (or absent), else they differ by the quotient.
+        with whole(name, "TAESD"):
+            own_scale = float(weights.pop("vae_scale", torch.tensor(LATENT_SCALE)))
+            own_shift = float(weights.pop("vae_shift", torch.tensor(LATENT_SHIFT)))
+            scale, shift = LATENT_SCALE / own_scale, (LATENT_SHIFT - own_shift) * own_scale
+        weights = {_tiny_key(key, name=name): tensor for key, tensor in weights.items()}
+    with whole(name, "TAESD"):
+        channels = weights["decoder.layers.0.weight"].shape[1]
+    return weights, {"latent_channels": channels, "scaling_factor": scale, "shift_factor": shift}
+
+
+def _tiny_key(key: str, *, name: str) -> str:
+    """TAESD's layer numbers in diffusers: the decoder's first layer there is a clamp without weights."""
+    match = re.fullmatch(r"taesd_(encoder|decoder)\.(\d+)\.(.+)", key)
+    if match is None:
+        raise ValueError(f"{name} holds {key}, which is no part of a TAESD: choose another file")
+    half, number, rest = match.groups()
+    return f"{half}.layers.{int(number) - (half == 'decoder')}.{rest}"
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    return len({name.split(".")[1] for name in shapes if name.startswith(f"{prefix}.")})

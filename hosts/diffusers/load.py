@@ -1,0 +1,194 @@
+"""FLUX transformers and VAEs from the hub, from diffusers folders, and from single .safetensors files."""
+
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...dino.load import read_safetensors
+from ...upscale.settings import VARIANTS
+from .layouts import flux_config, kl_config, tiny_weights
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+
+REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
+# What a library raises on a model whose config or tensors are not what it expects.
+BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
+    """A FLUX.1 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+
+    Files may be in diffusers' key layout, or in Black Forest Labs' at FLUX's own width. Raises ValueError.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    path = local_path(source)
+    if path is None or path.is_dir():
+        folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
+        with loading(source):
+            model = FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+        return _complete(model, name=str(source))
+    weights = _unwrapped(_read(path), "model.diffusion_model.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    config = flux_config(shapes, name=path.name)
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    return _single_file(FluxTransformer2DModel, weights, config, name=path.name, dtype=dtype)
+
+
+def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
+    """A 16-channel VAE from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+
+    Files may be FLUX's ``ae.safetensors``, a TAESD with both halves, or either in diffusers' key layout. A file does
+    not tell the scale of its latents: FLUX.1's is assumed. Raises ValueError.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    path = local_path(source)
+    if path is None or path.is_dir():
+        folder = _component(source, path, "vae", kind="Autoencoder")
+        with loading(source):
+            config: Any = AutoencoderKL.load_config(**folder)
+            kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
+            model = kind.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
+        return _complete(model, name=str(source))
+    weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
+    if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
+        return _tiny(weights, name=path.name, dtype=dtype)
+    config = kl_config({name: tuple(tensor.shape) for name, tensor in weights.items()}, name=path.name)
+    return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
+
+
+def dino_path(source: str | Path) -> Path:
+    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors."""
+    path = local_path(source)
+    if path is not None:
+        return path
+    from huggingface_hub import hf_hub_download
+
+    with loading(source, examples=("facebook/dinov2-small",)):
+        return Path(hf_hub_download(str(source), "model.safetensors"))
+
+
+def local_path(source: str | Path) -> Path | None:
+    """The existing file or folder that ``source`` names, or None where it has the form of a hub name."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if (
+        isinstance(source, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+        and not path.suffix == ".safetensors"
+    ):
+        return None
+    raise ValueError(f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)")
+
+
+@contextmanager
+def loading(source: str | Path, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
+    """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (*BROKEN, OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if local_path(source) is None:
+            raise ValueError(
+                f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
+                f"{', '.join(examples)}), the network and your access (hf auth login), or give local files"
+            ) from error
+        raise ValueError(f"{source} does not hold a whole model ({reason}): download it again") from error
+
+
+def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:
+    """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model."""
+    if path is None:
+        return {"pretrained_model_name_or_path": str(source), "subfolder": name}
+    for folder in (path / name, path):
+        config = folder / "config.json"
+        if config.is_file() and kind in _class_name(config):
+            return {"pretrained_model_name_or_path": str(folder)}
+    raise ValueError(f"folder {path} holds no {kind} (config.json in it or in {name}/): give a diffusers folder")
+
+
+def _class_name(config: Path) -> str:
+    """The class that a config.json is of, empty where it does not say; ValueError where it is no config."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        return str(content.get("_class_name", ""))
+    except (AttributeError, OSError, ValueError) as error:
+        raise ValueError(f"{config} does not hold a whole model's config ({error}): download it again") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".gguf":
+        raise ValueError(f"{path.name} is a GGUF file, which is not read here: give a .safetensors file")
+    weights, _ = read_safetensors(path)
+    scaled = next((name for name in weights if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
+    if scaled:
+        raise ValueError(f"{path.name} is quantised with scales ({scaled}), which is not read here: give the bf16 file")
+    return weights
+
+
+def _unwrapped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under ``prefix`` without it (all-in-one checkpoints), or all where none has it."""
+    inner = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return inner or weights
+
+
+def _single_file(
+    model: Any, weights: dict[str, Tensor], config: dict[str, Any], *, name: str, dtype: torch.dtype
+) -> Any:
+    """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
+    if find_spec("accelerate") is None:  # without it diffusers fills what a file lacks with random numbers
+        raise ValueError(f"reading the single file {name} needs accelerate: pip install accelerate, or give a folder")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        try:
+            built = model.from_single_file(weights, config=folder, dtype=dtype)
+        except NotImplementedError as error:  # what torch raises for moving a tensor without data
+            raise ValueError(f"{name} lacks tensors of the model: download it again") from error
+        except BROKEN as error:
+            reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+            raise ValueError(f"{name} does not hold a whole model ({reason}): download it again") from error
+    return _complete(built, name=name)
+
+
+def _complete(model: Any, *, name: str) -> Any:
+    """The model, or ValueError where its files left tensors without data."""
+    missing = [key for key, tensor in model.state_dict().items() if tensor.is_meta]
+    if missing:
+        raise ValueError(
+            f"{name} does not hold a whole model: it lacks {missing[0]} and {len(missing) - 1} more tensors, "
+            "download it again"
+        )
+    return model
+
+
+def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> AutoencoderTiny:
+    from diffusers import AutoencoderTiny
+
+    weights, config = tiny_weights(weights, name=name)
+    with torch.device("meta"):
+        vae = AutoencoderTiny(**config)
+    try:
+        vae.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} is not a whole TAESD with encoder and decoder ({reason}): choose another file"
+        ) from error
+    return vae

@@ -1,0 +1,68 @@
+"""Pixels to FLUX's latents and back through a diffusers VAE, tile by tile where the picture is large."""
+
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...tiling.plan import Box, TilePlan, plan_tiles
+from ...tiling.windows import tile_windows, window
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+CELL = 8  # pixels per latent cell
+TILE = 1024
+OVERLAP = 256  # wider than FLUX's: a VAE has to see past the seam, not to invent
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor, *, tile: int = TILE) -> Tensor:
+    """``pixels`` [B,3,H,W] in 0..1 (sides multiples of 16) -> the model's latents [B,16,H/8,W/8], float32."""
+    plan = plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE)
+    raw = _by_tiles(lambda part: _encode(vae, part), pixels, source=plan, target=plan.scaled(CELL))
+    return (raw - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int = TILE) -> Tensor:
+    """The model's latents [B,16,h,w] -> pixels [B,3,8h,8w] in 0..1, float32."""
+    raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
+    height, width = (side * CELL for side in latents.shape[-2:])
+    plan = plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE)
+    return _by_tiles(lambda part: _decode(vae, part), raw, source=plan.scaled(CELL), target=plan).clamp(0, 1)
+
+
+def _encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
+    encoded: Any = vae.encode(pixels.to(vae.device, vae.dtype) * 2 - 1)
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents.to(pixels)
+
+
+def _decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
+    decoded: Any = vae.decode(latents.to(vae.device, vae.dtype))  # type: ignore[arg-type]
+    return decoded.sample.to(latents) / 2 + 0.5
+
+
+def _by_tiles(convert: Callable[[Tensor], Tensor], canvas: Tensor, *, source: TilePlan, target: TilePlan) -> Tensor:
+    """``convert`` every tile of every picture alone and blend the results. diffusers' own VAE tiling is not used:
+    AutoencoderTiny's allocates 4 latent channels, and its blending is one-sided."""
+    out: Tensor | None = None
+    for image in range(canvas.shape[0]):
+        for box, place, pair in zip(source.boxes, target.boxes, tile_windows(target), strict=True):
+            part = convert(_cut(canvas[image], box)[None])[0]  # [C, th, tw]
+            if out is None:
+                out = part.new_zeros(canvas.shape[0], part.shape[0], target.height, target.width)
+            _cut(out[image], place).add_(window(pair).to(part) * part)
+    if out is None:
+        raise ValueError("the batch is empty: give at least one picture")
+    return out
+
+
+def _cut(canvas: Tensor, box: Box) -> Tensor:
+    return canvas[..., box.top : box.bottom, box.left : box.right]

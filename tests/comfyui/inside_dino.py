@@ -1,0 +1,305 @@
+"""Checks for inside.py: what DINO changes and what it does not; regions, masks, windows, positions."""
+
+from __future__ import annotations
+
+import comfy.sd
+import comfy.utils
+import torch
+from comfy_extras.nodes_rope import ScaleROPE
+from inside_tools import (
+    BASE,
+    COLUMNS,
+    HEIGHT,
+    ROWS,
+    WIDTH,
+    adapter,
+    apart,
+    check,
+    dino,
+    features,
+    flux,
+    node,
+    one_by_one,
+    patched,
+    picture,
+    places,
+    plan,
+    project,
+    random_latent,
+    refusal,
+    same,
+    sample,
+    text,
+    tiled,
+    upscale,
+    watch,
+    where,
+)
+from torch import Tensor
+
+from dinotile import nodes
+from dinotile.dino.feature_map import FeatureMap
+from dinotile.flux_patch.geometry import rotary
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.comfy import host
+from dinotile.hosts.comfy.inject import OPTIONS, cond_key
+
+
+@check
+def no_effect():
+    """Strength 0, an untrained adapter and the plain model."""
+    found = features()
+    untrained = node(nodes.NewAdapter, flux(), dino(), "2/3", "all", 32, 8, 1, 2, 0)
+    out = {}
+    for shape, wrap in (("whole", lambda model: model), ("tiled", tiled)):
+        for cfg in (1.0, 2.0):
+            plain = sample(wrap(flux()), text(0), text(1), cfg=cfg)
+            off = sample(wrap(patched(adapter())), *project(adapter(), found, 0.0), cfg=cfg)
+            fresh = sample(wrap(patched(untrained)), *project(untrained, found, 1.0), cfg=cfg)
+            unused = sample(wrap(patched(adapter())), text(0), text(1), cfg=cfg)
+            on = sample(wrap(patched(adapter())), *project(adapter(), found, 1.0), cfg=cfg)
+            name = f"{shape}, cfg {cfg:g}"
+            out[name] = {
+                "strength 0 is plain": same(off, plain),
+                "untrained is plain": same(fresh, plain),
+                "patched without tokens is plain": same(unused, plain),
+                "trained differs by": apart(on, plain),
+            }
+    return out
+
+
+@check
+def each_mechanism_acts():
+    out = {}
+    found = features()
+    plain = sample(tiled(flux()), text(0))
+    for mechanism in ("cross_attention", "context", "vector"):
+        chosen = adapter("trained")
+        alone = host.HostAdapter(type(chosen.adapter)(chosen.adapter.config), chosen.patcher)
+        alone.adapter.load_state_dict(chosen.adapter.state_dict())
+        alone.adapter.eval().requires_grad_(False)
+        others = {"cross_attention", "context", "vector"} - {mechanism}
+        alone.adapter.idle = frozenset(others)
+        alone.adapter.fingerprint = mechanism
+        positive, _ = project(alone, found)
+        out[mechanism] = apart(sample(tiled(patched(alone)), positive), plain)
+    return out
+
+
+@check
+def other_picture():
+    model = tiled(patched(adapter()))
+    one = sample(model, project(adapter(), features(0))[0])
+    other = sample(model, project(adapter(), features(1))[0])
+    again = sample(model, project(adapter(), features(0))[0])
+    return {"differs by": apart(other, one), "second run is equal": same(again, one)}
+
+
+@check
+def computed_once():
+    fresh = node(nodes.LoadDino, "dino.safetensors")
+    for seed in (1, 2, 3):
+        found = node(nodes.ExtractPatches, fresh, picture(batch=2), "2/3", 224, 1)
+        positive, negative = project(adapter(), found)
+        sample(tiled(patched(adapter())), positive, negative, latent=random_latent(1, 2), seed=seed, steps=1)
+    counts = {"two pictures, three seeds": fresh.encoder.computed}
+    fresh = node(nodes.LoadDino, "dino.safetensors")
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    for seed in (1, 2, 3):
+        upscale(vae=vae, seed=seed, dino=fresh)
+    return counts | {"one node, three seeds": fresh.encoder.computed}
+
+
+@check
+def tokens_of_the_own_region():
+    """Tokens that hold their own coordinates, attached to a latent that holds its own coordinates."""
+    chosen, batch = adapter(), 2
+    width, grid = chosen.adapter.config.width, chosen.adapter.config.grid
+    fine = (4 * ROWS, 4 * COLUMNS)  # four patches per latent cell
+    patches = torch.zeros(batch, *fine, width)
+    patches[..., 0] = ((torch.arange(fine[0]) + 0.5) / 4)[:, None]  # in latent cells
+    patches[..., 1] = ((torch.arange(fine[1]) + 0.5) / 4)[None, :]
+    patches[..., 2] = torch.arange(batch)[:, None, None]
+    tokens = FeatureMap(patches, patches.mean((1, 2)), "dinov2-demo", "3", (HEIGHT, WIDTH))
+    positive = host.attach(text(0), chosen.adapter, tokens, Strength(1.0))
+    negative = host.attach(text(1), chosen.adapter, None, Strength(1.0))
+    null = torch.cat([chosen.adapter.null_cls[None], chosen.adapter.null_patch.expand(grid * grid, -1)])
+    orders = {
+        "patch then tile": tiled(patched(chosen)),
+        "tile then patch": patched(chosen, tiled(flux())),
+        "one by one": tiled(patched(chosen)),
+    }
+    out = {}
+    for name, model in orders.items():
+        worst, seen, calls = 0.0, set(), []
+
+        def see(call, model=model, seen=seen, calls=calls):
+            nonlocal worst
+            made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+            rows = call.x.shape[-2], call.x.shape[-1]
+            for row, (top, left, image) in enumerate(places(call, model)):
+                slot = call.options["cond_or_uncond"][row // batch]
+                seen.add((top, left, image, slot))
+                cells = (torch.arange(grid) + 0.5) / grid
+                expected = null.clone()
+                if slot == 0:
+                    expected = torch.zeros(1 + grid * grid, width)
+                    expected[0] = tokens.cls[image]
+                    expected[1:, 0] = (top + cells * rows[0]).repeat_interleave(grid)
+                    expected[1:, 1] = (left + cells * rows[1]).repeat(grid)
+                    expected[1:, 2] = image
+                worst = max(worst, float((made.tokens[row] - expected).abs().max()))
+            calls.append(len(call.x))
+
+        watched = watch(model, see)
+        if name == "one by one":
+            watched = one_by_one(watched)
+        latent = where(batch)
+        nothing = torch.zeros_like(latent)
+        sample(watched, positive, negative, cfg=2.0, steps=1, denoise=0.5, latent=latent, noise=nothing)
+        out[name] = {"worst, latent cells": worst, "rows seen": len(seen), "rows per call": calls}
+    return out | {"rows expected": plan().count * batch * 2}
+
+
+@check
+def dino_mask():
+    """A mask over the left part; without overlap the tiles right of it must not notice DINO."""
+    of = plan(tile=64, overlap=0, width=256)
+    latent = random_latent(1, columns=32)
+    mask = torch.zeros(1, 40, 64)
+    mask[..., :16] = 1.0  # the first column of tiles
+    found = features()
+    out = {}
+    for name in ("trained", "cross"):
+        chosen = adapter(name)
+        model = tiled(patched(chosen), of)
+        off = sample(model, project(chosen, found, 0.0)[0], latent=latent)
+        part = sample(model, project(chosen, found, 1.0, mask)[0], latent=latent)
+        full = sample(model, project(chosen, found, 1.0)[0], latent=latent)
+        ones = sample(model, project(chosen, found, 1.0, torch.ones(1, 8, 8))[0], latent=latent)
+        inside, outside = (..., slice(0, 8)), (..., slice(8, 32))
+        out[name] = {
+            "outside differs from off by": apart(part[outside], off[outside]),
+            "inside differs from off by": apart(part[inside], off[inside]),
+            "inside differs from full by": apart(part[inside], full[inside]),
+            "mask of ones differs from none by": apart(ones, full),
+        }
+    # within one tile: cross-attention is weighed at each image token
+    chosen, weights = adapter("cross"), []
+    one = torch.zeros(1, 8, 8)
+    one[..., 2:4, 5:7] = 1.0
+
+    def see(call):
+        made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+        weights.append((made.query_weights.clone(), call.x.shape))
+
+    small = random_latent(1, rows=16, columns=16)
+    sample(watch(patched(chosen), see), project(chosen, found, 1.0, one)[0], latent=small, steps=1)
+    out["token weights"] = {"are the mask": bool((weights[0][0].view(8, 8) == one[0]).all())}
+    return out
+
+
+@check
+def sigma_window():
+    """start_percent and end_percent by the model's own schedule."""
+    chosen, found, used = adapter(), features(), []
+    conds = project(chosen, found, start=0.5, end=0.8)
+    model = watch(patched(chosen), lambda call: used.append((float(call.t[0]), bool(call.options.get(OPTIONS)))))
+    sample(model, conds[0], steps=10, denoise=1.0)
+    return {"sigmas with": [s for s, on in used if on], "sigmas without": [s for s, on in used if not on]}
+
+
+@check
+def sigma_above_one():
+    """A first sigma that rounding has lifted above 1, the sigma of percent 0."""
+    out = {}
+    for name, start in (("from the start", 0.0), ("later", 0.5)):
+        used = []
+        model = watch(
+            patched(adapter()), lambda call, used=used: used.append((float(call.t[0]), OPTIONS in call.options))
+        )
+        positive, _ = project(adapter(), features(), start=start)
+        sample(model, positive, sigmas=torch.tensor([1.0000001, 0.6, 0.3, 0.0]))
+        out[name] = used
+    return out
+
+
+@check
+def profiles():
+    """What each site of the cross-attention is weighed with at the same noise level, and the results."""
+    chosen, found = adapter("cross"), features()
+    weights, results = {}, {}
+    for profile in ("flat", "early", "late"):
+        calls = []
+
+        def see(call, calls=calls):
+            made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+            calls.append((float(call.t[0]), made.site_weights[0].tolist()))
+
+        positive, _ = project(chosen, found, 0.8, profile=profile)
+        results[profile] = sample(watch(tiled(patched(chosen)), see), positive, steps=2)
+        weights[profile] = calls[0]
+    return {
+        "sites": chosen.adapter.config.sites,
+        "first sigma and weights": weights,
+        "early differs from flat by": apart(results["early"], results["flat"]),
+        "late differs from flat by": apart(results["late"], results["flat"]),
+        "late differs from early by": apart(results["late"], results["early"]),
+    }
+
+
+@check
+def scaled_rope():
+    """ComfyUI's ScaleROPE on the patched model; the cross-attention's positions are FLUX's own."""
+    chosen, out = adapter(), {}
+    positive, negative = project(chosen, features())
+    for shape, wrap in (("whole", lambda model: model), ("tiled", tiled)):
+        model = wrap(patched(chosen))
+        reference = sample(model, positive, negative, cfg=2.0)
+        out[shape] = {}
+        for name, options in ROPES.items():
+            worst = [0.0]
+
+            def see(call, worst=worst, model=model):
+                made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+                _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
+                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0])))
+
+            scaled = node(ScaleROPE, model, *options)
+            result = sample(watch(scaled, see), positive, negative, cfg=2.0)
+            out[shape][name] = {
+                "equal": same(result, reference),
+                "differs by": apart(result, reference),
+                "finite": bool(result.isfinite().all()),
+                "positions differ from FLUX's by": worst[0],
+            }
+        out[shape]["without it again is equal"] = same(sample(model, positive, negative, cfg=2.0), reference)
+    return out
+
+
+ROPES = {  # scale and shift of x, y, t
+    "neutral": (1.0, 0.0, 1.0, 0.0, 1.0, 0.0),
+    "scale": (0.5, 0.0, 2.0, 0.0, 1.0, 0.0),
+    "shift": (1.0, 3.0, 1.0, -2.5, 1.0, 1.0),
+}
+
+
+@check
+def two_adapters():
+    a, b = adapter("trained"), adapter("second")
+    found = features()
+
+    def both(strength_a: float, strength_b: float) -> Tensor:
+        positive, negative = project(a, found, strength_a)
+        positive, negative = project(b, found, strength_b, positive=positive, negative=negative)
+        return sample(tiled(patched(b, patched(a))), positive, negative, cfg=2.0)
+
+    only_a = sample(tiled(patched(a)), *project(a, found), cfg=2.0)
+    only_b = sample(tiled(patched(b)), *project(b, found), cfg=2.0)
+    return {
+        "with the other off, first is alone": same(both(1, 0), only_a),
+        "with the other off, second is alone": same(both(0, 1), only_b),
+        "both differ from first by": apart(both(1, 1), only_a),
+        "both differ from second by": apart(both(1, 1), only_b),
+        "same adapter twice": refusal(lambda: patched(a, patched(a))),
+    }

@@ -1,0 +1,169 @@
+"""Runs inside the host's Python like inside.py: adapters fitted to ComfyUI's own SigLIP and Redux, measured.
+
+python inside_redux.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json and the files that test_redux.py loads.
+"""
+
+from __future__ import annotations
+
+from inside_tools import (
+    CONTEXT,
+    OUT,
+    apart,
+    check,
+    dino,
+    flux,
+    folder,
+    main,
+    node,
+    once,
+    picture,
+    project,
+    refusal,
+    sample,
+    saved,
+    text,
+)  # makes the host's and the pack's modules importable
+
+# isort: split
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.ldm.flux.redux
+import comfy.model_management as management
+import comfy.sd
+import comfy.utils
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dinotile import nodes
+from dinotile.hosts.comfy import redux as host_redux
+
+
+def siglip_and_redux(width: int = 48):
+    """SigLIP and Redux of ComfyUI's own classes with random weights, 4 x 4 tokens."""
+    config = {
+        "model_type": "siglip_vision_model",
+        "num_channels": 3,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": width,
+        "image_size": 56,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "patch_size": 14,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    siglip = comfy.clip_vision.ClipVisionModel(config)
+    redux = comfy.ldm.flux.redux.ReduxImageEncoder(redux_dim=width, txt_in_features=CONTEXT)
+    generator = torch.Generator().manual_seed(0)
+    for module in (siglip.model, redux):
+        for name, parameter in module.named_parameters():
+            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(centre + spread * torch.randn(parameter.shape, generator=generator))
+    return siglip, comfy.sd.StyleModel(redux)
+
+
+def fit(name: str, *, model=None, redux=None, **changed):
+    siglip, style = redux or once("redux", siglip_and_redux)
+    settings = {
+        "folder": folder("many", [(56, 56)] * 24),
+        "filename_prefix": f"made/{name}",
+        "layers": "2/3",
+        "side": 112,
+        "grid": 3,
+        "hidden_layer": False,
+        "epochs": 2,
+        "held_out": 0.1,
+        "seed": 0,
+    }
+    return node(nodes.FitProjection, model or flux(), dino(), siglip, style, **settings | changed)
+
+
+@check
+def fitted():
+    """The node with SigLIP and Redux from ComfyUI's sockets."""
+    siglip, style = once("redux", siglip_and_redux)
+    made, report = fit("fitted")
+    refined, longer = fit("refined", hidden_layer=True)
+    teacher = host_redux.HostTeacher(siglip, style)
+    shown = [picture(seed, height=56, width=56).mul(255).round().div(255) for seed in range(4)]
+    tokens = torch.cat([teacher.tokens(one.movedim(-1, 1)).float().cpu() for one in shown])  # [4, 4, 4, C]
+    context = torch.stack([context_of(made, one) for one in shown])  # [4, C], the CLS place
+    wanted = tokens.mean((1, 2))
+    own = torch.cosine_similarity(context - wanted.mean(0), wanted - wanted.mean(0)).mean()
+    swapped = torch.cosine_similarity(context.roll(1, 0) - wanted.mean(0), wanted - wanted.mean(0)).mean()
+    save_file(
+        {"pixels": torch.cat(shown).movedim(-1, 1).contiguous(), "tokens": tokens.contiguous()},
+        OUT / "redux.safetensors",
+    )
+    state = {
+        f"vision_model.{n.removeprefix('vision_model.')}": t for n, t in siglip.model.vision_model.state_dict().items()
+    }
+    save_file({name: tensor.float().contiguous() for name, tensor in state.items()}, OUT / "siglip.safetensors")
+    save_file({name: t.float().contiguous() for name, t in style.model.state_dict().items()}, OUT / "style.safetensors")
+    patched = node(nodes.PatchFlux, flux(), made)
+    found = node(nodes.ExtractPatches, dino(), shown[0], "2/3", 112, 1)
+    return {
+        "report": report.splitlines(),
+        "report with hidden layer": longer.splitlines(),
+        "mechanisms": list(made.adapter.config.mechanisms),
+        "own": float(own),
+        "swapped": float(swapped),
+        "files": len(saved("fitted")),
+        "hidden": refined.adapter.config.context_hidden,
+        "effect": apart(sample(patched, project(made, found)[0]), sample(flux(), text(0))),
+        "left in temp": [path.name for path in Path(host_redux.folder_paths.get_temp_directory()).glob(".fit*")],
+    }
+
+
+def context_of(made, image: Tensor) -> Tensor:
+    """The adapter's first text token for a whole picture."""
+    found = node(nodes.ExtractPatches, dino(), image, "2/3", 112, 1)
+    tokens = made.project(found)
+    grid = made.adapter.config.grid
+    patches = tokens.sample([(0.0, 0.0, 1.0, 1.0)], grid)[0, 0].flatten(0, 1)
+    return made.adapter.context_tokens(torch.cat([tokens.cls, patches])[None])[0, 0]
+
+
+@check
+def fit_interrupted():
+    def hook(value, total, preview, node_id=None):
+        management.interrupt_current_processing()  # the first picture is always shown, others may be left out
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        fit("fit stopped")
+        said = "nothing"
+    except BaseException as error:
+        said = type(error).__name__
+    comfy.utils.set_progress_bar_global_hook(None)
+    return {
+        "said": said,
+        "files": len(saved("fit stopped")),
+        "left in temp": [path.name for path in Path(host_redux.folder_paths.get_temp_directory()).glob(".fit*")],
+        "next": fit("fit next")[0].adapter.trained,
+    }
+
+
+@check
+def fit_refusals():
+    siglip, style = once("redux", siglip_and_redux)
+    wide, _ = siglip_and_redux(64)
+    clip = comfy.clip_vision.ClipVisionModel({**siglip.config, "model_type": "clip_vision_model"})
+    no_redux = comfy.sd.StyleModel(torch.nn.Linear(2, 2))
+    return {
+        "no Redux": refusal(lambda: fit("bad fit", redux=(siglip, no_redux))),
+        "no SigLIP": refusal(lambda: fit("bad fit", redux=(clip, style))),
+        "SigLIP of another width": refusal(lambda: fit("bad fit", redux=(wide, style))),
+        "few pictures": refusal(lambda: fit("bad fit", folder=folder("few", [(56, 56)] * 3))),
+        "no folder": refusal(lambda: fit("bad fit", folder="")),
+        "FLUX of another width": refusal(lambda: fit("bad fit", model=flux("flux-thin"))),
+        "files": [path.name for path in saved("bad fit")],
+    }
+
+
+if __name__ == "__main__":
+    main()

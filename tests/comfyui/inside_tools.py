@@ -1,0 +1,263 @@
+"""Tools of the checks that run inside the host's Python: tiny models through ComfyUI's real samplers, watched and compared."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+HOST, PACK, BASE, OUT = (Path(argument).absolute() for argument in sys.argv[1:5])
+sys.path.insert(0, str(HOST))
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+args.base_directory = str(BASE)
+
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import torch  # noqa: E402
+from comfy.patcher_extension import WrappersMP  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+
+def load_pack():
+    spec = importlib.util.spec_from_file_location(
+        "dinotile", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dinotile"] = module
+    spec.loader.exec_module(module)
+
+
+torch.set_num_threads(1)  # the tests share their machine; waiting threads are slower than one
+load_pack()
+from dinotile import nodes  # noqa: E402
+from dinotile.dino.feature_map import FeatureMap  # noqa: E402
+from dinotile.hosts.comfy import host  # noqa: E402
+
+HEIGHT, WIDTH, TILE, OVERLAP = 160, 224, 64, 16  # px: 3 x 4 tiles and more where the plan is to be symmetric
+ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
+CONTEXT, VECTOR = 64, 48
+PATCHES = BASE / "models" / "model_patches"
+DEMO, DEMO_FLUX = "dinotile-demo", "dinotile-demo/diffusion_pytorch_model"
+
+
+# Tools
+
+
+def node(cls, *inputs, **named):
+    """Outputs of one of the pack's nodes."""
+    out = cls.execute(*inputs, **named).args
+    return out[0] if len(out) == 1 else out
+
+
+_loaded: dict[str, object] = {}
+
+
+def flux(name: str = "flux"):
+    path = host.model_path(f"{name}.safetensors", "diffusion_models")
+    return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
+
+
+def adapter(name: str = "trained"):
+    return once(f"adapter {name}", lambda: node(nodes.LoadAdapter, f"{name}.safetensors"))
+
+
+def dino():
+    return once("dino", lambda: node(nodes.LoadDino, "dino.safetensors"))
+
+
+def once(key: str, make):
+    if key not in _loaded:
+        _loaded[key] = make()
+    return _loaded[key]
+
+
+def picture(seed: int = 0, batch: int = 1, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    """A soft random picture [B, H, W, 3]."""
+    small = torch.rand(batch, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(small, size=(height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
+def folder(name: str, sizes: list[tuple[int, int]]) -> str:
+    """A folder of soft random pictures."""
+    place = OUT / name
+    place.mkdir(exist_ok=True)
+    for seed, (height, width) in enumerate(sizes):
+        array = picture(seed, height=height, width=width)[0].mul(255).round().byte().numpy()
+        Image.fromarray(array).save(place / f"{seed}.png")
+    return str(place)
+
+
+def saved(name: str) -> list[Path]:
+    """The adapters that a node saved with the prefix ``made/NAME``."""
+    return sorted((PATCHES / "made").glob(f"{name}_*"))
+
+
+def features(seed: int = 0, batch: int = 1) -> FeatureMap:
+    return node(nodes.ExtractPatches, dino(), picture(seed, batch), "2/3", 224, 1)
+
+
+def text(seed: int = 0, tokens: int = 6, pooled: Tensor | None = None, **more) -> list:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    context = torch.randn(1, tokens, CONTEXT, generator=generator)
+    made = torch.randn(1, VECTOR, generator=generator)
+    return [[context, {"pooled_output": made if pooled is None else pooled, "guidance": 3.5, **more}]]
+
+
+def project(
+    chosen,
+    found: FeatureMap,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    positive=None,
+    negative=None,
+    start: float = 0.0,
+    end: float = 1.0,
+    profile: str = "flat",
+):
+    """(positive, negative) with DINO tokens."""
+    positive, negative = positive or text(0), negative or text(1)
+    return node(
+        nodes.ProjectConditioning,
+        positive,
+        chosen,
+        found,
+        strength,
+        start,
+        end,
+        profile,
+        negative=negative,
+        mask=mask,
+    )
+
+
+def plan(tile: int = TILE, overlap: int = OVERLAP, height: int = HEIGHT, width: int = WIDTH):
+    return node(nodes.PlanTiles, width, height, tile, overlap)[0]
+
+
+def patched(chosen, model=None):
+    return node(nodes.PatchFlux, model or flux(), chosen)
+
+
+def tiled(model, of=None):
+    return node(nodes.TileModel, model, of or plan())
+
+
+def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
+    return torch.randn(batch, 16, rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
+    """A latent whose channels 0, 1, 2 are a cell's row, its column and the number of its picture."""
+    latent = torch.zeros(batch, 16, rows, columns)
+    latent[:, 0] = torch.arange(rows)[:, None]
+    latent[:, 1] = torch.arange(columns)[None, :]
+    latent[:, 2] = torch.arange(batch)[:, None, None]
+    return latent
+
+
+def sample(
+    model, positive, negative=None, *, cfg=1.0, steps=3, denoise=0.6, sampler="euler", latent=None, noise=None, seed=5,
+    sigmas=None,
+) -> Tensor:  # fmt: skip
+    """A latent through the host's CFGGuider and sampler; ``sigmas`` instead of steps and denoise."""
+    latent = random_latent(1) if latent is None else latent
+    noise = random_latent(2, *latent.shape[:1], *latent.shape[2:]) if noise is None else noise
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, positive if negative is None else negative)
+    guider.set_cfg(cfg)
+    if sigmas is None:
+        sigmas = host.denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
+    chosen = comfy.samplers.sampler_object(sampler)
+    return guider.sample(noise, latent, chosen, sigmas, disable_pbar=True, seed=seed)
+
+
+def watch(model, see):
+    """The model with ``see(call)`` at every model call, inside all of the pack's wrappers."""
+    model = model.clone()
+
+    def look(executor, x, t, c_concat, c_crossattn, control, options, **kwargs):
+        see(
+            SimpleNamespace(
+                x=x, t=t, concat=c_concat, context=c_crossattn, control=control, options=options, kwargs=kwargs
+            )
+        )
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_watch", look)
+    return model
+
+
+def counted(model) -> tuple:
+    calls: list[int] = []
+    return watch(model, lambda call: calls.append(len(call.x))), calls
+
+
+def one_by_one(model):
+    """The host sees no free memory for this very model (not for clones), so it runs one conditioning at a time."""
+    model = model.clone()
+    model.get_free_memory = lambda device: 0
+    return model
+
+
+def places(call, model) -> list[tuple[int, int, int]]:
+    """(top, left, picture) of each row of a call, read from what ``where`` put into the latent."""
+    x = call.x / (1 - call.t.view(-1, 1, 1, 1))  # noise is zero
+    x = model.model.process_latent_out(x)
+    return [tuple(int(torch.round(row[channel, 0, 0])) for channel in (0, 1, 2)) for row in x]
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return bool(torch.equal(a, b))
+
+
+def refusal(action) -> str:
+    try:
+        action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was refused"
+
+
+def upscale(*, vae, image=None, dino=None, chosen=None, model=None, scale=1.0, seed=0):
+    image = picture(height=64, width=80) if image is None else image
+    return node(
+        nodes.Upscale, image, model or flux(), vae, text(0), text(1), scale, 0.5, 1, "euler", "simple", 1.0, 64, 16,
+        1.0, seed, dino=dino, adapter=chosen or (adapter() if dino else None),
+    )  # fmt: skip
+
+
+CHECKS = {}
+
+
+def check(function):
+    CHECKS[function.__name__] = function
+    return function
+
+
+def main() -> None:
+    host.register_folders()
+    chosen = sys.argv[5:] or list(CHECKS)
+    numbers = {}
+    for name in chosen:
+        start = time.perf_counter()
+        try:
+            with torch.inference_mode():  # as the host's executor does
+                numbers[name] = CHECKS[name]()
+        except Exception:
+            numbers[name] = {"error": traceback.format_exc()}
+        seconds = time.perf_counter() - start
+        print(f"{seconds:6.1f} s {name}", flush=True)  # noqa: T201
+        (OUT / "numbers.json").write_text(json.dumps(numbers, indent=1))

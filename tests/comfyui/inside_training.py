@@ -1,0 +1,363 @@
+"""Runs inside the host's Python like inside.py: training on ComfyUI's own models, measured.
+
+python inside_training.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json and the tensors that test_training.py
+compares with diffusers.
+"""
+
+from __future__ import annotations
+
+from inside_tools import (
+    BASE,
+    CONTEXT,
+    OUT,
+    PATCHES,
+    VECTOR,
+    adapter,
+    apart,
+    check,
+    dino,
+    flux,
+    folder,
+    main,
+    node,
+    once,
+    picture,
+    project,
+    refusal,
+    same,
+    sample,
+    saved,
+    text,
+)  # makes the host's and the pack's modules importable
+
+# isort: split
+
+import comfy.model_management as management
+import comfy.sd
+import comfy.utils
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dinotile import nodes
+from dinotile.dino.feature_map import FeatureMap
+from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.flux_patch.rows import DinoRow
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.comfy import runs as host_runs
+from dinotile.hosts.comfy import training as host_training
+
+FIXED_ROWS = range(40)
+
+
+def vae(name: str = "vae"):
+    path = BASE / "models" / "vae" / f"{name}.safetensors"
+    return once(name, lambda: comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path))))
+
+
+def photos() -> str:
+    return folder("photos", [(64, 64), (64, 80), (72, 64), (64, 64), (80, 64), (64, 64)])
+
+
+def train(name: str, *, model=None, **changed):
+    """(adapter, curve) of the node, with small settings."""
+    settings = {
+        "folder": photos(),
+        "filename_prefix": f"made/{name}",
+        "steps": 2,
+        "batch": 2,
+        "learning_rate": 3e-3,
+        "picture": 64,
+        "tile": 32,
+        "layers": "2/3",
+        "mechanisms": "all",
+        "width": 16,
+        "grid": 4,
+        "highest_sigma": 1.0,
+        "guidance": 1.0,
+        "gradient_checkpointing": False,
+        "remember": 6,
+        "seed": 1,
+    }
+    return node(nodes.TrainAdapter, model or flux(), changed.pop("vae", None) or vae(), dino(), **settings | changed)
+
+
+def host_with(chosen, *, model=None, **settings):
+    """A ComfyHost whose adapter is a copy of ``chosen``."""
+    copied = host_runs.continued_adapter(chosen, model or flux(), dino())
+    return host_training.ComfyHost(model or flux(), vae(), dino(), copied, **settings)
+
+
+def fixed_loss(chosen) -> float:
+    """Mean velocity loss of an adapter over the same rows."""
+    from dinotile.training.adapter.config import DataSettings, TrainConfig
+    from dinotile.training.adapter.prepare import Preparer
+    from dinotile.training.adapter.step import draw_rows, velocity_losses
+    from dinotile.training.data.pictures import open_data
+
+    config = TrainConfig(data=DataSettings(path=photos(), picture=64, tile=32, cache=6))
+    with host_training.gradients(), torch.no_grad():
+        frozen = host_with(chosen)
+        preparer = Preparer(frozen, open_data(config.data, needs_features=None), config=config)
+        rows = draw_rows(preparer, list(FIXED_ROWS), step=10_000, first=0, count=6)
+        return float(velocity_losses(frozen, list(rows.values()))[0].mean())
+
+
+def weights(chosen) -> dict[str, Tensor]:
+    return {name: tensor.cpu().float() for name, tensor in chosen.adapter.state_dict().items()}
+
+
+# The same as diffusers
+
+
+def rows_of_a_call(frozen, found: FeatureMap) -> dict:
+    """Arguments of ``Host.velocity``: two windows of a picture, the learned null, and another picture's window."""
+    generator = torch.Generator().manual_seed(3)
+    on = Strength(1.0)
+    tokens = frozen.adapter.project(found.to(frozen.device))
+    rows = [
+        DinoRow(tokens, 0, (0.0, 0.0, 0.5, 0.5), on),
+        DinoRow(tokens, 0, (0.5, 0.25, 0.5, 0.75), on),
+        DinoRow(None, 0, (0.0, 0.0, 1.0, 1.0), on),
+        DinoRow(tokens, 1, (0.1, 0.2, 0.6, 0.6), on),
+    ]
+    return {
+        "latents": torch.randn(4, 16, 8, 12, generator=generator),
+        "sigmas": torch.tensor([0.003, 0.2, 0.6, 0.99]),
+        "context": torch.randn(4, 5, CONTEXT, generator=generator),
+        "pooled": torch.randn(4, VECTOR, generator=generator),
+        "rows": rows,
+    }
+
+
+def velocity_and_gradients(chosen, found: FeatureMap, *, model, **settings) -> dict[str, Tensor]:
+    with host_training.gradients():
+        frozen = host_with(chosen, model=model, **settings)
+        frozen.adapter.requires_grad_(True).train()
+        call = rows_of_a_call(frozen, found)
+        with frozen.running():
+            velocity = frozen.velocity(call.pop("latents"), call.pop("sigmas"), **call)
+            velocity.square().mean().backward()
+        out = {f"gradient {name}": p.grad for name, p in frozen.adapter.named_parameters()}
+        return {"velocity": velocity.detach(), **out}
+
+
+@check
+def for_diffusers():
+    """Velocity and adapter gradients, with blocks kept and computed again, and a picture through the VAE."""
+    generator = torch.Generator().manual_seed(4)
+    flux(), flux("flux-dev"), vae(), dino(), adapter()  # loaded in the inference mode of a node
+    with host_training.gradients():
+        patches, cls = torch.randn(2, 6, 7, 128, generator=generator), torch.randn(2, 128, generator=generator)
+        found = FeatureMap(patches, cls, "dinov2-demo", "3", (84, 98))
+        call = rows_of_a_call(host_with(adapter()), found)
+        frozen = host_with(adapter())
+        pixels = picture(5, 2, 48, 64).movedim(-1, 1)
+        latents = frozen.encode(pixels)
+        tensors = {"pixels": pixels, "encoded": latents, "decoded": frozen.decode(latents)}
+    tensors |= {"patches": patches, "cls": cls}
+    tensors |= {name: call[name] for name in ("latents", "sigmas", "context", "pooled")}
+    out = {}
+    for name in ("flux", "flux-dev"):
+        kept, again = (
+            velocity_and_gradients(adapter(), found, model=flux(name), guidance=3.0, gradient_checkpointing=on)
+            for on in (False, True)
+        )
+        out[f"{name}: computed again differs by"] = max(apart(again[part], kept[part]) for part in kept)
+        tensors |= {f"{name} {part}": tensor for part, tensor in kept.items()}
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, OUT / "call.safetensors")
+    return out
+
+
+# Training
+
+
+@check
+def trained():
+    """A run of the node, and what it leaves behind."""
+    model = comfy.sd.load_diffusion_model(str(BASE / "models" / "diffusion_models" / "flux.safetensors"))
+    before = sample(model, text(0))
+    flags = [p.is_inference() for p in model.model.diffusion_model.parameters()]
+    state = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    untrained = node(nodes.NewAdapter, model, dino(), "2/3", "all", 16, 4, 2, 4, 1)
+    shown = []
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, total, preview, node_id=None: shown.append((value, total, preview))
+    )
+    made, curve = train("trained", model=model, steps=120)
+    comfy.utils.set_progress_bar_global_hook(None)
+    file = load_adapter(saved("trained")[0])
+    loaded = node(nodes.LoadAdapter, f"made/{saved('trained')[0].name}")
+    found = node(nodes.ExtractPatches, dino(), picture(0), "2/3", 224, 1)
+    patched = node(nodes.PatchFlux, model, loaded)
+    return {
+        "weights were made in inference mode": any(flags),
+        "loss untrained": fixed_loss(untrained),
+        "loss trained": fixed_loss(made),
+        "loss of another start": fixed_loss(adapter()),
+        "curve": list(curve.shape),
+        "curve is no blank": float(curve.std()),
+        "files": len(saved("trained")),
+        "trained": file.trained,
+        "steps": file.config.provenance["steps"],
+        "output is the file": all(same(weights(made)[n], t.float()) for n, t in file.state_dict().items()),
+        "last progress": list(shown[-1][:2]),
+        "previews": len([1 for _, _, preview in shown if preview]),
+        "in_training": management.in_training,
+        "flux is as before": all(same(t, state[n]) for n, t in model.model.state_dict().items()),
+        "sample is as before": same(sample(model, text(0)), before),
+        "patches left": sorted(model.model_options["transformer_options"]),
+        "sample with it differs by": apart(sample(patched, project(loaded, found)[0]), before),
+    }
+
+
+@check
+def continued():
+    """From an adapter on: its configuration, its weights."""
+    start, _ = train("start", steps=3, width=24, grid=3, mechanisms="vector")
+    still, _ = train("still", steps=1, learning_rate=0.0, adapter=start)
+    moved, _ = train("moved", steps=1, adapter=start)
+    with_all, _ = train("from all", steps=1, adapter=adapter())
+    untrained = node(nodes.NewAdapter, flux(), dino(), "2/3", "cross_attention", 16, 4, 0, 1, 0)
+    from_new, _ = train("from new", steps=2, adapter=untrained)
+    return {
+        "configuration": [still.adapter.config.width, still.adapter.config.grid, list(still.adapter.config.mechanisms)],
+        "without a rate the weights stay": all(same(weights(still)[n], t) for n, t in weights(start).items()),
+        "with one they move": max(
+            apart(t, weights(start)[n]) for n, t in weights(moved).items() if weights(start)[n].any()
+        ),
+        "start stays": same(weights(start)["vector.weight"], weights(still)["vector.weight"]),
+        "sites": list(with_all.adapter.config.sites),
+        "sites of a new one": list(from_new.adapter.config.sites),
+        "values of a new one": float(weights(from_new)["sites.single_1.v.weight"].abs().max()),
+    }
+
+
+@check
+def repeated():
+    """The same settings give the same adapter, computed again or not, with learned guidance or without."""
+    first, again, other, guided, guided_again = (
+        train(name, steps=4, seed=seed, gradient_checkpointing=on, dino_guidance=guidance)[0]
+        for name, seed, on, guidance in (
+            ("first", 1, False, 1.0),
+            ("again", 1, True, 1.0),
+            ("other", 2, False, 1.0),
+            ("guided", 1, False, 2.0),
+            ("guided again", 1, True, 2.0),
+        )
+    )
+
+    def differ(a, b) -> float:
+        return max(float((t - weights(b)[n]).abs().max()) for n, t in weights(a).items())
+
+    return {
+        "same settings": differ(first, again),
+        "another seed": differ(first, other),
+        "with guidance": differ(first, guided),
+        "same guidance": differ(guided, guided_again),
+        "guidance told": guided.adapter.config.provenance["conditions"]["dino_guidance"],
+    }
+
+
+@check
+def low_precision():
+    """Adapters trained through a FLUX that computes in bf16, stored in bf16 and in fp8."""
+    out = {}
+    path = str(BASE / "models" / "diffusion_models" / "flux.safetensors")
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        model = comfy.sd.load_diffusion_model(path, model_options={"dtype": dtype})
+        model.set_model_compute_dtype(torch.bfloat16)  # as a GPU would; the CPU's own choice is float32
+        name = str(dtype).removeprefix("torch.")
+        made, _ = train(name, model=model, steps=6, gradient_checkpointing=True)
+        out[name] = {
+            "computed in": str(model.model.get_dtype_inference()),
+            "stored in": str(next(model.model.diffusion_model.double_blocks[0].img_mlp.parameters()).dtype),
+            "finite": all(bool(t.isfinite().all()) for t in weights(made).values()),
+            "values": float(weights(made)["sites.double_0.v.weight"].abs().max()),
+            "adapter": sorted({str(t.dtype) for t in load_adapter(saved(name)[0]).state_dict().values()}),
+        }
+    return out
+
+
+@check
+def interrupted():
+    """The user's interrupt at step 3 of 40, before the first step, and while a picture is encoded."""
+
+    def stop(at: int):
+        def hook(value, total, preview, node_id=None):
+            if value == at:
+                management.interrupt_current_processing()
+
+        return hook
+
+    def caught(name: str, steps: int) -> str:
+        try:
+            train(name, steps=steps)
+        except BaseException as error:
+            return type(error).__name__
+        return "nothing"
+
+    comfy.utils.set_progress_bar_global_hook(stop(3))
+    said = caught("stopped", 40)
+    comfy.utils.set_progress_bar_global_hook(None)
+    management.interrupt_current_processing()
+    early = caught("early", 2)
+    in_training, flag = management.in_training, management.processing_interrupted()
+    three, _ = train("three", steps=40)
+    after = load_adapter(saved("stopped")[0])
+    begun = node(nodes.LoadAdapter, f"made/{saved('stopped')[0].name}")
+    return {
+        "said": said,
+        "files": len(saved("stopped")),
+        "steps": after.config.provenance["steps"],
+        "trained": after.trained,
+        "said before the first step": early,
+        "files before the first step": len(saved("early")),
+        "in_training": in_training,
+        "flag is left": flag,
+        "next run": three.adapter.config.provenance["steps"],
+        "goes on": train("on", steps=1, adapter=begun)[0].adapter.config.provenance["steps"],
+    }
+
+
+@check
+def refusals():
+    empty = OUT / "empty"
+    empty.mkdir(exist_ok=True)
+    broken = OUT / "broken"
+    broken.mkdir(exist_ok=True)
+    (broken / "a.png").write_bytes(b"no picture")
+    elsewhere = OUT / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    (PATCHES / "occupied").write_bytes(b"")
+    other = node(nodes.LoadAdapter, "for-other-dino.safetensors")
+    actions = {
+        "no folder": lambda: train("bad", folder="  "),
+        "missing folder": lambda: train("bad", folder=str(OUT / "nowhere")),
+        "missing folder in input": lambda: train("bad", folder="nowhere"),
+        "empty folder": lambda: train("bad", folder=str(empty)),
+        "unreadable": lambda: train("bad", folder=str(broken)),
+        "tiny": lambda: train("bad", folder=folder("tiny", [(16, 20)])),
+        "picture off the grid": lambda: train("bad", picture=40),
+        "name outside": lambda: train("bad", filename_prefix="../outside"),
+        "absolute name": lambda: train("bad", filename_prefix=str(elsewhere / "x")),
+        "name below a file": lambda: train("bad", filename_prefix="occupied/x"),
+        "no name": lambda: train("bad", filename_prefix=""),
+        "adapter of another DINO": lambda: train("bad", adapter=other),
+        "adapter of another FLUX": lambda: train("bad", model=flux("flux-wide"), adapter=adapter()),
+        "layers": lambda: train("bad", layers="9"),
+        "FLUX.2": lambda: train("bad", model=flux("flux2")),
+        "NaN": lambda: train("bad", vae=vae("vae-nan")),
+        "tile above picture": lambda: train("bad", picture=32, tile=64),
+    }
+    said = {name: refusal(action) for name, action in actions.items()}
+    (PATCHES / "occupied").unlink()
+    return {
+        "said": said,
+        "files": [path.name for path in saved("bad")] + [path.name for path in elsewhere.iterdir()],
+        "afterwards": train("fine", steps=1)[0].adapter.trained,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""``dinotile run`` in a process of its own, and its Python function, against a real ComfyUI."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+import dinotile
+
+from . import graphs
+from .server import Result, Server
+from .test_graphs import soft_picture
+
+PACK = Path(__file__).parents[2]
+DEMO = PACK / "workflows" / "api" / "demo.json"
+WIDTH, HEIGHT = 40, 56
+LIMIT = 120  # seconds
+MAIN = (  # a process started in the background of a shell ignores SIGINT, one in a terminal does not
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dinotile.cli.app import main; main()"
+)
+
+
+@dataclass
+class Job:
+    """A folder with a workflow and a picture, and the command on them."""
+
+    folder: Path
+    url: str
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out.png"
+
+    def start(self, workflow: graphs.Prompt | Path, *options: object) -> subprocess.Popen:
+        command = [sys.executable, "-c", MAIN, "run", self.file(workflow), "--image", self.folder / "in.png"]
+        command += ["-o", self.output, "--server", self.url, *options]
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+
+    def run(self, workflow: graphs.Prompt | Path, *options: object) -> tuple[int, str, str]:
+        return ended(self.start(workflow, *options))
+
+    def file(self, workflow: graphs.Prompt | Path) -> Path:
+        if isinstance(workflow, Path):
+            return workflow
+        (self.folder / "workflow.json").write_text(json.dumps(workflow))
+        return self.folder / "workflow.json"
+
+    def files(self) -> set[str]:
+        return set(os.listdir(self.folder)) - {"workflow.json"}
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def fresh(**changed) -> graphs.Prompt:
+    """The one-node path with a seed that the server has not seen; --image says which picture."""
+    return graphs.one_node("", seed=uuid.uuid4().int % 2**32, **changed)
+
+
+@pytest.fixture
+def job(server, tmp_path) -> Job:
+    soft_picture(HEIGHT, WIDTH).save(tmp_path / "in.png")
+    return Job(tmp_path, server.url)
+
+
+def refused(job: Job, workflow: graphs.Prompt | Path, *parts: str, on_the_way: bool = False) -> None:
+    """One sentence on stderr, after the progress bars where the run fails ``on_the_way``, and no new file."""
+    failed(job, job.run(workflow), *parts, on_the_way=on_the_way)
+
+
+def failed(job: Job, result: tuple[int, str, str], *parts: str, on_the_way: bool = False) -> None:
+    code, out, err = result
+    assert (code, out) == (2, ""), err
+    *bars, sentence = err.splitlines()
+    assert sentence.startswith("dinotile: ") and (not bars or on_the_way)
+    for part in parts:
+        assert part in sentence
+    assert job.files() == {"in.png"}
+
+
+def shown(err: str, node: str) -> tuple[int, int]:
+    """How far the bar of a node went, and its maximum."""
+    (done,) = re.findall(rf" {re.escape(node)} .* (\d+)/(\d+) ", err)
+    return int(done[0]), int(done[1])
+
+
+def test_a_run_brings_the_picture_back_in_twice_the_size(job):
+    code, out, err = job.run(fresh(scale=2.0, steps=3))
+    assert code == 0, err
+    assert shown(err, "DinoTile_Upscale #upscale") == (3, 3)
+    assert out.startswith(str(job.output)) and out.count("\n") == 1
+    assert job.files() == {"in.png", "out.png"}
+    with Image.open(job.output) as picture:
+        picture.load()
+        assert picture.size == (2 * WIDTH, 2 * HEIGHT)
+
+
+def test_the_readmes_command_enlarges_a_photo_that_nobody_prepared(job, tmp_path):
+    """A JPEG that lies on its side, of odd size, on the demo models that the pack itself shows to the host."""
+    with Image.open(PACK / "demo" / "sample.jpg") as sample:
+        lying = sample.resize((131, 97))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to see it upright
+    lying.save(tmp_path / "photo.jpg", exif=exif)
+    code, _, err = job.run(DEMO, "--image", tmp_path / "photo.jpg")
+    assert code == 0, err
+    assert shown(err, "DINO Tiled Upscale #8") == (6, 6)
+    with Image.open(tmp_path / "photo.jpg") as photo, Image.open(job.output) as picture:
+        made = picture.convert("RGB")
+        known = ImageOps.exif_transpose(photo).resize((194, 262), Image.Resampling.BICUBIC)
+    assert made.size == known.size
+    error = np.mean((np.asarray(made, float) - np.asarray(known, float)) ** 2)
+    assert 10 * np.log10(255**2 / error) > 20  # dB: the same picture
+
+
+def test_python_runs_a_workflow_as_the_command_does(job):
+    workflow, seen = fresh(scale=2.0, steps=2), []
+    result = dinotile.run_workflow(
+        job.file(workflow),
+        job.folder / "in.png",
+        server=job.url,
+        settings=["upscale.scale=3"],
+        progress=lambda *state: seen.append(state),
+    )
+    (image,) = result.images
+    assert image.size == (3 * WIDTH, 3 * HEIGHT) and result.note == ""
+    assert ("DinoTile_Upscale #upscale", 2, 2) in seen
+    assert result.save(job.folder / "python.png") == [job.folder / "python.png"]
+    assert (job.folder / "python.png").read_bytes() == result.files[0]
+
+    code, _, err = job.run(workflow, "--set", "upscale.scale=3")
+    assert code == 0, err
+    with Image.open(job.output) as picture:
+        assert picture.tobytes() == image.tobytes()
+
+
+def test_python_refuses_what_the_command_refuses(job):
+    file, picture = job.file(fresh()), job.folder / "in.png"
+    with pytest.raises(ValueError, match="has no input depth"):
+        dinotile.run_workflow(file, picture, server=job.url, settings=["upscale.depth=3"])
+    with pytest.raises(ValueError, match=r"no\.png does not exist"):
+        dinotile.run_workflow(file, job.folder / "no.png", server=job.url)
+    with pytest.raises(ValueError, match=r"node upscale \(DinoTile_Upscale\).*tile 72 must be a multiple of 16"):
+        dinotile.run_workflow(file, picture, server=job.url, settings=["upscale.tile=72"])
+
+
+def test_what_the_server_left_out_is_said_at_the_end(job):
+    """ComfyUI runs the outputs that are valid and names the others."""
+    workflow = fresh()
+    workflow["second"] = graphs.node("ImageScaleBy", image=("image", 0), upscale_method="lanczos")
+    workflow["second save"] = graphs.node("SaveImage", images=("second", 0), filename_prefix="second")
+    code, out, err = job.run(workflow)
+    assert code == 0, err
+    path, note = out.splitlines()
+    assert path.startswith(str(job.output)) and job.files() == {"in.png", "out.png"}
+    assert note == (
+        "the server ran only a part of the workflow: "
+        "node second (ImageScaleBy), input scale_by: Required input is missing"
+    )
+
+
+def test_a_server_that_dies_in_the_middle_is_one_sentence(job, host, host_python, tmp_path_factory):
+    second = Server(host, host_python, tmp_path_factory.mktemp("second"), PACK)
+    second.start()
+    try:
+        job.url = second.url
+        process = job.start(DEMO, "--set", "8.steps=1000")
+        running(second, process)
+        second.process.kill()
+        start = time.monotonic()
+        result = ended(process)
+    finally:
+        second.stop()
+    assert time.monotonic() - start < 20
+    failed(job, result, f"{job.url} vanished in the middle of the run", on_the_way=True)
+
+
+@pytest.mark.parametrize(
+    ("node", "kind", "name"),
+    [
+        ("flux", "UNETLoader", "unet_name"),
+        ("dino", "DinoTile_LoadDino", "dino_name"),
+        ("adapter", "DinoTile_LoadAdapter", "adapter_name"),
+    ],
+)
+def test_a_missing_model_is_named_with_its_node_and_input(job, node, kind, name):
+    workflow = fresh()
+    workflow[node]["inputs"][name] = "nothing.safetensors"
+    refused(job, workflow, f"node {node} ({kind}), input {name}", "nothing.safetensors")
+
+
+def test_a_node_that_fails_is_named_with_its_sentence(job):
+    refused(job, fresh(tile=72), "node upscale (DinoTile_Upscale)", "tile 72 must be a multiple of 16", on_the_way=True)
+
+
+def test_a_graph_of_the_browser_is_refused_before_anything_is_sent(job, base):
+    uploaded = set((base / "input").iterdir())
+    graph = PACK / "workflows" / "demo.json"
+    refused(job, graph, "is a graph of the browser", "export it as API")
+    assert set((base / "input").iterdir()) == uploaded
+
+
+def test_ctrl_c_stops_the_run_on_the_server_too(server, base, job):
+    saved = set((base / "output").iterdir())
+    process = job.start(fresh(steps=400))
+    run = running(server, process)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    code, out, err = ended(process)
+    assert time.monotonic() - start < 20
+    assert (code, out) == (130, ""), err
+    assert "Traceback" not in err and "interrupted, nothing half-written was left" in err
+    assert job.files() == {"in.png"}
+
+    stopped = server.wait(Result(prompt_id=run), limit=20)
+    assert stopped.interrupted and not stopped.outputs
+    emptied(server)
+    assert set((base / "output").iterdir()) == saved
+
+    code, _, err = job.run(fresh())
+    assert code == 0, err
+    assert job.files() == {"in.png", "out.png"}
+
+
+def running(server, process: subprocess.Popen) -> str:
+    """The id of the run that the server works on, as soon as there is one."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end and process.poll() is None:
+        if entries := server.get("/queue")["queue_running"]:
+            return entries[0][1]
+        time.sleep(0.05)
+    raise AssertionError(f"the server never ran it: {ended(process)}")
+
+
+def emptied(server) -> None:
+    end = time.monotonic() + 10
+    while any(server.get("/queue").values()):
+        assert time.monotonic() < end, server.get("/queue")
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""ComfyUI and diffusers on the same weights, picture, adapter, noise, sigmas and tiles."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dinotile.dino.encode import EncodeSettings
+from dinotile.dino.load import load_dino
+from dinotile.flux_patch import DinoRow, Strength, load_adapter
+from dinotile.hosts.diffusers.flux import Text, predict_velocity
+from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.hosts.diffusers.vae import encode
+from dinotile.tiling.plan import plan_tiles
+from dinotile.upscale.joint import sample
+
+from . import models
+from .conftest import apart
+
+CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
+DEMO = Path(__file__).parents[2] / "demo"
+DEMO_FILE = "dinotile-demo.safetensors"
+
+
+@pytest.fixture(scope="module", params=CHECKS)
+def run(request, measured) -> dict:
+    numbers = measured[CHECKS[request.param]]
+    assert "error" not in numbers, numbers["error"]
+    return numbers | load_file(f"{measured['folder']}/{request.param}.safetensors") | {"models": request.param}
+
+
+@pytest.fixture(scope="module")
+def transformer(run, base):
+    if run["models"] == "demo":
+        return load_transformer(DEMO / "diffusion_models" / "dinotile-demo").eval().requires_grad_(False)
+    return models.flux_transformer(base / "models" / "diffusion_models" / models.FLUX)
+
+
+@pytest.fixture(scope="module")
+def guide(run, base):
+    """The DINO encoder, the adapter and the settings of the features."""
+    if run["models"] == "demo":
+        adapter = load_adapter(DEMO / "model_patches" / DEMO_FILE)
+        return load_dino(DEMO / "dino" / DEMO_FILE), adapter, EncodeSettings(layers=adapter.config.layers)
+    adapter = load_adapter(base / "models" / "model_patches" / models.TRAINED)
+    return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
+
+
+def through_diffusers(run, transformer, *, dino=None, tokens=None):
+    plan = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"]).scaled(8)
+
+    def row(tile) -> DinoRow:
+        box = tile.box
+        sides = (box.top / plan.height, box.left / plan.width, box.height / plan.height, box.width / plan.width)
+        return DinoRow(tokens, tile.image, sides, Strength(run["strength"]))
+
+    return sample(
+        lambda x, sigma, tiles: predict_velocity(
+            transformer,
+            x,
+            sigma=sigma,
+            text=Text(run["context"], run["pooled"]),
+            guidance=3.5,
+            dino=dino,
+            rows=[row(tile) for tile in tiles] if dino else (),
+        ),
+        run["latent"],
+        noise=run["noise"],
+        sigmas=run["sigmas"].tolist(),
+        plan=plan,
+    )
+
+
+def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
+    difference = apart(through_diffusers(run, transformer), run["without"])
+    report(f"ComfyUI and diffusers without DINO, {run['models']} models, relative: {difference:.1e}")
+    assert difference <= 1e-4
+
+
+def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
+    encoder, adapter, settings = guide
+    with torch.no_grad():
+        tokens = adapter.project(encoder.encode(run["pixels"], settings=settings))
+    dino = DinoFlux(transformer, adapter)
+    result = through_diffusers(run, transformer, dino=dino, tokens=tokens)
+    dino.remove()
+    difference, effect = apart(result, run["result"]), apart(run["without"], run["result"])
+    names = f"ComfyUI and diffusers with DINO, {run['models']} models"
+    report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")
+    assert difference <= 1e-4
+    assert effect > {"tiny": 0.1, "demo": 1e-3}[run["models"]]  # so that the above is no accident
+
+
+def test_the_demo_is_compared_in_fp32_on_several_tiles_of_the_same_latent(measured):
+    numbers = measured["demo_for_diffusers"]
+    assert numbers["tiles"] == 2
+    assert numbers["computes in"] == "torch.float32"
+    run = load_file(f"{measured['folder']}/demo.safetensors")
+    latent = encode(load_vae(DEMO / "vae" / DEMO_FILE), run["pixels"])
+    assert apart(run["latent"], latent) <= 1e-4

@@ -1,0 +1,30 @@
+"""The demo's training scripts run, and change what they say they change."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("skimage")
+
+from dinotile.demo import VAE
+from dinotile.demo.train import decoder as train_decoder  # noqa: E402
+from dinotile.demo.train import flux as train_flux
+from dinotile.demo.train import vae as train_vae
+
+
+def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch):
+    """Every latent keeps its meaning, for FLUX and for the adapters."""
+    polished = tmp_path / "vae.safetensors"
+    monkeypatch.setattr(train_vae, "VAE", polished)  # where it writes
+    train_decoder.train(minutes=0.02, seed=0)
+    before, after = load_file(VAE), load_file(polished)
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"taesd_decoder"}
+
+
+def test_only_windows_of_the_world_come_with_text():
+    pictures = train_flux.Pictures(seed=0, scenes=1, worlds=0)
+    windows = train_flux.LatentBank(train_vae.load_vae(VAE), pictures, size=5, seed=0).batch()
+    assert windows.latents.shape[:2] == (len(windows.text), 16)
+    assert windows.text[~windows.photos].any() and not windows.text[windows.photos].any()

@@ -1,0 +1,1 @@
+from ..flux_patch.conftest import *  # noqa: F403

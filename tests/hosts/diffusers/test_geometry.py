@@ -1,0 +1,33 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dinotile import demo
+from dinotile.flux_patch import geometry_of
+from dinotile.hosts.diffusers.geometry import read_geometry
+from dinotile.hosts.diffusers.load import load_transformer
+
+from ...tiny import tiny_flux, tiny_vae
+
+
+@pytest.mark.parametrize("inner", ["", "transformer", "transformer/diffusion_pytorch_model.safetensors"])
+def test_the_geometry_is_read_without_the_weights(tmp_path, inner):
+    tiny_flux().save_pretrained(tmp_path / "transformer")
+    assert read_geometry(tmp_path / inner) == geometry_of(tiny_flux())
+
+
+def test_the_geometry_of_an_all_in_one_checkpoint_is_its_fluxs(tmp_path):
+    state = {f"model.diffusion_model.{name}": tensor for name, tensor in tiny_flux().state_dict().items()}
+    save_file({**state, "vae.x": torch.zeros(1)}, tmp_path / "all.safetensors")
+    assert read_geometry(tmp_path / "all.safetensors") == geometry_of(tiny_flux())
+
+
+def test_another_models_folder_has_no_flux_geometry(tmp_path):
+    tiny_vae().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds a AutoencoderTiny, needed is a FLUX.1 transformer"):
+        read_geometry(tmp_path)
+
+
+def test_the_demo_flux_takes_reduxs_width():
+    assert read_geometry(demo.FLUX) == geometry_of(load_transformer(demo.FLUX))
+    assert read_geometry(demo.FLUX).context == 4096

@@ -1,0 +1,123 @@
+import dataclasses
+
+import pytest
+import torch
+
+from dinotile.flux_patch import DinoRow, Strength, new_adapter
+from dinotile.flux_patch.geometry import RopeOptions, image_ids
+from dinotile.hosts.diffusers.hooks import DinoFlux
+
+from ...flux_patch.conftest import make_features, trained_like
+
+HEIGHT, WIDTH = 6, 4
+
+
+def inputs(batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "hidden_states": torch.randn(batch, HEIGHT * WIDTH, 64, generator=generator),
+        "timestep": torch.full((batch,), 0.4),
+        "encoder_hidden_states": torch.randn(batch, 5, 64, generator=generator),
+        "pooled_projections": torch.randn(batch, 48, generator=generator),
+        "img_ids": image_ids(HEIGHT, WIDTH, options=RopeOptions()),
+        "guidance": None,
+    }
+
+
+def velocity(transformer, adapter, rows, **changes):
+    flux = DinoFlux(transformer, adapter)
+    try:
+        return flux.velocity(
+            **{**inputs(), **changes}, rows=rows, token_size=(HEIGHT, WIDTH), percent_to_sigma=lambda p: 1 - p
+        )
+    finally:
+        flux.remove()
+
+
+def plain(transformer):
+    return transformer(**inputs(), txt_ids=torch.zeros(5, 3), return_dict=False)[0]
+
+
+def row(adapter, features, strength=1.0, box=(0.0, 0.0, 1.0, 1.0), **settings):
+    return DinoRow(adapter.project(features), 0, box, Strength(strength, **settings))
+
+
+def test_an_untrained_adapter_changes_no_bit(transformer, config, features):
+    fresh = new_adapter(config)
+    assert torch.equal(velocity(transformer, fresh, [row(fresh, features)] * 2), plain(transformer))
+
+
+def test_strength_zero_changes_no_bit(transformer, adapter, features):
+    assert torch.equal(velocity(transformer, adapter, [row(adapter, features, 0.0)] * 2), plain(transformer))
+
+
+@pytest.mark.parametrize("mechanism", ["cross_attention", "context", "vector"])
+def test_each_mechanism_acts_and_follows_the_features(transformer, adapter, features, mechanism):
+    adapter.idle = frozenset({"cross_attention", "context", "vector"} - {mechanism})
+    here = velocity(transformer, adapter, [row(adapter, features)] * 2)
+    other = velocity(transformer, adapter, [row(adapter, make_features(seed=5))] * 2)
+    assert (here - plain(transformer)).abs().max() > 1e-3
+    assert (here - other).abs().max() > 1e-3
+
+
+def test_a_row_without_dino_is_untouched_beside_one_with_it(transformer, adapter, features):
+    mixed = velocity(transformer, adapter, [row(adapter, features), DinoRow()])
+    assert (mixed[0] - plain(transformer)[0]).abs().max() > 1e-3
+    assert torch.allclose(mixed[1], plain(transformer)[1], atol=1e-5)
+
+
+def test_rows_of_a_batch_equal_the_same_rows_alone(transformer, adapter, features):
+    rows = [row(adapter, features, box=(0, 0, 0.5, 1)), row(adapter, features, 0.3, box=(0.5, 0.5, 0.5, 0.5))]
+    both = velocity(transformer, adapter, rows)
+    for i in range(2):
+        alone = velocity(
+            transformer,
+            adapter,
+            rows[i : i + 1],
+            **{k: v[i : i + 1] for k, v in inputs().items() if k not in ("img_ids", "guidance")},
+        )
+        assert torch.allclose(both[i], alone[0], atol=1e-5)
+
+
+def test_strength_is_continuous_at_zero(transformer, adapter, features):
+    near = velocity(transformer, adapter, [row(adapter, features, 1e-4)] * 2)
+    assert (near - plain(transformer)).abs().max() < 1e-2
+
+
+def test_outside_its_window_dino_changes_no_bit(transformer, adapter, features):
+    late = row(adapter, features, start_percent=0.7)  # sigma 0.4 is percent 0.6
+    assert torch.equal(velocity(transformer, adapter, [late] * 2), plain(transformer))
+    early = row(adapter, features, end_percent=0.7)
+    assert not torch.equal(velocity(transformer, adapter, [early] * 2), plain(transformer))
+
+
+def test_a_mask_limits_cross_attention_to_its_tokens(transformer, config, features):
+    last_block = dataclasses.replace(  # nothing spreads afterwards
+        config, mechanisms=("cross_attention",), double_sites=(), single_sites=(2,)
+    )
+    adapter = trained_like(new_adapter(last_block))
+    top = torch.zeros(6, 4)
+    top[:3] = 1
+    masked = velocity(transformer, adapter, [row(adapter, features, mask=top)] * 2).unflatten(1, (HEIGHT, WIDTH))
+    off = plain(transformer).unflatten(1, (HEIGHT, WIDTH))
+    assert (masked[:, :3] - off[:, :3]).abs().max() > 1e-4
+    assert torch.equal(masked[:, 3:], off[:, 3:])
+
+
+def test_null_rows_use_the_learned_null(transformer, adapter):
+    null = velocity(transformer, adapter, [DinoRow(None, 0, (0, 0, 1, 1), Strength(1.0))] * 2)
+    with torch.no_grad():
+        adapter.null_patch += 1
+    other = velocity(transformer, adapter, [DinoRow(None, 0, (0, 0, 1, 1), Strength(1.0))] * 2)
+    assert (null - other).abs().max() > 1e-4
+
+
+def test_another_flux_is_refused_with_both_sides_named(transformer, config):
+    other = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, context=4096))
+    with pytest.raises(ValueError, match="context 64.*made for.*context 4096"):
+        DinoFlux(transformer, new_adapter(other))
+
+
+def test_hooks_leave_with_the_adapter(transformer, adapter, features):
+    velocity(transformer, adapter, [row(adapter, features)] * 2)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in transformer.modules())

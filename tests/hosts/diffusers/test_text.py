@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from dinotile.hosts.diffusers.text import encode_text, has_text_encoders, load_text_encoder
+
+from ...tiny_text import save_text_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return save_text_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def test_a_prompt_goes_through_the_pipelines_own_encoders(pipeline):
+    assert has_text_encoders(pipeline)
+    texts = [
+        encode_text(pipeline, prompt=prompt, tokens=12, device="cpu", dtype=torch.float32)
+        for prompt in ("a cat", "a cat", "a dog", "")
+    ]
+    assert texts[0].context.shape == (1, 12, 32) and texts[0].pooled.shape == (1, 16)
+    assert torch.equal(texts[0].context, texts[1].context)
+    for other in texts[2:]:
+        assert not torch.allclose(texts[0].context, other.context)
+        assert not torch.allclose(texts[0].pooled, other.pooled)
+
+
+def test_text_encoders_are_looked_for_in_folders_only(tmp_path):
+    assert not has_text_encoders(tmp_path)
+    assert has_text_encoders("black-forest-labs/FLUX.1-schnell")
+
+
+def test_an_encoder_that_stays_loaded_encodes_every_prompt_alike(pipeline):
+    encoder = load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+    assert encoder.widths == (32, 16)
+    for prompt, tokens in (("a cat", 12), ("a dog", 5), ("a cat", 12)):
+        wanted = encode_text(pipeline, prompt=prompt, tokens=tokens, device="cpu", dtype=torch.float32)
+        found = encoder.encode(prompt, tokens=tokens)
+        assert torch.equal(found.context, wanted.context) and torch.equal(found.pooled, wanted.pooled)
+        assert found.context.shape == (1, tokens, 32) and not found.context.requires_grad
+
+
+def test_a_model_without_text_encoders_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="brings no text encoders, needed are text_encoder, .*whole FLUX.1 pipeline"):
+        load_text_encoder(tmp_path, device="cpu", dtype=torch.float32)
+
+
+def test_damaged_text_encoders_are_one_sentence(tmp_path):
+    damaged = save_text_pipeline(tmp_path)
+    (damaged / "text_encoder_2/model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="does not hold a whole model"):
+        load_text_encoder(damaged, device="cpu", dtype=torch.float32)

@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dinotile.flux_patch import save_adapter
+from dinotile.training.adapter.warm import warm_start
+from dinotile.training.core.loop import fit
+
+from ..tiny import settings, tiny_host, tiny_trainer, weights
+
+
+@pytest.fixture
+def trained(pictures, tmp_path):
+    """An adapter file with cross-attention only, after two steps."""
+    config = settings(pictures, optimisation={"steps": 2}, output={"folder": str(tmp_path / "run")})
+    trainer = tiny_trainer(config)
+    return fit(trainer), trainer.average
+
+
+@pytest.mark.parametrize("place", ["file", "run", "checkpoint"])
+def test_what_matches_is_loaded_and_what_is_new_is_listed(trained, place):
+    path, average = trained
+    adapter = tiny_host(mechanisms=("cross_attention", "vector")).adapter
+    path = {"file": path, "run": path.parent, "checkpoint": path.parent / "step-000002"}[place]
+    report = warm_start(adapter, path)
+    assert set(report.loaded) == set(average)
+    assert set(report.new) == {"vector.weight", "vector.bias", "vector_norm.weight", "vector_norm.bias"}
+    assert report.unused == () and report.other == ()
+    for name in report.loaded:
+        assert torch.equal(adapter.get_parameter(name), average[name])
+    assert "4 new (vector_norm.weight" in str(report)
+
+
+def test_parameters_that_only_the_file_has_are_listed(trained):
+    report = warm_start(tiny_host(mechanisms=("vector",)).adapter, trained[0])
+    assert "gate.hidden.weight" in report.unused and "vector.weight" in report.new
+
+
+def test_an_adapter_for_other_layers_is_told(trained):
+    adapter = tiny_host().adapter
+    adapter.config = replace(adapter.config, layers="2")
+    report = warm_start(adapter, trained[0])
+    assert report.other == ("layers 3, not 2",) and str(report).endswith("made for layers 3, not 2")
+
+
+def test_another_shape_is_refused_by_name_and_changes_nothing(trained):
+    adapter = tiny_host(width=8).adapter
+    before = {name: parameter.clone() for name, parameter in adapter.named_parameters()}
+    with pytest.raises(ValueError, match=r"null_patch \[16\], this adapter has \[8\].*more differ .*patches.conv"):
+        warm_start(adapter, trained[0])
+    assert all(torch.equal(before[name], parameter) for name, parameter in adapter.named_parameters())
+
+
+def test_a_file_without_a_matching_name_is_refused(tmp_path):
+    save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="other.safetensors holds other, no parameter of this adapter"):
+        warm_start(tiny_host().adapter, tmp_path / "other.safetensors")
+
+
+def test_training_goes_on_from_a_warm_start(pictures, trained):
+    host = tiny_host()
+    warm_start(host.adapter, trained[0])
+    save_adapter(host.adapter, trained[0].parent / "again.safetensors", trained=True)
+    trainer = tiny_trainer(settings(pictures))
+    warm_start(trainer.host.adapter, trained[0])
+    start = weights(trainer)
+    trainer.step()
+    assert any(not torch.equal(start[name], now) for name, now in weights(trainer).items())

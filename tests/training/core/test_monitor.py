@@ -1,0 +1,191 @@
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from dinotile.training.adapter.attention import AttentionMass
+from dinotile.training.adapter.cases import draw_start, generator_for
+from dinotile.training.adapter.config import OutputSettings
+from dinotile.training.adapter.step import draw_rows, velocity_losses
+from dinotile.training.adapter.validate import Validation
+from dinotile.training.core.loop import fit
+from dinotile.training.core.monitor import Monitor, read_log
+from dinotile.training.core.trainer import StepReport
+
+from ..tiny import SIDE, picture_folder, settings, tiny_trainer
+
+ALL = ("cross_attention", "context", "vector")
+
+
+def test_a_line_of_the_log_says_what_a_trainer_wants_to_know(pictures, tmp_path):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    config = settings(pictures, optimisation={"steps": 8}, output={"folder": str(tmp_path), "log_every": 4})
+    trainer = tiny_trainer(config, mechanisms=ALL)
+    fit(trainer)
+    (pictures / "broken.png").unlink()
+    lines = read_log(tmp_path)
+    assert [line["step"] for line in lines] == [4, 8]
+    for line in lines:
+        assert sum(line["case_share"].values()) == pytest.approx(1)
+        mean = sum(line["case_share"][case] * line["case_loss"][case] for case in line["case_share"])
+        assert mean == pytest.approx(line["loss"], rel=1e-5)
+        assert set(line["gradient_norms"]) == {"patches", "cls", "sites", "gate", "context", "vector", "null"}
+        assert set(line["gates"]) == {"double.0", "single.1"}
+        assert line["velocity"] > 0 and line["gradient_norm"] > 0 and line["seconds_per_step"] > 0
+    assert lines[0]["gates"]["double.0"] != lines[1]["gates"]["double.0"]
+    assert sum(lines[-1]["skipped"].values()) == 1
+
+
+def test_the_losses_of_rows_that_begin_at_the_source_are_told_apart(pictures):
+    """Against the same rows, drawn here."""
+    conditions = only("both") | {"from_source": 0.5}
+    trainer = tiny_trainer(settings(pictures, conditions=conditions, optimisation={"batch": 8}))
+    rows = draw_rows(trainer.preparer, range(8), step=0, first=0, count=trainer.count)
+    wanted: dict[str, list[float]] = {}
+    for slot, loss in zip(rows, velocity_losses(trainer.host, list(rows.values()))[0].tolist(), strict=True):
+        begins = draw_start(trainer.config.conditions, generator=generator_for(0, "start", 0, slot)) is not None
+        wanted.setdefault("both from source" if begins else "both", []).append(loss)
+    found = trainer.step().case_losses
+    assert len(found) == 2 and found.keys() == wanted.keys()
+    for case, losses in found.items():
+        assert losses == pytest.approx(wanted[case], rel=1e-5)
+
+
+def test_the_seconds_of_a_step_are_without_validation_and_of_all_steps_of_the_line(tmp_path):
+    settings = OutputSettings(log_every=3, tensorboard=False)
+    monitor = Monitor(tmp_path, settings, step=1, window={"steps": 1, "seconds": 30.0})  # of an interrupted run
+    monitor.write({"step": 1, "validation": {}})
+    for step in (2, 3):
+        time.sleep(0.5)  # a validation
+        monitor.write({"step": step, "validation": {}})
+        line = monitor.record(StepReport(step, 1.0, {"none": [1.0]}, 1.0, 1.0, 1e-4), skipped={})
+    assert 10 <= line["seconds_per_step"] < 10.1
+
+
+def attention(trainer, *, case="both"):
+    """The mass that one call of untouched weights gives, and its parts' sizes."""
+    rows = list(draw_rows(trainer.preparer, range(4), step=0, first=0, count=trainer.count).values())
+    assert all(row.case == case for row in rows)
+    mass = AttentionMass()
+    with mass.watching(trainer.host, rows):
+        velocity_losses(trainer.host, rows)
+    return mass.means()
+
+
+def only(case):
+    return {**dict.fromkeys(("none", "text", "dino", "both"), 0.0), case: 1.0}
+
+
+@torch.no_grad()
+def test_queries_of_zero_attend_to_every_token_alike(pictures):
+    trainer = tiny_trainer(settings(pictures, conditions=only("both")), mechanisms=ALL)
+    blocks = [*trainer.host.transformer.transformer_blocks, *trainer.host.transformer.single_transformer_blocks]
+    for block in blocks:
+        block.attn.norm_q.weight.zero_()
+    found = attention(trainer)
+    text, context, image = 8, 1 + 2 * 2, 2 * 2  # tokens of a 32 px window, with 2 x 2 pooled patches
+    total = text + context + image
+    expected = {"text": text, "context_cls": 1, "context_patches": context - 1, "image": image}
+    for name, tokens in expected.items():
+        assert found[name] == pytest.approx(tokens / total, rel=1e-4), name
+    assert found["site_cls"] == pytest.approx(1 / 17, rel=1e-4)
+    assert found["site_patches"] == pytest.approx(16 / 17, rel=1e-4)
+
+
+def test_attention_shares_sum_to_one_and_rows_without_dino_have_none(pictures):
+    trainer = tiny_trainer(settings(pictures, conditions=only("both")), mechanisms=ALL)
+    found = attention(trainer)
+    assert sum(share for name, share in found.items() if not name.startswith("site")) == pytest.approx(1, rel=1e-4)
+    assert found["site_cls"] + found["site_patches"] == pytest.approx(1, rel=1e-4)
+    assert found["site_cls"] != pytest.approx(1 / 17, rel=1e-2)
+    assert attention(tiny_trainer(settings(pictures, conditions=only("none")), mechanisms=ALL), case="none") == {}
+
+
+def test_watching_changes_no_loss(pictures):
+    watched, plain = (
+        [trainer.step(details=details).loss for _ in range(3)]
+        for details, trainer in ((True, tiny_trainer(settings(pictures))), (False, tiny_trainer(settings(pictures))))
+    )
+    assert watched == plain
+
+
+def test_the_null_pass_of_guidance_is_not_watched(pictures):
+    found = []
+    for guidance in (1.0, 2.0):
+        trainer = tiny_trainer(settings(pictures, conditions={"dino_guidance": guidance}), mechanisms=ALL)
+        found.append(trainer.step(details=True).attention)
+    assert found[0] == found[1] != {}
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(pictures, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    output = {"folder": str(tmp_path), "tensorboard": True, "sample_every": 2, "validation_pictures": 2}
+    fit(tiny_trainer(settings(pictures, optimisation={"steps": 2}, output=output)))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    lines = read_log(tmp_path)
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+    assert "gates/double.0" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
+
+
+def test_validation_compares_conditions_on_the_same_noise(pictures):
+    trainer = tiny_trainer(settings(pictures, output={"validation_pictures": 4}))
+    validation = Validation(trainer, "")
+    first = validation.losses()
+    assert first == validation.losses()
+    assert len(set(first.values())) == 1, "a fresh adapter is the same under every condition of data without text"
+    with torch.no_grad():
+        for average in trainer.average.values():
+            average.add_(0.1)
+    found = validation.losses()
+    assert found["own"] == found["dino"] and found["text"] == found["none"]
+    assert len({found["own"], found["swap"], found["text"], first["own"]}) == 4
+
+
+def test_validation_takes_the_learned_guidance_off(pictures):
+    found = {}
+    for guidance in (1.0, 2.0):
+        conditions, output = {"dino_guidance": guidance}, {"validation_pictures": 4}
+        trainer = tiny_trainer(settings(pictures, conditions=conditions, output=output))
+        with torch.no_grad():
+            for average in trainer.average.values():
+                average.add_(0.1)
+        found[guidance] = Validation(trainer, "").losses()
+    assert all(found[1.0][condition] == found[2.0][condition] for condition in ("text", "none"))
+    assert all(found[1.0][condition] != found[2.0][condition] for condition in ("own", "swap", "dino"))
+
+
+def test_validation_pictures_are_held_out_where_there_are_enough(pictures):
+    output = {"validation_pictures": 3, "validate_every": 1}
+    trainer = tiny_trainer(settings(pictures, output=output))
+    assert trainer.count == 9
+    shown = {shown.picture.name for shown in Validation(trainer, "").shown()}
+    assert shown == set(trainer.data.names[-3:])
+    drawn = draw_rows(trainer.preparer, range(60), step=0, first=0, count=trainer.count)
+    assert {row.picture for row in drawn.values()} == set(trainer.data.names[:9])
+    few = tiny_trainer(settings(pictures, output={**output, "validation_pictures": 4}))
+    assert few.count == 12 - 4 * (12 >= 16)
+
+
+def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", count=1)
+    trainer = tiny_trainer(settings(folder, output={"folder": str(tmp_path / "run"), "validate_every": 5}))
+    with pytest.raises(ValueError, match="1 of the last 1 pictures can be used, validation needs 2"):
+        fit(trainer)
+    assert trainer.done == 0 and not (tmp_path / "run").exists()
+
+
+def test_the_grid_shows_source_both_redraws_and_the_truth(pictures, tmp_path):
+    output = {"folder": str(tmp_path), "sample_every": 2, "validation_pictures": 2}
+    trainer = tiny_trainer(settings(pictures, optimisation={"steps": 2, "learning_rate": 0.1}, output=output))
+    fit(trainer)
+    with Image.open(tmp_path / "samples" / "step-000002.png") as image:
+        assert image.size == (4 * SIDE, 2 * SIDE)
+    shown = Validation(trainer, tmp_path)
+    grid = shown.grid()
+    parts = grid[:, :SIDE].split(SIDE, dim=2)
+    assert torch.equal(parts[0], shown.shown()[0].source) and torch.equal(parts[3], shown.shown()[0].sample.pixels)
+    for i in range(3):
+        assert (parts[i] - parts[i + 1]).abs().max() > 1e-3

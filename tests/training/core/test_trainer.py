@@ -1,0 +1,182 @@
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dinotile.training.adapter.config import OptimisationSettings
+from dinotile.training.adapter.step import draw_rows, null_velocities, velocities
+from dinotile.training.adapter.validate import Validation
+from dinotile.training.core.loop import fit
+from dinotile.training.core.monitor import read_log
+from dinotile.training.core.optimisation import PARTS, learning_rate
+
+from ..tiny import largest_difference, settings, tiny_host, tiny_trainer, weights
+
+ALL = ("cross_attention", "context", "vector")
+
+
+def test_training_teaches_flux_to_follow_the_features(pictures):
+    config = settings(
+        pictures,
+        data={"flip": False},
+        conditions={"none": 0, "text": 0.1, "dino": 0, "both": 0.9, "weak": 0},
+        optimisation={"steps": 150, "batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
+        output={"validation_pictures": 12},
+    )
+    trainer = tiny_trainer(config)
+    before = trainer.step().loss
+    for _ in range(149):
+        after = trainer.step().loss
+    found = Validation(trainer, "").losses()
+    assert after < 0.8 * before
+    assert found["own"] < 0.97 * min(found["swap"], found["text"], found["none"])
+
+
+def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direction(pictures):
+    answers = []
+    for guidance in (1.0, 2.0):
+        config = settings(
+            pictures,
+            data={"flip": False},
+            conditions={"none": 0.25, "text": 0, "dino": 0.75, "both": 0, "weak": 0, "dino_guidance": guidance},
+            optimisation={"batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
+        )
+        trainer = tiny_trainer(config)
+        for _ in range(100):
+            trainer.step()
+        rows = list(draw_rows(trainer.preparer, range(32), step=999, first=0, count=trainer.count).values())
+        with torch.no_grad():
+            found, null = velocities(trainer.host, rows), null_velocities(trainer.host, rows)
+        answers.append(torch.stack([found[i] - null[i] for i in null]).flatten())
+    plain, guided = answers
+    assert torch.cosine_similarity(plain, guided, dim=0) > 0.8
+    assert 1.15 < float(plain @ guided / (plain @ plain)) < 2.5
+
+
+def test_only_the_adapter_moves(pictures):
+    trainer = tiny_trainer(settings(pictures), mechanisms=ALL)
+    frozen = {name: tensor.clone() for name, tensor in trainer.host.transformer.state_dict().items()}
+    start = weights(trainer)
+    for _ in range(4):
+        trainer.step()
+    assert largest_difference(dict(trainer.host.transformer.state_dict()), frozen) == 0
+    still = [name for name, tensor in weights(trainer).items() if torch.equal(tensor, start[name])]
+    assert not still
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_tenth_and_knows_only_the_step():
+    wanted = OptimisationSettings(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [learning_rate(wanted, step=step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01, rel=1e-3)
+    assert max(rates) < 1.0 and rates.index(max(rates)) in range(95, 101)
+    assert rates[500] == pytest.approx(0.55, rel=1e-3) and rates[-1] == pytest.approx(0.1, rel=1e-3)
+    assert all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
+
+
+@pytest.mark.parametrize("mechanisms", [("cross_attention",), ALL])
+def test_gradient_checkpointing_computes_twice_and_changes_no_gradient(pictures, mechanisms):
+    norms, after, calls = [], [], []
+    for checkpointing in (False, True):
+        config = settings(pictures, optimisation={"learning_rate": 1e-3})
+        trainer = tiny_trainer(config, checkpointing=checkpointing, mechanisms=mechanisms)
+        for _ in range(2):
+            trainer.step()
+        block = trainer.host.transformer.single_transformer_blocks[1]
+        seen: list[bool] = []
+        block.register_forward_pre_hook(lambda *_, seen=seen: seen.append(True))
+        norms.append(trainer.step(details=True).part_norms)
+        after.append(weights(trainer))
+        calls.append(len(seen))
+    assert calls == [1, 2]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert largest_difference(*after) < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_close_and_keeps_float32_weights(pictures, precision):
+    losses = {}
+    for name in ("no", precision):
+        config = settings(pictures, optimisation={"precision": name, "learning_rate": 1e-3})
+        trainer = tiny_trainer(config, mechanisms=ALL)
+        losses[name] = [trainer.step().loss for _ in range(4)]
+    assert losses[precision] == pytest.approx(losses["no"], rel=0.03)
+    assert losses[precision] != losses["no"]
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters.values())
+
+
+def test_the_null_pass_of_guidance_leaves_half_precision_its_gradient(pictures):
+    config = settings(pictures, conditions={"dino_guidance": 2.0}, optimisation={"precision": "bf16"})
+    norms = tiny_trainer(config, mechanisms=ALL).step(details=True).part_norms
+    assert all(norms[part] > 0 for part in ("sites", "context", "vector")), norms
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("bfloat16", "bf16"), ("float16", "fp16")])
+def test_a_flux_in_half_precision_trains(pictures, dtype, precision):
+    config = settings(pictures, model={"dtype": dtype}, optimisation={"precision": precision, "learning_rate": 1e-3})
+    trainer = tiny_trainer(config, mechanisms=ALL, dtype=getattr(torch, dtype), checkpointing=True)
+    start = weights(trainer)
+    assert math.isfinite(sum(trainer.step().loss for _ in range(3)))
+    assert largest_difference(weights(trainer), start) > 1e-4
+
+
+def test_the_loss_scale_of_fp16_is_resumed(pictures, tmp_path):
+    config = settings(pictures, optimisation={"precision": "fp16", "steps": 3}, output={"folder": str(tmp_path)})
+    first = tiny_trainer(config)
+    first.step()
+    first.scaler.update(new_scale=512.0)
+    fit(first)
+    second = tiny_trainer(config)
+    fit(second)
+    assert second.done == 3 and second.scaler.get_scale() == 512.0
+
+
+def test_the_average_follows_the_weights(pictures):
+    trainer = tiny_trainer(settings(pictures, optimisation={"ema": 0.5}))
+    expected = weights(trainer)
+    for step in range(1, 4):
+        trainer.step()
+        decay = min(0.5, step / (step + 9))
+        expected = {name: decay * expected[name] + (1 - decay) * now for name, now in weights(trainer).items()}
+    assert largest_difference(trainer.average, expected) < 1e-6
+    now = weights(trainer)
+    with trainer.averaged():
+        assert largest_difference(weights(trainer), trainer.average) == 0
+    assert largest_difference(weights(trainer), now) == 0
+
+
+def test_gradients_are_clipped_and_told_as_they_were(pictures):
+    free, clipped = (
+        tiny_trainer(settings(pictures, optimisation={"clip": clip})).step(details=True) for clip in (0.0, 1e-3)
+    )
+    assert clipped.gradient_norm == pytest.approx(free.gradient_norm) and free.gradient_norm > 1e-2
+    total = math.sqrt(sum(norm**2 for norm in free.part_norms.values()))
+    assert total == pytest.approx(free.gradient_norm, rel=1e-4)
+
+
+def test_every_parameter_belongs_to_a_part():
+    for name, _ in tiny_host(mechanisms=ALL).adapter.named_parameters():
+        assert any(name.startswith(part) for part in PARTS), name
+
+
+def test_progress_is_told_for_every_step(pictures, tmp_path):
+    told = []
+    fit(
+        tiny_trainer(settings(pictures, optimisation={"steps": 3}, output={"folder": str(tmp_path)})),
+        progress=lambda done, total, loss: told.append((done, total, loss)),
+    )
+    assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [loss for _, _, loss in told] == [line["loss"] for line in read_log(tmp_path)]
+
+
+@pytest.mark.parametrize("kind, width", [("t5", 48), ("clip", 24)])
+def test_text_of_another_width_is_refused_with_both_named(pictures, tmp_path, kind, width):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    first = next(folder.glob("*.png"))
+    np.save(folder / f"{first.stem}.{kind}.npy", np.zeros((8, width) if kind == "t5" else width, np.float16))
+    trainer = tiny_trainer(settings(folder, conditions={"none": 0, "text": 1, "dino": 0, "both": 0}))
+    with pytest.raises(ValueError, match=f"{kind} text of width {width}, the FLUX model takes"):
+        for _ in range(20):
+            trainer.step()

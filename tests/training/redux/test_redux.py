@@ -1,0 +1,305 @@
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from dinotile import demo
+from dinotile.cli import features as feature_commands
+from dinotile.dino.encode import EncodeSettings, resize
+from dinotile.flux_patch import DinoRow, FluxGeometry, Strength, geometry_of, load_adapter, save_adapter
+from dinotile.flux_patch.geometry import RopeOptions, image_ids
+from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.training.data.pictures import decode
+from dinotile.training.redux.fit import FitSettings, fit_redux
+from dinotile.training.redux.teacher import _siglip_config, load_teacher
+from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter, split
+
+from ...dino.tiny import tiny_encoder
+from ...tiny import picture, tiny_flux
+from ..pictures import encoded
+
+CONTEXT = 32  # of tiny_flux
+SETTINGS = FitSettings(layers="3", side=56, grid=4, held_out=0.2)
+
+
+def siglip_model(*, width=48, seed=0):
+    """A SigLIP with random weights that are loud enough for pictures to show."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(seed)
+    config = SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=50,
+        patch_size=8,
+    )
+    model = SiglipVisionModel(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(torch.randn(parameter.shape) / math.sqrt(parameter[0].numel()))
+    return model
+
+
+def redux_model(*, inputs=48, outputs=CONTEXT, seed=1):
+    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+
+    torch.manual_seed(seed)
+    return ReduxImageEncoder(redux_dim=inputs, txt_in_features=outputs).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder as black-forest-labs/FLUX.1-Redux-dev has it."""
+    folder = tmp_path_factory.mktemp("redux")
+    siglip_model().save_pretrained(folder / "image_encoder")
+    redux_model().save_pretrained(folder / "image_embedder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(models):
+    return load_teacher(models, models)
+
+
+@pytest.fixture(scope="module")
+def geometry():
+    return geometry_of(tiny_flux())
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return tiny_encoder("tiny-v2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Forty pictures of smooth colours."""
+    from dinotile.files.pictures import to_image
+
+    place = tmp_path_factory.mktemp("pictures")
+    for number in range(40):
+        (place / f"{number:02}.png").write_bytes(encoded(to_image(picture(56, 56, seed=number))))
+    return place
+
+
+def fitted(folder, place, *, encoder, teacher, geometry, **changes):
+    settings = FitSettings(**{**vars(SETTINGS), **changes})
+    return fit_redux(folder, encoder=encoder, teacher=teacher, geometry=geometry, settings=settings, folder=place)
+
+
+def test_the_teacher_gives_the_tokens_of_the_original_classes(models, teacher):
+    pixels = picture(60, 90)
+    inputs = 2 * resize(pixels, height=50, width=50) - 1
+    hidden = siglip_model()(pixel_values=inputs).last_hidden_state  # [1, 36, 48]
+    wanted = redux_model()(hidden).image_embeds
+    found = teacher.tokens(pixels)
+    assert (teacher.side, teacher.grid, teacher.width) == (50, 6, CONTEXT)
+    assert found.shape == (1, 6, 6, CONTEXT)
+    assert torch.allclose(found.flatten(1, 2), wanted, atol=1e-5)
+
+
+def test_files_of_other_layouts_give_the_same_teacher(models, teacher, tmp_path):
+    """Redux's single file; SigLIP within a whole model, as google publishes it."""
+    state = {name: tensor.clone() for name, tensor in siglip_model().state_dict().items()}
+    state = {f"vision_model.{name.removeprefix('vision_model.')}": tensor for name, tensor in state.items()}
+    save_file({**state, "text_model.x": torch.zeros(1), "logit_scale": torch.zeros(1)}, tmp_path / "model.safetensors")
+    config = json.loads((models / "image_encoder/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": config}))
+    save_file(redux_model().state_dict(), tmp_path / "flux1-redux-dev.safetensors")
+    other = load_teacher(tmp_path, tmp_path / "flux1-redux-dev.safetensors")
+    pixels = picture(60, 90)
+    assert torch.equal(other.tokens(pixels), teacher.tokens(pixels))
+
+
+def test_flux_1_redux_itself_is_recognised_from_its_tensors(tmp_path):
+    shapes = {
+        "embeddings.patch_embedding.weight": (1152, 3, 14, 14),
+        "embeddings.position_embedding.weight": (729, 1152),
+        **{f"encoder.layers.{n}.mlp.fc1.weight": (4304, 1152) for n in range(27)},
+    }
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    assert _siglip_config(state, tmp_path / "sigclip_vision_patch14_384.safetensors") == {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 384,
+    }
+
+
+@pytest.mark.parametrize(
+    ("siglip", "redux", "said"),
+    [
+        ({"vision_model.embeddings.class_embedding": (4,)}, {}, "siglip.safetensors is no SigLIP vision model"),
+        ({}, {"redux_up.weight": (8, 48)}, "redux.safetensors is no FLUX.1 Redux model .*redux_down.bias"),
+        ({}, redux_model(inputs=40), "takes tokens 40 wide, SigLIP siglip.safetensors gives 48"),
+        (
+            {**siglip_model().state_dict(), "embeddings.position_embedding.weight": torch.zeros(16, 48)},
+            {},
+            "siglip.safetensors does not hold a whole SigLIP",
+        ),
+    ],
+)
+def test_other_files_are_refused(tmp_path, siglip, redux, said):
+    for name, content, default in (("siglip", siglip, siglip_model()), ("redux", redux, redux_model())):
+        state = getattr(content or default, "state_dict", lambda content=content: content)()
+        tensors = {k: torch.zeros(v) if isinstance(v, tuple) else v.contiguous() for k, v in state.items()}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    siglip_model().config.to_json_file(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=said):
+        load_teacher(tmp_path / "siglip.safetensors", tmp_path / "redux.safetensors")
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds none of image_encoder/model.safetensors"):
+        load_teacher(tmp_path, tmp_path)
+
+
+def held_out_cosine(adapter, folder, *, encoder, teacher, which):
+    """Of the file's own adapter, computed without any of the fitting code but the targets'."""
+    found = []
+    for path in which:
+        pixels = decode(path.read_bytes())[None]
+        tokens = adapter.project(encoder.encode(pixels, settings=EncodeSettings(side=56, layers="3")))
+        patches = tokens.sample([(0.0, 0.0, 1.0, 1.0)], adapter.config.grid)[:, 0].flatten(1, 2)
+        predicted = adapter.context_tokens(torch.cat([tokens.cls[:, None], patches], dim=1))[0]
+        targets = context_targets(teacher.tokens(pixels), grid=adapter.config.context_grid)
+        found.append(F.cosine_similarity(predicted, targets, dim=1).mean())
+    return float(torch.stack(found).mean())
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_the_saved_adapter_reaches_the_reported_cosine(folder, tmp_path, encoder, teacher, geometry, mlp):
+    models = {"encoder": encoder, "teacher": teacher, "geometry": geometry}
+    adapter, report = fitted(folder, tmp_path, **models, mlp=mlp, epochs=6)
+    assert list(tmp_path.iterdir()) == []
+    save_adapter(adapter, tmp_path / "adapter.safetensors")
+    loaded = load_adapter(tmp_path / "adapter.safetensors")
+    pictures = sorted(folder.iterdir())
+    held = [pictures[index] for index in split(40, share=0.2, seed=0)[2]]
+    kept = report.mlp if report.epochs else report.ridge
+    cosine = held_out_cosine(loaded, folder, encoder=encoder, teacher=teacher, which=held)
+    assert cosine == pytest.approx(kept.fitted, abs=1e-4)
+    assert (report.pictures, report.held_out) == (40, 8)
+    assert loaded.trained and loaded.has("context") and loaded.config.provenance["pictures"] == 40
+    assert (report.mlp is not None) == mlp
+    assert bool(loaded.config.context_hidden) == bool(report.epochs)
+    inputs = []
+    for index in sorted(set(range(40)) - set(split(40, share=0.2, seed=0)[2])):
+        features = encoder.encode(decode(pictures[index].read_bytes())[None], settings=EncodeSettings(56, "3"))
+        inputs.append(context_inputs(loaded, features))
+    mean = torch.stack(inputs).mean(0)
+    assert torch.allclose(loaded.null_cls, mean[0], atol=1e-5)
+    assert torch.allclose(loaded.null_patch, mean[1:].mean(0), atol=1e-5)
+
+
+def test_own_features_predict_better_than_none_and_than_another_pictures(folder, tmp_path, encoder, teacher, geometry):
+    _, report = fitted(folder, tmp_path, encoder=encoder, teacher=teacher, geometry=geometry)
+    found = report.ridge
+    assert found.fitted > found.mean + 0.01 and found.fitted > found.permuted + 0.01
+    assert found.fitted_about_mean > found.permuted_about_mean + 0.2
+
+
+def test_the_same_data_and_seed_give_the_same_adapter(folder, tmp_path, encoder, teacher, geometry):
+    models = {"encoder": encoder, "teacher": teacher, "geometry": geometry}
+    one, other, third = (fitted(folder, tmp_path, **models, mlp=True, epochs=2, seed=seed)[0] for seed in (0, 0, 1))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert not torch.equal(one.context.bias, third.context.bias)
+
+
+def test_the_passing_adapter_hands_on_dinos_tokens(encoder, geometry):
+    from dinotile.flux_patch import AdapterConfig
+
+    sizes = {"dino_width": 64, "width": 64, "grid": 4, "context_grid": 4}
+    config = AdapterConfig(dino="tiny-v2", layers="3", geometry=geometry, mechanisms=("context",), **sizes)
+    features = encoder.encode(picture(56, 56), settings=EncodeSettings(side=56, layers="3"))
+    found = context_inputs(passing_adapter(config), features)
+    patches = features.patches[0].flatten(0, 1)
+    wanted = F.layer_norm(patches / patches.std(0, correction=0), (64,))
+    assert torch.allclose(found[1:], wanted, atol=1e-3)
+    assert torch.allclose(found[0], F.layer_norm(features.cls[0], (64,)), atol=1e-4)
+
+
+def test_the_adapter_speaks_to_flux_and_the_pictures_features_matter(folder, tmp_path, encoder, teacher, geometry):
+    adapter, _ = fitted(folder, tmp_path, encoder=encoder, teacher=teacher, geometry=geometry)
+    flux = DinoFlux(tiny_flux(), adapter)
+    torch.manual_seed(0)
+    inputs = {
+        "timestep": torch.tensor([0.5]),
+        "encoder_hidden_states": torch.randn(1, 3, CONTEXT),
+        "pooled_projections": torch.randn(1, 16),
+        "img_ids": image_ids(2, 2, options=RopeOptions()),
+        "guidance": None,
+        "token_size": (2, 2),
+        "percent_to_sigma": lambda percent: 1 - percent,
+    }
+    latents = torch.randn(1, 4, 64)
+    settings = EncodeSettings(side=56, layers="3")
+    tokens = [adapter.project(encoder.encode(picture(56, 56, seed=seed), settings=settings)) for seed in (0, 1)]
+    with torch.no_grad():
+        plain, one, other = (
+            flux.velocity(latents, rows=[row], **inputs)
+            for row in (DinoRow(), *(DinoRow(tokens=t, settings=Strength(1.0)) for t in tokens))
+        )
+    assert (one - plain).abs().max() > 1e-3 and (one - other).abs().max() > 1e-4
+
+
+def test_a_flux_of_another_width_is_refused_before_anything_is_encoded(folder, tmp_path, encoder, teacher):
+    geometry = FluxGeometry(hidden=128, heads=1, double_blocks=1, single_blocks=1, context=24, vector=16)
+    before = encoder.computed
+    with pytest.raises(ValueError, match="Redux gives tokens 32 wide, this FLUX takes text tokens 24 wide"):
+        fitted(folder, tmp_path, encoder=encoder, teacher=teacher, geometry=geometry, seed=5)
+    assert encoder.computed == before
+
+
+def test_too_few_pictures_are_refused_and_bad_ones_counted(folder, tmp_path, encoder, teacher, geometry):
+    models = {"encoder": encoder, "teacher": teacher, "geometry": geometry}
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(folder.iterdir())[:4]:
+        (few / path.name).write_bytes(path.read_bytes())
+    (few / "bad.png").write_bytes(b"no picture")
+    (few / "gone.png").symlink_to(few / "nowhere.png")
+    with pytest.raises(ValueError, match=r"4 pictures can be used \(2 were skipped\), needed are 5"):
+        fitted(few, tmp_path, **models)
+    assert [path.name for path in tmp_path.iterdir()] == ["few"]
+    (few / "5.png").write_bytes(next(folder.iterdir()).read_bytes())
+    _, report = fitted(few, tmp_path, **models)
+    assert (report.pictures, report.held_out) == (5, 2)
+    assert report.skipped == {"unreadable picture": 1, "unreadable file": 1}
+
+
+@pytest.mark.parametrize("changes", [{"held_out": 0.0}, {"held_out": 0.6}, {"grid": 0}, {"epochs": 0}])
+def test_settings_out_of_range_are_refused(changes):
+    with pytest.raises(ValueError, match="must be"):
+        FitSettings(**changes)
+
+
+def test_the_command_writes_an_adapter_and_its_report(folder, models, tmp_path):
+    tiny_flux().save_pretrained(tmp_path / "flux")
+    app = typer.Typer()
+    app.command("features")(feature_commands.features)
+    app.command("fit-redux")(feature_commands.fit_redux)
+    few = tmp_path / "pictures"
+    few.mkdir()
+    for path in sorted(folder.iterdir())[:8]:
+        (few / path.name).write_bytes(path.read_bytes())
+    common = [str(few), "--dino", str(demo.DINO), "--side", "56", "--device", "cpu"]
+    options = ["--siglip", str(models), "--redux", str(models), "--model-path", str(tmp_path / "flux"), "--grid", "3"]
+    out = tmp_path / "adapter.safetensors"
+    result = CliRunner().invoke(app, ["fit-redux", *common, *options, "--mlp", "--epochs", "1", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "8 pictures, 2 of them held out" in result.output and "licence" in result.output
+    adapter = load_adapter(out)
+    assert (adapter.config.dino, adapter.config.context_grid) == ("dinov2-demo", 3)
+    assert f"{adapter.config.provenance['ridge']['fitted']:.3f}" in result.output
+    result = CliRunner().invoke(app, ["features", *common])
+    assert result.output.splitlines()[-1] == "dinov2: 8 computed, 0 kept, 0 skipped"

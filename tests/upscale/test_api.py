@@ -1,0 +1,43 @@
+import pytest
+import torch
+from PIL import Image
+
+import dinotile
+from dinotile.demo import SAMPLE
+from dinotile.files.pictures import Picture, to_image
+from dinotile.upscale.api import find_device, find_dtype, load_upscaler, upscale_picture
+from dinotile.upscale.settings import settings_for
+
+from ..tiny import picture
+
+
+def test_the_api_is_the_command_line(models, tmp_path):
+    image = to_image(picture(30, 40))
+    image.save(tmp_path / "in.png")
+    options = {"model_path": models[1], "no_dino": True, "tile": 64, "overlap": 16, "steps": 1}
+    seen = []
+    result = dinotile.upscale(image, **options, progress=lambda *step: seen.append(step))
+    assert result.size == (80, 60) and seen[-1][0] == "sample" and seen[-1][1] == seen[-1][2]
+    assert dinotile.upscale(tmp_path / "in.png", **options).tobytes() == result.tobytes()
+    assert isinstance(result, Image.Image)
+
+
+def test_alpha_and_profile_go_with_the_picture(models):
+    upscaler = load_upscaler(model_path=models[1], no_dino=True)
+    given = Picture(picture(20, 30), torch.full((1, 1, 20, 30), 0.5), icc=b"profile")
+    result, _ = upscale_picture(upscaler, given, settings_for("demo", steps=1))
+    assert result.alpha.shape == (1, 1, 40, 60) and torch.allclose(result.alpha, torch.tensor(0.5))
+    assert result.icc == b"profile"
+
+
+def test_devices_and_dtypes():
+    assert find_device("cpu").type == "cpu"
+    assert find_dtype("auto", variant="demo") == torch.float32
+    assert find_dtype("auto", variant="dev") == torch.bfloat16
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
+        find_device("nonsense")
+
+
+def test_dino_guidance_reaches_the_settings():
+    with pytest.raises(ValueError, match="dino guidance 0.5 must be from 1 to 30"):
+        dinotile.upscale(SAMPLE, dino_guidance=0.5)

@@ -1,0 +1,77 @@
+"""Begin from an adapter that has some of the parameters, for example one trained before a mechanism was added."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...dino.load import read_safetensors
+from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+
+
+@dataclass(frozen=True)
+class Report:
+    """Names of parameters. loaded: taken from the file. new: not in the file, left as they were. unused: only there.
+    other: what the file's adapter was made for and this one is not, such as "layers 8, not 12"."""
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+    other: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} parameters loaded"]
+        parts += [f"{len(self.new)} new ({_some(self.new)})"] if self.new else []
+        parts += [f"{len(self.unused)} of the file unused ({_some(self.unused)})"] if self.unused else []
+        parts += [f"made for {thing}" for thing in self.other]
+        return ", ".join(parts)
+
+
+def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
+    """Load every parameter that the file has; nothing is changed where one has another shape or none fits.
+
+    path: an adapter file, a checkpoint's folder, or a training's output folder. Raises ValueError.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / ("ema.safetensors" if (path / "ema.safetensors").is_file() else "adapter.safetensors")
+    weights, metadata = read_safetensors(path)
+    mine: dict[str, Tensor] = dict(adapter.named_parameters())
+    loaded = [name for name in mine if name in weights]
+    wrong = [name for name in loaded if weights[name].shape != mine[name].shape]
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{path.name} has {first} {list(weights[first].shape)}, this adapter has {list(mine[first].shape)}"
+            + (f", and {len(wrong) - 1} more differ ({_some(tuple(wrong[1:]))})" if len(wrong) > 1 else "")
+            + ": choose the sizes of that file, or another file"
+        )
+    if not loaded:
+        raise ValueError(
+            f"{path.name} holds {_some(tuple(weights)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
+        )
+    with torch.no_grad():
+        for name in loaded:
+            mine[name].copy_(weights[name])
+    adapter.idle = frozenset()
+    return Report(
+        loaded=tuple(loaded),
+        new=tuple(name for name in mine if name not in weights),
+        unused=tuple(name for name in weights if name not in mine),
+        other=_other(json.loads(metadata.get("config", "{}")), adapter.config),
+    )
+
+
+def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
+    pairs = [(name, theirs.get(name), getattr(mine, name)) for name in ("dino", "layers", "grid", "positions")]
+    return tuple(f"{name} {old}, not {new}" for name, old, new in pairs if old not in (None, new))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

@@ -1,0 +1,126 @@
+"""What a run says about itself: one JSON line per ``log_every`` steps, and the same numbers in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..adapter.config import OutputSettings
+from .trainer import StepReport
+
+LOG = "log.jsonl"
+log = logging.getLogger("dinotile")
+
+
+class Monitor:
+    """Averages steps into lines of ``folder/log.jsonl``. ``window`` holds the sums since the last line, for checkpoints."""
+
+    def __init__(self, folder: Path, settings: OutputSettings, *, step: int, window: dict[str, Any]) -> None:
+        self.settings, self.path = settings, folder / LOG
+        self.window = window
+        self.clock = time.perf_counter()
+        _forget_after(self.path, step)
+        self.board = _board(folder, step) if settings.tensorboard else None
+
+    def due(self, step: int) -> bool:
+        """Whether the line of this step, which wants its details, is written."""
+        return step % self.settings.log_every == 0
+
+    def record(self, report: StepReport, *, skipped: Mapping[str, int]) -> dict[str, Any] | None:
+        """Add a step; the line, where one is due."""
+        sums = self.window
+        for name in ("loss", "velocity", "gradient_norm"):
+            sums[name] = sums.get(name, 0.0) + getattr(report, name)
+        now = time.perf_counter()
+        sums["seconds"], self.clock = sums.get("seconds", 0.0) + now - self.clock, now
+        sums["steps"] = sums.get("steps", 0) + 1
+        for case, losses in report.case_losses.items():
+            count, total = sums.get(f"case {case}", (0, 0.0))
+            sums[f"case {case}"] = (count + len(losses), total + sum(losses))
+        if not self.due(report.step):
+            return None
+        line = self._line(report, skipped)
+        self.window = {}
+        self.write(line)
+        return line
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line with at least its step."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in _flat(line):
+                self.board.add_scalar(name, value, line["step"])
+        self.clock = time.perf_counter()  # what came since the last step, for example a validation, is no step's time
+
+    def picture(self, name: str, pixels: Any, *, step: int) -> None:
+        """Show ``pixels`` [3, H, W] in TensorBoard."""
+        if self.board is not None:
+            self.board.add_image(name, pixels, step)
+        self.clock = time.perf_counter()
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _line(self, report: StepReport, skipped: Mapping[str, int]) -> dict[str, Any]:
+        sums, steps = self.window, self.window["steps"]
+        cases = {name[5:]: value for name, value in sums.items() if name.startswith("case ")}
+        rows = sum(count for count, _ in cases.values())
+        return {
+            "step": report.step,
+            **{name: sums[name] / steps for name in ("loss", "velocity", "gradient_norm")},
+            "learning_rate": report.learning_rate,
+            "seconds_per_step": round(sums["seconds"] / steps, 4),
+            "case_share": {case: count / rows for case, (count, _) in sorted(cases.items())},
+            "case_loss": {case: total / count for case, (count, total) in sorted(cases.items())},
+            "gradient_norms": report.part_norms,
+            "gates": report.gates,
+            "attention": report.attention,
+            "skipped": dict(skipped),
+        }
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; empty where there is none."""
+    path = folder / LOG
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Remove lines of steps that a resumed run will do again, and lines that a crash cut short or left as rubbish."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    part = path.with_suffix(".partial")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.warning("tensorboard is not installed, so there is only %s: pip install tensorboard", LOG)
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}/")
+        elif name != "step":
+            found.append((f"{prefix}{name}", float(value)))
+    return found

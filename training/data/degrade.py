@@ -1,0 +1,55 @@
+"""The state in which an upscaler finds a picture: blurred, shrunk, noisy, compressed, and enlarged again."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ...tiling.canvas import resize
+from ..adapter.config import DegradationSettings, Range
+
+
+def degrade(pixels: Tensor, settings: DegradationSettings, *, generator: torch.Generator, weak: bool = False) -> Tensor:
+    """A worse copy of ``pixels`` [3, H, W] in 0..1 at the same size; ``weak`` takes the shrink factor of the weak case.
+
+    Order: Gaussian blur, shrink, Gaussian noise, JPEG, enlarge.
+    """
+    height, width = pixels.shape[-2:]
+    factor = _draw(settings.weak_scale if weak else settings.scale, generator, logarithmic=True)
+    sigma, amount, quality = (_draw(range_, generator) for range_ in (settings.blur, settings.noise, settings.jpeg))
+    out = _blur(pixels[None].float(), sigma=sigma)
+    out = resize(out, height=max(1, round(height / factor)), width=max(1, round(width / factor)))
+    out = (out + amount * torch.randn(out.shape, generator=generator)).clamp(0, 1)
+    return resize(_jpeg(out[0], quality=round(quality))[None], height=height, width=width)[0].clamp(0, 1)
+
+
+def _draw(range_: Range, generator: torch.Generator, *, logarithmic: bool = False) -> float:
+    low, high = range_
+    share = float(torch.rand((), generator=generator))
+    return low * (high / low) ** share if logarithmic else low + (high - low) * share
+
+
+def _blur(pixels: Tensor, *, sigma: float) -> Tensor:
+    """Gaussian of ``sigma`` px, reflected at the border; pixels [1, 3, H, W]."""
+    radius = min(math.ceil(3 * sigma), min(pixels.shape[-2:]) - 1)
+    if sigma < 0.1 or radius < 1:
+        return pixels
+    at = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    weights = torch.exp(-at.square() / (2 * sigma**2))
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    padded = F.pad(pixels, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, weights, groups=3), weights.mT, groups=3)
+
+
+def _jpeg(pixels: Tensor, *, quality: int) -> Tensor:
+    array = pixels.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()  # [H, W, 3]
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="JPEG", quality=quality)
+    decoded = np.array(Image.open(buffer), dtype=np.float32) / 255
+    return torch.from_numpy(decoded).permute(2, 0, 1)

@@ -1,0 +1,152 @@
+"""DINO features and encoded captions of a whole data set, made once and kept beside the pictures or in new tars."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from ...files.outputs import make_folder, replacing, same_file
+from .pictures import picture_of
+from .sources import Entry, Unusable, entries_of, find_paths, require_webdataset
+
+Progress = Callable[[str, float, float], None]
+
+
+class Recipe(Protocol):
+    """What is made of every sample, and how."""
+
+    @property
+    def name(self) -> str:
+        """Of the recipe, for reports."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The endings of its files, as they are written: without the last one they do not count."""
+        ...
+
+    def make(self, entry: Entry) -> dict[str, bytes] | None:
+        """The files of a sample to write by ending; None: they are there. Raises ``Unusable``."""
+        ...
+
+
+@dataclass
+class FeatureReport:
+    """Samples whose files were computed, whose files were there already, and that have none, by reason."""
+
+    name: str
+    computed: int = 0
+    kept: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def reasons(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+
+
+Steps = Sequence[tuple[Recipe, FeatureReport]]
+
+
+def precompute(
+    path: str | Path | Sequence[str | Path],
+    recipes: Sequence[Recipe],
+    *,
+    output: Path | None = None,
+    progress: Progress | None = None,
+) -> list[FeatureReport]:
+    """What the recipes make of every sample of a folder, beside it, or of tars, in new tars of the same names in folder
+    ``output``; a report for each recipe.
+
+    What is there already and fits is kept, so that an interrupted run goes on; every file is written whole or not at
+    all. Samples that cannot be used are counted. Raises ValueError.
+    """
+    paths = find_paths(path)
+    tars = [found for found in paths if found.is_file()]
+    if tars and output is None:
+        raise ValueError(f"features of {tars[0].name} go into a new tar: give a folder for it with --output")
+    if output is not None and len(tars) < len(paths):
+        raise ValueError("features of a folder go beside its pictures: leave --output out")
+    reports = [FeatureReport(recipe.name) for recipe in recipes]
+    steps = list(zip(recipes, reports, strict=True))
+    for found in paths:
+        entries = _counted(entries_of(found), found.name, progress)
+        if output is None:
+            _beside(found, entries, steps)
+        else:
+            make_folder(output)
+            _new_tar(found, output / found.name, entries, steps)
+    if not any(report.computed + report.kept for report in reports):
+        reasons = "; ".join(f"{report.name}: {report.reasons}" for report in reports if report.skipped) or "it is empty"
+        raise ValueError(f"no picture in {', '.join(map(str, paths))} can be used ({reasons}): check the data")
+    return reports
+
+
+def _beside(folder: Path, entries: Iterable[Entry], steps: Steps) -> None:
+    names: dict[Path, str] = {}
+    for entry in entries:
+        assert entry.stem is not None
+        stem = entry.stem
+        if stem in names:
+            raise ValueError(
+                f"{names[stem]} and {entry.name} in {folder} would share feature files: rename one of them"
+            )
+        names[stem] = entry.name
+        for recipe, report in steps:
+            files = _made(entry, recipe, report)
+            if files:  # from here on an old last file would vouch for new ones
+                stem.with_name(f"{stem.name}.{recipe.files[-1]}").unlink(missing_ok=True)
+            for ending, content in files.items():
+                with replacing(stem.with_name(f"{stem.name}.{ending}")) as part:
+                    part.write_bytes(content)
+
+
+def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) -> None:
+    require_webdataset()
+    from webdataset.writer import TarWriter
+
+    if same_file(tar, target):
+        raise ValueError(f"the new {target.name} would replace the tar that is read: give another folder with --output")
+    done = {entry.name: entry for entry in entries_of(target)} if target.is_file() else {}
+    with replacing(target) as part, part.open("wb") as file:
+        with TarWriter(file, encoder=False, mtime=0, format="PAX_FORMAT") as out:
+            for entry in entries:
+                for recipe, _ in steps:
+                    entry = _with_known(entry, done.get(entry.name), recipe)
+                contents = {ending: member.read() for ending, member in entry.members.items()}
+                for recipe, report in steps:
+                    contents |= _made(entry, recipe, report)
+                out.write({"__key__": entry.name.partition("/")[2], **contents})
+
+
+def _with_known(entry: Entry, before: Entry | None, recipe: Recipe) -> Entry:
+    """The sample with what an earlier run made of it; of files that are not whole only those that the tar lacks."""
+    known = {} if before is None else {name: before.members[name] for name in recipe.files if name in before.members}
+    whole = len(known) == len(recipe.files)
+    return replace(entry, members={**entry.members, **known} if whole else {**known, **entry.members})
+
+
+def _made(entry: Entry, recipe: Recipe, report: FeatureReport) -> dict[str, bytes]:
+    """The files to write for a sample: none where they are there or cannot be made, which the report counts."""
+    try:
+        picture_of(entry)
+        files = recipe.make(entry)
+    except Unusable as reason:
+        report.skipped[str(reason)] += 1
+        return {}
+    if files is None:
+        report.kept += 1
+        return {}
+    report.computed += 1
+    return files
+
+
+def _counted(entries: Sequence[Entry], name: str, progress: Progress | None) -> Iterator[Entry]:
+    for number, entry in enumerate(entries):
+        if progress is not None:
+            progress(name, number, len(entries))
+        yield entry
+    if progress is not None:
+        progress(name, len(entries), len(entries))

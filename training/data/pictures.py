@@ -1,0 +1,222 @@
+"""Training pictures by number: the same picture in any process and after any interruption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ...dino.encode import resize
+from ...dino.feature_map import FeatureMap
+from ...files.pictures import from_image
+from .cuts import Box, centred_cut, random_cut
+from .feature_files import FeatureInfo, feature_files, fingerprint, read_info, read_npy, unpack
+from .sample import Sample
+from .sources import Entry, Member, Unusable, find_entries
+from .text_files import ARRAYS, INFO, is_of_caption
+
+if TYPE_CHECKING:
+    from ..adapter.config import DataSettings
+
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def open_data(settings: DataSettings, *, needs_features: tuple[str, str] | None, encoder: str = "") -> Data:
+    """The data that ``settings`` names, with at least one usable sample.
+
+    needs_features: spec and canonical layers that precomputed features must come from; encoder: the fingerprint of its
+    weights, empty to accept any. Raises ValueError where there is nothing to train on.
+    """
+    sides = (settings.picture,) if isinstance(settings.picture, int) else settings.picture
+    data = Data(
+        find_entries(settings.path),
+        height=sides[0],
+        width=sides[-1],
+        least=settings.tile or min(sides),
+        flip=settings.flip,
+        features=settings.features,
+        needs_features=needs_features,
+        encoder=encoder,
+    )
+    if not any(data.usable(index) for index in range(len(data))):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
+        raise ValueError(f"none of the {len(data)} samples in {settings.path} can be used: {reasons}; check the data")
+    return data
+
+
+class Data:
+    """Random access to samples; what cannot be used is None and counted by reason.
+
+    height, width: of the samples' pixels. least: pictures with a side below so many px are skipped. features: family of
+    the precomputed features that every sample must have; empty for none, then pictures are cropped and flipped at random.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        height: int,
+        width: int,
+        least: int,
+        flip: bool = True,
+        features: str = "",
+        needs_features: tuple[str, str] | None = None,
+        encoder: str = "",
+    ) -> None:
+        self.entries = entries
+        self.names = [entry.name for entry in entries]
+        self.height, self.width, self.least = height, width, least
+        self.flip = flip and not features  # DINO's features of a mirrored picture are not the mirrored features
+        self.feature_files = feature_files(features) if features else ()
+        self.needs_features = needs_features
+        self.encoder = encoder
+        self._unusable: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many samples have been found unusable so far, by reason."""
+        return Counter(self._unusable.values())
+
+    def usable(self, index: int) -> bool:
+        """Whether a sample has its members and a large enough picture, as far as can be told without decoding it."""
+        with self._counting(index):
+            with unusable("unreadable picture"), Image.open(BytesIO(self._picture(self.entries[index]))) as image:
+                size = image.height, image.width
+            self._check_size(*size)
+        return index not in self._unusable
+
+    def get(self, index: int, *, generator: torch.Generator) -> Sample | None:
+        """Sample ``index``, cut as ``generator`` decides (it draws four numbers in any case); None where unusable.
+
+        Raises ValueError where the sample has features of another encoder than the run's.
+        """
+        draws = torch.rand(4, generator=generator).tolist()
+        if index not in self._unusable:
+            with self._counting(index):
+                return self._sample(self.entries[index], draws)
+        return None
+
+    @contextmanager
+    def _counting(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except Unusable as reason:
+            self._unusable[index] = str(reason)
+
+    def _picture(self, entry: Entry) -> bytes:
+        picture = picture_of(entry)
+        missing = [name for name in self.feature_files if name not in entry.members]
+        if missing:
+            raise Unusable(f"without {', '.join(missing)}")
+        return picture.read()
+
+    def _check_size(self, height: int, width: int) -> None:
+        if min(height, width) < self.least:
+            raise Unusable(f"with a side below {self.least} px")
+
+    def _sample(self, entry: Entry, draws: Sequence[float]) -> Sample:
+        content = self._picture(entry)
+        pixels = decode(content)  # [3, rows, columns]
+        rows, columns = pixels.shape[1:]
+        self._check_size(rows, columns)
+        size = {"height": self.height, "width": self.width}
+        features = None
+        if self.feature_files:
+            box, features = centred_cut(self._features(entry, fingerprint(content)), rows, columns, **size)
+        else:
+            box = random_cut(rows, columns, **size, draws=draws)
+        mirrored = self.flip and draws[3] < 0.5
+        source = None
+        if "source.png" in entry.members:
+            source = resize(decode(entry.members["source.png"].read())[None], height=rows, width=columns)[0]
+            source = self._cut(source, box, mirrored=mirrored)
+        _check_text(entry)
+        return Sample(
+            name=entry.name,
+            pixels=self._cut(pixels, box, mirrored=mirrored),
+            source=source,
+            features=features,
+            context=_array(entry, "t5.npy", axes=2),
+            pooled=_array(entry, "clip.npy", axes=1),
+        )
+
+    def _cut(self, pixels: Tensor, box: Box, *, mirrored: bool) -> Tensor:
+        top, left, height, width = box
+        cut = pixels[None, :, top : top + height, left : left + width]
+        out = resize(cut, height=self.height, width=self.width)[0]  # [3, height, width]
+        return out.flip(2) if mirrored else out
+
+    def _features(self, entry: Entry, picture: str) -> FeatureMap:
+        with unusable("with damaged features"):
+            patches, cls, text = (entry.members[name].read() for name in self.feature_files)
+            info = read_info(text)
+            features = unpack(info, patches=patches, cls=cls)
+        self._check_encoder(entry.name, info)
+        if info.picture != picture:
+            raise Unusable("with features of another picture")
+        return features
+
+    def _check_encoder(self, name: str, info: FeatureInfo) -> None:
+        got, needed = (info.spec, info.layers), self.needs_features or (info.spec, info.layers)
+        weights = self.encoder or info.encoder
+        if (got, info.encoder) != (needed, weights):
+            raise ValueError(
+                f"{name} has features of {got[0]} layers {got[1]} (weights {info.encoder}), needed are those of "
+                f"{needed[0]} layers {needed[1]} (weights {weights}): run `dinotile features` with that encoder"
+            )
+
+
+def picture_of(entry: Entry) -> Member:
+    """The picture's file; ``Unusable`` where the sample has none."""
+    if entry.picture is None:
+        raise Unusable("without a picture")
+    return entry.picture
+
+
+@contextmanager
+def unusable(reason: str) -> Iterator[None]:
+    """Turn what damaged content raises into ``Unusable``."""
+    try:
+        yield
+    except BROKEN_PICTURE:
+        raise Unusable(reason) from None
+
+
+def decode(content: bytes) -> Tensor:
+    """A picture file upright, on white where it is transparent: [3, H, W] in 0..1; ``Unusable`` where it is damaged."""
+    with unusable("unreadable picture"), Image.open(BytesIO(content)) as file:
+        image = ImageOps.exif_transpose(file)
+        image.load()
+        picture = from_image(image)
+    pixels = picture.pixels if picture.alpha is None else picture.pixels * picture.alpha + 1 - picture.alpha
+    return pixels[0]
+
+
+def _array(entry: Entry, name: str, *, axes: int) -> Tensor | None:
+    if name not in entry.members:
+        return None
+    with unusable(f"with a damaged {name}"):
+        return read_npy(entry.members[name].read(), axes=axes)
+
+
+def _check_text(entry: Entry) -> None:
+    """Raise ``Unusable`` where `dinotile features` has not finished the sample's text or made it of another caption."""
+    if INFO not in entry.members:
+        return
+    missing = [name for name in ARRAYS if name not in entry.members]
+    if missing:
+        raise Unusable(f"without {', '.join(missing)}")
+    if "txt" in entry.members:
+        with unusable(f"with a damaged {INFO}"):
+            fits = is_of_caption(entry.members[INFO].read(), entry.members["txt"].read())
+        if not fits:
+            raise Unusable("with text of another caption")

@@ -1,0 +1,77 @@
+"""Captions through FLUX's text encoders, as T5 tokens and CLIP's vector."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import torch
+
+from ...hosts.diffusers.text import TextEncoder
+from .feature_files import fingerprint, to_npy
+from .sources import Entry, Unusable
+from .text_files import ARRAYS, INFO, TEXT_FILES, TextInfo
+
+WIDTHS = (4096, 768)  # of FLUX.1's T5 tokens and CLIP vector
+MOST_TOKENS = 512
+
+
+class TextRecipe:
+    """Makes t5.npy [tokens, 4096] and clip.npy [768] from a sample's caption, its txt in UTF-8.
+
+    Raises ValueError for encoders that are not FLUX.1's and for a wrong number of tokens.
+    """
+
+    name = "text"
+    files = TEXT_FILES
+
+    def __init__(self, encoder: TextEncoder, *, tokens: int = 256) -> None:
+        if encoder.widths != WIDTHS:
+            raise ValueError(
+                f"the text encoders are {encoder.widths[0]} (T5) and {encoder.widths[1]} (CLIP) wide, FLUX.1 takes "
+                f"{WIDTHS[0]} and {WIDTHS[1]}: give a FLUX.1 pipeline"
+            )
+        if not 1 <= tokens <= MOST_TOKENS:
+            raise ValueError(
+                f"{tokens} text tokens are asked for, T5 gives 1 to {MOST_TOKENS}: take 256, or 512 for dev"
+            )
+        self.encoder = encoder
+        self.tokens = tokens
+
+    def make(self, entry: Entry) -> dict[str, bytes] | None:
+        """The files to write by ending, None where they are there. Arrays that the data brought stay as they are."""
+        members = entry.members
+        there = {ending for ending in ARRAYS if ending in members}
+        whole, ours = len(there) == len(ARRAYS), INFO in members
+        if whole and not (ours and "txt" in members):
+            return None
+        if "txt" not in members:
+            raise Unusable("without a caption")
+        content = members["txt"].read()
+        info = TextInfo(fingerprint(content), self.fingerprint, self.tokens).pack()
+        if whole and members[INFO].read() == info:
+            return None
+        text = self.encoder.encode(_caption(content), tokens=self.tokens)
+        arrays = {"t5.npy": to_npy(text.context[0]), "clip.npy": to_npy(text.pooled[0])}  # [tokens, 4096], [768]
+        if there and not ours:
+            return {ending: array for ending, array in arrays.items() if ending not in there}
+        return {INFO: info, **arrays}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of the encoders' weights, from the first numbers of every tensor: T5 has 10 GB."""
+        digest = hashlib.sha256()
+        for part in (self.encoder.pipeline.text_encoder, self.encoder.pipeline.text_encoder_2):
+            for tensor in part.state_dict().values():
+                digest.update(tensor.flatten()[:64].to("cpu", torch.float32).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _caption(content: bytes) -> str:
+    try:
+        caption = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise Unusable("with a caption that is not UTF-8") from None
+    if not caption:
+        raise Unusable("with an empty caption")
+    return caption

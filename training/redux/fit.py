@@ -1,0 +1,159 @@
+"""DINO patches to the tokens of FLUX.1 Redux: an adapter with ``context`` that needs no training of FLUX.
+
+The targets come from pictures alone (SigLIP and Redux), so that FLUX is not in the loop. Ridge regression has a closed
+form and fits into the adapter exactly: its projector passes DINO's patches through, its ``context`` layer is the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...dino.encode import DinoEncoder, EncodeSettings
+from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+from ...flux_patch.geometry import FluxGeometry
+from ..data.sources import find_entries
+from .mlp import refine
+from .report import FitReport, cosines
+from .ridge import Ridge
+from .store import TokenStore
+from .teacher import ReduxTeacher
+from .tokens import Progress, fill_store, passing_adapter, split, summed
+
+# Rounding inputs to bfloat16 adds noise of 1e-6 times their variance, and such noise is a ridge strength of its own.
+STRENGTHS = tuple(10.0**power for power in range(-6, 4))
+LEAST_PICTURES = 5  # two held out, so that they can be exchanged, one that chooses, and two to fit
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """layers, side: of ``EncodeSettings``. grid: context tokens per side. held_out: share of the pictures that only the
+    report sees. mlp: whether to go on from the ridge solution with a hidden layer. epochs: at most so many for it."""
+
+    layers: str = "2/3"
+    side: int = 0
+    grid: int = 9
+    held_out: float = 0.1
+    mlp: bool = False
+    epochs: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"held out {self.held_out} must be above 0 and at most 0.5: usually 0.1")
+        if self.grid < 1 or self.epochs < 1:
+            raise ValueError(f"grid {self.grid} and epochs {self.epochs} must be at least 1")
+
+
+def fit_redux(
+    path: str | Path | Sequence[str | Path],
+    *,
+    encoder: DinoEncoder,
+    teacher: ReduxTeacher,
+    geometry: FluxGeometry,
+    settings: FitSettings,
+    folder: Path,
+    progress: Progress | None = None,
+) -> tuple[DinoAdapter, FitReport]:
+    """An adapter whose context tokens are like Redux's for the pictures of a folder or of tars.
+
+    folder: where all pictures' tokens lie meanwhile, 4 (D + C) bytes for each of 1 + grid^2 tokens of DINO's width D and
+    Redux's width C. Raises ValueError where FLUX is of another width than Redux, and where there are too few pictures.
+    """
+    if teacher.width != geometry.context:
+        raise ValueError(
+            f"Redux gives tokens {teacher.width} wide, this FLUX takes text tokens {geometry.context} wide: "
+            "give the FLUX that the Redux model was made for"
+        )
+    encode = EncodeSettings(side=settings.side, layers=settings.layers)
+    config = AdapterConfig(
+        dino=encoder.spec.name,
+        dino_width=encoder.spec.width,
+        layers=encode.canonical(encoder.spec),
+        geometry=geometry,
+        width=encoder.spec.width,
+        grid=settings.grid,
+        context_grid=settings.grid,
+        mechanisms=("context",),
+    )
+    device = next(encoder.model.parameters()).device
+    tokens = 1 + settings.grid**2
+    with TokenStore(folder, ((tokens, config.width), (tokens, teacher.width))) as store:
+        skipped = fill_store(
+            store,
+            find_entries(path),
+            adapter=passing_adapter(config).to(device),
+            encoder=encoder,
+            settings=encode,
+            teacher=teacher,
+            progress=progress,
+        )
+        if len(store) < LEAST_PICTURES:
+            raise ValueError(
+                f"{len(store)} pictures can be used ({sum(skipped.values())} were skipped), needed are {LEAST_PICTURES}, "
+                "usually thousands: give more pictures"
+            )
+        layers, null, report = fit_store(store, settings, device=device, progress=progress)
+    report = replace(report, skipped=dict(skipped))
+    provenance = {
+        "command": "fit-redux",
+        "targets": "FLUX.1 Redux, whose licence also covers what is derived from it",
+        "fingerprints": {
+            "dino": encoder.fingerprint,
+            "siglip": teacher.fingerprints[0],
+            "redux": teacher.fingerprints[1],
+        },
+        **asdict(settings),
+        **asdict(report),
+    }
+    config = replace(config, provenance=provenance)
+    return _adapter(config, layers, null=null), report
+
+
+def fit_store(
+    store: TokenStore, settings: FitSettings, *, device: torch.device, progress: Progress | None = None
+) -> tuple[dict[str, Tensor], Tensor, FitReport]:
+    """The context layers by parameter name, the mean input [T, D], and the report."""
+    fit, choose, held = split(len(store), share=settings.held_out, seed=settings.seed)
+    some, others = summed(store, fit), summed(store, choose)
+    errors = {s: Ridge(some.moments).solution(s).mean_squared_error(others.moments) for s in STRENGTHS}
+    strength = min(errors, key=lambda s: errors[s])
+    training = some.merged(others)
+    linear = Ridge(training.moments).solution(strength)
+    layers = {"context.weight": linear.weight.T, "context.bias": linear.bias}
+    report = FitReport(
+        pictures=len(store),
+        held_out=len(held),
+        strength=strength,
+        ridge=cosines(linear, store, held, mean=training.targets),
+    )
+    if settings.mlp:
+        refined = refine(
+            Ridge(some.moments).solution(strength),
+            store,
+            fit=fit,
+            choose=choose,
+            epochs=settings.epochs,
+            seed=settings.seed,
+            device=device,
+            progress=progress,
+        )
+        report = replace(report, mlp=cosines(refined, store, held, mean=training.targets), epochs=refined.epochs)
+        if refined.epochs:
+            layers = refined.layers()
+    return layers, training.inputs, report
+
+
+def _adapter(config: AdapterConfig, layers: dict[str, Tensor], *, null: Tensor) -> DinoAdapter:
+    """The passing adapter with these context layers; its learned nulls are the mean inputs."""
+    hidden = layers.get("context_hidden.bias")
+    adapter = passing_adapter(replace(config, context_hidden=0 if hidden is None else len(hidden)))
+    state = {**adapter.state_dict(), **layers, "null_cls": null[0], "null_patch": null[1:].mean(0)}
+    adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    adapter.trained = True
+    adapter.idle = frozenset()
+    return adapter

@@ -1,0 +1,60 @@
+"""What a run took: seconds by stage, memory, versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files.outputs import replacing
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the wall-clock seconds of the block to ``seconds[stage]``."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Largest memory in bytes: of the process so far, and on the GPU since the last ``restart_peak``."""
+    cuda = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    try:
+        import resource
+    except ImportError:  # Windows has no such count
+        return {"process": None, "device": cuda}
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": cuda}
+
+
+def restart_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """The machine and the versions of what computes on it."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("dinotile", "torch", "diffusers", "transformers", "numpy", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"versions": versions, "platform": platform.platform(), "device": str(device), "device_name": name}
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write the report as JSON, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
