@@ -9,22 +9,23 @@ import logging
 WEB_DIRECTORY = "./web"
 
 _API = {
-    "upscale": ".upscale.api",
-    "load_upscaler": ".upscale.api",
+    "upscale": ".upscaling.api",
+    "load_upscaler": ".upscaling.api",
     "run_workflow": ".cli.remote.run",
-    "Upscaler": ".upscale.pipeline",
-    "UpscaleSettings": ".upscale.settings",
-    "settings_for": ".upscale.settings",
+    "Upscaler": ".upscaling.upscaler",
+    "UpscaleSettings": ".upscaling.settings",
+    "settings_for": ".upscaling.settings",
     "load_picture": ".files.pictures",
     "save_picture": ".files.pictures",
     "load_dino": ".dino.load",
     "EncodeSettings": ".dino.encode",
     "FeatureMap": ".dino.feature_map",
+    "DinoTokens": ".flux_patch.tokens",
     "load_adapter": ".flux_patch.checkpoint",
     "save_adapter": ".flux_patch.checkpoint",
     "new_adapter": ".flux_patch.checkpoint",
     "AdapterConfig": ".flux_patch.adapter",
-    "plan_tiles": ".tiling.plan",
+    "plan_tiles": ".flux_patch.families",
     "TilePlan": ".tiling.plan",
 }
 

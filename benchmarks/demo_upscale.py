@@ -18,9 +18,9 @@ from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import border_ratio
-from dinotile.upscale.api import load_upscaler
-from dinotile.upscale.report import environment
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.report import environment
+from dinotile.upscaling.settings import settings_for
 
 
 def main() -> None:

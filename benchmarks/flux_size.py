@@ -35,7 +35,7 @@ from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.hooks import DinoFlux
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
-from dinotile.upscale.report import environment
+from dinotile.upscaling.report import environment
 
 FULL = {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "guidance_embeds": True}
 MECHANISMS: dict[str, tuple[Mechanism, ...]] = {

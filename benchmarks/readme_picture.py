@@ -9,8 +9,8 @@ from torch import Tensor
 from dinotile.demo import DEMO
 from dinotile.demo.train.pictures import held_out
 from dinotile.tiling.canvas import resize
-from dinotile.upscale.api import load_upscaler
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.settings import settings_for
 
 WINDOW = (slice(40, 232), slice(96, 352))  # rows, columns of the original
 ZOOM, BAR = 2, 28

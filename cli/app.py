@@ -83,7 +83,7 @@ def upscale(
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     outputs = plan_outputs(inputs, output)
-    from ..upscale.settings import settings_for
+    from ..upscaling.settings import settings_for
 
     settings = settings_for(
         variant,

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..files.outputs import check_output, check_report, make_folder
 from ..files.pictures import load_picture, save_picture
-from ..upscale.api import load_upscaler, upscale_picture
-from ..upscale.pipeline import Progress
-from ..upscale.report import environment, timed, write_report
-from ..upscale.settings import UpscaleSettings
+from ..upscaling.api import load_upscaler, upscale_picture
+from ..upscaling.pipeline import Progress
+from ..upscaling.report import environment, timed, write_report
+from ..upscaling.settings import UpscaleSettings
 
 
 def upscale_files(

@@ -93,8 +93,8 @@ def fit_redux(
     from ..training.redux.fit import FitSettings
     from ..training.redux.fit import fit_redux as fit
     from ..training.redux.teacher import load_teacher
-    from ..upscale.api import find_device
-    from ..upscale.settings import find_variant
+    from ..upscaling.api import find_device
+    from ..upscaling.settings import find_variant
     from .app import Bars
 
     check_writable(output)
@@ -121,7 +121,7 @@ def fit_redux(
 def _encoder(dino: str, device: str) -> DinoEncoder:
     from ..dino.load import load_dino
     from ..hosts.diffusers.load import dino_path
-    from ..upscale.api import find_device
+    from ..upscaling.api import find_device
 
     return load_dino(dino_path(dino), device=find_device(device))
 
@@ -131,6 +131,6 @@ def _text_encoder(model: str, device: str) -> TextEncoder:
     import torch
 
     from ..hosts.diffusers.text import load_text_encoder
-    from ..upscale.api import find_device
+    from ..upscaling.api import find_device
 
     return load_text_encoder(model, device=find_device(device), dtype=torch.bfloat16)

@@ -17,6 +17,10 @@ class TransformersBackbone:
         self.model = model
         self.spec = spec
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         """Raw outputs of blocks counted from 1: [(patches [B, h, w, D], cls [B, D]), ...], ascending."""
         h, w = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch

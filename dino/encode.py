@@ -1,6 +1,7 @@
 """From pixels to a FeatureMap: resize, run the backbone, normalise the chosen layers, remember the result."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -13,6 +14,7 @@ from .cache import FeatureCache, Features
 from .feature_map import FeatureMap
 from .specs import DinoSpec
 
+log = logging.getLogger("dinotile")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,6 +24,11 @@ class Backbone(Protocol):
 
     @property
     def model(self) -> nn.Module: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes, which need not be where its weights rest."""
+        ...
 
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         """Raw outputs of the given blocks (counted from 1) for normalised pixels [B, 3, H, W], sides multiples of the
@@ -102,32 +109,37 @@ class DinoEncoder:
     def model(self) -> nn.Module:
         return self.backbone.model
 
-    def encode(
-        self, pixels: Tensor, *, settings: EncodeSettings, device: torch.device | str | None = None
-    ) -> FeatureMap:
+    def encode(self, pixels: Tensor, *, settings: EncodeSettings) -> FeatureMap:
         """Features of pictures, one by one and cached by content, as float32 on the CPU.
 
-        pixels: [B, 3, H, W] in 0..1, any size and aspect. device: where `model` computes (None: where its weights are).
+        pixels: [B, 3, H, W] in 0..1, any size and aspect, on any device.
         """
         check_pixels(pixels)
+        before = self.computed
         # Normal tensors even inside a host's inference mode: guidance differentiates against them later.
         with torch.inference_mode(False), torch.no_grad():
-            found = [self._encode_one(image[None], settings, device) for image in pixels.detach().cpu().float()]
+            encoded = [self._encode_one(image[None], settings) for image in pixels.detach().cpu().float()]
+            log.info(
+                "%s: %d of %d pictures encoded, the others remembered",
+                self.spec.name,
+                self.computed - before,
+                len(encoded),
+            )
             return FeatureMap(
-                patches=torch.stack([patches for patches, _ in found]),  # [B, h, w, D]
-                cls=torch.stack([cls for _, cls in found]),  # [B, D]
+                patches=torch.stack([patches for patches, _ in encoded]),  # [B, h, w, D]
+                cls=torch.stack([cls for _, cls in encoded]),  # [B, D]
                 spec=self.spec.name,
                 layers=settings.canonical(self.spec),
                 image_size=(pixels.shape[2], pixels.shape[3]),
             )
 
-    def _encode_one(self, image: Tensor, settings: EncodeSettings, device: torch.device | str | None) -> Features:
+    def _encode_one(self, image: Tensor, settings: EncodeSettings) -> Features:
         key = self._key(image, settings)
         known = self.cache.get(key)
         if known is not None:
             return known
         self.computed += 1
-        patches, cls = self.features(image.to(self._device() if device is None else device), settings=settings)
+        patches, cls = self.features(image.to(self.backbone.device), settings=settings)
         found = patches[0].float().cpu(), cls[0].float().cpu()
         if not all(bool(tensor.isfinite().all()) for tensor in found):
             raise ValueError(
@@ -163,9 +175,6 @@ class DinoEncoder:
         patches = torch.stack([F.layer_norm(patches.float(), width) for patches, _ in hidden]).mean(dim=0)
         cls = torch.stack([F.layer_norm(cls.float(), width) for _, cls in hidden]).mean(dim=0)
         return patches, cls
-
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     def _key(self, image: Tensor, settings: EncodeSettings) -> str:
         """What decides the features of one picture: its pixels, the weights and how they are used."""

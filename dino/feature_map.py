@@ -19,34 +19,8 @@ class FeatureMap:
     image_size: tuple[int, int]  # height, width in pixels
 
     def sample(self, boxes: Sequence[tuple[float, float, float, float]], grid: int, *, margin: float = 0.0) -> Tensor:
-        """Features of regions on a `grid` x `grid` lattice of cell centres.
-
-        boxes: (top, left, height, width) as fractions of the picture. margin: share of the box's own height and
-        width added on every side (0..1). Returns [B, len(boxes), grid, grid, D].
-        Bilinear between patch centres and clamped at the picture's border; a cell larger than a patch is the mean of
-        one sample per patch that it spans, so a large region is averaged and never aliased.
-        """
-        if grid < 1:
-            raise ValueError(f"grid {grid} must be at least 1: ask for one or more cells per side")
-        if not boxes:
-            raise ValueError("no boxes given, at least one is needed: pass (0, 0, 1, 1) for the whole picture")
-        return torch.stack([self._sample_one(box, grid, margin) for box in boxes], dim=1)  # [B, N, grid, grid, D]
-
-    def _sample_one(self, box: tuple[float, float, float, float], grid: int, margin: float) -> Tensor:
-        top, left, height, width = box
-        if not (height > 0 and width > 0 and margin > -0.5):
-            raise ValueError(
-                f"box {box} with margin {margin} covers nothing: give positive sides, and a margin above -0.5"
-            )
-        top, height = top - margin * height, height * (1 + 2 * margin)
-        left, width = left - margin * width, width * (1 + 2 * margin)
-        row_start, rows = _axis_weights(top, height, cells=grid, patches=self.patches.shape[1])
-        col_start, cols = _axis_weights(left, width, cells=grid, patches=self.patches.shape[2])
-        near = self.patches[:, row_start : row_start + rows.shape[1], col_start : col_start + cols.shape[1]].float()
-        rows, cols = rows.to(near.device), cols.to(near.device)
-        out = (rows @ near.flatten(2)).unflatten(2, near.shape[2:])  # [B, grid, x, D]
-        out = cols @ out  # [B, grid, grid, D]
-        return out.to(self.patches.dtype)
+        """``sample_grid`` of the patches: [B, len(boxes), grid, grid, D]."""
+        return sample_grid(self.patches, boxes, grid, margin=margin)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FeatureMap":
         """The same map on another device and, if given, in another dtype."""
@@ -55,6 +29,38 @@ class FeatureMap:
     def with_patches(self, patches: Tensor, cls: Tensor) -> "FeatureMap":
         """The same picture with other features: patches [B, h, w, D'], cls [B, D']."""
         return replace(self, patches=patches, cls=cls)
+
+
+def sample_grid(
+    patches: Tensor, boxes: Sequence[tuple[float, float, float, float]], grid: int, *, margin: float = 0.0
+) -> Tensor:
+    """Regions of pictures [B, h, w, D] on a `grid` x `grid` lattice of cell centres.
+
+    boxes: (top, left, height, width) as fractions of the picture. margin: share of the box's own height and
+    width added on every side (0..1). Returns [B, len(boxes), grid, grid, D].
+    Bilinear between patch centres and clamped at the picture's border; a cell larger than a patch is the mean of
+    one sample per patch that it spans, so a large region is averaged and never aliased.
+    """
+    if grid < 1:
+        raise ValueError(f"grid {grid} must be at least 1: ask for one or more cells per side")
+    if not boxes:
+        raise ValueError("no boxes given, at least one is needed: pass (0, 0, 1, 1) for the whole picture")
+    return torch.stack([_sample_one(patches, box, grid, margin) for box in boxes], dim=1)  # [B, N, grid, grid, D]
+
+
+def _sample_one(patches: Tensor, box: tuple[float, float, float, float], grid: int, margin: float) -> Tensor:
+    top, left, height, width = box
+    if not (height > 0 and width > 0 and margin > -0.5):
+        raise ValueError(f"box {box} with margin {margin} covers nothing: give positive sides, and a margin above -0.5")
+    top, height = top - margin * height, height * (1 + 2 * margin)
+    left, width = left - margin * width, width * (1 + 2 * margin)
+    row_start, rows = _axis_weights(top, height, cells=grid, patches=patches.shape[1])
+    col_start, cols = _axis_weights(left, width, cells=grid, patches=patches.shape[2])
+    near = patches[:, row_start : row_start + rows.shape[1], col_start : col_start + cols.shape[1]].float()
+    rows, cols = rows.to(near.device), cols.to(near.device)
+    out = (rows @ near.flatten(2)).unflatten(2, near.shape[2:])  # [B, grid, x, D]
+    out = cols @ out  # [B, grid, grid, D]
+    return out.to(patches.dtype)
 
 
 def _axis_weights(start: float, length: float, *, cells: int, patches: int) -> tuple[int, Tensor]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..dino.encode import EncodeSettings
 from ..dino.feature_map import FeatureMap
+from ..dino.specs import DinoSpec
+from .families import FAMILIES, Mechanism, ModelFamily
 from .geometry import FluxGeometry, rotate
-
-Mechanism = Literal["cross_attention", "context", "vector"]
-MECHANISMS: tuple[Mechanism, ...] = ("cross_attention", "context", "vector")
+from .tokens import DinoTokens
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class AdapterConfig:
 
     dino, layers: the encoder's spec name and canonical layer text. dino_width: its width.
     width: of the adapter's tokens. grid: DINO tokens per side of a tile. context_grid: pooled patches per side that join
-    the text. context_hidden: width of the hidden layer on the way to the text, 0 for none. double_sites, single_sites:
-    the blocks that get cross-attention. positions: whether queries and DINO keys carry their places (RoPE).
+    the text. context_hidden: width of the hidden layer on the way to the text, 0 for none. sites: the blocks that get
+    cross-attention, ``double.0`` ... ``single.0`` ... positions: whether queries and DINO keys carry their
+    places (RoPE).
     """
 
     dino: str
@@ -37,8 +40,7 @@ class AdapterConfig:
     grid: int = 16
     context_grid: int = 4
     mechanisms: tuple[Mechanism, ...] = ("cross_attention",)
-    double_sites: tuple[int, ...] = ()
-    single_sites: tuple[int, ...] = ()
+    sites: tuple[str, ...] = ()
     normalisation: str = "spatial"
     context_hidden: int = 0
     positions: bool = True
@@ -54,54 +56,81 @@ class AdapterConfig:
             raise ValueError(
                 f"context_grid {self.context_grid} must be at most grid {self.grid}: pooling makes fewer tokens"
             )
+        known = self.family.mechanisms
         for mechanism in self.mechanisms:
-            if mechanism not in MECHANISMS:
-                raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(MECHANISMS)}")
+            if mechanism not in known:
+                raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(known)}")
         if not self.mechanisms:
+            raise ValueError(f"an adapter without mechanisms does nothing: name at least one of {', '.join(known)}")
+        possible = all_sites(self.geometry)
+        wrong = [site for site in self.sites if site not in possible]
+        if wrong or len(set(self.sites)) != len(self.sites):
             raise ValueError(
-                f"an adapter without mechanisms does nothing: name at least one of {', '.join(MECHANISMS)}"
+                f"sites {', '.join(map(str, self.sites))} must be different blocks of {self._ranges()}: leave the others out"
             )
-        for kind, sites, count in (
-            ("double", self.double_sites, self.geometry.double_blocks),
-            ("single", self.single_sites, self.geometry.single_blocks),
-        ):
-            wrong = [i for i in sites if not 0 <= i < count]
-            if wrong or len(set(sites)) != len(sites):
-                raise ValueError(f"{kind} sites {list(sites)} must be different block numbers from 0 to {count - 1}")
-        if ("cross_attention" in self.mechanisms) != bool(self.double_sites or self.single_sites):
+        if ("cross_attention" in self.mechanisms) != bool(self.sites):
             raise ValueError("cross_attention needs sites and sites need cross_attention: give both or neither")
         if self.normalisation != "spatial":
             raise ValueError(f"normalisation {self.normalisation!r} is unknown, 'spatial' is allowed: update DINOTile")
 
     @property
-    def sites(self) -> list[str]:
-        """Site names in the order of the network, ``double.0`` ... ``single.0`` ..."""
-        return [f"double.{i}" for i in self.double_sites] + [f"single.{i}" for i in self.single_sites]
+    def family(self) -> ModelFamily:
+        return FAMILIES[self.geometry.family]
 
     @property
     def depths(self) -> list[float]:
         """Relative depth of each site, 0 first block to 1 last block."""
-        last = max(1, self.geometry.double_blocks + self.geometry.single_blocks - 1)
-        blocks = [*self.double_sites, *(self.geometry.double_blocks + i for i in self.single_sites)]
-        return [block / last for block in blocks]
+        order = all_sites(self.geometry)
+        return [order.index(site) / max(1, len(order) - 1) for site in self.sites]
+
+    def _ranges(self) -> str:
+        counts = ((kind.name, self.geometry.blocks(kind.name)) for kind in self.family.blocks)
+        return " and ".join(f"{name}.0 to {name}.{count - 1}" for name, count in counts)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AdapterConfig:
-        values = dict(values, geometry=FluxGeometry(**values["geometry"]))
-        for name in ("mechanisms", "double_sites", "single_sites"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+
+def adapter_config(
+    dino: DinoSpec,
+    geometry: FluxGeometry,
+    *,
+    layers: str,
+    mechanisms: Sequence[Mechanism] = ("cross_attention",),
+    sites: tuple[str, ...] | None = None,
+    **sizes: Any,
+) -> AdapterConfig:
+    """Of an adapter for a DINO model, its layers (as ``EncodeSettings`` takes them) and a FLUX.
+
+    sites: None for the default ones, where the mechanisms use sites. sizes: width, grid and so on of ``AdapterConfig``.
+    """
+    if "cross_attention" not in mechanisms:
+        sites = ()
+    return AdapterConfig(
+        dino=dino.name,
+        dino_width=dino.width,
+        layers=EncodeSettings(layers=layers).canonical(dino),
+        geometry=geometry,
+        mechanisms=tuple(mechanisms),
+        sites=spread_sites(geometry) if sites is None else sites,
+        **sizes,
+    )
 
 
-def spread_sites(geometry: FluxGeometry, *, double_every: int = 2, single_every: int = 4) -> dict[str, tuple[int, ...]]:
-    """Every n-th block, as keyword arguments of ``AdapterConfig``. 0 leaves a kind out."""
-    return {
-        "double_sites": tuple(range(0, geometry.double_blocks, double_every)) if double_every else (),
-        "single_sites": tuple(range(0, geometry.single_blocks, single_every)) if single_every else (),
-    }
+def all_sites(geometry: FluxGeometry) -> list[str]:
+    """Names of all blocks in the order of the network."""
+    kinds = [kind.name for kind in FAMILIES[geometry.family].blocks]
+    return [f"{kind}.{number}" for kind in kinds for number in range(geometry.blocks(kind))]
+
+
+def spread_sites(geometry: FluxGeometry, *, double_every: int = 2, single_every: int = 4) -> tuple[str, ...]:
+    """Every n-th block of each kind, 0 for none. The defaults have as many sites as PuLID has at FLUX.1's size."""
+    every = {"double": double_every, "single": single_every}
+    return tuple(
+        f"{kind}.{number}"
+        for kind, step in every.items()
+        for number in (range(0, geometry.blocks(kind), step) if step else ())
+    )
 
 
 class PatchProjector(nn.Module):
@@ -132,12 +161,12 @@ class Site(nn.Module):
         self.v = operations.Linear(width, geometry.hidden, bias=False)
         self.k_norm = operations.RMSNorm(geometry.head_width, eps=1e-6, elementwise_affine=True)
 
-    def forward(self, q: Tensor, tokens: Tensor, *, q_rotation: Tensor, token_rotation: Tensor) -> Tensor:
-        """q: [B, H, N, D] before rotation. tokens: [B, M, C]. Returns [B, N, H * D]."""
+    def forward(self, q: Tensor, sequence: Tensor, *, q_rotation: Tensor, key_rotation: Tensor) -> Tensor:
+        """q: [B, H, N, D] before rotation. sequence: [B, M, C]. Returns [B, N, H * D]."""
         heads = q.shape[1]
-        k = rearrange(self.k(tokens), "b m (h d) -> b h m d", h=heads)
-        v = rearrange(self.v(tokens), "b m (h d) -> b h m d", h=heads)
-        k = rotate(self.k_norm(k), token_rotation)
+        k = rearrange(self.k(sequence), "b m (h d) -> b h m d", h=heads)
+        v = rearrange(self.v(sequence), "b m (h d) -> b h m d", h=heads)
+        k = rotate(self.k_norm(k), key_rotation)
         out = F.scaled_dot_product_attention(rotate(q, q_rotation), k, v)
         return rearrange(out, "b h n d -> b n (h d)")
 
@@ -165,15 +194,13 @@ class DinoAdapter(nn.Module):
     """DINO tokens for FLUX: projector, cross-attention sites, context tokens, modulation vector, learned nulls.
 
     ``operations`` gives the layer classes: ``torch.nn``, or the host's, which cast and offload. A fresh adapter
-    (``checkpoint.new_adapter``) has zero values, so that it changes nothing until it is trained.
+    (``checkpoint.new_adapter``) has zero values, so that it changes nothing until it is trained. What is known of a file's
+    weights is in ``LoadedAdapter``.
     """
 
     def __init__(self, config: AdapterConfig, *, operations: ModuleType | Any = nn) -> None:
         super().__init__()
         self.config = config
-        self.fingerprint = ""  # of the weights; set by checkpoint.py
-        self.trained = False
-        self.idle: frozenset[str] = frozenset()  # mechanisms whose output weights are all zero
         geometry, width = config.geometry, config.width
         self.patches = PatchProjector(config.dino_width, width, operations=operations)
         self.cls_norm = operations.LayerNorm(config.dino_width)
@@ -194,17 +221,14 @@ class DinoAdapter(nn.Module):
             self.vector_norm = operations.LayerNorm(width)
             self.vector = operations.Linear(width, geometry.vector)
 
-    def has(self, mechanism: Mechanism) -> bool:
-        """Whether the mechanism exists and can have an effect. In training every existing one can."""
-        return mechanism in self.config.mechanisms and (self.training or mechanism not in self.idle)
-
     def site(self, name: str) -> Site:
         return self.sites[name.replace(".", "_")]  # type: ignore[return-value]
 
-    def check_features(self, features: FeatureMap) -> None:
-        if (features.spec, features.layers) != (self.config.dino, self.config.layers):
+    def check_encoder(self, spec: str, layers: str) -> None:
+        """ValueError where features of this DINO model and these layers are not the ones that the adapter was made for."""
+        if (spec, layers) != (self.config.dino, self.config.layers):
             raise ValueError(
-                f"the features come from {features.spec} layers {features.layers}, the adapter was made for "
+                f"the features come from {spec} layers {layers}, the adapter was made for "
                 f"{self.config.dino} layers {self.config.layers}: load that DINO model and choose those layers"
             )
 
@@ -215,21 +239,46 @@ class DinoAdapter(nn.Module):
                 f"load the FLUX model that the adapter was trained on, or another adapter"
             )
 
-    def project(self, features: FeatureMap) -> FeatureMap:
-        """Project a picture's features [B, h, w, D] once into tokens [B, h, w, C]; ValueError for another encoder's."""
-        self.check_features(features)
-        return features.with_patches(self.patches(features.patches), self.cls(self.cls_norm(features.cls)))
+    def project(self, features: FeatureMap) -> DinoTokens:
+        """A picture's features [B, h, w, D] to tokens [B, h, w, C], once; ValueError for another encoder's, or for tokens."""
+        if isinstance(features, DinoTokens):
+            raise ValueError(
+                "DINO tokens were given where features are projected: project a picture's features once only"
+            )
+        self.check_encoder(features.spec, features.layers)
+        return DinoTokens(self.patches(features.patches), self.cls(self.cls_norm(features.cls)))
 
-    def context_tokens(self, tokens: Tensor) -> Tensor:
-        """[CLS | patches] tokens [B, 1 + grid^2, C] to text tokens [B, 1 + context_grid^2, context]."""
+    def context_tokens(self, sequence: Tensor) -> Tensor:
+        """[CLS | patches] of regions [B, 1 + grid^2, C] to text tokens [B, 1 + context_grid^2, context]."""
         grid, small = self.config.grid, self.config.context_grid
-        patches = rearrange(tokens[:, 1:], "b (h w) c -> b c h w", h=grid)
+        patches = rearrange(sequence[:, 1:], "b (h w) c -> b c h w", h=grid)
         pooled = rearrange(F.adaptive_avg_pool2d(patches, small), "b c h w -> b (h w) c")
-        tokens = self.context_norm(torch.cat([tokens[:, :1], pooled], dim=1))
+        text = self.context_norm(torch.cat([sequence[:, :1], pooled], dim=1))
         if self.config.context_hidden:
-            tokens = F.silu(self.context_hidden(tokens))
-        return self.context(tokens)
+            text = F.silu(self.context_hidden(text))
+        return self.context(text)
 
-    def vector_delta(self, tokens: Tensor) -> Tensor:
-        """[CLS | patches] tokens to what is added to the pooled text vector, [B, vector]."""
-        return self.vector(self.vector_norm(tokens[:, 0]))
+    def vector_delta(self, sequence: Tensor) -> Tensor:
+        """[CLS | patches] of regions to what is added to the pooled text vector, [B, vector]."""
+        return self.vector(self.vector_norm(sequence[:, 0]))
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAdapter:
+    """An adapter, and what ``checkpoint.py`` found out about its weights when it read or made them.
+
+    fingerprint: of configuration and weights. trained: as its file says. idle: mechanisms whose output weights are all zero.
+    """
+
+    module: DinoAdapter
+    fingerprint: str
+    trained: bool
+    idle: frozenset[str]
+
+    @property
+    def config(self) -> AdapterConfig:
+        return self.module.config
+
+    def has(self, mechanism: Mechanism) -> bool:
+        """Whether the mechanism exists and can have an effect. In training every existing one can."""
+        return mechanism in self.config.mechanisms and (self.module.training or mechanism not in self.idle)

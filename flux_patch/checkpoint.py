@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .adapter import AdapterConfig, DinoAdapter
+from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
+from .geometry import FluxGeometry
 
 FORMAT = "dinotile_adapter"
-VERSION = "1"
+VERSION = "2"  # 1: blocks as two lists of numbers, no family
 _OUTPUTS = {"cross_attention": "sites.", "context": "context.", "vector": "vector."}
 
 
-def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -> DinoAdapter:
+def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -> LoadedAdapter:
     """A fresh adapter that changes nothing: random keys and projections, zero values and outputs."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -30,17 +33,23 @@ def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -
     return _build(config, weights, trained=False, operations=operations)
 
 
-def save_adapter(adapter: DinoAdapter, path: str | Path, *, trained: bool | None = None) -> None:
-    """Write the adapter; an existing file is replaced only when the new one is complete."""
+def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
+    """A module whose weights are as they will stay, with what there is to know of them."""
+    weights = dict(module.state_dict())
+    return LoadedAdapter(module, _fingerprint(module.config, weights), trained, idle_mechanisms(module.config, weights))
+
+
+def save_adapter(module: DinoAdapter, path: str | Path, *, trained: bool) -> None:
+    """Write an adapter; an existing file is replaced only when the new one is complete."""
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"the adapter cannot be written to {path}: give a file name in an existing folder")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "config": json.dumps(adapter.config.to_dict(), sort_keys=True),
-        "trained": json.dumps(adapter.trained if trained is None else trained),
+        "config": json.dumps(module.config.to_dict(), sort_keys=True),
+        "trained": json.dumps(trained),
     }
     handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(handle)
@@ -58,8 +67,8 @@ def _umask() -> int:
     return mask
 
 
-def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:
-    """Read an adapter file; ValueError in one sentence for anything else."""
+def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
+    """Read an adapter file of version 1 or 2; ValueError in one sentence for anything else."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no adapter file {path}: check the path")
@@ -76,17 +85,33 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> DinoAdapter:
             f"{path.name} is no DINOTile adapter (its header says {metadata.get('format', 'nothing')!r}, not {FORMAT!r}): "
             f"choose a file that DINOTile saved or trained"
         )
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in ("1", VERSION):
         raise ValueError(
-            f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads {VERSION}: update it"
+            f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads 1 to {VERSION}: update it"
         )
     try:
-        config = AdapterConfig.from_dict(json.loads(metadata["config"]))
+        config = config_from(json.loads(metadata["config"]), name=path.name)
         trained = bool(json.loads(metadata["trained"]))
         _check_weights(config, weights, path.name)
-    except (KeyError, TypeError, ArithmeticError, RuntimeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, ArithmeticError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} has a damaged header ({error!r}): download or save it again") from error
     return _build(config, weights, trained=trained, operations=operations)
+
+
+def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
+    """The configuration in the header of file ``name``, of any version; ValueError for keys that this version does not know."""
+    values = dict(values)
+    if "sites" not in values:  # version 1
+        sites = ((kind, values.pop(f"{kind}_sites")) for kind in ("double", "single"))
+        values["sites"] = [f"{kind}.{number}" for kind, numbers in sites for number in numbers]
+    for kind, given in ((AdapterConfig, values), (FluxGeometry, values["geometry"])):
+        unknown = sorted(given.keys() - {field.name for field in fields(kind)})
+        if unknown:
+            raise ValueError(f"{name} was made by a newer DINOTile (it has {', '.join(unknown[:3])}): update this one")
+    values["geometry"] = FluxGeometry(**values["geometry"])
+    for sequence in ("mechanisms", "sites"):
+        values[sequence] = tuple(values[sequence])
+    return AdapterConfig(**values)
 
 
 def _skeleton(config: AdapterConfig, *, operations: Any) -> DinoAdapter:
@@ -95,15 +120,11 @@ def _skeleton(config: AdapterConfig, *, operations: Any) -> DinoAdapter:
         return DinoAdapter(config, operations=operations)
 
 
-def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, operations: Any) -> DinoAdapter:
+def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, operations: Any) -> LoadedAdapter:
     with torch.inference_mode(False):  # so that a trainer may differentiate through the weights
-        adapter = _skeleton(config, operations=operations)
-        adapter.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
-    adapter.requires_grad_(False).eval()
-    adapter.trained = trained
-    adapter.fingerprint = _fingerprint(config, weights)
-    adapter.idle = idle_mechanisms(config, weights)
-    return adapter
+        module = _skeleton(config, operations=operations)
+        module.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    return described(module.requires_grad_(False).eval(), trained=trained)
 
 
 def idle_mechanisms(config: AdapterConfig, weights: dict[str, Tensor]) -> frozenset[str]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-AXES = (16, 56, 56)  # rotary channels per head for (index, height, width)
-THETA = 10_000
-SUPPORTED = "FLUX.1 (dev, schnell, Krea, Kontext, Fill)"
+from .families import FAMILIES, FLUX1, FLUX2, ModelFamily, supported
 
 
 @dataclass(frozen=True)
 class FluxGeometry:
-    """Widths and depths of a FLUX.1 transformer. ``vector`` is the width of the pooled text vector."""
+    """Widths and depths of a FLUX transformer. ``vector``: width of the pooled text vector. ``family``: its name in the table."""
 
     hidden: int
     heads: int
@@ -23,10 +21,21 @@ class FluxGeometry:
     single_blocks: int
     context: int
     vector: int
+    family: str = FLUX1.name
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(
+                f"model family {self.family!r} is unknown, known are {', '.join(FAMILIES)}: update DINOTile"
+            )
 
     @property
     def head_width(self) -> int:
         return self.hidden // self.heads
+
+    def blocks(self, kind: str) -> int:
+        """How many blocks of a kind there are."""
+        return {"double": self.double_blocks, "single": self.single_blocks}[kind]
 
     def __str__(self) -> str:
         return (
@@ -34,13 +43,14 @@ class FluxGeometry:
             f"context {self.context}, vector {self.vector}"
         )
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def geometry_of(model: Any) -> FluxGeometry:
     """Read the geometry of ComfyUI's ``Flux`` or diffusers' ``FluxTransformer2DModel``; ValueError for anything else."""
-    if type(model).__name__ == "FluxTransformer2DModel":
+    kind = type(model).__name__
+    if kind == "FluxTransformer2DModel":
         config = model.config
         geometry = FluxGeometry(
             hidden=config.num_attention_heads * config.attention_head_dim,
@@ -51,10 +61,10 @@ def geometry_of(model: Any) -> FluxGeometry:
             vector=config.pooled_projection_dim,
         )
         axes = tuple(config.axes_dims_rope)
-    elif type(model).__name__ == "Flux" and hasattr(model, "double_blocks"):
+    elif kind == "Flux" and hasattr(model, "double_blocks"):
         params = model.params
         if params.global_modulation or not params.vec_in_dim or params.txt_ids_dims:
-            raise ValueError(f"the model is of the FLUX.2 kind, DINOTile supports {SUPPORTED}: load one of those")
+            _refuse(f"of the {FLUX2.title} kind, which is not supported yet")
         geometry = FluxGeometry(
             hidden=params.hidden_size,
             heads=params.num_heads,
@@ -64,23 +74,29 @@ def geometry_of(model: Any) -> FluxGeometry:
             vector=params.vec_in_dim,
         )
         axes = tuple(params.axes_dim)
+    elif kind == "Flux2Transformer2DModel":
+        _refuse(f"of the {FLUX2.title} kind, which is not supported yet")
     else:
-        raise ValueError(f"the model is a {type(model).__name__}, DINOTile supports {SUPPORTED}: load one of those")
-    if axes != AXES:
-        raise ValueError(f"the model's rotary axes are {axes}, FLUX.1's are {AXES}: load {SUPPORTED}")
+        _refuse(f"a {kind}")
+    if axes != FLUX1.axes:
+        raise ValueError(f"the model's rotary axes are {axes}, FLUX.1's are {FLUX1.axes}: load {FLUX1.members}")
     return geometry
 
 
-def rotary(ids: Tensor) -> Tensor:
-    """Rotation per position for FLUX's axes (RoFormer, arXiv 2104.09864, eq. 34).
+def _refuse(kind: str) -> NoReturn:
+    raise ValueError(f"the model is {kind}, DINOTile supports {supported()}: load one of those")
 
-    ids: [N, 3] positions (index, height, width) on the CPU, may be fractional. Returns cosines and sines [N, D/2, 2],
-    float32. The angles need float64, which some devices lack.
+
+def rotary(ids: Tensor, family: ModelFamily) -> Tensor:
+    """Rotation per position on a family's axes (RoFormer, arXiv 2104.09864, eq. 34).
+
+    ids: [N, axes] positions on the CPU, may be fractional. Returns cosines and sines [N, D/2, 2], float32. The angles need
+    float64, which some devices lack.
     """
     angles = []
-    for axis, channels in enumerate(AXES):
+    for axis, channels in enumerate(family.axes):
         exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
-        angles.append(ids[:, axis, None].double() * THETA**-exponents)
+        angles.append(ids[:, axis, None].double() * family.theta**-exponents)
     angle = torch.cat(angles, dim=1)  # [N, D/2]
     return torch.stack([angle.cos(), angle.sin()], dim=-1).float()
 
@@ -111,28 +127,31 @@ class RopeOptions:
         return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
 
-def image_ids(height: int, width: int, *, options: RopeOptions) -> Tensor:
-    """Positions [height * width, 3] of the image tokens, as FLUX gives them."""
+PLAIN = RopeOptions()
+
+
+def image_ids(height: int, width: int, *, family: ModelFamily, options: RopeOptions = PLAIN) -> Tensor:
+    """Positions [height * width, axes] of the image tokens, as the model gives them."""
     rows = torch.arange(height, dtype=torch.float32)
     columns = torch.arange(width, dtype=torch.float32)
-    return _grid_ids(rows, columns, options)
+    return _grid_ids(rows, columns, family, options)
 
 
-def dino_ids(grid: int, *, height: int, width: int, options: RopeOptions) -> Tensor:
-    """Positions [1 + grid * grid, 3] of [CLS | patches] for a region of ``height`` x ``width`` image tokens.
+def dino_ids(grid: int, *, height: int, width: int, family: ModelFamily, options: RopeOptions = PLAIN) -> Tensor:
+    """Positions [1 + grid * grid, axes] of [CLS | patches] for a region of ``height`` x ``width`` image tokens.
 
     A patch lies on the image axis at the centre of the cells that it covers (OminiControl, arXiv 2411.15098: spatially
     aligned conditions share the image's positions). CLS sits at the origin, as text does.
     """
     centres = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid
-    patches = _grid_ids(centres * height - 0.5, centres * width - 0.5, options)
-    return torch.cat([torch.zeros(1, 3), patches])
+    patches = _grid_ids(centres * height - 0.5, centres * width - 0.5, family, options)
+    return torch.cat([torch.zeros(1, len(family.axes)), patches])
 
 
-def _grid_ids(rows: Tensor, columns: Tensor, options: RopeOptions) -> Tensor:
+def _grid_ids(rows: Tensor, columns: Tensor, family: ModelFamily, options: RopeOptions) -> Tensor:
     rows = rows * options.scale_y + options.shift_y
     columns = columns * options.scale_x + options.shift_x
-    ids = torch.zeros(len(rows), len(columns), 3)
+    ids = torch.zeros(len(rows), len(columns), len(family.axes))
     ids[..., 0] = options.shift_t
     ids[..., 1] = rows[:, None]
     ids[..., 2] = columns[None, :]

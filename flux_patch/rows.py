@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..dino.feature_map import FeatureMap
-from .adapter import DinoAdapter
+from .adapter import LoadedAdapter
 from .geometry import RopeOptions, dino_ids, image_ids, rotary
 from .schedule import PercentToSigma, Strength, depth_weights
+from .tokens import DinoTokens
 
 Fractions = tuple[float, float, float, float]
 WHOLE: Fractions = (0.0, 0.0, 1.0, 1.0)
@@ -21,11 +21,11 @@ WHOLE: Fractions = (0.0, 0.0, 1.0, 1.0)
 class DinoRow:
     """One row of a batch.
 
-    tokens: projected features, or None for the learned null. image: which picture of them. box: the row's region as
+    tokens: a picture's, or None for the learned null. image: which picture of them. box: the row's region as
     fractions (top, left, height, width) of the canvas. settings: None means that DINO has no say in this row.
     """
 
-    tokens: FeatureMap | None = None
+    tokens: DinoTokens | None = None
     image: int = 0
     box: Fractions = WHOLE
     settings: Strength | None = None
@@ -35,13 +35,13 @@ class DinoRow:
 class DinoCall:
     """The tensors of one FLUX call. B rows, N image tokens, M = 1 + grid^2 DINO tokens."""
 
-    adapter: DinoAdapter
+    adapter: LoadedAdapter
     image_tokens: int
-    tokens: Tensor  # [B, M, C]
+    sequence: Tensor  # [B, M, C], [CLS | patches] of each row's region
     site_weights: Tensor  # [B, sites]
     query_weights: Tensor | None  # [B, N], from masks
     q_rotation: Tensor  # [N, D/2, 2]
-    token_rotation: Tensor  # [M, D/2, 2]
+    key_rotation: Tensor  # [M, D/2, 2]
     context: Tensor | None  # [B, n, context], appended to the text
     text_weights: Tensor | None  # [B], weight of the context tokens; None where all are 1
     vector: Tensor | None  # [B, vector], added to the pooled text
@@ -49,8 +49,8 @@ class DinoCall:
     def attend(self, site: str, q: Tensor) -> Tensor:
         """What a site adds to the attention output of its image tokens: q [B, H, N, D] to [B, N, H * D]."""
         index = self.adapter.config.sites.index(site)
-        out = self.adapter.site(site)(
-            q, self.tokens.to(q.dtype), q_rotation=self.q_rotation, token_rotation=self.token_rotation
+        out = self.adapter.module.site(site)(
+            q, self.sequence.to(q.dtype), q_rotation=self.q_rotation, key_rotation=self.key_rotation
         )
         weights = self.site_weights[:, index, None, None]
         if self.query_weights is not None:
@@ -69,7 +69,7 @@ class DinoCall:
 
 
 def make_call(
-    adapter: DinoAdapter,
+    adapter: LoadedAdapter,
     rows: Sequence[DinoRow],
     *,
     sigmas: Sequence[float],
@@ -91,24 +91,24 @@ def make_call(
         return None
     memo = {} if memo is None else memo
     height, width = token_size
-    tokens = torch.stack([_tokens(adapter, row, memo, device=device, dtype=dtype) for row in rows])  # [B, M, C]
+    sequence = torch.stack([_sequence(adapter, row, memo, device=device, dtype=dtype) for row in rows])  # [B, M, C]
     masks = [_mask(s, row, memo, height=height, width=width) for s, row in zip(settings, rows, strict=True)]
     weights = [s * (1.0 if mask is None else mask[1]) for s, mask in zip(strengths, masks, strict=True)]
     query_weights = None
     if any(mask is not None for mask in masks):
         everywhere = torch.ones(height * width)
         query_weights = torch.stack([everywhere if m is None else m[0] for m in masks]).to(device)  # [B, N]
-    q_rotation, token_rotation = _rotations(adapter, token_size, rope_options or RopeOptions(), memo, device=device)
-    context = adapter.context_tokens(tokens) if adapter.has("context") else None
-    vector = adapter.vector_delta(tokens) if adapter.has("vector") else None
+    q_rotation, key_rotation = _rotations(adapter, token_size, rope_options or RopeOptions(), memo, device=device)
+    context = adapter.module.context_tokens(sequence) if adapter.has("context") else None
+    vector = adapter.module.vector_delta(sequence) if adapter.has("vector") else None
     return DinoCall(
         adapter=adapter,
         image_tokens=height * width,
-        tokens=tokens,
+        sequence=sequence,
         site_weights=_site_weights(adapter, settings, strengths, sigmas, device=device),
         query_weights=query_weights,
         q_rotation=q_rotation,
-        token_rotation=token_rotation,
+        key_rotation=key_rotation,
         context=context,
         text_weights=None if context is None or all(w == 1 for w in weights) else torch.tensor(weights, device=device),
         vector=None if vector is None else vector * torch.tensor(weights, device=device, dtype=dtype)[:, None],
@@ -127,37 +127,35 @@ def _mask(settings: Strength, row: DinoRow, memo: dict, *, height: int, width: i
 
 
 def _rotations(
-    adapter: DinoAdapter, token_size: tuple[int, int], options: RopeOptions, memo: dict, *, device: torch.device
+    adapter: LoadedAdapter, token_size: tuple[int, int], options: RopeOptions, memo: dict, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Rotary positions of the image tokens and of [CLS | patches]; all the same where the adapter has none."""
     height, width = token_size
-    key = ("rotation", adapter.config.grid, adapter.config.positions, token_size, options, device)
+    config = adapter.config
+    key = ("rotation", config.grid, config.positions, token_size, options, device)
     if key not in memo:
-        image = image_ids(height, width, options=options)
-        dino = dino_ids(adapter.config.grid, height=height, width=width, options=options)
-        if not adapter.config.positions:
+        image = image_ids(height, width, family=config.family, options=options)
+        dino = dino_ids(config.grid, height=height, width=width, family=config.family, options=options)
+        if not config.positions:
             image, dino = torch.zeros_like(image), torch.zeros_like(dino)
-        memo[key] = (rotary(image).to(device), rotary(dino).to(device))
+        memo[key] = tuple(rotary(ids, config.family).to(device) for ids in (image, dino))
     return memo[key]
 
 
-def _tokens(adapter: DinoAdapter, row: DinoRow, memo: dict, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _sequence(adapter: LoadedAdapter, row: DinoRow, memo: dict, *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[CLS | patches] of a row, [1 + grid^2, C]."""
-    grid = adapter.config.grid
+    module, grid = adapter.module, adapter.config.grid
     if row.tokens is None:
-        null = torch.cat([adapter.null_cls[None], adapter.null_patch.expand(grid * grid, -1)])
+        null = torch.cat([module.null_cls[None], module.null_patch.expand(grid * grid, -1)])
         return null.to(device, dtype)
-    key = ("tokens", grid, id(row.tokens), row.image, row.box, device, dtype)
+    key = ("sequence", grid, id(row.tokens), row.image, row.box, device, dtype)
     if key not in memo:
-        image = row.image % len(row.tokens.patches)
-        one = row.tokens.with_patches(row.tokens.patches[image, None], row.tokens.cls[image, None])
-        patches = one.sample([row.box], grid)[0, 0].flatten(0, 1)  # [grid^2, C]
-        memo[key] = torch.cat([one.cls, patches]).to(device, dtype)
+        memo[key] = row.tokens.sequence(row.image, row.box, grid).to(device, dtype)
     return memo[key]
 
 
 def _site_weights(
-    adapter: DinoAdapter,
+    adapter: LoadedAdapter,
     settings: Sequence[Strength],
     strengths: Sequence[float],
     sigmas: Sequence[float],
@@ -169,5 +167,5 @@ def _site_weights(
         return torch.zeros(len(strengths), len(adapter.config.sites), device=device)
     depths = adapter.config.depths
     weights = torch.stack([s * depth_weights(p.profile, depths) for s, p in zip(strengths, settings, strict=True)])
-    gates = adapter.gate(torch.tensor(list(sigmas), device=device)).float()
+    gates = adapter.module.gate(torch.tensor(list(sigmas), device=device)).float()
     return weights.to(device) * gates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..hosts.comfy import host
+from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .tiles import PlanTiles, PreviewTiles, TiledSampler, TileModel
@@ -34,7 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class DinoTileExtension(ComfyExtension):
     async def on_load(self) -> None:
-        host.register_folders()
+        register_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

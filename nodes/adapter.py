@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..dino.encode import EncodeSettings
-from ..flux_patch.adapter import AdapterConfig, spread_sites
+from ..flux_patch.adapter import adapter_config, spread_sites
+from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
-from ..hosts.comfy import files as host_files
-from ..hosts.comfy import host
+from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
+from ..hosts.comfy.files import adapter_path, write_adapter
+from ..hosts.comfy.folders import model_files
+from ..hosts.comfy.images import single_mask
+from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
@@ -50,7 +53,7 @@ class LoadAdapter(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "adapter_name",
-                    options=host.model_files("model_patches"),
+                    options=model_files("model_patches"),
                     tooltip="A .safetensors file that DINOTile saved or trained. It fits one DINO, its layers and one FLUX.",
                 ),
             ],
@@ -59,7 +62,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        return io.NodeOutput(host.load_host_adapter(adapter_name))
+        return io.NodeOutput(load_host_adapter(adapter_name))
 
 
 class NewAdapter(io.ComfyNode):
@@ -106,21 +109,19 @@ class NewAdapter(io.ComfyNode):
     def execute(
         cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, init_seed
     ) -> io.NodeOutput:
-        geometry = host.flux_geometry(model)
+        geometry = flux_geometry(model)
         chosen = MECHANISMS[mechanisms]
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
-        spec = dino.encoder.spec
-        config = AdapterConfig(
-            dino=spec.name,
-            dino_width=spec.width,
-            layers=EncodeSettings(layers=layers).canonical(spec),
-            geometry=geometry,
+        config = adapter_config(
+            dino.encoder.spec,
+            geometry,
+            layers=layers,
+            mechanisms=chosen,
             width=width,
             grid=grid,
-            mechanisms=chosen,
-            **(sites if "cross_attention" in chosen else {}),
+            sites=sites,
         )
-        return io.NodeOutput(host.new_host_adapter(config, seed=init_seed))
+        return io.NodeOutput(new_host_adapter(config, seed=init_seed))
 
 
 class SaveAdapter(io.ComfyNode):
@@ -145,8 +146,8 @@ class SaveAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter, filename_prefix) -> io.NodeOutput:
-        path = host_files.adapter_path(filename_prefix, below="output")
-        host_files.write_adapter(adapter.adapter, path)
+        path = adapter_path(filename_prefix, below="output")
+        write_adapter(adapter.adapter.module, path, trained=adapter.adapter.trained)
         return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
 
 
@@ -215,11 +216,11 @@ class ProjectConditioning(io.ComfyNode):
     def execute(
         cls, positive, adapter, features, strength, start_percent, end_percent, profile, negative=None, mask=None
     ) -> io.NodeOutput:
-        settings = Strength(strength, start_percent, end_percent, profile, host.single_mask(mask))
-        tokens = adapter.project(features)
+        settings = Strength(strength, start_percent, end_percent, profile, single_mask(mask))
+        guide, null = (PictureGuide(tokens, settings) for tokens in (adapter.project(features), None))
         return io.NodeOutput(
-            host.attach(positive, adapter.adapter, tokens, settings),
-            host.attach(positive if negative is None else negative, adapter.adapter, None, settings),
+            attach(positive, adapter.adapter, guide),
+            attach(positive if negative is None else negative, adapter.adapter, null),
         )
 
 
@@ -240,7 +241,7 @@ class PatchFlux(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter) -> io.NodeOutput:
-        return io.NodeOutput(host.patch_flux(model, adapter))
+        return io.NodeOutput(patch_flux(model, adapter))
 
 
 class EmptyConditioning(io.ComfyNode):
@@ -270,4 +271,4 @@ class EmptyConditioning(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, tokens, guidance) -> io.NodeOutput:
-        return io.NodeOutput(host.empty_conditioning(model, tokens=tokens, guidance=guidance))
+        return io.NodeOutput(empty_conditioning(model, tokens=tokens, guidance=guidance))

@@ -6,7 +6,9 @@ from comfy_api.latest import io, ui
 
 from ..dino.encode import EncodeSettings
 from ..dino.views import pca_picture
-from ..hosts.comfy import host
+from ..hosts.comfy.dino import dino_from_clip_vision, load_host_dino
+from ..hosts.comfy.folders import model_files
+from ..hosts.comfy.images import to_host
 from . import sockets
 
 CATEGORY = f"{sockets.CATEGORY}/DINO"
@@ -24,7 +26,7 @@ class LoadDino(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "dino_name",
-                    options=host.model_files("dino", "clip_vision"),
+                    options=model_files("dino", "clip_vision"),
                     tooltip="A .safetensors file of DINOv2 S/B/L/g (with or without registers) or DINOv3 S/S+/B/L/H+, "
                     "as transformers or Meta names its tensors. Usual: DINOv2 base with registers.",
                 ),
@@ -34,7 +36,7 @@ class LoadDino(io.ComfyNode):
 
     @classmethod
     def execute(cls, dino_name) -> io.NodeOutput:
-        return io.NodeOutput(host.load_host_dino(dino_name))
+        return io.NodeOutput(load_host_dino(dino_name))
 
 
 class DinoFromClipVision(io.ComfyNode):
@@ -55,7 +57,7 @@ class DinoFromClipVision(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip_vision) -> io.NodeOutput:
-        return io.NodeOutput(host.dino_from_clip_vision(clip_vision))
+        return io.NodeOutput(dino_from_clip_vision(clip_vision))
 
 
 class ExtractPatches(io.ComfyNode):
@@ -119,5 +121,5 @@ class PreviewPatches(io.ComfyNode):
     @classmethod
     def execute(cls, features) -> io.NodeOutput:
         height, width = features.image_size
-        picture = host.to_host(pca_picture(features, height=height, width=width))
+        picture = to_host(pca_picture(features, height=height, width=width))
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..hosts.comfy import host
-from ..tiling.plan import plan_tiles
+from ..flux_patch.families import FLUX1
+from ..hosts.comfy.images import rgb, to_host
+from ..hosts.comfy.model import tile_model
+from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.preview import describe_plan, draw_plan
 from . import sockets
 
@@ -63,7 +65,8 @@ class PlanTiles(io.ComfyNode):
 
     @classmethod
     def execute(cls, width, height, tile, overlap) -> io.NodeOutput:
-        plan = plan_tiles(height // 8 * 8, width // 8 * 8, tile=tile, overlap=overlap)  # VAE Encode crops to 8 px
+        height, width = (side // FLUX1.cell * FLUX1.cell for side in (height, width))  # VAE Encode crops to whole cells
+        plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=overlap)
         return io.NodeOutput(plan, plan.count, describe_plan(plan))
 
 
@@ -85,7 +88,7 @@ class PreviewTiles(io.ComfyNode):
 
     @classmethod
     def execute(cls, plan, image) -> io.NodeOutput:
-        picture = host.to_host(draw_plan(host.rgb(image)[0], plan)[None])
+        picture = to_host(draw_plan(rgb(image)[0], plan)[None])
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))
 
 
@@ -106,7 +109,7 @@ class TileModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, plan) -> io.NodeOutput:
-        return io.NodeOutput(host.tile_model(model, plan))
+        return io.NodeOutput(tile_model(model, plan))
 
 
 class TiledSampler(io.ComfyNode):
@@ -137,4 +140,4 @@ class TiledSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise, guider, sampler, sigmas, latent_image, plan) -> io.NodeOutput:
-        return io.NodeOutput(*host.run_sampler(noise, host.tiled_guider(guider, plan), sampler, sigmas, latent_image))
+        return io.NodeOutput(*run_sampler(noise, tiled_guider(guider, plan), sampler, sigmas, latent_image))

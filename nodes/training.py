@@ -269,16 +269,19 @@ class FitProjection(io.ComfyNode):
         cls, model, dino, clip_vision, style_model, folder, filename_prefix, layers, side, grid, hidden_layer, epochs,
         held_out, seed,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.redux.fit import FitSettings
+        from ..training.redux.fit import FitSettings, fit_redux
 
         path = host_files.adapter_path(filename_prefix, below="models/model_patches")
-        adapter, report = host_redux.fit_projection(
-            host_runs.picture_folder(folder),
-            dino,
-            teacher=host_redux.HostTeacher(clip_vision, style_model),
-            geometry=host.flux_geometry(model),
-            settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
-        )
+        with torch.inference_mode(False), torch.no_grad():
+            adapter, report = fit_redux(
+                host_runs.picture_folder(folder),
+                encoder=dino.encoder,
+                teacher=HostTeacher(clip_vision, style_model),
+                geometry=flux_geometry(model),
+                settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
+                folder=temporary_folder(),
+                progress=ComfyProgress(),
+            )
         host_files.write_adapter(adapter, path, trained=True)
         text = "\n".join(report.lines())
         return io.NodeOutput(host_runs.load_written(path), text, ui=ui.PreviewText(text))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
-from ..dino.encode import EncodeSettings
-from ..flux_patch.schedule import Strength
-from ..hosts.comfy import host
-from ..tiling.canvas import pad_to_grid, resize, scaled_size
-from ..tiling.color import back_project
-from ..tiling.plan import plan_tiles
+from ..hosts.comfy.host import ComfyHost
+from ..hosts.comfy.images import rgb, to_host, upscale_with_model
+from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
+from ..upscaling.guides import check_pair, whole_picture
+from ..upscaling.pipeline import upscale as run
+from ..upscaling.settings import UpscaleSettings
 from . import sockets
 
 
@@ -53,13 +55,13 @@ class Upscale(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sampler",
-                    options=host.sampler_names(),
+                    options=sampler_names(),
                     default="euler",
                     tooltip="Any of ComfyUI's samplers. Usual: euler.",
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=host.scheduler_names(),
+                    options=scheduler_names(),
                     default="simple",
                     tooltip="Spacing of the noise levels. Usual: simple.",
                 ),
@@ -137,28 +139,28 @@ class Upscale(io.ComfyNode):
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0,
     ) -> io.NodeOutput:  # fmt: skip
-        if (dino is None) != (adapter is None):
-            there, missing = ("adapter", "dino") if dino is None else ("dino", "adapter")
-            raise ValueError(f"{there} is connected without {missing}, alone it has no effect: connect both or neither")
-        if adapter is not None:
-            adapter.check_dino(dino)
-        host.check_vae(vae)
-        picture = host.rgb(image)
-        height, width = scaled_size(picture.shape[1], picture.shape[2], scale)
-        enlarged = picture if upscale_model is None else host.rgb(host.upscale_with_model(upscale_model, picture))
-        canvas = pad_to_grid(resize(enlarged.movedim(-1, 1).cpu(), height=height, width=width)).movedim(1, -1)
-        plan = plan_tiles(canvas.shape[1], canvas.shape[2], tile=tile, overlap=overlap)
+        check_pair(dino, adapter)
+        settings = UpscaleSettings(
+            scale=scale,
+            denoise=denoise,
+            steps=steps,
+            tile=tile,
+            overlap=overlap,
+            seed=seed,
+            dino_strength=dino_strength,
+            fidelity=fidelity,
+        )
+        host = ComfyHost(model, vae, adapter=adapter)
+        make_guide = None
         if dino is not None:
-            features = dino.encode(picture, EncodeSettings(layers=adapter.adapter.config.layers))
-            tokens, settings, covers = adapter.project(features), Strength(dino_strength), (height / 8, width / 8)
-            positive = host.attach(positive, adapter.adapter, tokens, settings, picture=covers)
-            negative = host.attach(negative, adapter.adapter, None, settings, picture=covers)
-            model = host.patch_flux(model, adapter)
-        sigmas = host.denoise_sigmas(model, scheduler, steps=steps, denoise=denoise)
-        guider = host.tiled_guider(host.cfg_guider(model, positive, negative, cfg), plan)
-        latent = {"samples": vae.encode(canvas)}
-        if len(sigmas) > 1:
-            latent, _ = host.run_sampler(host.random_noise(seed), guider, host.named_sampler(sampler), sigmas, latent)
-        result = vae.decode(latent["samples"])[:, :height, :width].movedim(-1, 1).float().cpu()
-        result = back_project(result.clamp(0, 1), picture.movedim(-1, 1).cpu(), fidelity=fidelity)
-        return io.NodeOutput(host.to_host(result.movedim(1, -1)))
+            make_guide = whole_picture(host, dino.encoder, adapter.project, strength=dino_strength)
+        sampling = ComfySampler(model, positive, negative, adapter, sampler, scheduler, cfg, steps, denoise, seed)
+        result, _ = run(
+            host,
+            rgb(image).movedim(-1, 1).cpu(),
+            settings,
+            sampler=sampling,
+            make_guide=make_guide,
+            enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
+        )
+        return io.NodeOutput(to_host(result.movedim(1, -1)))

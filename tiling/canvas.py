@@ -7,11 +7,15 @@ from torch import Tensor
 
 from .plan import canvas_size
 
+SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
+
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """Output size of an upscale, exact to the pixel: round(side * scale), at least 1."""
-    if not 0 < scale <= 16:
-        raise ValueError(f"scale {scale} must be above 0 and at most 16: 2 doubles both sides")
+    if not SMALLEST <= scale <= LARGEST:  # also refuses NaN
+        raise ValueError(
+            f"scale {scale} must be from {SMALLEST:g} to {LARGEST:g}: 2 doubles both sides, usually 2 to 4"
+        )
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -27,7 +31,7 @@ def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:
     return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
-def pad_to_grid(pixels: Tensor, *, grid: int = 16) -> Tensor:
+def pad_to_grid(pixels: Tensor, *, grid: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples of ``grid``. pixels: [B, C, H, W]."""
     height, width = pixels.shape[2:]
     canvas_height, canvas_width = canvas_size(height, width, grid=grid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on the canvas, in the plan's unit (pixels, or latent cells after ``TilePlan.scaled``)."""
+    """A rectangle on the canvas, in the plan's unit (pixels, or latent cells of ``TilePlan.latent``)."""
 
     top: int
     left: int
@@ -29,7 +29,10 @@ class Box:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Equal tiles that cover a ``height`` x ``width`` canvas; ``tops`` and ``lefts`` are the origins per row and column."""
+    """Equal tiles that cover a ``height`` x ``width`` canvas; ``tops`` and ``lefts`` are the origins per row and column.
+
+    grid, cell: sides of a token and of a latent cell, in the plan's unit.
+    """
 
     height: int
     width: int
@@ -38,6 +41,8 @@ class TilePlan:
     overlap: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
+    grid: int
+    cell: int
 
     @property
     def boxes(self) -> list[Box]:
@@ -48,33 +53,36 @@ class TilePlan:
     def count(self) -> int:
         return len(self.tops) * len(self.lefts)
 
-    def scaled(self, divisor: int) -> TilePlan:
-        """The same plan in units of ``divisor`` (8: from pixels to latent cells). All numbers must be divisible."""
+    @property
+    def latent(self) -> TilePlan:
+        """The same plan in latent cells; ValueError where a number of it is not divisible."""
+        cell = self.cell
         numbers = (self.height, self.width, self.tile_height, self.tile_width, *self.tops, *self.lefts)
-        odd = [n for n in numbers if n % divisor]
+        odd = [n for n in numbers if n % cell]
         if odd:
-            raise ValueError(f"plan number {odd[0]} is not a multiple of {divisor}: plan a canvas of multiples of it")
+            raise ValueError(f"plan number {odd[0]} is not a multiple of {cell}: plan a canvas of multiples of it")
         return TilePlan(
-            self.height // divisor,
-            self.width // divisor,
-            self.tile_height // divisor,
-            self.tile_width // divisor,
-            self.overlap // divisor,
-            tuple(n // divisor for n in self.tops),
-            tuple(n // divisor for n in self.lefts),
+            self.height // cell,
+            self.width // cell,
+            self.tile_height // cell,
+            self.tile_width // cell,
+            self.overlap // cell,
+            tuple(n // cell for n in self.tops),
+            tuple(n // cell for n in self.lefts),
+            grid=self.grid // cell,
+            cell=1,
         )
 
 
-def plan_tiles(height: int, width: int, *, tile: int = 1024, overlap: int = 128, grid: int = 16) -> TilePlan:
+def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, cell: int = 1) -> TilePlan:
     """Cover a canvas with equal, evenly spread tiles.
 
-    Every origin is a multiple of ``grid`` (FLUX's tokens are 16 px wide), neighbours share at least ``overlap``, and the
+    Every origin is a multiple of ``grid`` (the side of the model's tokens), neighbours share at least ``overlap``, and the
     plan is its own mirror image in both axes. Tiles are ``tile`` wide, or the whole side where that is smaller, less up to
     two ``grid`` cells: on a side that is no multiple of ``grid``, so that the last tile ends at the edge, and where a smaller
     tile is mirrored without one tile more.
 
-    All sizes are in pixels (with ``grid=16``) or latent cells (with ``grid=2``). Raises ValueError for sizes that allow
-    no plan.
+    All sizes are in pixels, or all in latent cells (``cell`` 1). Raises ValueError for sizes that allow no plan.
     """
     if tile < grid or tile % grid:
         below = max(grid, tile // grid * grid)
@@ -88,10 +96,10 @@ def plan_tiles(height: int, width: int, *, tile: int = 1024, overlap: int = 128,
             raise ValueError(f"canvas {name} {side} must be at least 1")
     tile_height, tops = _spread(height, tile=tile, overlap=overlap, grid=grid)
     tile_width, lefts = _spread(width, tile=tile, overlap=overlap, grid=grid)
-    return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts)
+    return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=cell)
 
 
-def canvas_size(height: int, width: int, *, grid: int = 16) -> tuple[int, int]:
+def canvas_size(height: int, width: int, *, grid: int) -> tuple[int, int]:
     """The picture's size rounded up to whole grid cells."""
     return -(-height // grid) * grid, -(-width // grid) * grid
 

@@ -14,9 +14,9 @@ from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import Box, plan_tiles
-from dinotile.upscale.joint import TileRow
-from dinotile.upscale.pipeline import Upscaler, _Guide
-from dinotile.upscale.settings import TOKEN, UpscaleSettings
+from dinotile.upscaling.joint import TileRow
+from dinotile.upscaling.pipeline import Upscaler, _Guide
+from dinotile.upscaling.settings import TOKEN, UpscaleSettings
 
 
 class Elsewhere:

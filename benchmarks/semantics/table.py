@@ -31,9 +31,9 @@ from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.tiling.plan import plan_tiles
-from dinotile.upscale.pipeline import Upscaler
-from dinotile.upscale.report import environment
-from dinotile.upscale.settings import UpscaleSettings
+from dinotile.upscaling.pipeline import Upscaler
+from dinotile.upscaling.report import environment
+from dinotile.upscaling.settings import UpscaleSettings
 
 from . import classifier
 from .guides import BlindUpscaler, Elsewhere, TileUpscaler

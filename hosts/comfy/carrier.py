@@ -1,13 +1,13 @@
-"""DINO tokens on their way through ComfyUI's conditioning: the host batches, crops and repeats them like its own."""
+"""DINO rows on their way through ComfyUI's conditioning: the host batches, crops and repeats them like its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...dino.feature_map import FeatureMap
-from ...flux_patch.rows import DinoRow, Fractions
-from ...flux_patch.schedule import Strength
+from ...flux_patch.guide import Guide
+from ...flux_patch.rows import DinoRow
+from ...tiling.plan import Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +19,8 @@ class DinoCond:
     that tokens for an unpatched model are an error and not a conditioning without effect.
     """
 
-    tokens: FeatureMap | None = None
-    settings: Strength | None = None
+    guide: Guide | None = None
     adapter: str = ""
-    picture: tuple[float, float] | None = None  # latent height, width that the features cover; None: the canvas
     canvas: tuple[int, int] | None = None  # latent height, width
     rows: tuple[DinoRow, ...] = ()
 
@@ -35,15 +33,17 @@ class DinoCond:
                 f"the conditioning carries DINO tokens of adapter {self.adapter}, but the model is not patched with it: "
                 f"put 'Patch FLUX with DINO' with the same adapter between the model loader and the sampler"
             )
-        pictures = 1 if self.tokens is None else len(self.tokens.patches)
+        if self.guide is None:
+            return replace(self, rows=(DinoRow(),) * batch_size)
+        pictures = self.guide.pictures
         if batch_size % pictures:
             raise ValueError(
                 f"the features show {pictures} pictures, the latent holds {batch_size}: encode one picture, or as many as "
                 f"the latent holds"
             )
-        box = _fractions((*self.canvas, 0, 0) if area is None else area, self.picture or self.canvas)
-        rows = tuple(DinoRow(self.tokens, image, box, self.settings) for image in range(batch_size))
-        return replace(self, rows=rows)
+        height, width, top, left = (*self.canvas, 0, 0) if area is None else area
+        box = Box(top, left, height, width)
+        return replace(self, rows=tuple(self.guide.row(image, box, canvas=self.canvas) for image in range(batch_size)))
 
     def can_concat(self, other: Any) -> bool:
         return isinstance(other, DinoCond)
@@ -53,10 +53,5 @@ class DinoCond:
 
     def size(self) -> list[int]:
         """For the host's memory estimate: rows and widths of the tokens."""
-        return [len(self.rows), 1 if self.tokens is None else self.tokens.patches.shape[-1]]
-
-
-def _fractions(area: Any, picture: tuple[float, float]) -> Fractions:
-    """The host's area (height, width, top, left) as fractions of the picture; a padded canvas reaches beyond 1."""
-    height, width, top, left = area
-    return top / picture[0], left / picture[1], height / picture[0], width / picture[1]
+        widths = [row.tokens.patches.shape[-1] for row in self.rows if row.tokens is not None]
+        return [len(self.rows), max(widths, default=1)]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...flux_patch.adapter import DinoAdapter
+from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.geometry import RopeOptions
 from ...flux_patch.rows import DinoCall, make_call
 from .carrier import DinoCond
@@ -22,7 +22,7 @@ OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall}
 MEMO = "dinotile_memo"  # in transformer_options: RunMemo
 
 
-def cond_key(adapter: DinoAdapter) -> str:
+def cond_key(adapter: LoadedAdapter) -> str:
     """Name of the adapter's entry in ``model_conds``."""
     return f"dinotile_{adapter.fingerprint}"
 
@@ -63,7 +63,7 @@ class CanvasWrapper:
 class CallWrapper:
     """APPLY_MODEL: takes the rows out of the keywords and prepares the call."""
 
-    def __init__(self, adapter: DinoAdapter) -> None:
+    def __init__(self, adapter: LoadedAdapter) -> None:
         self.adapter = adapter
         self.key = cond_key(adapter)
 
@@ -81,7 +81,7 @@ class CallWrapper:
                 self.adapter,
                 rows,
                 sigmas=t.tolist(),
-                token_size=(-(-x.shape[-2] // 2), -(-x.shape[-1] // 2)),
+                token_size=self.adapter.config.family.tokens(*x.shape[-2:]),
                 percent_to_sigma=model.model_sampling.percent_to_sigma,
                 device=x.device,
                 dtype=model.get_dtype_inference(),
@@ -183,15 +183,3 @@ def merge_masks(mask: Tensor | None, bias: Tensor) -> Tensor:
     while mask.ndim < 4:
         mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
     return mask.to(bias.dtype) + bias
-
-
-__all__ = [
-    "BlockPatch",
-    "CallWrapper",
-    "CanvasWrapper",
-    "OutputPatch",
-    "QueryPatch",
-    "RunMemo",
-    "RunWrapper",
-    "cond_key",
-]

@@ -1,32 +1,26 @@
-"""FLUX.1 Redux as ComfyUI holds it (CLIP_VISION and STYLE_MODEL), as the teacher of ``training.redux``."""
+"""FLUX.1 Redux as ComfyUI holds it (CLIP_VISION and STYLE_MODEL)."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-import folder_paths
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...dino.encode import DinoEncoder
-from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.geometry import FluxGeometry
-from . import host
+from .dino import Held
 
 if TYPE_CHECKING:
-    from ...training.redux.fit import FitSettings
-    from ...training.redux.report import FitReport
+    pass
 
 
 class HostTeacher:
-    """``training.redux_teacher.ReduxTeacher`` by way of the host's own encoder: it resizes, normalises and loads.
+    """Gives pictures Redux's tokens by way of the host's own encoder: it resizes, normalises and loads.
 
     ValueError where the sockets hold other models than SigLIP and Redux, or two that do not fit.
     """
@@ -47,7 +41,7 @@ class HostTeacher:
         self.width = int(redux.redux_down.out_features)
         self.fingerprints = (fingerprint(clip_vision.model), fingerprint(redux))
         self.patcher = comfy.model_patcher.CoreModelPatcher(
-            host.Held(redux),
+            Held(redux),
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
@@ -61,56 +55,6 @@ class HostTeacher:
         seen.last_hidden_state = seen.last_hidden_state.to(self.patcher.load_device, torch.float32)
         tokens = self.style_model.get_cond(seen)  # [B, grid^2, width]
         return rearrange(tokens, "b (h w) c -> b h w c", h=math.isqrt(tokens.shape[1]))
-
-
-class MovingBackbone(host.ManagedBackbone):
-    """For callers who do not know where the host computes: pictures go there."""
-
-    def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-        return super().hidden(pixels.to(self.patcher.load_device), blocks)
-
-
-def encoder_anywhere(dino: host.HostDino) -> DinoEncoder:
-    """The encoder, to be called with pictures on the CPU."""
-    backbone = MovingBackbone(dino.encoder.backbone.backbone, dino.patcher)
-    return DinoEncoder(backbone, dino.encoder.spec, dino.encoder.fingerprint)
-
-
-class Progress:
-    """``training.redux.fit_redux``'s progress on ComfyUI's bar; ends the run where the user interrupts."""
-
-    def __init__(self) -> None:
-        self.bar = comfy.utils.ProgressBar(1)
-
-    def __call__(self, stage: str, done: float, total: float) -> None:
-        self.bar.update_absolute(done, total)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-def fit_projection(
-    folder: str,
-    dino: host.HostDino,
-    *,
-    teacher: HostTeacher,
-    geometry: FluxGeometry,
-    settings: FitSettings,
-) -> tuple[DinoAdapter, FitReport]:
-    """``training.redux.fit_redux`` with ComfyUI's models, progress and temporary folder."""
-    from ...training.redux.fit import fit_redux
-
-    temporary = Path(folder_paths.get_temp_directory())
-    temporary.mkdir(parents=True, exist_ok=True)
-    return fit_redux(
-        folder,
-        encoder=encoder_anywhere(dino),
-        teacher=teacher,  # type: ignore[arg-type]
-        geometry=geometry,
-        settings=settings,
-        folder=temporary,
-        progress=Progress(),
-    )
 
 
 def fingerprint(module: nn.Module) -> str:

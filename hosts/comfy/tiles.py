@@ -7,7 +7,6 @@ conditioning by one per tile whose area is the tile and whose mask is the tile's
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
+from .crop import crop_entries
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
@@ -103,7 +103,7 @@ class TileWrapper:
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
-        executor.class_obj.model_options[RUN] = TileRun(self.plan.scaled(8), crop_control=self.crop_control)
+        executor.class_obj.model_options[RUN] = TileRun(self.plan.latent, crop_control=self.crop_control)
         return executor(*args, **kwargs)
 
     def calc_cond_batch(
@@ -113,8 +113,9 @@ class TileWrapper:
         run: TileRun = model_options[RUN]
         size = tuple(x_in.shape[-2:])
         if x_in.ndim != 4 or size != (run.plan.height, run.plan.width):
+            cell = self.plan.cell
             raise ValueError(
-                f"the latent is {size[1] * 8} x {size[0] * 8} px, the tile plan was made for {self.plan.width} x "
+                f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
                 f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
             )
         tiles = [None if c is None else run.split(c, slot=i, device=x_in.device) for i, c in enumerate(conds)]
@@ -168,56 +169,3 @@ def _area_profile(start: int, length: int, side: int, *, soft: bool) -> Tensor:
         if start + length < side:
             profile[start + length - 1 - i] *= (i + 1) / fade
     return profile
-
-
-def crop_entries(entries: dict[str, Any], area: tuple[int, int, int, int], plan: TilePlan) -> dict[str, Any]:
-    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks."""
-    cropped = dict(entries)
-    if "ref_latents" in cropped:
-        cropped["ref_latents"] = _with(
-            cropped["ref_latents"], [crop_reference(latent, area, plan) for latent in cropped["ref_latents"].cond]
-        )
-    if "attention_mask" in cropped:
-        entry = cropped["attention_mask"]
-        cropped["attention_mask"] = _with(entry, crop_attention_mask(entry.cond, area, plan))
-    return cropped
-
-
-def crop_reference(latent: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
-    """The tile's part of a reference latent [B, C, h, w] that shows the whole canvas at any scale.
-
-    A reference of another aspect ratio is another picture and stays whole.
-    """
-    rows, columns = latent.shape[-2:]
-    if abs(rows * plan.width - columns * plan.height) > 0.02 * rows * plan.width:
-        return latent
-    height, width, top, left = area
-    first_row, last_row = _span(top, height, plan.height, rows)
-    first_column, last_column = _span(left, width, plan.width, columns)
-    return latent[..., first_row:last_row, first_column:last_column]
-
-
-def _span(start: int, length: int, side: int, cells: int) -> tuple[int, int]:
-    """Scale start and length from ``side`` to ``cells``; the same length for every tile, even where FLUX's tokens are."""
-    if cells == side:
-        return start, start + length
-    size = min(cells, max(2, round(length * cells / side / 2) * 2))
-    first = min(round(start * cells / side / 2) * 2, cells - size)
-    return first, first + size
-
-
-def crop_attention_mask(mask: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
-    """The rows and columns [.., text + tile tokens] of an attention mask over [text | canvas tokens]."""
-    height, width, top, left = (-(-n // 2) for n in area)
-    rows, columns = -(-plan.height // 2), -(-plan.width // 2)
-    text = mask.shape[-1] - rows * columns
-    grid = torch.arange(rows * columns, device=mask.device).view(rows, columns) + text
-    tile = grid[top : top + height, left : left + width].flatten()
-    keep = torch.cat([torch.arange(text, device=mask.device), tile])
-    return mask.index_select(-1, keep).index_select(-2, keep)
-
-
-def _with(entry: Any, value: Any) -> Any:
-    other = copy.copy(entry)
-    other.cond = value
-    return other

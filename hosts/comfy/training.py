@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import comfy.sampler_helpers
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import attention_pytorch
@@ -17,88 +15,33 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from ...dino.encode import EncodeSettings
-from ...dino.feature_map import FeatureMap
-from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.rows import DinoRow
-from . import host
-from .host import Wrappers
-from .inject import cond_key
+from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.families import BlockKind
+from .adapter import HostAdapter
+from .host import ComfyHost
 
+SHAPE = (64, 64)  # of the first latents that there is room for
 ACTIVATIONS = {True: 4, False: 40}  # by checkpointing: memory of a training step over an inference step's; a guess
 
 
-class ComfyHost:
-    """``training.hosts.Host`` on ComfyUI's own FLUX, VAE and DINO. Make and use it inside ``gradients``.
+class TrainingHost(ComfyHost):
+    """``ComfyHost`` with gradients through FLUX into the adapter only. Make and use it inside ``gradients``.
 
     FLUX is a clone that shares its weights with the given model. It is loaded whole: weights that ComfyUI brings in and
     out while it computes would be gone before the backward pass. Models under ComfyUI's dynamic memory are therefore read
     from their file again, which costs their size in memory for as long as the training lasts.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        vae: Any,
-        dino: host.HostDino,
-        adapter: DinoAdapter,
-        *,
-        guidance: float = 1.0,
-        gradient_checkpointing: bool = True,
-    ) -> None:
-        host.check_vae(vae)
-        self.geometry = host.flux_geometry(model)
-        self.device = model.load_device
-        self.dtype = compute_dtype(model)
-        self.adapter = adapter.to(self.device, torch.float32)
-        self.vae, self.dino, self.guidance = vae, dino, guidance
+    def __init__(self, model: Any, vae: Any, adapter: LoadedAdapter, *, gradient_checkpointing: bool = True) -> None:
+        adapter.module.to(model.load_device, torch.float32)
+        super().__init__(model.clone(disable_dynamic=True), vae, adapter=HostAdapter(adapter, None))
         self.activations = ACTIVATIONS[gradient_checkpointing]
-        self.patcher = host.patch_flux(model.clone(disable_dynamic=True), host.HostAdapter(self.adapter, None))
-        for kind in ("double_block", "single_block"):
+        for kind in self.family.blocks:
             _train_blocks(self.patcher, kind, checkpointing=gradient_checkpointing)
-        options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
-        comfy.sampler_helpers.prepare_model_patcher(self.patcher, {}, options)
-        self.options = {**options["transformer_options"], "optimized_attention_override": _attention}
-        self._load([1, self.vae.latent_channels, 64, 64])
+        self.options["optimized_attention_override"] = _attention
+        self.load([1, self.vae.latent_channels, *SHAPE])
         self.patcher.unpin_all_weights()
         keep_for_backward(self.patcher.model.diffusion_model)
-
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        latents = self.vae.encode(pixels.movedim(1, -1))
-        return self.patcher.model.process_latent_in(latents).float()
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        pixels = self.vae.decode(self.patcher.model.process_latent_out(latents))
-        return pixels.movedim(-1, 1).float().clamp(0, 1)
-
-    def features(self, pixels: Tensor, settings: EncodeSettings) -> FeatureMap:
-        return self.dino.encoder.encode(pixels, settings=settings, device=self.dino.patcher.load_device)
-
-    def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, context: Tensor, pooled: Tensor, rows: Sequence[DinoRow]
-    ) -> Tensor:
-        self._load(list(latents.shape))
-        found: list[Tensor] = []
-
-        def keep(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-            found.append(executor(*args, **kwargs))
-            return found[0]
-
-        wrappers = {**self.options["wrappers"]}
-        wrappers[Wrappers.DIFFUSION_MODEL] = {**wrappers.get(Wrappers.DIFFUSION_MODEL, {}), "dinotile_velocity": [keep]}
-        self.patcher.model.apply_model(
-            latents,
-            sigmas,
-            c_crossattn=context,
-            transformer_options={**self.options, "wrappers": wrappers},
-            y=pooled,
-            guidance=torch.full_like(sigmas, self.guidance),
-            **{cond_key(self.adapter): tuple(rows)},
-        )
-        return found[0].float()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -109,7 +52,7 @@ class ComfyHost:
         finally:
             self.patcher.cleanup()
 
-    def _load(self, shape: list[int]) -> None:
+    def load(self, shape: list[int]) -> None:
         memory = self.activations * self.patcher.memory_required(shape)
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory, force_full_load=True)
 
@@ -140,21 +83,17 @@ def keep_for_backward(module: nn.Module) -> None:
             setattr(part, name, buffer.clone() if buffer.is_inference() else buffer)
 
 
-def compute_dtype(model: Any) -> torch.dtype:
-    """In which the host will compute a MODEL."""
-    return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
-
-
 def _attention(chosen: Any, *args: Any, **kwargs: Any) -> Tensor:
     """torch's attention, whatever the host uses: SageAttention and its like have no gradient."""
     return attention_pytorch(*args, **kwargs)
 
 
-def _train_blocks(patcher: Any, kind: str, *, checkpointing: bool) -> None:
+def _train_blocks(patcher: Any, kind: BlockKind, *, checkpointing: bool) -> None:
     before = patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
-    for number, block in enumerate(getattr(patcher.model.diffusion_model, f"{kind}s")):
-        trained = TrainedBlock(block, before.get((kind, number)), checkpointing=checkpointing)
-        patcher.set_model_patch_replace(trained, "dit", kind, number)
+    place = f"{kind.name}_block"
+    for number, block in enumerate(getattr(patcher.model.diffusion_model, kind.comfy)):
+        trained = TrainedBlock(block, before.get((place, number)), checkpointing=checkpointing)
+        patcher.set_model_patch_replace(trained, "dit", place, number)
 
 
 class TrainedBlock:

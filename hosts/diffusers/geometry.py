@@ -11,7 +11,7 @@ import torch
 
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .layouts import Shapes, flux_config
-from .load import loading, local_path
+from .sources import loading, local_path
 
 
 def read_geometry(source: str | Path) -> FluxGeometry:

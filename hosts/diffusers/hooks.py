@@ -1,107 +1,43 @@
-"""The same adapter on diffusers' ``FluxTransformer2DModel``, through torch's own module hooks."""
+"""The adapter's cross-attention in diffusers' ``FluxTransformer2DModel``, through torch's own module hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.geometry import geometry_of
-from ...flux_patch.rows import DinoCall, DinoRow, make_call
-from ...flux_patch.schedule import PercentToSigma
+from ...flux_patch.adapter import AdapterConfig
+from ...flux_patch.rows import DinoCall
 
 
-class DinoFlux:
-    """A diffusers FLUX transformer with a DINO adapter.
+class DinoHooks:
+    """Hooks at an adapter's sites. They stay until ``remove``, and do nothing outside of ``during``."""
 
-    ``velocity`` takes what the transformer takes plus the DINO rows. The hooks stay on the transformer until ``remove``;
-    they do nothing outside ``velocity``.
-    """
-
-    def __init__(self, transformer: nn.Module, adapter: DinoAdapter) -> None:
-        adapter.check_geometry(geometry_of(transformer))
-        self.transformer = transformer
-        self.adapter = adapter
+    def __init__(self, transformer: nn.Module, config: AdapterConfig) -> None:
         self._call: DinoCall | None = None
         self._q: dict[str, Tensor] = {}
         self._handles: list[Any] = []
-        for name in adapter.config.sites:
-            kind, index = name.split(".")
-            if kind == "double":
-                self._hook_double(name, transformer.transformer_blocks[int(index)].attn)  # type: ignore[index]
-            else:
-                self._hook_single(name, transformer.single_transformer_blocks[int(index)].attn)  # type: ignore[index]
+        hooks = {"double": self._hook_double, "single": self._hook_single}
+        blocks = {kind.name: getattr(transformer, kind.diffusers) for kind in config.family.blocks}
+        for site in config.sites:
+            kind, _, number = site.partition(".")
+            hooks[kind](site, blocks[kind][int(number)].attn)
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def velocity(
-        self,
-        hidden_states: Tensor,
-        *,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        pooled_projections: Tensor,
-        img_ids: Tensor,
-        guidance: Tensor | None,
-        rows: Sequence[DinoRow],
-        token_size: tuple[int, int],
-        percent_to_sigma: PercentToSigma,
-        memo: dict | None = None,
-    ) -> Tensor:
-        """Predict the velocity of packed latents [B, N, 64] at noise levels ``timestep`` [B] (0..1).
-
-        encoder_hidden_states: [B, n, context]; pooled_projections: [B, vector]; img_ids: [N, 3]; rows: one per batch row;
-        token_size: image tokens (height, width), N = height * width.
-        """
-        call = make_call(
-            self.adapter,
-            rows,
-            sigmas=timestep.tolist(),
-            token_size=token_size,
-            percent_to_sigma=percent_to_sigma,
-            device=hidden_states.device,
-            dtype=hidden_states.dtype,
-            memo=memo,
-        )
-        keywords: dict[str, Any] = {}
-        if call is not None and call.context is not None:
-            text_start = encoder_hidden_states.shape[1]
-            encoder_hidden_states = torch.cat([encoder_hidden_states, call.context], dim=1)
-            length = encoder_hidden_states.shape[1] + hidden_states.shape[1]
-            if call.text_weights is not None:
-                bias = call.text_bias(start=text_start, length=length, dtype=hidden_states.dtype)
-                keywords["joint_attention_kwargs"] = {"attention_mask": bias}
-        if call is not None and call.vector is not None:
-            pooled_projections = pooled_projections + call.vector
-        attends = call is not None and call.adapter.has("cross_attention")
-        with self.during(call if attends else None):
-            return self.transformer(
-                hidden_states=hidden_states,
-                timestep=timestep,
-                guidance=guidance,
-                encoder_hidden_states=encoder_hidden_states,
-                pooled_projections=pooled_projections,
-                txt_ids=torch.zeros(encoder_hidden_states.shape[1], 3, device=hidden_states.device),
-                img_ids=img_ids,
-                return_dict=False,
-                **keywords,
-            )[0]
-
     @property
     def call(self) -> DinoCall | None:
-        """What the hooks add right now; None outside of ``velocity``."""
+        """What the hooks add right now."""
         return self._call
 
     @contextmanager
     def during(self, call: DinoCall | None) -> Iterator[None]:
-        """Let the hooks add ``call`` for a while: for blocks that run outside of ``velocity``, as when their activations are
-        computed again for the backward pass."""
+        """Let the hooks add ``call`` for a while; also for blocks whose activations are computed again in a backward pass."""
         before, self._call = self._call, call
         try:
             yield

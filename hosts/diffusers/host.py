@@ -1,91 +1,60 @@
-"""The frozen models around the adapter, as training sees them, and the ones that diffusers loads."""
+"""FLUX, its VAE and an adapter on diffusers."""
 
 # diffusers exports its classes lazily:
 # pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from ... import demo
-from ...dino.encode import DinoEncoder, EncodeSettings
-from ...dino.feature_map import FeatureMap
-from ...dino.load import load_dino
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter, spread_sites
-from ...flux_patch.checkpoint import new_adapter
-from ...flux_patch.geometry import FluxGeometry, RopeOptions, geometry_of, image_ids
-from ...flux_patch.rows import DinoRow
-from ...training.adapter.config import AdapterSettings, ModelSettings, Sites
-from ...upscale.settings import find_variant
+from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.families import FLUX1
+from ...flux_patch.geometry import geometry_of
+from ...flux_patch.rows import DinoRow, make_call
+from ..host import Text
 from . import vae as vae_path
-from .flux import check_models
-from .hooks import DinoFlux
-from .load import dino_path, load_transformer, load_vae, local_path
-
-log = logging.getLogger("dinotile")
+from .flux import check_models, flux_velocity
+from .hooks import DinoHooks
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 
 
-class Host(Protocol):
-    """What a FLUX gives the trainer. ``adapter`` is float32; only its parameters are trained."""
-
-    geometry: FluxGeometry
-    device: torch.device
-    dtype: torch.dtype
-    adapter: DinoAdapter
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] in 0..1, sides multiples of 16 -> the model's latents [B, 16, H/8, W/8]."""
-        ...
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The model's latents -> [B, 3, H, W] in 0..1."""
-        ...
-
-    def features(self, pixels: Tensor, settings: EncodeSettings) -> FeatureMap:
-        """DINO features of one picture [1, 3, H, W] in 0..1."""
-        ...
-
-    def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, context: Tensor, pooled: Tensor, rows: Sequence[DinoRow]
-    ) -> Tensor:
-        """[B, 16, h, w] at noise levels [B], differentiable in the adapter; context [B, n, C], pooled [B, V]."""
-        ...
-
-
 class DiffusersHost:
-    """FLUX and VAE of diffusers, a DINO encoder and the adapter, all frozen except the adapter and on one device."""
+    """``hosts.host.Host`` on models that stay on one device, frozen but for what the caller unfreezes in the adapter.
+
+    adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. Models are moved, and converted where
+    they are of another dtype.
+    """
+
+    family = FLUX1
 
     def __init__(
         self,
         transformer: FluxTransformer2DModel,
         vae: AutoencoderKL | AutoencoderTiny,
-        dino: DinoEncoder,
-        adapter: DinoAdapter,
         *,
-        guidance: float = 1.0,
+        adapter: LoadedAdapter | None = None,
+        adapter_dtype: torch.dtype | None = None,
         gradient_checkpointing: bool = False,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_models(transformer, vae)
-        self.device = torch.device(device)
-        self.transformer = transformer.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type]
-        self.vae = vae.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type]
-        self.dino, self.guidance = dino, guidance
-        dino.model.to(self.device).requires_grad_(False)
-        self.dtype = transformer.dtype
+        self.device, self.dtype = torch.device(device), dtype or transformer.dtype
+        self.transformer, self.vae = (_placed(model, self.device, self.dtype) for model in (transformer, vae))
         self.geometry = geometry_of(transformer)
-        self.adapter = adapter.to(self.device, torch.float32)
-        self.flux = DinoFlux(transformer, self.adapter)
+        self.adapter, self.hooks = adapter, None
+        if adapter is not None:
+            adapter.module.check_geometry(self.geometry)
+            adapter.module.to(self.device, adapter_dtype or self.dtype)
+            self.hooks = DinoHooks(self.transformer, adapter.config)
         if gradient_checkpointing:
-            transformer.enable_gradient_checkpointing(self._checkpointed)
+            self.transformer.enable_gradient_checkpointing(self._checkpointed)
 
     def encode(self, pixels: Tensor) -> Tensor:
         return vae_path.encode(self.vae, pixels)
@@ -93,96 +62,58 @@ class DiffusersHost:
     def decode(self, latents: Tensor) -> Tensor:
         return vae_path.decode(self.vae, latents)
 
-    def features(self, pixels: Tensor, settings: EncodeSettings) -> FeatureMap:
-        return self.dino.encode(pixels, settings=settings, device=self.device)
-
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, context: Tensor, pooled: Tensor, rows: Sequence[DinoRow]
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        text: Text,
+        rows: Sequence[DinoRow] = (),
+        memo: dict | None = None,
     ) -> Tensor:
-        height, width = (side // 2 for side in latents.shape[-2:])
-        guided = self.transformer.config["guidance_embeds"]
-        found = self.flux.velocity(
-            rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2).to(self.dtype),
-            timestep=sigmas,
-            encoder_hidden_states=context.to(self.dtype),
-            pooled_projections=pooled.to(self.dtype),
-            img_ids=image_ids(height, width, options=RopeOptions()).to(latents.device),
-            guidance=torch.full_like(sigmas, self.guidance) if guided else None,
-            rows=rows,
-            token_size=(height, width),
-            percent_to_sigma=lambda percent: 1.0 - percent,
-        )
-        return rearrange(found.float(), "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=2, q=2)
+        call = None
+        if rows and self.adapter is not None:
+            call = make_call(
+                self.adapter,
+                rows,
+                sigmas=sigmas.tolist(),
+                token_size=self.family.tokens(*latents.shape[-2:]),
+                percent_to_sigma=lambda percent: 1.0 - percent,  # a flow model's, without shift
+                device=latents.device,
+                dtype=self.dtype,
+                memo=memo,
+            )
+        attends = call is not None and call.adapter.has("cross_attention")
+        with nullcontext() if self.hooks is None else self.hooks.during(call if attends else None):
+            return flux_velocity(self.transformer, latents, sigmas, text=text, call=call)
+
+    def check_interrupt(self) -> None:
+        """Ctrl-C raises by itself."""
+
+    def remove(self) -> None:
+        """Take the adapter off the transformer."""
+        if self.hooks is not None:
+            self.hooks.remove()
 
     def _checkpointed(self, block: nn.Module, *inputs: Any) -> Any:
         """A block whose activations are computed again in the backward pass, when the call's DINO rows have gone."""
         from torch.utils.checkpoint import checkpoint
 
-        return checkpoint(_with_call(self.flux, block), *inputs, use_reentrant=False)
+        run = block if self.hooks is None else _with_call(self.hooks, block)
+        return checkpoint(run, *inputs, use_reentrant=False)
 
 
-def _with_call(flux: DinoFlux, block: nn.Module) -> Callable[..., Any]:
-    call = flux.call
+def _with_call(hooks: DinoHooks, block: nn.Module) -> Callable[..., Any]:
+    call = hooks.call
 
     def run(*inputs: Any) -> Any:
-        with flux.during(call):
+        with hooks.during(call):
             return block(*inputs)
 
     return run
 
 
-def load_host(model: ModelSettings, adapter: AdapterSettings, *, device: torch.device, seed: int) -> DiffusersHost:
-    """The models that the settings name, with a fresh adapter; ValueError where one cannot be had."""
-    variant = find_variant(model.variant)
-    dtype = getattr(torch, model.dtype)
-    flux: Any = model.model_path or variant.repository or demo.FLUX
-    vae: Any = model.vae_path or (flux if _brings_vae(flux) else variant.repository or demo.VAE)
-    if not model.dino and variant.repository:
-        raise ValueError(f"model.dino is empty, variant {variant.name} needs a DINO model: give a file or a hub name")
-    transformer = load_transformer(flux, dtype=dtype)
-    dino = load_dino(dino_path(model.dino or demo.DINO))
-    config = adapter_config(adapter, dino=dino, layers=model.layers, geometry=geometry_of(transformer))
-    return DiffusersHost(
-        transformer,
-        load_vae(vae, dtype=dtype),
-        dino,
-        new_adapter(config, seed=seed),
-        guidance=model.guidance,
-        gradient_checkpointing=model.gradient_checkpointing,
-        device=device,
-    )
-
-
-def adapter_config(
-    settings: AdapterSettings, *, dino: DinoEncoder, layers: str, geometry: FluxGeometry
-) -> AdapterConfig:
-    """What an adapter with these settings is made for."""
-    crossing = "cross_attention" in settings.mechanisms
-    pooled = min(settings.context_grid, settings.grid)
-    if pooled < settings.context_grid and "context" in settings.mechanisms:
-        log.info("adapter.context_grid is lowered to %d, the grid: pooling cannot make more tokens", pooled)
-    return AdapterConfig(
-        dino=dino.spec.name,
-        dino_width=dino.spec.width,
-        layers=EncodeSettings(layers=layers).canonical(dino.spec),
-        geometry=geometry,
-        width=settings.width,
-        grid=settings.grid,
-        context_grid=pooled,
-        mechanisms=settings.mechanisms,
-        positions=settings.positions,
-        double_sites=_sites(settings.double_sites, geometry, kind="double") if crossing else (),
-        single_sites=_sites(settings.single_sites, geometry, kind="single") if crossing else (),
-    )
-
-
-def _sites(sites: Sites, geometry: FluxGeometry, *, kind: str) -> tuple[int, ...]:
-    if isinstance(sites, tuple):
-        return sites
-    every = {} if sites is None else {f"{kind}_every": sites}
-    return spread_sites(geometry, **every)[f"{kind}_sites"]
-
-
-def _brings_vae(flux: Any) -> bool:
-    path = local_path(flux)
-    return path is None or (path / "vae").is_dir()
+def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """``model`` for inference there. Models come in their dtype already; diffusers warns where one is converted."""
+    model = model.to(device).eval().requires_grad_(False)
+    return model if next(model.parameters()).dtype == dtype else model.to(dtype)

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ...dino.layouts import whole
+from ...flux_patch.families import FLUX1
 
 Shapes = Mapping[str, tuple[int, ...]]
-LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159  # of FLUX.1's latents (black-forest-labs/flux, util.py)
-ROPE_AXES = (16, 56, 56)
 
 
 def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
@@ -38,10 +37,12 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
             "joint_attention_dim": shapes[names["text_in"]][1],
             "pooled_projection_dim": shapes[names["vector_in"]][1],
             "guidance_embeds": names["guidance"] in shapes,
-            "axes_dims_rope": list(ROPE_AXES),
+            "axes_dims_rope": list(FLUX1.axes),
         }
-    if head != sum(ROPE_AXES):
-        raise ValueError(f"{name} has attention heads {head} wide, FLUX.1's are {sum(ROPE_AXES)}: choose a FLUX.1 file")
+    if head != FLUX1.head_width:
+        raise ValueError(
+            f"{name} has attention heads {head} wide, FLUX.1's are {FLUX1.head_width}: choose a FLUX.1 file"
+        )
     if hidden != 3072 and not diffusers_layout:
         raise ValueError(
             f"{name} is {hidden} wide in the original layout, which diffusers reads at 3072 only: "
@@ -97,8 +98,8 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
         "block_out_channels": widths,
         "layers_per_block": layers,
         "latent_channels": channels,
-        "scaling_factor": LATENT_SCALE,
-        "shift_factor": LATENT_SHIFT,
+        "scaling_factor": FLUX1.latent_scale,
+        "shift_factor": FLUX1.latent_shift,
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
     }
@@ -112,9 +113,9 @@ def tiny_weights(weights: Mapping[str, Tensor], *, name: str) -> tuple[dict[str,
         # ComfyUI puts the file's own vae_scale and vae_shift around the model and then applies FLUX's: latents equal
         # the encoder's output where both are FLUX's numbers (or absent), else they differ by the quotient.
         with whole(name, "TAESD"):
-            own_scale = float(weights.pop("vae_scale", torch.tensor(LATENT_SCALE)))
-            own_shift = float(weights.pop("vae_shift", torch.tensor(LATENT_SHIFT)))
-            scale, shift = LATENT_SCALE / own_scale, (LATENT_SHIFT - own_shift) * own_scale
+            own_scale = float(weights.pop("vae_scale", torch.tensor(FLUX1.latent_scale)))
+            own_shift = float(weights.pop("vae_shift", torch.tensor(FLUX1.latent_shift)))
+            scale, shift = FLUX1.latent_scale / own_scale, (FLUX1.latent_shift - own_shift) * own_scale
         weights = {_tiny_key(key, name=name): tensor for key, tensor in weights.items()}
     with whole(name, "TAESD"):
         channels = weights["decoder.layers.0.weight"].shape[1]

@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +14,11 @@ import torch
 from torch import Tensor
 
 from ...dino.load import read_safetensors
-from ...upscale.settings import VARIANTS
 from .layouts import flux_config, kl_config, tiny_weights
+from .sources import BROKEN, loading, local_path
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
-
-REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
-# What a library raises on a model whose config or tensors are not what it expects.
-BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
@@ -69,48 +62,6 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
         return _tiny(weights, name=path.name, dtype=dtype)
     config = kl_config({name: tuple(tensor.shape) for name, tensor in weights.items()}, name=path.name)
     return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
-
-
-def dino_path(source: str | Path) -> Path:
-    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors."""
-    path = local_path(source)
-    if path is not None:
-        return path
-    from huggingface_hub import hf_hub_download
-
-    with loading(source, examples=("facebook/dinov2-small",)):
-        return Path(hf_hub_download(str(source), "model.safetensors"))
-
-
-def local_path(source: str | Path) -> Path | None:
-    """The existing file or folder that ``source`` names, or None where it has the form of a hub name."""
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if (
-        isinstance(source, str)
-        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-        and not path.suffix == ".safetensors"
-    ):
-        return None
-    raise ValueError(f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)")
-
-
-@contextmanager
-def loading(source: str | Path, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
-    """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (*BROKEN, OSError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if local_path(source) is None:
-            raise ValueError(
-                f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
-                f"{', '.join(examples)}), the network and your access (hf auth login), or give local files"
-            ) from error
-        raise ValueError(f"{source} does not hold a whole model ({reason}): download it again") from error
 
 
 def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:

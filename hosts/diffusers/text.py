@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .flux import Text
-from .load import loading, local_path
+from ..host import Text
+from .sources import loading, local_path
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline

@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...tiling.plan import Box, TilePlan, plan_tiles
+from ...flux_patch.families import FLUX1
+from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
-CELL = 8  # pixels per latent cell
 TILE = 1024
 OVERLAP = 256  # wider than FLUX's: a VAE has to see past the seam, not to invent
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor, *, tile: int = TILE) -> Tensor:
-    """``pixels`` [B,3,H,W] in 0..1 (sides multiples of 16) -> the model's latents [B,16,H/8,W/8], float32."""
-    plan = plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE)
-    raw = _by_tiles(lambda part: _encode(vae, part), pixels, source=plan, target=plan.scaled(CELL))
+    """``pixels`` [B,3,H,W] in 0..1 (sides of whole tokens) -> the model's latents [B,C,h,w], float32."""
+    plan = FLUX1.plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE)
+    raw = _by_tiles(lambda part: _encode(vae, part), pixels, source=plan, target=plan.latent)
     return (raw - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int = TILE) -> Tensor:
-    """The model's latents [B,16,h,w] -> pixels [B,3,8h,8w] in 0..1, float32."""
+    """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32."""
     raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
-    height, width = (side * CELL for side in latents.shape[-2:])
-    plan = plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE)
-    return _by_tiles(lambda part: _decode(vae, part), raw, source=plan.scaled(CELL), target=plan).clamp(0, 1)
+    height, width = (side * FLUX1.cell for side in latents.shape[-2:])
+    plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE)
+    return _by_tiles(lambda part: _decode(vae, part), raw, source=plan.latent, target=plan).clamp(0, 1)
 
 
 def _encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:

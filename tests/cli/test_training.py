@@ -10,8 +10,8 @@ import yaml
 from dinotile.cli.__main__ import main
 from dinotile.flux_patch import load_adapter
 from dinotile.training.core.monitor import read_log
-from dinotile.upscale.api import load_upscaler
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.settings import settings_for
 
 from ..tiny import picture
 from ..training.tiny import write_models

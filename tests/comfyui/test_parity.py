@@ -14,7 +14,7 @@ from dinotile.hosts.diffusers.hooks import DinoFlux
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.diffusers.vae import encode
 from dinotile.tiling.plan import plan_tiles
-from dinotile.upscale.joint import sample
+from dinotile.upscaling.joint import sample
 
 from . import models
 from .conftest import apart

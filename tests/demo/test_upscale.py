@@ -7,8 +7,8 @@ from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import border_ratio
-from dinotile.upscale.api import load_upscaler
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.settings import settings_for
 
 HEIGHT, WIDTH = 288, 448
 

@@ -174,7 +174,7 @@ def test_the_host_names_the_device_and_the_model_is_never_moved():
     class ElsewhereBackbone:
         """Stands for a model that its host runs on another device than where its weights rest."""
 
-        model = encoder.model
+        model, device = encoder.model, torch.device("cpu")
 
         def hidden(self, pixels: torch.Tensor, blocks: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
             seen.append(pixels.device.type)
@@ -182,7 +182,8 @@ def test_the_host_names_the_device_and_the_model_is_never_moved():
 
     encoder.backbone = ElsewhereBackbone()
     encoder.encode(picture(28, 28), settings=EncodeSettings())
-    features = encoder.encode(picture(29, 29), settings=EncodeSettings(), device="meta")
+    encoder.backbone.device = torch.device("meta")
+    features = encoder.encode(picture(29, 29), settings=EncodeSettings())
     assert seen == ["cpu", "meta"] and features.patches.device.type == "cpu"
     assert all(parameter.device.type == "cpu" for parameter in encoder.model.parameters())
 

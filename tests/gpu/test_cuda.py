@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dinotile.upscale.api import load_upscaler
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.settings import settings_for
 
 pytestmark = [
     pytest.mark.gpu,

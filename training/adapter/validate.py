@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...flux_patch.rows import DinoRow
 from ...tiling.plan import plan_tiles
-from ...upscale.joint import TileRow, flow_sigmas, sample
+from ...upscaling.joint import TileRow, flow_sigmas, sample
 from ..core.monitor import Monitor
 from ..core.trainer import Trainer
 from ..data.sample import Sample

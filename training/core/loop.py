@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hosts.diffusers.host import load_host
-from ...upscale.api import find_device
+from ...upscaling.api import find_device
 from ..adapter.config import TrainConfig
 from ..adapter.validate import Validation
 from ..adapter.warm import warm_start

@@ -7,8 +7,8 @@ from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import Text, predict_velocity
 from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
-from dinotile.upscale.pipeline import Upscaler, default_tile_batch, seeded_noise
-from dinotile.upscale.settings import UpscaleSettings, settings_for
+from dinotile.upscaling.pipeline import Upscaler, default_tile_batch, seeded_noise
+from dinotile.upscaling.settings import UpscaleSettings, settings_for
 
 from ..tiny import picture, tiny_flux, tiny_vae
 

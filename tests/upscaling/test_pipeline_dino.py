@@ -7,9 +7,9 @@ from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.flux import Text, predict_velocity
 from dinotile.tiling.plan import Box, plan_tiles
-from dinotile.upscale.joint import TileRow
-from dinotile.upscale.pipeline import Upscaler
-from dinotile.upscale.settings import UpscaleSettings
+from dinotile.upscaling.joint import TileRow
+from dinotile.upscaling.pipeline import Upscaler
+from dinotile.upscaling.settings import UpscaleSettings
 
 from ..dino.tiny import TINY, tiny_encoder
 from ..tiny import picture, tiny_adapter, tiny_flux, tiny_vae

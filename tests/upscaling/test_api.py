@@ -5,8 +5,8 @@ from PIL import Image
 import dinotile
 from dinotile.demo import SAMPLE
 from dinotile.files.pictures import Picture, to_image
-from dinotile.upscale.api import find_device, find_dtype, load_upscaler, upscale_picture
-from dinotile.upscale.settings import settings_for
+from dinotile.upscaling.api import find_device, find_dtype, load_upscaler, upscale_picture
+from dinotile.upscaling.settings import settings_for
 
 from ..tiny import picture
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinotile.tiling.plan import plan_tiles
-from dinotile.upscale.joint import flow_sigmas, sample
+from dinotile.upscaling.joint import flow_sigmas, sample
 
 PLAN = plan_tiles(40, 56, tile=16, overlap=4, grid=2)
 

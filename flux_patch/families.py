@@ -1,0 +1,125 @@
+"""The families of models, as one literal table: sizes that a family shares, and the names of its parts in both hosts.
+
+Nobody else writes these numbers. What differs between the models of a family is read from each (``geometry.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..tiling import plan
+
+Mechanism = Literal["cross_attention", "context", "vector"]
+MECHANISMS: tuple[Mechanism, ...] = ("cross_attention", "context", "vector")
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """Transformer blocks of one kind, and the attribute that lists them in each host's model."""
+
+    name: str
+    comfy: str
+    diffusers: str
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """A latent cell is ``cell`` px wide, a token ``patch`` latent cells.
+
+    members: for people. axes: rotary channels per head for each coordinate of a position, with base ``theta``.
+    text_widths: of a text token, by size of model. pooled_width: of the pooled text vector, None where there is none.
+    latent_scale, latent_shift: model latents = (the VAE's - shift) * scale. supported: whether this version runs it.
+    """
+
+    name: str
+    title: str
+    members: str
+    latent_channels: int
+    cell: int
+    patch: int
+    axes: tuple[int, ...]
+    theta: int
+    text_widths: tuple[int, ...]
+    pooled_width: int | None
+    latent_scale: float
+    latent_shift: float
+    blocks: tuple[BlockKind, ...]
+    mechanisms: tuple[Mechanism, ...]
+    supported: bool
+
+    @property
+    def token(self) -> int:
+        """Side of a token in px."""
+        return self.cell * self.patch
+
+    @property
+    def token_channels(self) -> int:
+        """Channels of a token: the latent channels of its cells."""
+        return self.latent_channels * self.patch**2
+
+    @property
+    def head_width(self) -> int:
+        return sum(self.axes)
+
+    def tokens(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a latent of that height and width; a started token counts."""
+        return -(-height // self.patch), -(-width // self.patch)
+
+    def plan_tiles(self, height: int, width: int, *, tile: int, overlap: int) -> plan.TilePlan:
+        """``tiling.plan_tiles`` on this family's grids, in px."""
+        return plan.plan_tiles(height, width, tile=tile, overlap=overlap, grid=self.token, cell=self.cell)
+
+
+_BLOCKS = (
+    BlockKind("double", comfy="double_blocks", diffusers="transformer_blocks"),
+    BlockKind("single", comfy="single_blocks", diffusers="single_transformer_blocks"),
+)
+
+FLUX1 = ModelFamily(  # black-forest-labs/flux, model.py and util.py
+    name="flux1",
+    title="FLUX.1",
+    members="FLUX.1 (dev, schnell, Krea, Kontext, Fill)",
+    latent_channels=16,
+    cell=8,
+    patch=2,
+    axes=(16, 56, 56),
+    theta=10_000,
+    text_widths=(4096,),
+    pooled_width=768,
+    latent_scale=0.3611,
+    latent_shift=0.1159,
+    blocks=_BLOCKS,
+    mechanisms=MECHANISMS,
+    supported=True,
+)
+FLUX2 = ModelFamily(  # black-forest-labs/flux2, model.py; its VAE normalises latents itself, with batch statistics
+    name="flux2",
+    title="FLUX.2",
+    members="FLUX.2 (dev, klein)",
+    latent_channels=128,
+    cell=16,
+    patch=1,
+    axes=(32, 32, 32, 32),
+    theta=2_000,
+    text_widths=(7680, 12288, 15360),
+    pooled_width=None,
+    latent_scale=1.0,
+    latent_shift=0.0,
+    blocks=_BLOCKS,
+    mechanisms=("cross_attention", "context"),
+    supported=False,
+)
+FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (FLUX1, FLUX2)}
+
+
+def supported() -> str:
+    """The members of the families that this version runs."""
+    return " and ".join(family.members for family in FAMILIES.values() if family.supported)
+
+
+def plan_tiles(
+    height: int, width: int, *, tile: int = 1024, overlap: int = 128, family: ModelFamily = FLUX1
+) -> plan.TilePlan:
+    """Equal, evenly spread tiles of a canvas in px for a family of models; ValueError for sizes that allow no plan."""
+    return family.plan_tiles(height, width, tile=tile, overlap=overlap)

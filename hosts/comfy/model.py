@@ -1,0 +1,76 @@
+"""What is done to ComfyUI's MODEL and CONDITIONING: patched with DINO, tiled, given DINO rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+
+from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.geometry import FluxGeometry, geometry_of
+from ...flux_patch.guide import Guide
+from ...tiling.plan import TilePlan
+from .adapter import HostAdapter
+from .carrier import DinoCond
+from .control import crop_control
+from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, RunWrapper, cond_key
+from .tiles import TileWrapper
+
+KEY = "dinotile_tiles"
+Wrappers = comfy.patcher_extension.WrappersMP
+
+
+def flux_geometry(model: Any) -> FluxGeometry:
+    return geometry_of(model.get_model_object("diffusion_model"))
+
+
+def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
+    """A clone of the model in which the adapter's hooks are installed."""
+    adapter = host_adapter.adapter
+    adapter.check_geometry(flux_geometry(model))
+    key = cond_key(adapter)
+    model = model.clone()
+    if Wrappers.APPLY_MODEL in model.wrappers and key in model.wrappers[Wrappers.APPLY_MODEL]:
+        raise ValueError("the model is already patched with this adapter: remove one 'Patch FLUX with DINO'")
+    model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, RunWrapper())
+    model.add_wrapper_with_key(Wrappers.CALC_COND_BATCH, key, CanvasWrapper(key))
+    model.add_wrapper_with_key(Wrappers.APPLY_MODEL, key, CallWrapper(adapter))
+    model.set_model_attn1_patch(QueryPatch(key, host_adapter.patcher))
+    model.set_model_attn1_output_patch(OutputPatch(key))
+    return model
+
+
+def attach(conditioning: list, adapter: LoadedAdapter, guide: Guide) -> list:
+    """A copy of a CONDITIONING that carries the guide's DINO rows."""
+    key = cond_key(adapter)
+    entry = DinoCond(guide, adapter=f"{adapter.fingerprint} ({adapter.config.dino})")
+    return [[c, {**d, "model_conds": {**d.get("model_conds", {}), key: entry}}] for c, d in conditioning]
+
+
+def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
+    """CONDITIONING of zero text tokens [1, tokens, context] and a zero pooled vector, in the model's widths."""
+    geometry = flux_geometry(model)
+    text = torch.zeros(1, tokens, geometry.context)
+    return [[text, {"pooled_output": torch.zeros(1, geometry.vector), "guidance": guidance}]]
+
+
+def tile_model(model: Any, plan: TilePlan) -> Any:
+    """A clone of the model that every sampler runs tile by tile, all tiles in each step."""
+    flux_geometry(model)  # refuses other models
+    model = model.clone()
+    if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(f"{KEY}_tiles"):
+        raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
+    tiles = TileWrapper(
+        plan,
+        crop_control=crop_control,
+        check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
+    )
+    for kind, wrapper in (
+        (Wrappers.OUTER_SAMPLE, tiles.outer_sample),
+        (Wrappers.CALC_COND_BATCH, tiles.calc_cond_batch),
+        (Wrappers.APPLY_MODEL, tiles.apply_model),
+    ):
+        model.add_wrapper_with_key(kind, f"{KEY}_tiles", wrapper)
+    return model

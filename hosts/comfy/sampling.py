@@ -1,0 +1,94 @@
+"""ComfyUI's samplers, schedulers and guiders, with tiles or without."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+from torch import Tensor
+
+from ...files.progress import Progress
+from ...flux_patch.guide import Guide, NullGuide
+from ...tiling.plan import TilePlan
+from .adapter import HostAdapter
+from .model import attach, patch_flux, tile_model
+
+
+@dataclass(frozen=True)
+class ComfySampler:
+    """``upscaling.pipeline.Sampler`` on ComfyUI's own sampling. The plan is in px, as *Plan Tiles* gives it; model: neither
+    tiled nor patched."""
+
+    model: Any
+    positive: list
+    negative: list
+    adapter: HostAdapter | None
+    sampler: str
+    scheduler: str
+    cfg: float
+    steps: int
+    denoise: float
+    seed: int
+
+    def __call__(
+        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+    ) -> Tensor:
+        model, positive, negative = self.model, self.positive, self.negative
+        if guide is not None and self.adapter is not None:
+            adapter = self.adapter.adapter
+            positive, negative = attach(positive, adapter, guide), attach(negative, adapter, NullGuide(guide))
+            model = patch_flux(model, self.adapter)
+        sigmas = self.sigmas()
+        if len(sigmas) < 2:
+            return latents
+        guider = tiled_guider(_cfg_guider(model, positive, negative, self.cfg), plan)
+        latent = {"samples": model.model.process_latent_out(latents)}
+        out, _ = run_sampler(
+            Noise_RandomNoise(self.seed), guider, comfy.samplers.sampler_object(self.sampler), sigmas, latent
+        )
+        return model.model.process_latent_in(out["samples"])
+
+    def sigmas(self) -> Tensor:
+        """The last ``steps`` of a schedule of steps / denoise, as KSampler does; empty where nothing is denoised."""
+        if self.denoise <= 0:
+            return torch.FloatTensor([])
+        sampling = self.model.get_model_object("model_sampling")
+        every = comfy.samplers.calculate_sigmas(sampling, self.scheduler, int(self.steps / self.denoise))
+        return every[-(self.steps + 1) :]
+
+    def describe(self, plan: TilePlan) -> dict[str, Any]:
+        sigmas = self.sigmas().tolist()
+        return {"steps": max(0, len(sigmas) - 1), "sigmas": [round(sigma, 6) for sigma in sigmas]}
+
+
+def tiled_guider(guider: Any, plan: TilePlan) -> Any:
+    """The same guider over the tiled model; the given one stays as it is."""
+    guider = copy.copy(guider)
+    guider.model_patcher = tile_model(guider.model_patcher, plan)
+    guider.model_options = guider.model_patcher.model_options
+    return guider
+
+
+def run_sampler(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict) -> tuple[dict, dict]:
+    """The host's own *SamplerCustomAdvanced*: progress, preview, interrupt."""
+    out, denoised = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args
+    return out, denoised
+
+
+def _cfg_guider(model: Any, positive: list, negative: list, cfg: float) -> Any:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def sampler_names() -> list[str]:
+    return list(comfy.samplers.SAMPLER_NAMES)
+
+
+def scheduler_names() -> list[str]:
+    return list(comfy.samplers.SCHEDULER_NAMES)

@@ -1,0 +1,87 @@
+"""Where models lie: files, diffusers folders, hub names, and what a variant's name stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import demo
+from .variants import VARIANTS, find_variant
+
+Source = str | Path
+REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
+# What a library raises on a model whose config or tensors are not what it expects.
+BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a run; dino and adapter are None where nobody named one and the variant has none."""
+
+    flux: Source
+    vae: Source
+    dino: Source | None
+    adapter: Source | None
+
+
+def model_files(
+    variant: str,
+    *,
+    model_path: Source | None = None,
+    vae_path: Source | None = None,
+    dino: Source | None = None,
+    adapter: Source | None = None,
+) -> ModelFiles:
+    """What was given, else the variant's own; a VAE that comes with the model goes before the variant's."""
+    found = find_variant(variant)
+    flux: Source = model_path or found.repository or demo.FLUX
+    path = local_path(flux)
+    brought = flux if path is None or (path / "vae").is_dir() else None
+    if flux == demo.FLUX:
+        dino, adapter = dino or demo.DINO, adapter or demo.ADAPTER
+    return ModelFiles(flux, vae_path or brought or found.repository or demo.VAE, dino or None, adapter or None)
+
+
+def dino_path(source: Source) -> Path:
+    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors."""
+    path = local_path(source)
+    if path is not None:
+        return path
+    from huggingface_hub import hf_hub_download
+
+    with loading(source, examples=("facebook/dinov2-small",)):
+        return Path(hf_hub_download(str(source), "model.safetensors"))
+
+
+def local_path(source: Source) -> Path | None:
+    """The existing file or folder that ``source`` names, or None where it has the form of a hub name."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if (
+        isinstance(source, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+        and not path.suffix == ".safetensors"
+    ):
+        return None
+    raise ValueError(f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)")
+
+
+@contextmanager
+def loading(source: Source, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
+    """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (*BROKEN, OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if local_path(source) is None:
+            raise ValueError(
+                f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
+                f"{', '.join(examples)}), the network and your access (hf auth login), or give local files"
+            ) from error
+        raise ValueError(f"{source} does not hold a whole model ({reason}): download it again") from error

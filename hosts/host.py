@@ -1,0 +1,71 @@
+"""The contract between FLUX's two hosts and all that stands above: upscaler, trainer, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..flux_patch.adapter import LoadedAdapter
+from ..flux_patch.families import ModelFamily
+from ..flux_patch.geometry import FluxGeometry
+from ..flux_patch.rows import DinoRow
+
+EMPTY_TOKENS = 8  # of zeros, where there is no text
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What FLUX is told in words: ``context`` [1 or B, n, C] from T5, ``pooled`` [1 or B, V] from CLIP, and ``guidance``, how
+    strongly FLUX.1 dev follows them (others take none); zeros say nothing."""
+
+    context: Tensor
+    pooled: Tensor
+    guidance: float = 3.5
+
+    @classmethod
+    def empty(cls, geometry: FluxGeometry, *, guidance: float = 3.5) -> Text:
+        return cls(torch.zeros(1, EMPTY_TOKENS, geometry.context), torch.zeros(1, geometry.vector), guidance)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Text:
+        return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype))
+
+
+class Host(Protocol):
+    """A FLUX with its VAE, and with an adapter or none, on ``device``, computing in ``dtype``."""
+
+    family: ModelFamily
+    geometry: FluxGeometry
+    device: torch.device
+    dtype: torch.dtype
+    adapter: LoadedAdapter | None
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] in 0..1, sides multiples of ``family.token`` -> the model's latents [B, C, h, w], float32."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The model's latents -> [B, 3, H, W] in 0..1, float32."""
+        ...
+
+    def velocity(
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        text: Text,
+        rows: Sequence[DinoRow] = (),
+        memo: dict | None = None,
+    ) -> Tensor:
+        """[B, C, h, w], float32, at noise levels [B]; differentiable in the adapter.
+
+        rows: one per latent, or none where DINO has no say. memo: kept by the caller for the length of one sampling run.
+        """
+        ...
+
+    def check_interrupt(self) -> None:
+        """Raise where the user wants the work to end."""
+        ...

@@ -1,0 +1,143 @@
+"""The Python API: the command line's work as two functions."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..dino.encode import DinoEncoder
+from ..dino.load import load_dino
+from ..files.pictures import Picture, from_image, load_picture, to_image
+from ..files.progress import Progress
+from ..flux_patch.adapter import LoadedAdapter
+from ..flux_patch.checkpoint import load_adapter
+from ..hosts.diffusers.load import load_transformer, load_vae
+from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, model_files
+from ..hosts.diffusers.text import encode_text, has_text_encoders
+from ..hosts.diffusers.variants import find_variant
+from ..hosts.host import Text
+from ..tiling.canvas import resize
+from .guides import check_pair
+from .settings import STRENGTH, UpscaleSettings, settings_for
+from .upscaler import Upscaler
+
+
+def upscale(
+    image: str | os.PathLike[str] | Image.Image, *, progress: Progress | None = None, **options: Any
+) -> Image.Image:
+    """One picture, ``scale`` times as large.
+
+    options: the command line's, which are the keywords of ``load_upscaler`` and the fields of ``UpscaleSettings``; None takes
+    the variant's default. For many pictures, load once with ``load_upscaler`` and call ``upscale_picture``. Raises ValueError
+    for bad input.
+    """
+    chosen, models = split_options(options)
+    settings = settings_for(models.get("variant", "demo"), **chosen)
+    picture = from_image(image) if isinstance(image, Image.Image) else load_picture(image)
+    result, _ = upscale_picture(load_upscaler(**models), picture, settings, progress=progress)
+    return to_image(result.pixels, alpha=result.alpha)
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of an upscaling as those of ``settings_for`` and those of ``load_upscaler``; ValueError for unknown ones."""
+    settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
+    models = set(inspect.signature(load_upscaler).parameters)
+    unknown = [name for name in options if name not in settings | models]
+    if unknown:
+        raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(settings | models))}")
+    return (
+        {name: value for name, value in options.items() if name in settings},
+        {name: value for name, value in options.items() if name in models},
+    )
+
+
+def upscale_picture(
+    upscaler: Upscaler, picture: Picture, settings: UpscaleSettings, *, progress: Progress | None = None
+) -> tuple[Picture, dict[str, Any]]:
+    """A picture with its transparency and its colour profile, and the report of ``Upscaler.upscale``."""
+    pixels, report = upscaler.upscale(picture.pixels, settings, progress=progress)
+    alpha = None
+    if picture.alpha is not None:
+        alpha = resize(picture.alpha, height=pixels.shape[-2], width=pixels.shape[-1])
+    return replace(picture, pixels=pixels, alpha=alpha), report
+
+
+def load_upscaler(
+    variant: str = "demo",
+    *,
+    model_path: Source | None = None,
+    vae_path: Source | None = None,
+    dino: Source | None = None,
+    dino_layers: str = "",
+    adapter: Source | None = None,
+    no_dino: bool = False,
+    prompt: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Upscaler:
+    """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's."""
+    if no_dino and (dino or adapter):
+        raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
+    where = find_device(device)
+    kind = find_dtype(dtype, variant=variant)
+    files = model_files(variant, model_path=model_path, vae_path=vae_path, dino=dino, adapter=adapter)
+    encoder, module = (None, None) if no_dino else _load_dino(files)
+    return Upscaler(
+        load_transformer(files.flux, dtype=kind),
+        load_vae(files.vae, dtype=kind),
+        dino=encoder,
+        adapter=module,
+        dino_layers=dino_layers,
+        text=_text(files.flux, prompt=prompt, tokens=find_variant(variant).text_tokens, device=where, dtype=kind),
+        device=where,
+        dtype=kind,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto, cuda, cuda:1, mps or cpu") from error
+    return device
+
+
+def find_dtype(name: str, *, variant: str) -> torch.dtype:
+    """The dtype of that name; "auto" is float32 for the demo models and bfloat16, FLUX's own, for the others."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.float32 if variant == "demo" else torch.bfloat16
+    if name not in known:
+        raise ValueError(f"dtype {name!r} must be one of auto, {', '.join(known)}")
+    return known[name]
+
+
+def _load_dino(files: ModelFiles) -> tuple[DinoEncoder | None, LoadedAdapter | None]:
+    check_pair(files.dino, files.adapter)
+    if files.dino is None or files.adapter is None:
+        return None, None
+    return load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
+
+
+def _text(flux: Source, *, prompt: str | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Text | None:
+    if tokens and has_text_encoders(flux):
+        return encode_text(flux, prompt=prompt or "", tokens=tokens, device=device, dtype=dtype)
+    if prompt:
+        raise ValueError(
+            f"a prompt needs FLUX's text encoders, which {flux} does not bring: "
+            "give a whole pipeline (hub name or folder) as the model, or leave the prompt out"
+        )
+    return None

@@ -1,0 +1,63 @@
+"""Who looks at a picture for its tiles: DINO at the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..dino.encode import DinoEncoder, EncodeSettings
+from ..dino.feature_map import FeatureMap
+from ..flux_patch.families import ModelFamily
+from ..flux_patch.guide import PictureGuide
+from ..flux_patch.schedule import Strength
+from ..flux_patch.tokens import DinoTokens
+from ..hosts.host import Host
+from ..tiling.plan import TilePlan
+
+Project = Callable[[FeatureMap], DinoTokens]
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """``pipeline.MakeGuide``: one pass over the whole picture; every tile gets the tokens of its own region."""
+
+    encoder: DinoEncoder
+    project: Project
+    settings: EncodeSettings
+    strength: Strength
+    family: ModelFamily
+
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> PictureGuide:
+        return self.guide(self.tokens(pixels), size=size)
+
+    def tokens(self, pixels: Tensor) -> DinoTokens:
+        """Of pictures [B, 3, h, w] in 0..1."""
+        return self.project(self.encoder.encode(pixels, settings=self.settings))
+
+    def guide(self, tokens: DinoTokens | None, *, size: tuple[int, int]) -> PictureGuide:
+        """For a result of that height and width in px."""
+        height, width = (side / self.family.cell for side in size)
+        return PictureGuide(tokens, self.strength, (height, width))
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": self.encoder.spec.name, "layers": self.settings.canonical(self.encoder.spec)}
+
+
+def check_pair(encoder: object | None, adapter: object | None) -> None:
+    """ValueError where only one of the two is there: DINO acts through an adapter, and an adapter through DINO."""
+    if (encoder is None) != (adapter is None):
+        given, needed = ("a DINO model", "an adapter") if adapter is None else ("an adapter", "a DINO model")
+        raise ValueError(f"{given} was given without {needed}: FLUX is guided by both together, give both or neither")
+
+
+def whole_picture(
+    host: Host, encoder: DinoEncoder, project: Project, *, strength: float, layers: str = ""
+) -> WholePicture:
+    """For the adapter of ``host``. layers: the adapter's where empty; ValueError for another DINO model or other layers."""
+    assert host.adapter is not None
+    settings = EncodeSettings(layers=layers or host.adapter.config.layers)
+    host.adapter.module.check_encoder(encoder.spec.name, settings.canonical(encoder.spec))
+    return WholePicture(encoder, project, settings, Strength(strength), host.family)

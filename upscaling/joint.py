@@ -1,0 +1,175 @@
+"""Joint tiled Euler sampling of a flow model: every step moves one canvas, through all of its tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files.progress import Progress
+from ..flux_patch.guide import Guide
+from ..hosts.host import Host, Text
+from ..tiling.plan import Box, TilePlan
+from ..tiling.windows import tile_windows, window
+from .settings import UpscaleSettings
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """One row of a batch of tiles: the picture it is cut from and its place there, in latent cells."""
+
+    image: int
+    box: Box
+
+
+LONGEST_SCHEDULE = 1e6  # steps; noise levels below one in a million change no picture, and some underflow
+Velocity = Callable[[Tensor, float, Sequence[TileRow]], Tensor]
+
+
+class JointEuler:
+    """``pipeline.Sampler`` on a host's velocity: ``sample`` with the settings' schedule, noise, text and guidance by DINO."""
+
+    def __init__(self, host: Host, text: Text, settings: UpscaleSettings) -> None:
+        self.host, self.settings = host, settings
+        self.text = replace(text, guidance=settings.guidance)
+
+    def describe(self, plan: TilePlan) -> dict[str, Any]:
+        sigmas = self.sigmas(plan)
+        return {"steps": len(sigmas) - 1, "sigmas": [round(sigma, 6) for sigma in sigmas], "batch": self.batch(plan)}
+
+    def sigmas(self, plan: TilePlan) -> list[float]:
+        """The noise levels for a plan in px."""
+        settings = self.settings
+        tokens = plan.tile_height * plan.tile_width // plan.grid**2 if settings.dynamic_shift else None
+        return flow_sigmas(settings.steps, denoise=settings.denoise, tokens=tokens)
+
+    def batch(self, plan: TilePlan) -> int:
+        return self.settings.tile_batch or default_tile_batch(self.host.device, plan)
+
+    def __call__(
+        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+    ) -> Tensor:
+        memo: dict = {}
+        device, cells = self.host.device, plan.latent
+
+        def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
+            self.host.check_interrupt()
+            return self.velocity(x, sigma, rows, canvas=(cells.height, cells.width), guide=guide, memo=memo)
+
+        sampled = sample(
+            velocity,
+            latents.to(device),
+            noise=seeded_noise(latents.shape, seed=self.settings.seed).to(device),
+            sigmas=self.sigmas(plan),
+            plan=cells,
+            tile_batch=self.batch(plan),
+            progress=progress,
+        )
+        return sampled.cpu()
+
+    def velocity(
+        self,
+        x: Tensor,
+        sigma: float,
+        rows: Sequence[TileRow],
+        *,
+        canvas: tuple[int, int],
+        guide: Guide | None,
+        memo: dict,
+    ) -> Tensor:
+        """With DINO guidance w: null + w * (found - null), where null is with the adapter's learned null in DINO's place."""
+        sigmas = torch.full((len(x),), sigma, device=x.device)
+        if guide is None:
+            return self.host.velocity(x, sigmas, text=self.text)
+        dino = [guide.row(row.image, row.box, canvas=canvas) for row in rows]
+        found = self.host.velocity(x, sigmas, text=self.text, rows=dino, memo=memo)
+        if self.settings.dino_guidance == 1:
+            return found
+        dropped = [replace(row, tokens=None) for row in dino]
+        null = self.host.velocity(x, sigmas, text=self.text, rows=dropped, memo=memo)
+        return null + self.settings.dino_guidance * (found - null)
+
+
+def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> list[float]:
+    """The noise levels of ``steps`` model evaluations, from about ``denoise`` down to 0: ``steps + 1`` numbers.
+
+    They are the end of a longer schedule of ``int(steps / denoise)`` steps, as in ComfyUI. ``tokens`` (FLUX.1 dev: those of
+    one tile) shifts the schedule by ``t -> e^mu / (e^mu + 1/t - 1)`` with ``mu`` linear from 0.5 at 256 tokens to 1.15 at
+    4096 (arXiv 2403.03206, section 5.3.2, with FLUX's numbers); without it the levels are evenly spaced.
+    """
+    if denoise <= 0:
+        return [0.0]
+    total = int(min(steps / denoise, LONGEST_SCHEDULE))
+    levels = [step / total for step in range(steps, -1, -1)]
+    if tokens is None:
+        return levels
+    factor = math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
+    return [factor / (factor + 1 / t - 1) if t > 0 else 0.0 for t in levels]
+
+
+@torch.no_grad()
+def sample(
+    velocity: Velocity,
+    latents: Tensor,
+    *,
+    noise: Tensor,
+    sigmas: Sequence[float],
+    plan: TilePlan,
+    tile_batch: int,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Bring ``latents`` [B,C,h,w] plus noise back to a clean canvas, all tiles together at each step.
+
+    ``velocity(x, sigma, rows)`` is the model on tiles [N,C,th,tw]; each tile's clean estimate ``x - sigma * v`` is
+    weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
+    latent cells. ``tile_batch`` tiles share a model call and do not change the result. ``progress`` counts calls.
+    """
+    if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
+        raise ValueError(
+            f"the plan covers {plan.width} x {plan.height} cells, the latents have "
+            f"{latents.shape[-1]} x {latents.shape[-2]}: plan the latents' own canvas"
+        )
+    images = range(latents.shape[0])
+    rows = [TileRow(image, box) for image in images for box in plan.boxes]
+    windows = [window(pair).to(latents) for pair in tile_windows(plan)] * len(images)  # each [th, tw]
+    total = (len(sigmas) - 1) * -(-len(rows) // tile_batch)
+    done = 0
+    x = sigmas[0] * noise + (1 - sigmas[0]) * latents
+    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+        clean = torch.zeros_like(x)
+        for start in range(0, len(rows), tile_batch):
+            part = rows[start : start + tile_batch]
+            tiles = torch.stack([_cut(x, row) for row in part])  # [N, C, th, tw]
+            estimates = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
+            for row, weight, estimate in zip(part, windows[start:], estimates, strict=False):
+                _cut(clean, row).add_(weight * estimate)
+            done += 1
+            if progress is not None:
+                progress("sample", done, total)
+        x = x + (following - sigma) * (x - clean) / sigma
+    return x
+
+
+def _cut(canvas: Tensor, row: TileRow) -> Tensor:
+    box = row.box
+    return canvas[row.image, :, box.top : box.bottom, box.left : box.right]
+
+
+def seeded_noise(shape: Sequence[int], *, seed: int) -> Tensor:
+    """The same noise on every machine: drawn on the CPU, as ComfyUI does."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def default_tile_batch(device: torch.device, plan: TilePlan) -> int:
+    """Tiles per model call: 8 on the CPU; on CUDA 1 to 4, one per GiB and 4096 tokens in half of the free memory."""
+    if device.type == "cpu":
+        return 8
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    per_tile = 2**30 * plan.tile_height * plan.tile_width / (4096 * plan.grid**2)
+    return int(min(4, max(1, free / 2 // per_tile)))

@@ -1,0 +1,103 @@
+"""The one path of a picture, over any host: size, DINO, latents, joint tiles, picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..dino.encode import check_pixels
+from ..files.progress import Progress
+from ..flux_patch.guide import Guide
+from ..hosts.host import Host
+from ..tiling.canvas import pad_to_grid, resize, scaled_size
+from ..tiling.color import back_project
+from ..tiling.plan import TilePlan, canvas_size
+from .report import peak_memory, restart_peak, timed
+from .settings import UpscaleSettings
+
+
+class Sampler(Protocol):
+    """How the canvas is noised and brought back; plans are in px."""
+
+    def __call__(
+        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+    ) -> Tensor:
+        """Model latents [B, C, h, w] of the enlarged picture -> those of the result."""
+        ...
+
+    def describe(self, plan: TilePlan) -> dict[str, Any]:
+        """For the report: steps, sigmas, and the batch of tiles where it is known."""
+        ...
+
+
+class MakeGuide(Protocol):
+    """Who looks at a picture [B, 3, h, w] for its tiles. plan: in px. size: height and width of the result in px."""
+
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide | None: ...
+
+    def describe(self) -> dict[str, Any]:
+        """For the report: model and layers."""
+        ...
+
+
+@torch.no_grad()
+def upscale(
+    host: Host,
+    pixels: Tensor,
+    settings: UpscaleSettings,
+    *,
+    sampler: Sampler,
+    make_guide: MakeGuide | None = None,
+    enlarge: Callable[[Tensor], Tensor] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
+
+    enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic. The result depends on the pictures,
+    the models and the settings only; never on how many tiles share a model call. Raises ValueError for NaN, an empty batch or
+    wrong channels.
+    """
+    check_pixels(pixels)
+    seconds: dict[str, float] = {}
+    restart_peak(host.device)
+    token = host.family.token
+    height, width = scaled_size(*pixels.shape[-2:], settings.scale)
+    plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
+    with timed(seconds, "dino"):
+        looks = settings.dino_strength > 0 and make_guide is not None
+        guide = make_guide(pixels, plan=plan, size=(height, width)) if looks else None  # type: ignore[misc]
+    with timed(seconds, "encode"):
+        host.check_interrupt()
+        larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
+        latents = host.encode(pad_to_grid(larger, grid=token))
+    with timed(seconds, "sample"):
+        latents = sampler(latents, plan=plan, guide=guide, progress=progress)
+    with timed(seconds, "decode"):
+        host.check_interrupt()
+        result = host.decode(latents)[..., :height, :width].contiguous()
+        result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
+    sampled = sampler.describe(plan)
+    report = {
+        "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
+        "output": {"height": height, "width": width},
+        "canvas": {"height": plan.height, "width": plan.width},
+        "tiles": {
+            "count": plan.count,
+            "rows": len(plan.tops),
+            "columns": len(plan.lefts),
+            "height": plan.tile_height,
+            "width": plan.tile_width,
+            "overlap": plan.overlap,
+            "batch": sampled.pop("batch", None),
+        },
+        "dino": None if guide is None or make_guide is None else make_guide.describe(),
+        **sampled,
+        "settings": asdict(settings),
+        "seconds": seconds,
+        "peak_memory": peak_memory(host.device),
+    }
+    return result, report

@@ -1,0 +1,64 @@
+"""What a user can set, checked once, for every way to upscale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any
+
+from ..flux_patch.families import FLUX1
+from ..hosts.diffusers.variants import find_variant
+from ..tiling.canvas import scaled_size
+
+STRENGTH = "strength"  # what the command line and diffusers also call denoise
+
+
+@dataclass(frozen=True)
+class UpscaleSettings:
+    """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
+    denoise. tile, overlap: in px. guidance: FLUX.1 dev's. dino_guidance: classifier-free guidance by DINO, 1 is off.
+    fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
+    call, 0 chooses by the device.
+    """
+
+    scale: float = 2.0
+    denoise: float = 0.3
+    steps: int = 20
+    tile: int = 1024
+    overlap: int = 128
+    guidance: float = 3.5
+    seed: int = 0
+    dino_strength: float = 1.0
+    dino_guidance: float = 1.0
+    fidelity: float = 0.0
+    dynamic_shift: bool = False
+    tile_batch: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tile", "overlap", "seed", "tile_batch"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name.replace('_', ' ')} {getattr(self, name)!r} must be a whole number: round it")
+        for name, low, high, use in (
+            ("denoise", 0, 1, "usually 0.2 to 0.5"),
+            ("steps", 1, 1000, "usually 4 for schnell and 20 for dev"),
+            ("guidance", 0, 100, "usually 2 to 4"),
+            ("seed", 0, 2**64 - 1, "any whole number in this range"),
+            ("dino_strength", 0, 2, "0 is off, 1 is as trained"),
+            ("dino_guidance", 1, 30, "1 is off, usually 1.5 to 3"),
+            ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
+            ("tile_batch", 0, 1024, "0 chooses by the device"),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # also refuses NaN
+                raise ValueError(f"{name.replace('_', ' ')} {value} must be from {low} to {high}: {use}")
+        scaled_size(1, 1, self.scale)  # refuses what is no factor
+        FLUX1.plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap)  # refuses bad pairs
+
+
+def settings_for(variant: str, **given: Any) -> UpscaleSettings:
+    """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity and schedule where None is given."""
+    found = find_variant(variant)
+    if STRENGTH in given:
+        given["denoise"] = given.pop(STRENGTH)
+    defaults = {field.name: getattr(found, field.name, field.default) for field in fields(UpscaleSettings)}
+    return UpscaleSettings(**{**defaults, **{name: value for name, value in given.items() if value is not None}})

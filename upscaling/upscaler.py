@@ -1,0 +1,76 @@
+"""Models on their device, ready for any number of pictures, without ComfyUI."""
+
+# diffusers exports its classes lazily:
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..dino.encode import DinoEncoder
+from ..dino.feature_map import FeatureMap
+from ..files.progress import Progress
+from ..flux_patch.adapter import LoadedAdapter
+from ..flux_patch.tokens import DinoTokens
+from ..hosts.diffusers.host import DiffusersHost
+from ..hosts.host import Text
+from .guides import WholePicture, check_pair, whole_picture
+from .joint import JointEuler
+from .pipeline import MakeGuide, upscale
+from .settings import UpscaleSettings
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+
+
+class Upscaler:
+    """``pipeline.upscale`` on diffusers' models. Keeps no tensors of a picture between calls, but for the encoder's cache."""
+
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL | AutoencoderTiny,
+        *,
+        dino: DinoEncoder | None = None,
+        adapter: LoadedAdapter | None = None,
+        dino_layers: str = "",
+        text: Text | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_pair(dino, adapter)
+        self.host = DiffusersHost(transformer, vae, adapter=adapter, device=device, dtype=dtype)
+        self.text = text or Text.empty(self.host.geometry)
+        self.dino, self.dino_layers = dino, dino_layers
+        if dino is not None:
+            self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
+            dino.model.to(self.host.device)
+
+    def guide(self, *, strength: float) -> WholePicture:
+        """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model."""
+        assert self.dino is not None
+        return whole_picture(self.host, self.dino, self._project, strength=strength, layers=self.dino_layers)
+
+    def upscale(
+        self,
+        pixels: Tensor,
+        settings: UpscaleSettings,
+        *,
+        make_guide: MakeGuide | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
+
+        make_guide: who looks at the picture for its tiles; None: DINO at the whole of it, where there is a DINO model.
+        Raises ValueError for NaN, an empty batch or wrong channels.
+        """
+        if make_guide is None and self.dino is not None:
+            make_guide = self.guide(strength=settings.dino_strength)
+        sampler = JointEuler(self.host, self.text, settings)
+        return upscale(self.host, pixels, settings, sampler=sampler, make_guide=make_guide, progress=progress)
+
+    def _project(self, features: FeatureMap) -> DinoTokens:
+        assert self.host.adapter is not None
+        return self.host.adapter.module.project(features.to(self.host.device, self.host.dtype))
