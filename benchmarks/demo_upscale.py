@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from dinotile.demo.train.pictures import held_out, psnr
-from dinotile.tiling.canvas import resize
+from dinotile.files.pixels import resize
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import border_ratio
 from dinotile.upscaling.api import load_upscaler

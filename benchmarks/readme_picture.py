@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dinotile.demo import DEMO
 from dinotile.demo.train.pictures import held_out
-from dinotile.tiling.canvas import resize
+from dinotile.files.pixels import resize
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ..files.outputs import check_no_input, check_output, plan_outputs
+from ..files.formats import check_output
 from .features import features, fit_redux
+from .outputs import check_no_input, plan_outputs
 from .train import train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

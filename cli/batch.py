@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files.outputs import check_output, check_report, make_folder
+from ..files.formats import check_output
 from ..files.pictures import load_picture, save_picture
+from ..files.progress import Progress
+from ..files.writing import make_folder
 from ..upscaling.api import load_upscaler, upscale_picture
-from ..upscaling.pipeline import Progress
 from ..upscaling.report import environment, timed, write_report
 from ..upscaling.settings import UpscaleSettings
+from .outputs import check_report
 
 
 def upscale_files(

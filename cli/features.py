@@ -87,7 +87,7 @@ def fit_redux(
 ) -> None:
     """Learn to turn DINO's patches into the tokens of FLUX.1 Redux; FLUX itself is not trained and not run."""
     from .. import demo
-    from ..files.outputs import check_writable
+    from ..files.writing import check_writable
     from ..flux_patch.checkpoint import save_adapter
     from ..hosts.diffusers.geometry import read_geometry
     from ..training.redux.fit import FitSettings

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layouts import parts_of, plain_name, whole
+from ..files.errors import whole
+from .layouts import parts_of, plain_name
 from .specs import DinoSpec
 
 

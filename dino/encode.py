@@ -1,6 +1,5 @@
 """From pixels to a FeatureMap: resize, run the backbone, normalise the chosen layers, remember the result."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..files.fingerprints import fingerprint_of
+from ..files.pixels import check_pixels, resize
 from .cache import FeatureCache, Features
 from .feature_map import FeatureMap
 from .specs import DinoSpec
@@ -180,32 +181,4 @@ class DinoEncoder:
         """What decides the features of one picture: its pixels, the weights and how they are used."""
         dtype = next(self.model.parameters()).dtype
         how = (self.fingerprint, dtype, settings.side or self.spec.max_side, settings.blocks(self.spec), settings.crops)
-        digest = hashlib.sha256(repr((tuple(image.shape), *how)).encode())
-        digest.update(image.contiguous().numpy().data)
-        return digest.hexdigest()
-
-
-def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
-    """Bicubic with antialiasing, kept in 0..1; pixels [B, 3, H, W]."""
-    if pixels.shape[2:] == (height, width):
-        return pixels.clamp(0, 1)
-    out = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
-    return out.clamp(0, 1)
-
-
-def check_pixels(pixels: Tensor) -> None:
-    """Refuse what is not a batch of colour pictures in 0..1: [B, 3, H, W], floating point, finite."""
-    shape = list(pixels.shape)
-    if pixels.ndim != 4 or shape[1] != 3 or 0 in shape:
-        raise ValueError(
-            f"pixels have shape {shape}, needed is [B, 3, H, W] with no side 0: pass at least one RGB picture"
-        )
-    if not pixels.is_floating_point():
-        raise ValueError(f"pixels are {pixels.dtype}, needed is floating point in 0..1: divide 8-bit pictures by 255")
-    low, high = (float(value) for value in pixels.detach().aminmax())
-    if not (low > -float("inf") and high < float("inf")):  # aminmax hands NaN on, which fails both comparisons
-        raise ValueError(
-            "pixels hold NaN or infinite values, all must be finite: repair the picture or decode it again"
-        )
-    if low < -1 or high > 2:
-        raise ValueError(f"pixels lie in {low:g}..{high:g}, needed is 0..1: divide 8-bit pictures by 255")
+        return fingerprint_of([repr((tuple(image.shape), *how)).encode(), image.contiguous().numpy().data])

@@ -6,13 +6,13 @@ layer.N.mlp.{gate,up,down}_proj (without the gate where the MLP is not gated), .
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..files.errors import whole
 from .specs import SPECS, DinoSpec
 
 Layout = Literal["transformers", "meta"]
@@ -55,17 +55,6 @@ _FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_pr
 _HARMLESS = re.compile(
     r"rope_embeddings\.|local_cls_norm\.|cls_norm\.|(classifier|head|linear_head|pooler)\.|.*\.bias_mask$"
 )
-
-
-@contextmanager
-def whole(name: str, kind: str) -> Iterator[None]:
-    """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        reason = " ".join(said.split())[:200]
-        raise ValueError(f"{name} does not hold a whole {kind} ({reason}): download it again") from error
 
 
 def plain_name(name: str) -> str:

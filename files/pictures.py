@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .outputs import check_output, replacing
+from .formats import check_output
+from .writing import replacing
 
 
 @dataclass(frozen=True)

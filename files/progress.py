@@ -6,6 +6,6 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears of every stage: ``done`` of ``total``, and a ``note`` about it. What it raises ends the work."""
+    """Called now and then with a stage's name, how much of how much is done, and a word about it. Raising cancels the work."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...

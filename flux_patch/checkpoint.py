@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..files.fingerprints import weights_fingerprint
+from ..files.weights import read_weights, write_weights
 from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
 from .geometry import FluxGeometry
 
@@ -36,50 +33,27 @@ def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -
 def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
     """A module whose weights are as they will stay, with what there is to know of them."""
     weights = dict(module.state_dict())
-    return LoadedAdapter(module, _fingerprint(module.config, weights), trained, idle_mechanisms(module.config, weights))
+    head = json.dumps(module.config.to_dict(), sort_keys=True).encode()
+    return LoadedAdapter(
+        module, weights_fingerprint(weights, head=head), trained, idle_mechanisms(module.config, weights)
+    )
 
 
 def save_adapter(module: DinoAdapter, path: str | Path, *, trained: bool) -> None:
-    """Write an adapter; an existing file is replaced only when the new one is complete."""
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"the adapter cannot be written to {path}: give a file name in an existing folder")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    """Write an adapter whole or not at all; ValueError where that fails."""
     metadata = {
         "format": FORMAT,
         "version": VERSION,
         "config": json.dumps(module.config.to_dict(), sort_keys=True),
         "trained": json.dumps(trained),
     }
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        save_file(weights, partial, metadata=metadata)
-        os.chmod(partial, 0o666 & ~_umask())  # mkstemp's own mode keeps other users out
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_weights(Path(path), module.state_dict(), metadata)
 
 
 def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
     """Read an adapter file of version 1 or 2; ValueError in one sentence for anything else."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no adapter file {path}: check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path.name} is not a whole safetensors file ({error}): adapters are .safetensors files, download it again"
-        ) from error
+    weights, metadata = read_weights(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path.name} is no DINOTile adapter (its header says {metadata.get('format', 'nothing')!r}, not {FORMAT!r}): "
@@ -168,11 +142,3 @@ def _check_weights(config: AdapterConfig, weights: dict[str, Tensor], name: str)
         if keys
     ]
     raise ValueError(f"{name} does not fit its own header: it {'; it '.join(parts)}: download or save it again")
-
-
-def _fingerprint(config: AdapterConfig, weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]

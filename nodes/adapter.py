@@ -5,10 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..flux_patch.adapter import adapter_config, spread_sites
+from ..flux_patch.checkpoint import save_adapter
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
-from ..hosts.comfy.files import adapter_path, write_adapter
+from ..hosts.comfy.files import adapter_path
 from ..hosts.comfy.folders import model_files
 from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
@@ -147,7 +148,7 @@ class SaveAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, adapter, filename_prefix) -> io.NodeOutput:
         path = adapter_path(filename_prefix, below="output")
-        write_adapter(adapter.adapter.module, path, trained=adapter.adapter.trained)
+        save_adapter(adapter.adapter.module, path, trained=adapter.adapter.trained)
         return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..flux_patch.checkpoint import save_adapter
 from ..hosts.comfy import files as host_files
 from ..hosts.comfy import host
-from ..hosts.comfy import redux as host_redux
 from ..hosts.comfy import runs as host_runs
 from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
@@ -176,7 +176,7 @@ class TrainAdapter(io.ComfyNode):
         else:
             start = host_runs.continued_adapter(adapter, model, dino)
         losses = host_runs.train_adapter(model, vae, dino, start, config=config, path=path)
-        curve = host.to_host(host_runs.to_image(draw_curve(losses)))
+        curve = to_host(host_runs.to_image(draw_curve(losses)))
         return io.NodeOutput(host_runs.load_written(path), curve, ui=ui.PreviewImage(curve, cls=cls))
 
 
@@ -272,16 +272,15 @@ class FitProjection(io.ComfyNode):
         from ..training.redux.fit import FitSettings, fit_redux
 
         path = host_files.adapter_path(filename_prefix, below="models/model_patches")
-        with torch.inference_mode(False), torch.no_grad():
-            adapter, report = fit_redux(
-                host_runs.picture_folder(folder),
-                encoder=dino.encoder,
-                teacher=HostTeacher(clip_vision, style_model),
-                geometry=flux_geometry(model),
-                settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
-                folder=temporary_folder(),
-                progress=ComfyProgress(),
-            )
-        host_files.write_adapter(adapter, path, trained=True)
+        adapter, report = fit_redux(
+            host_runs.picture_folder(folder),
+            encoder=dino.encoder,
+            teacher=HostTeacher(clip_vision, style_model),
+            geometry=flux_geometry(model),
+            settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
+            folder=host_files.temporary_folder(),
+            progress=HostProgress(),
+        )
+        save_adapter(adapter, path, trained=True)
         text = "\n".join(report.lines())
         return io.NodeOutput(host_runs.load_written(path), text, ui=ui.PreviewText(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .canvas import resize_signed
+from ..files.pixels import resize_signed
 
 
 def back_project(result: Tensor, source: Tensor, *, fidelity: float) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..files.outputs import replacing
+from ..files.writing import write_text
 
 
 @contextmanager
@@ -56,5 +56,4 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report as JSON, whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(report, indent=2) + "\n")

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.feature_map import FeatureMap
+from dinotile.files.pixels import resize
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers import vae as vae_path
-from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import Box, plan_tiles
 from dinotile.upscaling.joint import TileRow
 from dinotile.upscaling.pipeline import Upscaler, _Guide

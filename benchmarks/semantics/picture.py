@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dinotile.demo.train import world
-from dinotile.tiling.canvas import resize
+from dinotile.files.pixels import resize
 
 from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of
 

@@ -9,20 +9,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import websocket
 
+from ...files.progress import Progress
 from .workflow import Workflow, failure, label, left_out, pictures_of, refusal
 
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 ANSWER_SECONDS = 30  # for one HTTP request
 QUIET_SECONDS = 10  # without a message, before the server is asked whether it still works on the run
-
-NodeProgress = Callable[[str, float, float], None]  # node's label, value, maximum
 
 
 class ComfyClient:
@@ -54,7 +53,7 @@ class ComfyClient:
             name = _text(answer, "name")
             return f"{answer['subfolder']}/{name}" if answer.get("subfolder") else name
 
-    def run(self, workflow: Workflow, *, timeout: float = 0, progress: NodeProgress | None = None) -> list[bytes]:
+    def run(self, workflow: Workflow, *, timeout: float = 0, progress: Progress | None = None) -> list[bytes]:
         """Run a workflow to its end and return its pictures' files. ``timeout``: seconds for the whole run, 0 for none.
 
         Whatever ends this call early (Ctrl-C, the timeout, an error) also stops the run on the server.
@@ -99,7 +98,7 @@ class ComfyClient:
         workflow: Workflow,
         *,
         timeout: float,
-        progress: NodeProgress | None,
+        progress: Progress | None,
     ) -> None:
         """Read messages until the run has ended."""
         start = heard = time.monotonic()
@@ -131,7 +130,7 @@ class ComfyClient:
                 if isinstance(message, str) and self._ended(json.loads(message), run, workflow, progress):
                     return
 
-    def _ended(self, message: dict[str, Any], run: str, workflow: Workflow, progress: NodeProgress | None) -> bool:
+    def _ended(self, message: dict[str, Any], run: str, workflow: Workflow, progress: Progress | None) -> bool:
         """Handle one message; True when it says that the run is over."""
         kind, data = message.get("type"), message.get("data", {})
         if data.get("prompt_id") != run:

@@ -9,8 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...files.outputs import check_output, save_files
-from .client import DEFAULT_SERVER, ComfyClient, NodeProgress
+from ...files.formats import check_output
+from ...files.progress import Progress
+from ..outputs import save_files
+from .client import DEFAULT_SERVER, ComfyClient
 from .workflow import prepared, read_workflow
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def run_workflow(
     server: str = DEFAULT_SERVER,
     settings: Sequence[str] = (),
     timeout: float = 0,
-    progress: NodeProgress | None = None,
+    progress: Progress | None = None,
 ) -> WorkflowResult:
     """Upload a picture, run an API workflow file on it, and bring its pictures back.
 

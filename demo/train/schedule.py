@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ...files.weights import write_weights
+from ...files.writing import make_folder
 
 log = logging.getLogger("dinotile")
 
@@ -67,10 +69,7 @@ def descend(module: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Op
 
 def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int, trained_by: str = "demo/train.py") -> None:
     """Saves float16 safetensors with the demo's metadata; scalars keep their dtype. Replaces the file at once."""
-    tensors = {key: (t.half() if t.ndim else t).contiguous() for key, t in tensors.items()}
+    tensors = {key: t.half() if t.ndim else t for key, t in tensors.items()}
     about = {"format": "pt", "dinotile": "demo", "trained_by": trained_by, "steps": str(steps), "seed": str(seed)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=about)
-    part.chmod(0o644)
-    part.replace(path)
+    make_folder(path.parent)
+    write_weights(path, tensors, about)

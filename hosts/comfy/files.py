@@ -1,4 +1,4 @@
-"""How nodes save adapters: under a new name in one of ComfyUI's folders, whole or not at all."""
+"""Where nodes save adapters: under a new name in one of ComfyUI's folders."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import folder_paths
-from safetensors import SafetensorError
 
-from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.checkpoint import save_adapter
+from ...files.errors import reason
 
 
 def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"]) -> Path:
@@ -23,14 +21,12 @@ def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"
     try:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
     except OSError as error:
-        raise ValueError(f"{prefix} cannot be written to {root} ({error.strerror}): choose another name") from error
+        raise ValueError(f"{prefix} cannot be written to {root} ({reason(error)}): choose another name") from error
     return Path(folder) / f"{stem}_{counter:05}_.safetensors"
 
 
-def write_adapter(adapter: DinoAdapter, path: Path, *, trained: bool | None = None) -> None:
-    """ValueError where the disk is full or protected; an older file is then as it was."""
-    try:
-        save_adapter(adapter, path, trained=trained)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be written ({reason}): make room or choose another name") from error
+def temporary_folder() -> Path:
+    """ComfyUI's own, which it empties when it starts."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...files.fingerprints import weights_fingerprint
 from .dino import Held
 
 if TYPE_CHECKING:
@@ -39,7 +38,10 @@ class HostTeacher:
             )
         self.clip_vision, self.style_model = clip_vision, style_model
         self.width = int(redux.redux_down.out_features)
-        self.fingerprints = (fingerprint(clip_vision.model), fingerprint(redux))
+        self.fingerprints = (
+            weights_fingerprint(clip_vision.model.state_dict()),
+            weights_fingerprint(redux.state_dict()),
+        )
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             Held(redux),
             load_device=comfy.model_management.get_torch_device(),
@@ -57,10 +59,3 @@ class HostTeacher:
         return rearrange(tokens, "b (h w) c -> b h w c", h=math.isqrt(tokens.shape[1]))
 
 
-def fingerprint(module: nn.Module) -> str:
-    """Of the weights, 16 hex digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.checkpoint import new_adapter
+from ...flux_patch.checkpoint import new_adapter, save_adapter
 from . import host
-from .files import write_adapter
+from .progress import HostProgress
 from .training import ComfyHost, compute_dtype, gradients
 
 if TYPE_CHECKING:
@@ -40,18 +39,18 @@ def run_training(trainer: Trainer, path: Path, *, draw: Callable[[Sequence[float
     from ...training.core.trainer import NotFiniteError
 
     steps, losses = trainer.config.optimisation.steps, []
-    bar, every = comfy.utils.ProgressBar(steps), -(-steps // PREVIEWS)
+    progress, every = HostProgress(), -(-steps // PREVIEWS)
     try:
         while trainer.done < steps:
             comfy.model_management.throw_exception_if_processing_interrupted()
             losses.append(trainer.step().loss)
-            preview = ("PNG", draw(losses), None) if len(losses) % every == 0 else None
-            bar.update_absolute(trainer.done, steps, preview)
+            progress.preview = ("PNG", draw(losses), None) if len(losses) % every == 0 else None
+            progress("train", trainer.done, steps)
             if trainer.done % SAVE_EVERY == 0:
-                write_adapter(trainer.export(), path, trained=True)
+                save_adapter(trainer.export(), path, trained=True)
     except comfy.model_management.InterruptProcessingException:
         if trainer.done:
-            write_adapter(trainer.export(), path, trained=True)
+            save_adapter(trainer.export(), path, trained=True)
             log.info("interrupted after %d steps: the adapter so far is %s", trainer.done, path)
         raise
     except NotFiniteError as error:
@@ -59,9 +58,9 @@ def run_training(trainer: Trainer, path: Path, *, draw: Callable[[Sequence[float
             raise ValueError(
                 f"{error}, nothing was learned: choose a VAE and a FLUX that work, or other data"
             ) from None
-        write_adapter(trainer.export(), path, trained=True)
+        save_adapter(trainer.export(), path, trained=True)
         raise ValueError(f"{error}, the adapter before it is {path.name}: lower the learning rate") from None
-    write_adapter(trainer.export(), path, trained=True)
+    save_adapter(trainer.export(), path, trained=True)
     return losses
 
 

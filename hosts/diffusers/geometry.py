@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...files.weights import read_shapes
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .layouts import Shapes, flux_config
 from .sources import loading, local_path
@@ -35,10 +36,7 @@ def read_geometry(source: str | Path) -> FluxGeometry:
 
 
 def _shapes(path: Path) -> Shapes:
-    from safetensors import safe_open
-
-    with loading(path), safe_open(path, framework="pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    shapes, _ = read_shapes(path)
     prefix = "model.diffusion_model."
     inner = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     return inner or shapes

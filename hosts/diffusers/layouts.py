@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...dino.layouts import whole
+from ...files.errors import whole
 from ...flux_patch.families import FLUX1
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...dino.load import read_safetensors
+from ...files.weights import read_weights
 from .layouts import flux_config, kl_config, tiny_weights
 from .sources import BROKEN, loading, local_path
 
@@ -87,7 +87,7 @@ def _class_name(config: Path) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".gguf":
         raise ValueError(f"{path.name} is a GGUF file, which is not read here: give a .safetensors file")
-    weights, _ = read_safetensors(path)
+    weights, _ = read_weights(path)
     scaled = next((name for name in weights if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
     if scaled:
         raise ValueError(f"{path.name} is quantised with scales ({scaled}), which is not read here: give the bf16 file")

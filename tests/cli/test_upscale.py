@@ -167,7 +167,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(dinotile, mod
 def test_a_disk_that_is_full_in_the_middle_is_one_sentence_and_no_file(dinotile, models, photo, tmp_path):
     with largest_file(4000):
         code, out, err = dinotile("upscale", photo, "-o", tmp_path / "out.png", *models)
-    sentence = f"dinotile: output {tmp_path / 'out.png'} cannot be written (File too large): choose another place"
+    sentence = (
+        f"dinotile: output {tmp_path / 'out.png'} cannot be written (File too large): make room or choose another place"
+    )
     assert (code, out, err.splitlines()[-1]) == (2, "", sentence)
     assert "Traceback" not in err and os.listdir(tmp_path) == ["photo.png"]
 

@@ -62,8 +62,8 @@ def test_a_file_that_is_no_dino_is_refused(server, small, file, parts):
 @pytest.mark.parametrize(
     ("file", "parts"),
     [
-        (models.PICKLE, ("not a whole safetensors file",)),
-        (models.TRUNCATED, ("not a whole safetensors file", "download it again")),
+        (models.PICKLE, ("is a pickle",)),
+        (models.TRUNCATED, ("cut short or damaged", "download it again")),
         (models.FOREIGN, ("no DINOTile adapter",)),
     ],
 )

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dinotile.dino.encode import IMAGENET_MEAN, IMAGENET_STD, EncodeSettings, resize
+from dinotile.dino.encode import IMAGENET_MEAN, IMAGENET_STD, EncodeSettings
 from dinotile.dino.specs import SPECS
+from dinotile.files.pixels import resize
 
 from .tiny import TINY, tiny_encoder
 

@@ -10,7 +10,8 @@ import torch
 
 from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import EncodeSettings
-from dinotile.dino.load import detect_spec, load_dino, read_safetensors
+from dinotile.dino.layouts import detect_spec
+from dinotile.dino.load import load_dino
 from dinotile.dino.specs import SPECS
 
 from .tiny import TINY, meta_forward, meta_shapes, meta_state, random_model
@@ -166,13 +167,6 @@ def test_what_is_not_an_encoder_gets_one_clear_sentence(tmp_path: Path):
         load_dino(tmp_path / "gone.safetensors")
     with pytest.raises(ValueError, match="needed is model.safetensors"):
         load_dino(tmp_path)
-
-
-def test_metadata_comes_with_the_tensors(tmp_path: Path):
-    path = tmp_path / "a.safetensors"
-    safetensors.torch.save_file({"x": torch.arange(3.0)}, path, metadata={"note": "kept"})
-    state, metadata = read_safetensors(path)
-    assert state["x"].tolist() == [0, 1, 2] and metadata == {"note": "kept"}
 
 
 @pytest.mark.parametrize(

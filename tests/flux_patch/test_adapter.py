@@ -89,11 +89,11 @@ def damaged(path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("truncated", "not a whole safetensors file"),
-        ("pickle", "not a whole safetensors file"),
+        ("truncated", "cut short or damaged"),
+        ("pickle", "is a pickle"),
         ("foreign", "no DINOTile adapter"),
         ("lacking", "does not fit its own header: it lacks null_cls"),
-        ("missing", "there is no adapter file"),
+        ("missing", "there is no file"),
     ],
 )
 def test_a_bad_file_gets_one_sentence(adapter, tmp_path, kind, message):

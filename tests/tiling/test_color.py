@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dinotile.tiling.canvas import resize
+from dinotile.files.pixels import resize
 from dinotile.tiling.color import back_project
 
 

@@ -7,7 +7,8 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from dinotile.training.data.feature_files import FeatureInfo, fingerprint, pack
+from dinotile.files.fingerprints import fingerprint
+from dinotile.training.data.feature_files import FeatureInfo, pack
 
 
 def colours(height, width, seed=0):

@@ -94,10 +94,10 @@ def test_progress_counts_every_model_call():
         sigmas=[0.6, 0.3, 0.0],
         plan=PLAN,
         tile_batch=4,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda *step: seen.append(step),
     )
     expected = 2 * math.ceil(PLAN.count / 4)
-    assert seen == [(i + 1, expected) for i in range(expected)]
+    assert seen == [("sample", i + 1, expected) for i in range(expected)]
     assert sum(calls) == 2 * PLAN.count
 
 

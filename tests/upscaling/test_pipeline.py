@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 import torch
 
+from dinotile.files.pixels import resize
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import Text, predict_velocity
-from dinotile.tiling.canvas import resize
 from dinotile.tiling.plan import plan_tiles
 from dinotile.upscaling.pipeline import Upscaler, default_tile_batch, seeded_noise
 from dinotile.upscaling.settings import UpscaleSettings, settings_for

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ...files.pictures import Picture, save_picture
+from ...files.writing import make_folder
 from ...flux_patch.rows import DinoRow
 from ...tiling.plan import plan_tiles
 from ...upscaling.joint import TileRow, flow_sigmas, sample
@@ -52,9 +53,8 @@ class Validation:
             grid = self.grid()
             monitor.picture("samples", grid, step=step)
             place = self.folder / "samples" / f"step-{step:06d}.png"
-            place.parent.mkdir(exist_ok=True)
-            array = grid.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(array).save(place)
+            make_folder(place.parent)
+            save_picture(Picture(grid[None]), place)
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:

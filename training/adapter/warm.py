@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...dino.load import read_safetensors
+from ...files.weights import read_weights
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
 
 
@@ -41,7 +41,7 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     path = Path(path).expanduser()
     if path.is_dir():
         path = path / ("ema.safetensors" if (path / "ema.safetensors").is_file() else "adapter.safetensors")
-    weights, metadata = read_safetensors(path)
+    weights, metadata = read_weights(path)
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
     loaded = [name for name in mine if name in weights]
     wrong = [name for name in loaded if weights[name].shape != mine[name].shape]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...files.progress import Progress
 from ...hosts.diffusers.host import load_host
 from ...upscaling.api import find_device
 from ..adapter.config import TrainConfig
@@ -19,7 +20,6 @@ from .trainer import NotFiniteError, StepReport, Trainer
 
 __all__ = ["NotFiniteError", "StepReport", "Trainer", "fit", "train"]
 
-Progress = Callable[[int, int, float], None]  # steps done, of, loss
 log = logging.getLogger("dinotile")
 
 
@@ -66,13 +66,14 @@ def fit(
     ``should_stop`` is asked before every step; then the state is saved and the adapter so far returned. NotFiniteError:
     the state after the last good step has been saved, older checkpoints are all kept.
     """
-    run = _Run(trainer, resume=resume)
+    run, steps, loss = _Run(trainer, resume=resume), trainer.config.optimisation.steps, None
     try:
-        while trainer.done < trainer.config.optimisation.steps:
+        while trainer.done < steps:
             wanted = should_stop is not None and should_stop()
             report = run.step(stop=wanted)
             if progress is not None:
-                progress(report.step, trainer.config.optimisation.steps, report.loss)
+                loss = report.loss if loss is None else 0.98 * loss + 0.02 * report.loss
+                progress("train", report.step, steps, f"loss {loss:.4f}")
             if report.stop:
                 break
         return run.finish()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...files.writing import write_text
 from ..adapter.config import OutputSettings
 from .trainer import StepReport
 
@@ -102,9 +103,7 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
-    part = path.with_suffix(".partial")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...files.errors import reason
+from ...files.weights import read_weights, write_weights
+from ...files.writing import make_folder, remove_parts, replacing, write_text
 from ...flux_patch.adapter import DinoAdapter
 from ...flux_patch.checkpoint import load_adapter, save_adapter
 
@@ -39,23 +40,15 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
     Raises ValueError where it cannot be written, with everything older as it was.
     """
     place = folder / f"step-{state.step:06d}"
-    partial = folder / f"{place.name}.partial"
-    try:
-        for left in folder.glob("step-*.partial"):  # of runs that were killed
-            shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_adapter(state.adapter, partial / "adapter.safetensors", trained=True)
-        save_adapter(state.average, partial / "ema.safetensors", trained=True)
-        save_file(state.moments, partial / "optimizer.safetensors")
+    make_folder(folder)
+    remove_parts(folder, "step-*")
+    with replacing(place, advice="older ones are as they were, make room and resume") as part:
+        part.mkdir()
+        save_adapter(state.adapter, part / "adapter.safetensors", trained=True)
+        save_adapter(state.average, part / "ema.safetensors", trained=True)
+        write_weights(part / "optimizer.safetensors", state.moments)
         about = {name: getattr(state, name) for name in ("step", "scaler", "log", "config")}
-        (partial / "state.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ValueError(
-            f"the checkpoint {place} cannot be written ({_reason(error)}), older ones are as they were: make room and resume"
-        ) from error
+        write_text(part / "state.json", json.dumps(about, indent=1) + "\n")
     if keep is not None:
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
@@ -64,12 +57,7 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
 
 def write_adapter(folder: Path, adapter: DinoAdapter) -> Path:
     """Replace ``folder/adapter.safetensors``, the file that users load; ValueError where that fails."""
-    try:
-        save_adapter(adapter, folder / ADAPTER, trained=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder / ADAPTER} cannot be written ({_reason(error)}), the older file is as it was: make room and resume"
-        ) from error
+    save_adapter(adapter, folder / ADAPTER, trained=True)
     return folder / ADAPTER
 
 
@@ -87,14 +75,13 @@ def read_checkpoint(place: Path) -> TrainState:
         state = TrainState(
             adapter=load_adapter(place / "adapter.safetensors"),
             average=load_adapter(place / "ema.safetensors"),
-            moments=load_file(place / "optimizer.safetensors"),
+            moments=read_weights(place / "optimizer.safetensors")[0],
             **about,
         )
         _check_types(state)
         _check_moments(state)
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
-        reason = _reason(error.__cause__ or error)
-        raise ValueError(f"the checkpoint {place} is damaged ({reason}): remove it and resume") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"the checkpoint {place} is damaged ({reason(error)}): remove it and resume") from error
     return state
 
 
@@ -117,7 +104,3 @@ def _check_moments(state: TrainState) -> None:
     }
     if found and found != needed:
         raise ValueError("optimizer.safetensors is not of this adapter")
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ...tiling.canvas import resize
+from ...files.pixels import resize
 from ..adapter.config import DegradationSettings, Range
 
 

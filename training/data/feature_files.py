@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,11 +31,6 @@ class FeatureInfo:
     side: int = 0
     crops: int = 1
     degraded: Mapping[str, Any] = field(default_factory=dict)
-
-
-def fingerprint(content: bytes) -> str:
-    """16 hex digits of a file's content."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def feature_files(family: str) -> tuple[str, str, str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from ...files.outputs import make_folder, replacing, same_file
+from ...files.progress import Progress
+from ...files.writing import make_folder, replacing, same_file
 from .pictures import picture_of
 from .sources import Entry, Unusable, entries_of, find_paths, require_webdataset
-
-Progress = Callable[[str, float, float], None]
 
 
 class Recipe(Protocol):

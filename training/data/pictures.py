@@ -12,11 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...dino.encode import resize
 from ...dino.feature_map import FeatureMap
+from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image
+from ...files.pixels import resize
 from .cuts import Box, centred_cut, random_cut
-from .feature_files import FeatureInfo, feature_files, fingerprint, read_info, read_npy, unpack
+from .feature_files import FeatureInfo, feature_files, read_info, read_npy, unpack
 from .sample import Sample
 from .sources import Entry, Member, Unusable, find_entries
 from .text_files import ARRAYS, INFO, is_of_caption

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from .feature_files import fingerprint
+from ...files.fingerprints import fingerprint
 
 ARRAYS = ("t5.npy", "clip.npy")
 INFO = "text.json"

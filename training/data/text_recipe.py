@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import torch
 
+from ...files.fingerprints import fingerprint, fingerprint_of
 from ...hosts.diffusers.text import TextEncoder
-from .feature_files import fingerprint, to_npy
+from .feature_files import to_npy
 from .sources import Entry, Unusable
 from .text_files import ARRAYS, INFO, TEXT_FILES, TextInfo
 
@@ -60,11 +60,9 @@ class TextRecipe:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of the encoders' weights, from the first numbers of every tensor: T5 has 10 GB."""
-        digest = hashlib.sha256()
-        for part in (self.encoder.pipeline.text_encoder, self.encoder.pipeline.text_encoder_2):
-            for tensor in part.state_dict().values():
-                digest.update(tensor.flatten()[:64].to("cpu", torch.float32).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        parts = (self.encoder.pipeline.text_encoder, self.encoder.pipeline.text_encoder_2)
+        tensors = (tensor for part in parts for tensor in part.state_dict().values())
+        return fingerprint_of(tensor.flatten()[:64].to("cpu", torch.float32).numpy().tobytes() for tensor in tensors)
 
 
 def _caption(content: bytes) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...dino.encode import DinoEncoder, EncodeSettings
+from ...files.progress import Progress
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
 from ...flux_patch.geometry import FluxGeometry
 from ..data.sources import find_entries
@@ -22,7 +23,7 @@ from .report import FitReport, cosines
 from .ridge import Ridge
 from .store import TokenStore
 from .teacher import ReduxTeacher
-from .tokens import Progress, fill_store, passing_adapter, split, summed
+from .tokens import fill_store, passing_adapter, split, summed
 
 # Rounding inputs to bfloat16 adds noise of 1e-6 times their variance, and such noise is a ridge strength of its own.
 STRENGTHS = tuple(10.0**power for power in range(-6, 4))
@@ -49,6 +50,8 @@ class FitSettings:
             raise ValueError(f"grid {self.grid} and epochs {self.epochs} must be at least 1")
 
 
+@torch.inference_mode(False)  # of a host, which would make weights that cannot be trained
+@torch.no_grad()
 def fit_redux(
     path: str | Path | Sequence[str | Path],
     *,

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...files.progress import Progress
 from .ridge import Linear
 from .store import TokenStore
-from .tokens import Progress
 
 BATCH = 16  # pictures
 LEARNING_RATE = 3e-4

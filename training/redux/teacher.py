@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...dino.encode import resize
-from ...dino.layouts import whole
-from ...dino.load import file_fingerprint, read_safetensors
+from ...files.errors import whole
+from ...files.fingerprints import file_fingerprint
+from ...files.pixels import resize
+from ...files.weights import read_weights
 from ...hosts.diffusers.load import loading, local_path
 
 SIGLIP_FILES = ("image_encoder/model.safetensors", "model.safetensors")
@@ -116,7 +117,7 @@ def _siglip(path: Path) -> tuple[Any, int, int]:
     """The model without its pooling head, the side of its pictures and its tokens per side."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    state = _vision_weights(read_safetensors(path)[0], name=path.name)
+    state = _vision_weights(read_weights(path)[0], name=path.name)
     values = _siglip_config(state, path)
     with whole(path.name, "SigLIP vision model"):
         model = SiglipVisionModel(SiglipVisionConfig(**values, vision_use_head=False))
@@ -168,7 +169,7 @@ def _siglip_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _redux(path: Path) -> tuple[nn.Linear, nn.Linear]:
-    state, _ = read_safetensors(path)
+    state, _ = read_weights(path)
     names = [f"redux_{half}.{part}" for half in ("up", "down") for part in ("weight", "bias")]
     if any(name not in state for name in names):
         some = ", ".join(list(state)[:3]) or "no tensors"

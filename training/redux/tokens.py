@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...dino.feature_map import FeatureMap
+from ...files.progress import Progress
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
 from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.rows import WHOLE
@@ -19,8 +20,6 @@ from ..data.sources import Entry, Unusable
 from .ridge import Moments
 from .store import TokenStore
 from .teacher import ReduxTeacher
-
-Progress = Callable[[str, float, float], None]
 
 
 def passing_adapter(config: AdapterConfig) -> DinoAdapter:

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dinotile.files.pixels import resize
 from dinotile.hosts.comfy.tiles import crop_attention_mask, crop_reference
 from dinotile.tiling import TileRun, canvas_size, plan_tiles
-from dinotile.tiling.canvas import pad_to_grid, resize, scaled_size
+from dinotile.tiling.canvas import pad_to_grid, scaled_size
 from dinotile.tiling.preview import describe_plan, draw_plan
 
 CPU = torch.device("cpu")

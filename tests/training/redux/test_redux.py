@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from dinotile import demo
 from dinotile.cli import features as feature_commands
-from dinotile.dino.encode import EncodeSettings, resize
+from dinotile.dino.encode import EncodeSettings
+from dinotile.files.pixels import resize
 from dinotile.flux_patch import DinoRow, FluxGeometry, Strength, geometry_of, load_adapter, save_adapter
 from dinotile.flux_patch.geometry import RopeOptions, image_ids
 from dinotile.hosts.diffusers.hooks import DinoFlux

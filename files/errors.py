@@ -1,0 +1,25 @@
+"""What libraries and the system raise, in words for the user."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def reason(error: BaseException) -> str:
+    """Why, in a few words: what the system says about a file, else the error's own message on one line."""
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    number = re.search(r"(?:os error |Os \{ code: )(\d+)", said)  # the system's, as safetensors passes it on
+    return os.strerror(int(number[1])) if number else said
+
+
+@contextmanager
+def whole(name: str, kind: str) -> Iterator[None]:
+    """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {reason(error)}"
+        raise ValueError(f"{name} does not hold a whole {kind} ({said}): download it again") from error

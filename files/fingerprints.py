@@ -1,0 +1,41 @@
+"""What tells contents apart: 16 hex digits of their SHA-256. Files on disk carry them, so they never change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def fingerprint(content: bytes) -> str:
+    """Of a file's content."""
+    return fingerprint_of([content])
+
+
+def fingerprint_of(parts: Iterable[bytes | memoryview]) -> str:
+    """Of parts of a content, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(path: Path) -> str:
+    """Of a file of any size."""
+    with path.open("rb") as file:
+        return fingerprint_of(iter(lambda: file.read(1 << 24), b""))
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor], *, head: bytes = b"") -> str:
+    """Of tensors and their names in alphabetical order, after ``head``."""
+    return fingerprint_of(_bytes_of(weights, head))
+
+
+def _bytes_of(weights: Mapping[str, Tensor], head: bytes) -> Iterator[bytes | memoryview]:
+    yield head
+    for name in sorted(weights):
+        yield name.encode()
+        yield weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

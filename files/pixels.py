@@ -1,0 +1,36 @@
+"""Pixels as tensors: check them, bring them to another size."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """Bicubic with antialiasing, kept in 0..1, in floating point. pixels: [B, C, H, W]."""
+    return resize_signed(pixels, height=height, width=width).clamp(0, 1)
+
+
+def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:
+    """The same for values of any range, such as differences of pictures."""
+    if tuple(pixels.shape[2:]) == (height, width):
+        return pixels
+    return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse what is not a batch of colour pictures in 0..1: [B, 3, H, W], floating point, finite."""
+    shape = list(pixels.shape)
+    if pixels.ndim != 4 or shape[1] != 3 or 0 in shape:
+        raise ValueError(
+            f"pixels have shape {shape}, needed is [B, 3, H, W] with no side 0: pass at least one RGB picture"
+        )
+    if not pixels.is_floating_point():
+        raise ValueError(f"pixels are {pixels.dtype}, needed is floating point in 0..1: divide 8-bit pictures by 255")
+    low, high = (float(value) for value in pixels.detach().aminmax())
+    if not (low > -float("inf") and high < float("inf")):  # aminmax hands NaN on, which fails both comparisons
+        raise ValueError(
+            "pixels hold NaN or infinite values, all must be finite: repair the picture or decode it again"
+        )
+    if low < -1 or high > 2:
+        raise ValueError(f"pixels lie in {low:g}..{high:g}, needed is 0..1: divide 8-bit pictures by 255")

@@ -1,0 +1,74 @@
+"""Tensors from and to safetensors files; no other format is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import reason
+from .writing import replacing
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file, on the CPU, and its metadata; ValueError, one sentence, for anything else."""
+    with _opened(Path(path)) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+
+
+def read_shapes(path: str | Path) -> tuple[Shapes, dict[str, str]]:
+    """The shapes of a file's tensors, which are not read, and its metadata; ValueError as for ``read_weights``."""
+    with _opened(Path(path)) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        return shapes, dict(file.metadata() or {})
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file whole or not at all; ValueError where that fails, and an older file is then as it was."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as part:
+        part.touch()
+        mode = part.stat().st_mode  # of any new file here; safetensors makes private ones
+        save_file(held, part, metadata=dict(metadata) if metadata else None)
+        part.chmod(mode)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}, needed is a .safetensors file: check the path")
+    try:
+        _check_container(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} ({path.stat().st_size} bytes) is cut short or damaged ({reason(error)}), "
+            "a whole safetensors file is needed: download it again"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({reason(error)}): check its permissions") from error
+
+
+def _check_container(path: Path) -> None:
+    """Refuse what is not safetensors at all: 8 bytes of header length, then JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":
+        return
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        raise ValueError(
+            f"{path.name} is a pickle (torch.save), which could run any program when opened, only safetensors is read: "
+            "get the .safetensors version, or convert it with safetensors.torch.save_file"
+        )
+    raise ValueError(
+        f"{path.name} starts with {head!r}, which is not safetensors, the one format that is read: "
+        "get the .safetensors version, or download it again"
+    )

@@ -1,0 +1,90 @@
+"""Writing files and folders whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError
+
+from .errors import reason
+
+
+class NotWritten(ValueError):
+    """What the system refused to write; what was there before is as it was."""
+
+    def __init__(self, path: Path, why: str, advice: str) -> None:
+        super().__init__(f"output {path} cannot be written ({why}): {advice}")
+        self.strerror = why
+
+
+@contextmanager
+def replacing(path: Path, *, advice: str = "make room or choose another place") -> Iterator[Path]:
+    """``with replacing(path) as part``: write ``part`` beside ``path``, a file or a folder; it takes its place on success only.
+
+    After any error ``path`` is as it was and nothing else is left. What the system refuses is a ValueError with ``advice``.
+    """
+    part = _part_of(path)
+    try:
+        yield part
+        if part.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        os.replace(part, path)
+    except (OSError, SafetensorError, NotWritten) as error:
+        raise NotWritten(path, reason(error), advice) from error
+    finally:
+        _remove(part)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as UTF-8, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def remove_parts(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left of files or folders whose names match the pattern."""
+    for part in folder.glob(f".{pattern}.*.part"):
+        _remove(part)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ValueError where the file ``path`` could not be created or replaced."""
+    if path.is_dir():
+        raise ValueError(f"output {path} is a folder: give the path of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
+    probe = _part_of(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise NotWritten(path, reason(error), "choose another place") from error
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, where it is not there yet; ValueError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"folder {folder} cannot be made ({reason(error)}): choose another place") from error
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether both names lead to one file, which need not exist yet."""
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:50]}.{uuid4().hex[:8]}.part")  # short enough for any name that is
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    with suppress(OSError):  # it is not there
+        part.unlink()
