@@ -47,9 +47,9 @@ def features(
     if dino is None and text is None:
         raise ValueError("neither a DINO nor text encoders are given: give --dino, --text or both")
     from ..dino.encode import EncodeSettings
-    from ..training.adapter.config import DegradationSettings
     from ..training.data.dino_recipe import DinoRecipe
     from ..training.data.features import Recipe, precompute
+    from ..training.data.settings import DegradationSettings
     from ..training.data.text_recipe import TextRecipe
     from .app import Bars
 

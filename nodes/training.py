@@ -6,7 +6,6 @@ from comfy_api.latest import io, ui
 
 from ..flux_patch.checkpoint import save_adapter
 from ..hosts.comfy import files as host_files
-from ..hosts.comfy import host
 from ..hosts.comfy import runs as host_runs
 from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
@@ -149,8 +148,10 @@ class TrainAdapter(io.ComfyNode):
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.adapter.config import ConditionSettings, DataSettings, OptimisationSettings, TrainConfig
+        from ..training.adapter.config import ConditionSettings, TrainConfig
+        from ..training.core.config import OptimisationSettings
         from ..training.core.curve import draw_curve
+        from ..training.data.settings import DataSettings
 
         if tile > picture:
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")

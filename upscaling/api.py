@@ -14,6 +14,7 @@ from PIL import Image
 from ..dino.encode import DinoEncoder
 from ..dino.load import load_dino
 from ..files.pictures import Picture, from_image, load_picture, to_image
+from ..files.pixels import resize
 from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import load_adapter
@@ -22,7 +23,6 @@ from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, model_files
 from ..hosts.diffusers.text import encode_text, has_text_encoders
 from ..hosts.diffusers.variants import find_variant
 from ..hosts.host import Text
-from ..tiling.canvas import resize
 from .guides import check_pair
 from .settings import STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..dino.encode import check_pixels
+from ..files.pixels import check_pixels, resize
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..hosts.host import Host
-from ..tiling.canvas import pad_to_grid, resize, scaled_size
+from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.plan import TilePlan, canvas_size
 from .report import peak_memory, restart_peak, timed

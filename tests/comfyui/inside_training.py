@@ -90,10 +90,11 @@ def host_with(chosen, *, model=None, **settings):
 
 def fixed_loss(chosen) -> float:
     """Mean velocity loss of an adapter over the same rows."""
-    from dinotile.training.adapter.config import DataSettings, TrainConfig
+    from dinotile.training.adapter.config import TrainConfig
     from dinotile.training.adapter.prepare import Preparer
     from dinotile.training.adapter.step import draw_rows, velocity_losses
     from dinotile.training.data.pictures import open_data
+    from dinotile.training.data.settings import DataSettings
 
     config = TrainConfig(data=DataSettings(path=photos(), picture=64, tile=32, cache=6))
     with host_training.gradients(), torch.no_grad():

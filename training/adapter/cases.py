@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from .config import ConditionSettings, OptimisationSettings
+from ..core.config import OptimisationSettings
+from .config import ConditionSettings
 
 Case = Literal["none", "text", "dino", "both"]
 CASES: tuple[Case, ...] = ("none", "text", "dino", "both")

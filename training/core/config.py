@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
+Range = tuple[float, float]
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:
@@ -119,3 +121,64 @@ def _described(kind: Any) -> str:
         many = parts[-1] is Ellipsis
         return f"a list of {'items: ' if many else f'{len(parts)} items: '}{_described(parts[0])}"
     return words[kind]
+
+
+def check(name: str, value: Any, allowed: bool, needed: str) -> None:
+    if not allowed:
+        shown = list(value) if isinstance(value, tuple) else repr(value)
+        raise ValueError(f"{name} is {shown}, needed is {needed}: correct it")
+
+
+def check_range(name: str, value: Range, low: float, high: float) -> None:
+    check(name, value, low <= value[0] <= value[1] <= high, f"[low, high] with {low:g} <= low <= high <= {high:g}")
+
+
+@dataclass(frozen=True)
+class OptimisationSettings:
+    """batch: rows per process and micro-step. learning_rate: the peak after ``warmup`` steps, then a cosine down to a tenth.
+    ema: decay of the averaged weights (0: none). clip: largest gradient norm (0: none). sigma: range of noise levels; match
+    it to the denoise of upscaling. precision: of the computation around the float32 adapter."""
+
+    steps: int = 10_000
+    batch: int = 1
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    sigma: Range = (0.0, 1.0)
+    sigma_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("warmup", 0), ("seed", 0)):
+            check(f"optimisation.{name}", getattr(self, name), getattr(self, name) >= least, f"{least} or more")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            check(f"optimisation.{name}", value, 0 <= value <= 1, "a number from 0 to 1")
+        check("optimisation.clip", self.clip, 0 <= self.clip < math.inf, "a number of at least 0")
+        check("optimisation.ema", self.ema, 0 <= self.ema < 1, "a decay from 0 to below 1, usually 0.99 to 0.9999")
+        check_range("optimisation.sigma", self.sigma, 0, 1)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """folder: for checkpoints, logs and the adapter. keep: checkpoints that stay. The ``_every`` are steps, 0 for never.
+    validation_pictures: held out of the training where the data has at least four times as many."""
+
+    folder: str = ""
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+    sample_every: int = 0
+    validate_every: int = 0
+    validation_pictures: int = 4
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("log_every", 1), ("save_every", 1), ("keep", 1), ("sample_every", 0)):
+            check(f"output.{name}", getattr(self, name), getattr(self, name) >= least, f"{least} or more")
+        check("output.validate_every", self.validate_every, self.validate_every >= 0, "0 or more")
+        check("output.validation_pictures", self.validation_pictures, self.validation_pictures >= 2, "2 or more")

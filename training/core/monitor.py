@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files.writing import write_text
-from ..adapter.config import OutputSettings
+from .config import OutputSettings
 from .trainer import StepReport
 
 LOG = "log.jsonl"

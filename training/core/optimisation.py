@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..adapter.config import OptimisationSettings
+from .config import OptimisationSettings
 
 PARTS = ("patches", "cls", "sites", "gate", "context", "vector", "null")  # how the parameters' names begin
 Parameters = Mapping[str, nn.Parameter]

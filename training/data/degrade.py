@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...files.pixels import resize
-from ..adapter.config import DegradationSettings, Range
+from ..core.config import Range
+from .settings import DegradationSettings
 
 
 def degrade(pixels: Tensor, settings: DegradationSettings, *, generator: torch.Generator, weak: bool = False) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.fingerprints import fingerprint
-from ..adapter.config import DegradationSettings
 from .degrade import degrade
 from .feature_files import FeatureInfo, feature_files, pack, read_info
 from .pictures import decode, picture_of
+from .settings import DegradationSettings
 from .sources import Entry
 
 

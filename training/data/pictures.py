@@ -23,7 +23,7 @@ from .sources import Entry, Member, Unusable, find_entries
 from .text_files import ARRAYS, INFO, is_of_caption
 
 if TYPE_CHECKING:
-    from ..adapter.config import DataSettings
+    from .settings import DataSettings
 
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 

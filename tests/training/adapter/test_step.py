@@ -8,9 +8,10 @@ from dinotile.dino.encode import EncodeSettings
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.hosts.diffusers.flux import Text, predict_velocity
 from dinotile.training.adapter.cases import CASES, draw_case, draw_sigma, draw_start, generator_for, picture_at
-from dinotile.training.adapter.config import ConditionSettings, OptimisationSettings
+from dinotile.training.adapter.config import ConditionSettings
 from dinotile.training.adapter.prepare import Prepared
 from dinotile.training.adapter.step import ON, draw_rows, make_row, null_velocities, velocity_losses
+from dinotile.training.core.config import OptimisationSettings
 
 from ..tiny import settings, tiny_host, tiny_trainer
 

@@ -6,9 +6,9 @@ from PIL import Image
 
 from dinotile.training.adapter.attention import AttentionMass
 from dinotile.training.adapter.cases import draw_start, generator_for
-from dinotile.training.adapter.config import OutputSettings
 from dinotile.training.adapter.step import draw_rows, velocity_losses
 from dinotile.training.adapter.validate import Validation
+from dinotile.training.core.config import OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import Monitor, read_log
 from dinotile.training.core.trainer import StepReport

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from dinotile.training.adapter.config import OptimisationSettings
 from dinotile.training.adapter.step import draw_rows, null_velocities, velocities
 from dinotile.training.adapter.validate import Validation
+from dinotile.training.core.config import OptimisationSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import read_log
 from dinotile.training.core.optimisation import PARTS, learning_rate

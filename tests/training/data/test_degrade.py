@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from dinotile.training.adapter.config import DegradationSettings
 from dinotile.training.data.degrade import degrade
+from dinotile.training.data.settings import DegradationSettings
 
 NONE = DegradationSettings(scale=(1, 1), blur=(0, 0), noise=(0, 0), jpeg=(100, 100), weak_scale=(8, 8))
 TEXTURE = (torch.rand(1, 64, 48, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2).repeat(3, 1, 1)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dinotile.dino.encode import EncodeSettings
-from dinotile.training.adapter.config import DataSettings, DegradationSettings
 from dinotile.training.data.dino_recipe import DinoRecipe
 from dinotile.training.data.features import precompute
 from dinotile.training.data.pictures import open_data
+from dinotile.training.data.settings import DataSettings, DegradationSettings
 
 from ...dino.tiny import tiny_encoder
 from ..pictures import colours, encoded, ramps, write_tar

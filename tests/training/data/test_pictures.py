@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.training.adapter.config import DataSettings
 from dinotile.training.data.cuts import random_cut
 from dinotile.training.data.pictures import open_data
+from dinotile.training.data.settings import DataSettings
 
 from ..pictures import colours, encoded, feature_members, npy, ramps, write_tar
 

@@ -11,10 +11,10 @@ from dinotile.cli.features import features
 from dinotile.demo import DINO
 from dinotile.dino.encode import EncodeSettings
 from dinotile.hosts.diffusers.text import encode_text, load_text_encoder
-from dinotile.training.adapter.config import DataSettings
 from dinotile.training.data.dino_recipe import DinoRecipe
 from dinotile.training.data.features import precompute
 from dinotile.training.data.pictures import open_data
+from dinotile.training.data.settings import DataSettings
 from dinotile.training.data.text_recipe import TextRecipe
 
 from ...dino.tiny import tiny_encoder
