@@ -11,6 +11,7 @@ from ..files.formats import check_output
 from ..files.pictures import load_picture, save_picture
 from ..files.progress import Progress
 from ..files.writing import make_folder
+from ..tiling.canvas import scaled_size
 from ..upscaling.api import load_upscaler, upscale_picture
 from ..upscaling.report import environment, timed, write_report
 from ..upscaling.settings import UpscaleSettings
@@ -32,7 +33,7 @@ def upscale_files(
 
     ``folder`` is made where it does not exist.
     """
-    sizes = [settings.output_size(*load_picture(source).pixels.shape[-2:]) for source in inputs]
+    sizes = [scaled_size(*load_picture(source).pixels.shape[-2:], settings.scale) for source in inputs]
     if folder is not None:
         make_folder(folder)
     for output, (height, width) in zip(outputs, sizes, strict=True):

@@ -7,6 +7,10 @@ from comfy_api.latest import io, ui
 from ..flux_patch.checkpoint import save_adapter
 from ..hosts.comfy import files as host_files
 from ..hosts.comfy import runs as host_runs
+from ..hosts.comfy.images import to_host
+from ..hosts.comfy.model import flux_geometry
+from ..hosts.comfy.progress import HostProgress
+from ..hosts.comfy.redux import HostTeacher
 from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
 

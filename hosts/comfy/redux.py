@@ -57,5 +57,3 @@ class HostTeacher:
         seen.last_hidden_state = seen.last_hidden_state.to(self.patcher.load_device, torch.float32)
         tokens = self.style_model.get_cond(seen)  # [B, grid^2, width]
         return rearrange(tokens, "b (h w) c -> b h w c", h=math.isqrt(tokens.shape[1]))
-
-
