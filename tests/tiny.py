@@ -2,7 +2,8 @@
 
 import torch
 
-from dinotile.flux_patch import AdapterConfig, new_adapter
+from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.checkpoint import described, new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 
 
@@ -71,17 +72,15 @@ def tiny_adapter(transformer, *, dino="tiny-v2", layers="3", trained=True):
         width=32,
         grid=4,
         mechanisms=("cross_attention",),
-        double_sites=(0,),
-        single_sites=(1,),
+        sites=("double.0", "single.1"),
     )
     adapter = new_adapter(config)
     if trained:
         generator = torch.Generator().manual_seed(1)
-        for name, parameter in adapter.named_parameters():
+        for name, parameter in adapter.module.named_parameters():
             if name.endswith(".v.weight"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        adapter.idle = frozenset()
-    return adapter
+    return described(adapter.module, trained=trained)
 
 
 def picture(height, width, *, batch=1, seed=0):

@@ -119,7 +119,7 @@ def sample(
     noise: Tensor,
     sigmas: Sequence[float],
     plan: TilePlan,
-    tile_batch: int,
+    tile_batch: int = 8,
     progress: Progress | None = None,
 ) -> Tensor:
     """Bring ``latents`` [B,C,h,w] plus noise back to a clean canvas, all tiles together at each step.

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from ...flux_patch.adapter import DinoAdapter
 from ...flux_patch.checkpoint import new_adapter, save_adapter
-from . import host
+from .adapter import HostAdapter, load_host_adapter
+from .dino import HostDino
+from .host import compute_dtype
+from .model import flux_geometry
 from .progress import HostProgress
-from .training import ComfyHost, compute_dtype, gradients
+from .training import TrainingHost, gradients
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +70,7 @@ def run_training(trainer: Trainer, path: Path, *, draw: Callable[[Sequence[float
 def train_adapter(
     model: Any,
     vae: Any,
-    dino: host.HostDino,
+    dino: HostDino,
     adapter: DinoAdapter,
     *,
     config: TrainConfig,
@@ -94,7 +97,7 @@ def train_adapter(
 
 
 def fresh_adapter(
-    model: Any, dino: host.HostDino, *, layers: str, mechanisms: Sequence[Any], width: int, grid: int, seed: int
+    model: Any, dino: HostDino, *, layers: str, mechanisms: Sequence[Any], width: int, grid: int, seed: int
 ) -> DinoAdapter:
     """An untrained adapter for these models, in torch's own layers."""
     from ...training.adapter.config import AdapterSettings
@@ -102,13 +105,13 @@ def fresh_adapter(
 
     settings = AdapterSettings(mechanisms=tuple(mechanisms), width=width, grid=grid)
     return new_adapter(
-        adapter_config(settings, dino=dino.encoder, layers=layers, geometry=host.flux_geometry(model)), seed=seed
+        adapter_config(settings, dino=dino.encoder, layers=layers, geometry=flux_geometry(model)), seed=seed
     )
 
 
-def continued_adapter(start: host.HostAdapter, model: Any, dino: host.HostDino) -> DinoAdapter:
+def continued_adapter(start: HostAdapter, model: Any, dino: HostDino) -> DinoAdapter:
     """A copy of an adapter, in torch's own layers; ValueError where it is for other models."""
-    start.adapter.check_geometry(host.flux_geometry(model))
+    start.adapter.check_geometry(flux_geometry(model))
     start.check_dino(dino)
     adapter = new_adapter(start.adapter.config)
     with torch.inference_mode(False), torch.no_grad():
@@ -134,10 +137,10 @@ def to_image(picture: Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).float()[None] / 255
 
 
-def load_written(path: Path) -> host.HostAdapter:
+def load_written(path: Path) -> HostAdapter:
     """An adapter that was written below models/model_patches, as *Load DINO Adapter* gives it."""
     root = folder_paths.get_folder_paths("model_patches")[0]
-    return host.load_host_adapter(path.relative_to(root).as_posix())
+    return load_host_adapter(path.relative_to(root).as_posix())
 
 
 def picture_folder(text: str) -> str:

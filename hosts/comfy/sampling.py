@@ -53,16 +53,19 @@ class ComfySampler:
         return model.model.process_latent_in(out["samples"])
 
     def sigmas(self) -> Tensor:
-        """The last ``steps`` of a schedule of steps / denoise, as KSampler does; empty where nothing is denoised."""
-        if self.denoise <= 0:
-            return torch.FloatTensor([])
-        sampling = self.model.get_model_object("model_sampling")
-        every = comfy.samplers.calculate_sigmas(sampling, self.scheduler, int(self.steps / self.denoise))
-        return every[-(self.steps + 1) :]
+        return denoise_sigmas(self.model, self.scheduler, steps=self.steps, denoise=self.denoise)
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas().tolist()
         return {"steps": max(0, len(sigmas) - 1), "sigmas": [round(sigma, 6) for sigma in sigmas]}
+
+
+def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float) -> Tensor:
+    """The last ``steps`` of a schedule of steps / denoise, as KSampler does; empty where nothing is denoised."""
+    if denoise <= 0:
+        return torch.FloatTensor([])
+    sampling = model.get_model_object("model_sampling")
+    return comfy.samplers.calculate_sigmas(sampling, scheduler, int(steps / denoise))[-(steps + 1) :]
 
 
 def tiled_guider(guider: Any, plan: TilePlan) -> Any:

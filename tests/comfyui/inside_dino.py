@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.sd
 import comfy.utils
 import torch
@@ -9,9 +11,7 @@ from comfy_extras.nodes_rope import ScaleROPE
 from inside_tools import (
     BASE,
     COLUMNS,
-    HEIGHT,
     ROWS,
-    WIDTH,
     adapter,
     apart,
     check,
@@ -38,11 +38,14 @@ from inside_tools import (
 from torch import Tensor
 
 from dinotile import nodes
-from dinotile.dino.feature_map import FeatureMap
+from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.geometry import rotary
+from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.schedule import Strength
-from dinotile.hosts.comfy import host
+from dinotile.flux_patch.tokens import DinoTokens
+from dinotile.hosts.comfy.adapter import HostAdapter
 from dinotile.hosts.comfy.inject import OPTIONS, cond_key
+from dinotile.hosts.comfy.model import attach
 
 
 @check
@@ -75,12 +78,8 @@ def each_mechanism_acts():
     plain = sample(tiled(flux()), text(0))
     for mechanism in ("cross_attention", "context", "vector"):
         chosen = adapter("trained")
-        alone = host.HostAdapter(type(chosen.adapter)(chosen.adapter.config), chosen.patcher)
-        alone.adapter.load_state_dict(chosen.adapter.state_dict())
-        alone.adapter.eval().requires_grad_(False)
-        others = {"cross_attention", "context", "vector"} - {mechanism}
-        alone.adapter.idle = frozenset(others)
-        alone.adapter.fingerprint = mechanism
+        others = frozenset({"cross_attention", "context", "vector"} - {mechanism})
+        alone = HostAdapter(replace(chosen.adapter, idle=others, fingerprint=mechanism), chosen.patcher)
         positive, _ = project(alone, found)
         out[mechanism] = apart(sample(tiled(patched(alone)), positive), plain)
     return out
@@ -120,10 +119,11 @@ def tokens_of_the_own_region():
     patches[..., 0] = ((torch.arange(fine[0]) + 0.5) / 4)[:, None]  # in latent cells
     patches[..., 1] = ((torch.arange(fine[1]) + 0.5) / 4)[None, :]
     patches[..., 2] = torch.arange(batch)[:, None, None]
-    tokens = FeatureMap(patches, patches.mean((1, 2)), "dinov2-demo", "3", (HEIGHT, WIDTH))
-    positive = host.attach(text(0), chosen.adapter, tokens, Strength(1.0))
-    negative = host.attach(text(1), chosen.adapter, None, Strength(1.0))
-    null = torch.cat([chosen.adapter.null_cls[None], chosen.adapter.null_patch.expand(grid * grid, -1)])
+    tokens = DinoTokens(patches, patches.mean((1, 2)))
+    positive = attach(text(0), chosen.adapter, PictureGuide(tokens, Strength(1.0)))
+    negative = attach(text(1), chosen.adapter, PictureGuide(None, Strength(1.0)))
+    module = chosen.adapter.module
+    null = torch.cat([module.null_cls[None], module.null_patch.expand(grid * grid, -1)])
     orders = {
         "patch then tile": tiled(patched(chosen)),
         "tile then patch": patched(chosen, tiled(flux())),
@@ -148,7 +148,7 @@ def tokens_of_the_own_region():
                     expected[1:, 0] = (top + cells * rows[0]).repeat_interleave(grid)
                     expected[1:, 1] = (left + cells * rows[1]).repeat(grid)
                     expected[1:, 2] = image
-                worst = max(worst, float((made.tokens[row] - expected).abs().max()))
+                worst = max(worst, float((made.sequence[row] - expected).abs().max()))
             calls.append(len(call.x))
 
         watched = watch(model, see)
@@ -263,7 +263,7 @@ def scaled_rope():
             def see(call, worst=worst, model=model):
                 made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
                 _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
-                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0])))
+                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0], FLUX1)))
 
             scaled = node(ScaleROPE, model, *options)
             result = sample(watch(scaled, see), positive, negative, cfg=2.0)

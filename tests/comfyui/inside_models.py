@@ -42,7 +42,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dinotile import nodes
-from dinotile.hosts.comfy import host
+from dinotile.hosts.comfy.folders import model_path
+from dinotile.hosts.comfy.sampling import denoise_sigmas
 
 
 @check
@@ -149,7 +150,7 @@ def keep_run(
         "pixels": images.movedim(-1, 1),
         "latent": inner.process_latent_in(latent),
         "noise": noise,
-        "sigmas": host.denoise_sigmas(model, "simple", **schedule),
+        "sigmas": denoise_sigmas(model, "simple", **schedule),
         "context": prompt[0][0],
         "pooled": prompt[0][1]["pooled_output"],
     }
@@ -177,7 +178,7 @@ def demo_for_diffusers():
         image = torch.from_numpy(np.asarray(photo.convert("RGB")).copy())[None] / 255
     height, width = image.shape[1:3]
     model, chosen, of = flux(DEMO_FLUX), adapter(DEMO), plan(256, 32, height, width)
-    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(host.model_path(f"{DEMO}.safetensors", "vae")))
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(model_path(f"{DEMO}.safetensors", "vae")))
     keep_run(
         "demo", model, encoder=node(nodes.LoadDino, f"{DEMO}.safetensors"), chosen=chosen,
         prompt=node(nodes.EmptyConditioning, model, 8, 3.5), images=image, settings=(chosen.adapter.config.layers, 0, 1),

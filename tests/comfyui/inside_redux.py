@@ -25,7 +25,6 @@ from inside_tools import (
 )  # makes the host's and the pack's modules importable
 
 # isort: split
-from pathlib import Path
 
 import comfy.clip_vision
 import comfy.ldm.flux.redux
@@ -37,7 +36,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dinotile import nodes
-from dinotile.hosts.comfy import redux as host_redux
+from dinotile.flux_patch.rows import WHOLE
+from dinotile.hosts.comfy.files import temporary_folder
+from dinotile.hosts.comfy.redux import HostTeacher
 
 
 def siglip_and_redux(width: int = 48):
@@ -88,7 +89,7 @@ def fitted():
     siglip, style = once("redux", siglip_and_redux)
     made, report = fit("fitted")
     refined, longer = fit("refined", hidden_layer=True)
-    teacher = host_redux.HostTeacher(siglip, style)
+    teacher = HostTeacher(siglip, style)
     shown = [picture(seed, height=56, width=56).mul(255).round().div(255) for seed in range(4)]
     tokens = torch.cat([teacher.tokens(one.movedim(-1, 1)).float().cpu() for one in shown])  # [4, 4, 4, C]
     context = torch.stack([context_of(made, one) for one in shown])  # [4, C], the CLS place
@@ -115,7 +116,7 @@ def fitted():
         "files": len(saved("fitted")),
         "hidden": refined.adapter.config.context_hidden,
         "effect": apart(sample(patched, project(made, found)[0]), sample(flux(), text(0))),
-        "left in temp": [path.name for path in Path(host_redux.folder_paths.get_temp_directory()).glob(".fit*")],
+        "left in temp": [path.name for path in temporary_folder().glob(".fit*")],
     }
 
 
@@ -124,8 +125,7 @@ def context_of(made, image: Tensor) -> Tensor:
     found = node(nodes.ExtractPatches, dino(), image, "2/3", 112, 1)
     tokens = made.project(found)
     grid = made.adapter.config.grid
-    patches = tokens.sample([(0.0, 0.0, 1.0, 1.0)], grid)[0, 0].flatten(0, 1)
-    return made.adapter.context_tokens(torch.cat([tokens.cls, patches])[None])[0, 0]
+    return made.adapter.module.context_tokens(tokens.sequence(0, WHOLE, grid)[None])[0, 0]
 
 
 @check
@@ -143,7 +143,7 @@ def fit_interrupted():
     return {
         "said": said,
         "files": len(saved("fit stopped")),
-        "left in temp": [path.name for path in Path(host_redux.folder_paths.get_temp_directory()).glob(".fit*")],
+        "left in temp": [path.name for path in temporary_folder().glob(".fit*")],
         "next": fit("fit next")[0].adapter.trained,
     }
 

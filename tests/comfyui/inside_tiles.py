@@ -176,7 +176,7 @@ def low_precision():
         "weights": str(model.model.diffusion_model.double_blocks[0].img_attn.proj.weight.dtype),
         "computes in": str(model.model.get_dtype_inference()),
         "to returns itself": [patch.to(fp8) is patch and patch.to(torch.device("cpu")) is patch for patch in ours],
-        "adapter after": sorted({str(p.dtype) for p in adapter().adapter.parameters()}),
+        "adapter after": sorted({str(p.dtype) for p in adapter().adapter.module.parameters()}),
         "finite": bool(on.isfinite().all()),
         "strength 0 is plain": same(off, plain),
         "on differs by": apart(on, plain),

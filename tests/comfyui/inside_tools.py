@@ -39,7 +39,8 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
-from dinotile.hosts.comfy import host  # noqa: E402
+from dinotile.hosts.comfy.folders import model_path, register_folders  # noqa: E402
+from dinotile.hosts.comfy.sampling import denoise_sigmas  # noqa: E402
 
 HEIGHT, WIDTH, TILE, OVERLAP = 160, 224, 64, 16  # px: 3 x 4 tiles and more where the plan is to be symmetric
 ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
@@ -61,7 +62,7 @@ _loaded: dict[str, object] = {}
 
 
 def flux(name: str = "flux"):
-    path = host.model_path(f"{name}.safetensors", "diffusion_models")
+    path = model_path(f"{name}.safetensors", "diffusion_models")
     return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
 
 
@@ -174,7 +175,7 @@ def sample(
     guider.set_conds(positive, positive if negative is None else negative)
     guider.set_cfg(cfg)
     if sigmas is None:
-        sigmas = host.denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
+        sigmas = denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
     chosen = comfy.samplers.sampler_object(sampler)
     return guider.sample(noise, latent, chosen, sigmas, disable_pbar=True, seed=seed)
 
@@ -248,7 +249,7 @@ def check(function):
 
 
 def main() -> None:
-    host.register_folders()
+    register_folders()
     chosen = sys.argv[5:] or list(CHECKS)
     numbers = {}
     for name in chosen:

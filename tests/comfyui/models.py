@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter, save_adapter, spread_sites
+from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
+from dinotile.flux_patch.checkpoint import new_adapter, save_adapter
+from dinotile.flux_patch.geometry import FluxGeometry
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -223,14 +225,14 @@ def adapter_config(
         "grid": 8,
         "context_grid": 2,
         "mechanisms": ("cross_attention", "context", "vector"),
-        **spread_sites(geometry, double_every=1, single_every=2),
+        "sites": spread_sites(geometry, double_every=1, single_every=2),
     }
     return AdapterConfig(geometry=geometry, **settings | other)
 
 
 def write_adapter(path: Path, config: AdapterConfig, *, seed: int) -> None:
     """An adapter as training would leave it: no weight is zero."""
-    adapter = new_adapter(config, seed=seed)
+    adapter = new_adapter(config, seed=seed).module
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in adapter.named_parameters():
         if not parameter.any() or name.endswith(".v.weight"):

@@ -8,14 +8,18 @@ from safetensors.torch import load_file
 
 from dinotile.dino.encode import EncodeSettings
 from dinotile.dino.load import load_dino
-from dinotile.flux_patch import DinoRow, Strength, load_adapter
-from dinotile.hosts.diffusers.flux import Text, predict_velocity
-from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.flux_patch.families import plan_tiles
+from dinotile.flux_patch.guide import PictureGuide
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.diffusers.vae import encode
-from dinotile.tiling.plan import plan_tiles
-from dinotile.upscaling.joint import sample
+from dinotile.hosts.host import Text
+from dinotile.upscaling.joint import JointEuler, sample
+from dinotile.upscaling.settings import UpscaleSettings
 
+from ..tiny import tiny_vae
 from . import models
 from .conftest import apart
 
@@ -48,33 +52,26 @@ def guide(run, base):
     return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
-def through_diffusers(run, transformer, *, dino=None, tokens=None):
-    plan = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"]).scaled(8)
-
-    def row(tile) -> DinoRow:
-        box = tile.box
-        sides = (box.top / plan.height, box.left / plan.width, box.height / plan.height, box.width / plan.width)
-        return DinoRow(tokens, tile.image, sides, Strength(run["strength"]))
-
-    return sample(
-        lambda x, sigma, tiles: predict_velocity(
-            transformer,
-            x,
-            sigma=sigma,
-            text=Text(run["context"], run["pooled"]),
-            guidance=3.5,
-            dino=dino,
-            rows=[row(tile) for tile in tiles] if dino else (),
-        ),
+def through_diffusers(run, transformer, *, adapter=None, tokens=None):
+    plan = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"]).latent
+    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
+    sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings())
+    guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
+    canvas, memo = (plan.height, plan.width), {}
+    result = sample(
+        lambda x, sigma, rows: sampler.velocity(x, sigma, rows, canvas=canvas, guide=guide, memo=memo),
         run["latent"],
         noise=run["noise"],
         sigmas=run["sigmas"].tolist(),
         plan=plan,
     )
+    host.remove()
+    return result
 
 
 def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
-    difference = apart(through_diffusers(run, transformer), run["without"])
+    with torch.no_grad():
+        difference = apart(through_diffusers(run, transformer), run["without"])
     report(f"ComfyUI and diffusers without DINO, {run['models']} models, relative: {difference:.1e}")
     assert difference <= 1e-4
 
@@ -82,10 +79,8 @@ def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
 def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
     encoder, adapter, settings = guide
     with torch.no_grad():
-        tokens = adapter.project(encoder.encode(run["pixels"], settings=settings))
-    dino = DinoFlux(transformer, adapter)
-    result = through_diffusers(run, transformer, dino=dino, tokens=tokens)
-    dino.remove()
+        tokens = adapter.module.project(encoder.encode(run["pixels"], settings=settings))
+        result = through_diffusers(run, transformer, adapter=adapter, tokens=tokens)
     difference, effect = apart(result, run["result"]), apart(run["without"], run["result"])
     names = f"ComfyUI and diffusers with DINO, {run['models']} models"
     report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.flux_patch import AdapterConfig, FluxGeometry, new_adapter
+from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.checkpoint import described, new_adapter
+from dinotile.flux_patch.geometry import FluxGeometry
 
 GEOMETRY = FluxGeometry(hidden=256, heads=2, double_blocks=2, single_blocks=3, context=64, vector=48)
 
@@ -18,8 +20,7 @@ def config():
         grid=4,
         context_grid=2,
         mechanisms=("cross_attention", "context", "vector"),
-        double_sites=(0, 1),
-        single_sites=(0, 2),
+        sites=("double.0", "double.1", "single.0", "single.2"),
     )
 
 
@@ -48,11 +49,10 @@ def make_features(*, seed, batch=1, height=6, width=8):
 def trained_like(adapter, *, seed=7):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in adapter.named_parameters():
+        for name, parameter in adapter.module.named_parameters():
             if not parameter.any() or name.endswith(".v.weight"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    adapter.idle = frozenset()
-    return adapter
+    return described(adapter.module, trained=True)
 
 
 def make_transformer(*, seed=0):

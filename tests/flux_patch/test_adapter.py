@@ -3,17 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from dinotile.flux_patch import (
-    AdapterConfig,
-    FluxGeometry,
-    Strength,
-    load_adapter,
-    new_adapter,
-    save_adapter,
-    spread_sites,
-)
-from dinotile.flux_patch.geometry import RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate
+from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
+from dinotile.flux_patch.checkpoint import config_from, load_adapter, new_adapter, save_adapter
+from dinotile.flux_patch.families import FLUX1
+from dinotile.flux_patch.geometry import FluxGeometry, RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate
 from dinotile.flux_patch.rows import DinoRow, make_call
+from dinotile.flux_patch.schedule import Strength
+from dinotile.flux_patch.tokens import DinoTokens
 from dinotile.hosts.comfy.inject import merge_masks, widen_mask
 
 from .conftest import GEOMETRY, make_features, trained_like
@@ -35,11 +31,12 @@ def call_for(adapter, rows, *, size=(4, 4), sigma=0.5):
 
 def test_a_file_brings_back_the_same_adapter(adapter, tmp_path):
     path = tmp_path / "adapter.safetensors"
-    save_adapter(adapter, path, trained=True)
+    save_adapter(adapter.module, path, trained=True)
     loaded = load_adapter(path)
     assert loaded.config == adapter.config and loaded.trained
     assert all(
-        torch.equal(a, b) for a, b in zip(adapter.state_dict().values(), loaded.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(adapter.module.state_dict().values(), loaded.module.state_dict().values(), strict=True)
     )
     assert loaded.fingerprint == load_adapter(path).fingerprint != new_adapter(adapter.config).fingerprint
     assert loaded.idle == frozenset()
@@ -50,17 +47,17 @@ def test_a_new_adapter_is_seeded_and_knows_that_it_is_idle(config):
     one, same, other = new_adapter(config, seed=1), new_adapter(config, seed=1), new_adapter(config, seed=2)
     assert one.fingerprint == same.fingerprint != other.fingerprint
     assert one.idle == set(config.mechanisms) and not one.trained
-    assert call_for(one, [DinoRow(one.project(make_features(seed=0)), settings=Strength(1.0))]) is None
+    assert call_for(one, [DinoRow(one.module.project(make_features(seed=0)), settings=Strength(1.0))]) is None
 
 
 def test_a_failed_save_leaves_the_old_file(adapter, tmp_path):
     path = tmp_path / "adapter.safetensors"
-    save_adapter(adapter, path)
+    save_adapter(adapter.module, path, trained=True)
     before = path.read_bytes()
     broken = new_adapter(adapter.config)
     broken.config.provenance["note"] = {1, 2}  # no JSON
     with pytest.raises(TypeError):
-        save_adapter(broken, path)
+        save_adapter(broken.module, path, trained=True)
     broken.config.provenance.clear()
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
@@ -98,7 +95,7 @@ def damaged(path, kind):
 )
 def test_a_bad_file_gets_one_sentence(adapter, tmp_path, kind, message):
     path = tmp_path / "adapter.safetensors"
-    save_adapter(adapter, path)
+    save_adapter(adapter.module, path, trained=True)
     damaged(path, kind)
     with pytest.raises(ValueError, match=message) as caught:
         load_adapter(path)
@@ -108,7 +105,7 @@ def test_a_bad_file_gets_one_sentence(adapter, tmp_path, kind, message):
 def test_features_of_another_encoder_or_layer_are_refused_with_both_sides_named(adapter, features):
     for change in ({"spec": "dinov2-base"}, {"layers": "4"}):
         with pytest.raises(ValueError, match="adapter was made for dinov2-demo layers 3"):
-            adapter.project(dataclasses.replace(features, **change))
+            adapter.module.project(dataclasses.replace(features, **change))
 
 
 @pytest.mark.parametrize(
@@ -116,8 +113,11 @@ def test_features_of_another_encoder_or_layer_are_refused_with_both_sides_named(
     [
         ({"mechanisms": ("magic",)}, "mechanism 'magic' must be one of"),
         ({"mechanisms": ()}, "does nothing"),
-        ({"double_sites": (2,)}, "double sites .2. must be different block numbers from 0 to 1"),
-        ({"single_sites": (1, 1)}, "single sites .1, 1. must be different"),
+        (
+            {"sites": ("double.2",)},
+            "sites double.2 must be different blocks of double.0 to double.1 and single.0 to single.2",
+        ),
+        ({"sites": ("single.1", "single.1")}, "sites single.1, single.1 must be different"),
         ({"mechanisms": ("vector",)}, "sites need cross_attention"),
         ({"normalisation": "none"}, "normalisation 'none' is unknown"),
         ({"grid": 0}, "grid 0 must be a whole number of at least 1"),
@@ -133,20 +133,20 @@ def test_impossible_configs_are_refused(config, change, message):
 def test_sites_are_spread_over_the_blocks():
     geometry = dataclasses.replace(GEOMETRY, double_blocks=19, single_blocks=38)
     sites = spread_sites(geometry)
-    assert len(sites["double_sites"]) == 10 and sites["single_sites"][:3] == (0, 4, 8)
-    assert spread_sites(geometry, single_every=0)["single_sites"] == ()
+    assert sites[:3] == ("double.0", "double.2", "double.4") and sites[10:13] == ("single.0", "single.4", "single.8")
+    assert spread_sites(geometry, single_every=0) == sites[:10]
 
 
 def test_projection_uses_the_whole_picture_and_keeps_its_layout(adapter):
     features = make_features(seed=1)
     moved = features.with_patches(features.patches.roll(1, dims=2), features.cls)
-    one, other = adapter.project(features), adapter.project(moved)
+    one, other = adapter.module.project(features), adapter.module.project(moved)
     assert one.patches.shape == (1, 6, 8, 32) and one.cls.shape == (1, 32)
     assert torch.allclose(one.patches[:, 1:-1, 1:-2], other.patches[:, 1:-1, 2:-1], atol=1e-5)
     shifted = features.with_patches(features.patches * 3.0, features.cls)
     with torch.no_grad():
-        adapter.patches.mean_share.fill_(1.0)
-    same = adapter.project(features).patches - adapter.project(shifted).patches
+        adapter.module.patches.mean_share.fill_(1.0)
+    same = adapter.module.project(features).patches - adapter.module.project(shifted).patches
     assert same.abs().max() < 1e-4  # spatial normalisation: no contrast, no offset
 
 
@@ -154,11 +154,11 @@ def test_a_row_gets_the_tokens_of_its_own_region(adapter):
     """Tokens that encode their own place in the picture arrive at the tile that covers it."""
     ramp = torch.stack(torch.meshgrid(torch.arange(8) + 0.5, torch.arange(16) + 0.5, indexing="ij"), dim=-1)
     ramp = torch.cat([ramp, torch.zeros(8, 16, 30)], dim=-1)[None]  # [1, 8, 16, 32]
-    tokens = make_features(seed=0).with_patches(ramp, torch.zeros(1, 32))
+    tokens = DinoTokens(ramp, torch.zeros(1, 32))
     boxes = [(0.25, 0.25, 0.5, 0.25), (0.5, 0.5, 0.5, 0.5)]
     call = call_for(adapter, [DinoRow(tokens, 0, box, Strength(1.0)) for box in boxes])
     for row, (top, left, height, width) in enumerate(boxes):
-        grid = call.tokens[row, 1:].unflatten(0, (4, 4))
+        grid = call.sequence[row, 1:].unflatten(0, (4, 4))
         centres = (torch.arange(4) + 0.5) / 4
         rows, columns = (top + centres * height) * 8, (left + centres * width) * 16
         inside_rows, inside_columns = rows.clamp(0.5, 7.5), columns.clamp(0.5, 15.5)
@@ -168,15 +168,15 @@ def test_a_row_gets_the_tokens_of_its_own_region(adapter):
 
 def test_only_context_tokens_have_text_weights(adapter, config, features):
     part = trained_like(new_adapter(dataclasses.replace(config, mechanisms=("cross_attention",))))
-    assert call_for(part, [DinoRow(part.project(features), settings=Strength(0.5))]).text_weights is None
-    both = call_for(adapter, [DinoRow(adapter.project(features), settings=Strength(s)) for s in (0.5, 1.0)])
+    assert call_for(part, [DinoRow(part.module.project(features), settings=Strength(0.5))]).text_weights is None
+    both = call_for(adapter, [DinoRow(adapter.module.project(features), settings=Strength(s)) for s in (0.5, 1.0)])
     assert both.text_weights.tolist() == [0.5, 1.0]
-    assert call_for(adapter, [DinoRow(adapter.project(features), settings=Strength(1.0))]).text_weights is None
+    assert call_for(adapter, [DinoRow(adapter.module.project(features), settings=Strength(1.0))]).text_weights is None
 
 
 def test_adapters_of_other_grids_share_a_runs_memo(adapter, config, features):
     small = trained_like(new_adapter(dataclasses.replace(config, grid=2)))
-    memo, tokens = {}, features.with_patches(torch.rand(1, 6, 8, 32), torch.rand(1, 32))
+    memo, tokens = {}, DinoTokens(torch.rand(1, 6, 8, 32), torch.rand(1, 32))
     for chosen, count in ((adapter, 17), (small, 5), (adapter, 17)):
         row = DinoRow(tokens, settings=Strength(1.0))
         call = make_call(
@@ -189,15 +189,15 @@ def test_adapters_of_other_grids_share_a_runs_memo(adapter, config, features):
             dtype=torch.float32,
             memo=memo,
         )
-        assert call.tokens.shape[1] == call.token_rotation.shape[0] == count
+        assert call.sequence.shape[1] == call.key_rotation.shape[0] == count
 
 
 def test_rotary_positions_are_fluxs_own():
     from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 
-    ids = image_ids(5, 7, options=RopeOptions())
+    ids = image_ids(5, 7, family=FLUX1)
     cos, sin = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
-    ours = rotary(ids)
+    ours = rotary(ids, FLUX1)
     assert torch.allclose(ours[..., 0].repeat_interleave(2, dim=1), cos.float(), atol=1e-6)
     assert torch.allclose(ours[..., 1].repeat_interleave(2, dim=1), sin.float(), atol=1e-6)
 
@@ -207,17 +207,17 @@ def test_rotation_depends_on_distance_only():
 
     def score(a, b):
         ids = torch.tensor([[0.0, a, 3.0], [0.0, b, 3.0]])
-        turned = rotary(ids)
+        turned = rotary(ids, FLUX1)
         return (rotate(q, turned[:1]) * rotate(k, turned[1:])).sum()
 
     assert torch.allclose(score(2.0, 5.5), score(12.0, 15.5), atol=1e-4)
 
 
 def test_dino_positions_lie_on_the_image_positions():
-    same = dino_ids(4, height=4, width=4, options=RopeOptions())
+    same = dino_ids(4, height=4, width=4, family=FLUX1)
     assert torch.equal(same[0], torch.zeros(3))
-    assert torch.allclose(same[1:], image_ids(4, 4, options=RopeOptions()))
-    half = dino_ids(2, height=4, width=8, options=RopeOptions(shift_y=10, scale_x=2))[1:]
+    assert torch.allclose(same[1:], image_ids(4, 4, family=FLUX1))
+    half = dino_ids(2, height=4, width=8, family=FLUX1, options=RopeOptions(shift_y=10, scale_x=2))[1:]
     assert half[:, 1].tolist() == [10.5, 10.5, 12.5, 12.5] and half[:, 2].tolist() == [3.0, 11.0, 3.0, 11.0]
 
 
@@ -229,7 +229,7 @@ def test_other_models_are_refused_by_name():
 def test_geometry_is_read_from_diffusers(transformer):
     assert geometry_of(transformer) == GEOMETRY
     assert FluxGeometry(**GEOMETRY.to_dict()) == GEOMETRY
-    assert AdapterConfig.from_dict(new_adapter(config_of()).config.to_dict()) == config_of()
+    assert config_from(new_adapter(config_of()).config.to_dict(), name="file") == config_of()
 
 
 def config_of():
@@ -255,9 +255,9 @@ def test_by_default_dino_acts_as_trained_over_the_whole_schedule():
 
 
 def test_profiles_weigh_the_depth(adapter, features):
-    tokens = adapter.project(features)
-    torch.nn.init.zeros_(adapter.gate.out.weight)
-    torch.nn.init.zeros_(adapter.gate.out.bias)
+    tokens = adapter.module.project(features)
+    torch.nn.init.zeros_(adapter.module.gate.out.weight)
+    torch.nn.init.zeros_(adapter.module.gate.out.bias)
     weights = {
         p: call_for(adapter, [DinoRow(tokens, settings=Strength(1.0, profile=p))]).site_weights[0].tolist()
         for p in ("flat", "early", "late")
@@ -271,7 +271,7 @@ def test_a_mask_is_cropped_to_the_row(adapter, features):
     mask = torch.zeros(8, 8)
     mask[:4, 4:] = 1.0
     settings = Strength(1.0, mask=mask)
-    tokens = adapter.project(features)
+    tokens = adapter.module.project(features)
     rows = [
         DinoRow(tokens, 0, box, settings) for box in ((0, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5))
     ]
@@ -299,8 +299,8 @@ def test_a_site_sees_distances_between_image_and_dino_tokens(adapter):
     image, dino = (torch.rand(count, 3, generator=generator) * 8 for count in (16, 17))
 
     def out(image_shift, dino_shift):
-        turned = {"q_rotation": rotary(image + image_shift), "token_rotation": rotary(dino + dino_shift)}
-        return adapter.site("double.0")(q, tokens, **turned)
+        turned = {"q_rotation": rotary(image + image_shift, FLUX1), "key_rotation": rotary(dino + dino_shift, FLUX1)}
+        return adapter.module.site("double.0")(q, tokens, **turned)
 
     assert torch.allclose(out(0, 0), out(5, 5), atol=1e-4)
     assert (out(0, 0) - out(0, 5)).abs().max() > 1e-2
@@ -308,7 +308,7 @@ def test_a_site_sees_distances_between_image_and_dino_tokens(adapter):
 
 
 def test_the_learned_gate_weighs_each_site_by_the_noise_level(adapter, features):
-    row = DinoRow(adapter.project(features), settings=Strength(0.5))
+    row = DinoRow(adapter.module.project(features), settings=Strength(0.5))
     early, late = (call_for(adapter, [row], sigma=sigma).site_weights[0] for sigma in (0.9, 0.2))
-    assert torch.allclose(early, 0.5 * adapter.gate(torch.tensor([0.9]))[0])
+    assert torch.allclose(early, 0.5 * adapter.module.gate(torch.tensor([0.9]))[0])
     assert (early - late).abs().min() > 1e-3

@@ -3,7 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinotile.tiling import Box, canvas_size, plan_tiles, tile_windows, window
+from dinotile.flux_patch.families import FAMILIES, plan_tiles
+from dinotile.tiling.plan import Box, canvas_size
+from dinotile.tiling.windows import tile_windows, window
 
 GRID = 16
 
@@ -95,15 +97,22 @@ def test_an_odd_way_shortens_the_tiles_before_it_adds_one():
 
 def test_latent_plan_is_the_pixel_plan_divided_by_eight():
     plan = plan_tiles(1360, 2048, tile=1024, overlap=128)
-    latent = plan.scaled(8)
+    latent = plan.latent
     assert (latent.height, latent.width, latent.tile_height) == (170, 256, 128)
     assert latent.lefts == tuple(left // 8 for left in plan.lefts)
-    with pytest.raises(ValueError, match="not a multiple of 64"):
-        plan.scaled(64)
+    assert (plan.grid, plan.cell, latent.grid, latent.cell) == (16, 8, 2, 1)
+    with pytest.raises(ValueError, match="1364 is not a multiple of 8"):
+        _ = plan_tiles(1364, 2048, tile=1024, overlap=128).latent
+
+
+def test_a_family_of_wider_cells_plans_whole_cells():
+    plan = plan_tiles(1360, 2048, tile=1024, overlap=128, family=FAMILIES["flux2"])
+    assert (plan.grid, plan.cell, plan.latent.grid) == (16, 16, 1)
+    assert plan.latent.lefts == tuple(left // 16 for left in plan.lefts)
 
 
 def test_canvas_size_rounds_up():
-    assert canvas_size(666, 1034) == (672, 1040)
+    assert canvas_size(666, 1034, grid=GRID) == (672, 1040)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dinotile.tiling.plan import plan_tiles
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.tiling.seams import border_ratio
 
 PLAN = plan_tiles(160, 240, tile=96, overlap=32)

@@ -16,7 +16,7 @@ def random(*shape, seed=0):
 @pytest.mark.parametrize("strength", [0.05, 0.3, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_every_step_is_an_evaluation_at_any_strength(steps, strength):
-    sigmas = flow_sigmas(steps, strength=strength)
+    sigmas = flow_sigmas(steps, denoise=strength)
     assert len(sigmas) == steps + 1 and sigmas[-1] == 0
     assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
     assert strength <= sigmas[0] <= min(1, strength * (steps + 1) / steps)
@@ -25,14 +25,14 @@ def test_every_step_is_an_evaluation_at_any_strength(steps, strength):
 @pytest.mark.parametrize("strength", [1e-320, 1e-300, 1e-30])
 @pytest.mark.parametrize("tokens", [None, 4096])
 def test_a_tiny_strength_changes_nothing_and_stays_finite(strength, tokens):
-    sigmas = flow_sigmas(2, strength=strength, tokens=tokens)
+    sigmas = flow_sigmas(2, denoise=strength, tokens=tokens)
     latents, noise = random(1, 16, PLAN.height, PLAN.width), random(1, 16, PLAN.height, PLAN.width, seed=1)
     result = sample(lambda x, sigma, rows: torch.sin(3 * x), latents, noise=noise, sigmas=sigmas, plan=PLAN)
     assert len(sigmas) == 3 and torch.allclose(result, latents, atol=1e-4)
 
 
 def test_strength_zero_evaluates_nothing():
-    assert flow_sigmas(4, strength=0) == [0.0]
+    assert flow_sigmas(4, denoise=0) == [0.0]
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])
@@ -43,7 +43,7 @@ def test_the_shifted_schedule_is_that_of_diffusers(tokens):
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     levels = [step / 66 for step in range(20, 0, -1)]
     scheduler.set_timesteps(sigmas=levels, mu=calculate_shift(tokens))
-    assert flow_sigmas(20, strength=0.3, tokens=tokens) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+    assert flow_sigmas(20, denoise=0.3, tokens=tokens) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
 
 
 def test_an_untiled_step_is_diffusers_own_euler_step():

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from dinotile.files.pixels import resize
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
-from dinotile.hosts.diffusers.flux import Text, predict_velocity
-from dinotile.tiling.plan import plan_tiles
-from dinotile.upscaling.pipeline import Upscaler, default_tile_batch, seeded_noise
+from dinotile.hosts.diffusers.flux import flux_velocity
+from dinotile.hosts.host import Text
+from dinotile.upscaling.joint import default_tile_batch, seeded_noise
 from dinotile.upscaling.settings import UpscaleSettings, settings_for
+from dinotile.upscaling.upscaler import Upscaler
 
 from ..tiny import picture, tiny_flux, tiny_vae
 
-SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, strength=0.5)
+SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, denoise=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_the_input_is_not_written_to_and_the_global_random_state_is_left_alone(u
 
 def test_strength_zero_is_the_vae_alone(upscaler, vae):
     pixels = picture(40, 48)
-    result, report = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, strength=0.0))
+    result, report = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, denoise=0.0))
     through_vae = vae_path.decode(vae, vae_path.encode(vae, resize(pixels, height=80, width=96)))
     assert report["steps"] == 0
     assert (result - through_vae).abs().max() < 1e-6
@@ -67,9 +69,9 @@ def test_strength_zero_is_the_vae_alone(upscaler, vae):
 
 def test_a_small_strength_stays_close_to_the_vae_alone(upscaler):
     pixels = picture(40, 48)
-    still, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, strength=0.0))
-    near, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, strength=1e-3))
-    far, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, strength=0.8))
+    still, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, denoise=0.0))
+    near, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, denoise=1e-3))
+    far, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, denoise=0.8))
     assert (near - still).abs().mean() < 0.1 * (far - still).abs().mean()
 
 
@@ -94,7 +96,7 @@ def test_the_model_gets_what_diffusers_pipeline_gives_it():
         return_dict=False,
     )[0]
     expected = FluxPipeline._unpack_latents(expected, 48, 64, 8)
-    result = predict_velocity(flux, x, sigma=0.4, text=text, guidance=3.5)
+    result = flux_velocity(flux, x, torch.tensor([0.4, 0.4]), text=text, call=None)
     assert torch.allclose(result, expected, atol=1e-6)
 
 
@@ -141,9 +143,9 @@ def test_wrong_pixels_are_refused(upscaler):
     [
         ({"overlap": 64}, "overlap 64 must be smaller than tile 64"),
         ({"tile": 100}, "tile 100 must be a multiple of 16"),
-        ({"scale": 0.5}, "scale 0.5 must be from 1 to 16"),
+        ({"scale": 0.05}, "scale 0.05 must be from 0.1 to 16"),
         ({"scale": float("nan")}, "scale nan must be"),
-        ({"strength": 1.5}, "strength 1.5 must be from 0 to 1"),
+        ({"denoise": 1.5}, "denoise 1.5 must be from 0 to 1"),
         ({"steps": 0}, "steps 0 must be"),
         ({"steps": 2.5}, "steps 2.5 must be a whole number"),
         ({"tile": 64.0}, "tile 64.0 must be a whole number"),

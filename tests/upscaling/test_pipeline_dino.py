@@ -3,18 +3,19 @@ import dataclasses
 import pytest
 import torch
 
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.hosts.diffusers.flux import Text, predict_velocity
-from dinotile.tiling.plan import Box, plan_tiles
-from dinotile.upscaling.joint import TileRow
-from dinotile.upscaling.pipeline import Upscaler
+from dinotile.hosts.host import Text
+from dinotile.tiling.plan import Box
+from dinotile.upscaling.joint import JointEuler, TileRow
 from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.upscaler import Upscaler
 
 from ..dino.tiny import TINY, tiny_encoder
 from ..tiny import picture, tiny_adapter, tiny_flux, tiny_vae
 
-SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, strength=0.5)
+SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, denoise=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +78,8 @@ def test_the_tile_batch_does_not_change_a_guided_picture(guided):
 def test_each_tile_gets_the_features_of_its_own_region_and_picture(guided):
     """Regions are fractions of the picture without its padding: 120 x 150 px on a canvas of 128 x 160."""
     seen = []
-    velocity = guided.dino_flux.velocity
-    guided.dino_flux.velocity = lambda *args, rows, **more: seen.extend(rows) or velocity(*args, rows=rows, **more)
+    velocity = guided.host.velocity
+    guided.host.velocity = lambda *args, rows, **more: seen.extend(rows) or velocity(*args, rows=rows, **more)
     guided.upscale(picture(60, 75, batch=2), dataclasses.replace(SETTINGS, steps=1))
     plan = plan_tiles(128, 160, tile=64, overlap=16)
     expected = [
@@ -104,17 +105,18 @@ def test_a_wrong_or_half_pair_is_refused_before_any_work(flux, vae):
 def test_dino_guidance_goes_on_from_the_learned_null(flux, guided):
     """v(3) = null + 3 * (v(1) - null), with the same text on both sides."""
     x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    guided.text = Text(torch.randn(1, 8, 32), torch.randn(1, 16))
-    guide = guided._guide(picture(64, 64), SETTINGS, canvas=(64, 64))
+    text = Text(torch.randn(1, 8, 32), torch.randn(1, 16))
+    plan = plan_tiles(64, 64, tile=64, overlap=16)
+    guide = guided.guide(strength=1.0)(picture(64, 64), plan=plan, size=(64, 64))
     rows = [TileRow(0, Box(0, 0, 8, 8))]
 
     def velocity(guidance):
-        settings = dataclasses.replace(SETTINGS, dino_guidance=guidance)
+        sampler = JointEuler(guided.host, text, dataclasses.replace(SETTINGS, dino_guidance=guidance))
         with torch.no_grad():
-            return guided._velocity(x, 0.5, rows, settings=settings, guide=guide)
+            return sampler.velocity(x, 0.5, rows, canvas=(8, 8), guide=guide, memo={})
 
     nulls = [DinoRow(None, 0, WHOLE, Strength(1.0))]
-    null = predict_velocity(flux, x, sigma=0.5, text=guided.text, guidance=3.5, dino=guided.dino_flux, rows=nulls)
+    null = guided.host.velocity(x, torch.tensor([0.5]), text=text, rows=nulls)
     usual = velocity(1.0)
     assert torch.allclose(velocity(3.0), null + 3 * (usual - null), atol=1e-5)
     assert not torch.allclose(velocity(3.0), usual, atol=1e-2)

@@ -4,11 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dinotile.files.pixels import resize
-from dinotile.hosts.comfy.tiles import crop_attention_mask, crop_reference
-from dinotile.tiling import TileRun, canvas_size, plan_tiles
-from dinotile.tiling.canvas import pad_to_grid, scaled_size
-from dinotile.tiling.preview import describe_plan, draw_plan
+from dinotile.hosts.comfy.crop import crop_attention_mask, crop_reference
+from dinotile.hosts.comfy.tiles import TileRun
+from dinotile.tiling.plan import plan_tiles
 
 CPU = torch.device("cpu")
 PLAN = plan_tiles(24, 40, tile=16, overlap=4, grid=2)  # latent cells
@@ -100,27 +98,3 @@ def test_attention_masks_keep_text_and_the_tiles_own_tokens():
 def test_what_cannot_be_tiled_is_refused(name):
     with pytest.raises(ValueError, match=f"'{name}' cannot be sampled in tiles"):
         run().split([cond(**{name: True})], slot=0, device=CPU)
-
-
-def test_sizes_are_exact():
-    assert scaled_size(333, 517, 2) == (666, 1034)
-    assert scaled_size(1, 1, 0.1) == (1, 1)
-    pixels = torch.rand(1, 3, 66, 103)
-    padded = pad_to_grid(pixels)
-    assert tuple(padded.shape[2:]) == canvas_size(66, 103) == (80, 112)
-    assert torch.equal(padded[..., :66, :103], pixels) and torch.equal(padded[..., 79, :103], pixels[..., 65, :])
-    assert resize(pixels, height=66, width=103).equal(pixels)
-    with pytest.raises(ValueError, match="scale 0 must be above 0"):
-        scaled_size(10, 10, 0)
-
-
-def test_the_preview_draws_every_tile_and_tints_only_overlaps():
-    plan = plan_tiles(256, 448, tile=256, overlap=64)
-    drawn = draw_plan(torch.full((128, 224, 3), 0.5), plan)
-    assert drawn.shape == (128, 224, 3)
-    red = (drawn - torch.tensor([1.0, 64 / 255, 64 / 255])).abs().amax(-1) < 0.01
-    assert bool(red[0, :90].all()) and bool(red[1:-1, 0].any())
-    assert drawn[64, 40].tolist() == pytest.approx([0.5] * 3, abs=0.01) and drawn[64, 112, 2] < 0.4
-    assert describe_plan(plan) == (
-        "448 x 256 px: 2 x 1 = 2 tiles of 256 x 256 px, overlap at least 64 px, 1.14 x the canvas per step"
-    )

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 
 from dinotile import demo
-from dinotile.flux_patch import geometry_of
+from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.geometry import read_geometry
 from dinotile.hosts.diffusers.load import load_transformer
 

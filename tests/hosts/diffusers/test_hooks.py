@@ -3,43 +3,41 @@ import dataclasses
 import pytest
 import torch
 
-from dinotile.flux_patch import DinoRow, Strength, new_adapter
-from dinotile.flux_patch.geometry import RopeOptions, image_ids
-from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.flux_patch.checkpoint import new_adapter
+from dinotile.flux_patch.rows import DinoRow
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.diffusers.host import DiffusersHost
+from dinotile.hosts.host import Text
 
 from ...flux_patch.conftest import make_features, trained_like
+from ...tiny import tiny_vae
 
-HEIGHT, WIDTH = 6, 4
+HEIGHT, WIDTH = 6, 4  # tokens
 
 
 def inputs(batch=2):
     generator = torch.Generator().manual_seed(1)
     return {
-        "hidden_states": torch.randn(batch, HEIGHT * WIDTH, 64, generator=generator),
-        "timestep": torch.full((batch,), 0.4),
-        "encoder_hidden_states": torch.randn(batch, 5, 64, generator=generator),
-        "pooled_projections": torch.randn(batch, 48, generator=generator),
-        "img_ids": image_ids(HEIGHT, WIDTH, options=RopeOptions()),
-        "guidance": None,
+        "latents": torch.randn(batch, 16, 2 * HEIGHT, 2 * WIDTH, generator=generator),
+        "sigmas": torch.full((batch,), 0.4),
+        "text": Text(torch.randn(batch, 5, 64, generator=generator), torch.randn(batch, 48, generator=generator)),
     }
 
 
 def velocity(transformer, adapter, rows, **changes):
-    flux = DinoFlux(transformer, adapter)
+    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
     try:
-        return flux.velocity(
-            **{**inputs(), **changes}, rows=rows, token_size=(HEIGHT, WIDTH), percent_to_sigma=lambda p: 1 - p
-        )
+        return host.velocity(**{**inputs(), **changes}, rows=rows)
     finally:
-        flux.remove()
+        host.remove()
 
 
 def plain(transformer):
-    return transformer(**inputs(), txt_ids=torch.zeros(5, 3), return_dict=False)[0]
+    return DiffusersHost(transformer, tiny_vae()).velocity(**inputs())
 
 
 def row(adapter, features, strength=1.0, box=(0.0, 0.0, 1.0, 1.0), **settings):
-    return DinoRow(adapter.project(features), 0, box, Strength(strength, **settings))
+    return DinoRow(adapter.module.project(features), 0, box, Strength(strength, **settings))
 
 
 def test_an_untrained_adapter_changes_no_bit(transformer, config, features):
@@ -53,7 +51,7 @@ def test_strength_zero_changes_no_bit(transformer, adapter, features):
 
 @pytest.mark.parametrize("mechanism", ["cross_attention", "context", "vector"])
 def test_each_mechanism_acts_and_follows_the_features(transformer, adapter, features, mechanism):
-    adapter.idle = frozenset({"cross_attention", "context", "vector"} - {mechanism})
+    adapter = dataclasses.replace(adapter, idle=frozenset({"cross_attention", "context", "vector"} - {mechanism}))
     here = velocity(transformer, adapter, [row(adapter, features)] * 2)
     other = velocity(transformer, adapter, [row(adapter, make_features(seed=5))] * 2)
     assert (here - plain(transformer)).abs().max() > 1e-3
@@ -68,13 +66,15 @@ def test_a_row_without_dino_is_untouched_beside_one_with_it(transformer, adapter
 
 def test_rows_of_a_batch_equal_the_same_rows_alone(transformer, adapter, features):
     rows = [row(adapter, features, box=(0, 0, 0.5, 1)), row(adapter, features, 0.3, box=(0.5, 0.5, 0.5, 0.5))]
-    both = velocity(transformer, adapter, rows)
+    both, given = velocity(transformer, adapter, rows), inputs()
     for i in range(2):
         alone = velocity(
             transformer,
             adapter,
             rows[i : i + 1],
-            **{k: v[i : i + 1] for k, v in inputs().items() if k not in ("img_ids", "guidance")},
+            latents=given["latents"][i : i + 1],
+            sigmas=given["sigmas"][i : i + 1],
+            text=Text(given["text"].context[i : i + 1], given["text"].pooled[i : i + 1]),
         )
         assert torch.allclose(both[i], alone[0], atol=1e-5)
 
@@ -93,21 +93,21 @@ def test_outside_its_window_dino_changes_no_bit(transformer, adapter, features):
 
 def test_a_mask_limits_cross_attention_to_its_tokens(transformer, config, features):
     last_block = dataclasses.replace(  # nothing spreads afterwards
-        config, mechanisms=("cross_attention",), double_sites=(), single_sites=(2,)
+        config, mechanisms=("cross_attention",), sites=("single.2",)
     )
     adapter = trained_like(new_adapter(last_block))
     top = torch.zeros(6, 4)
     top[:3] = 1
-    masked = velocity(transformer, adapter, [row(adapter, features, mask=top)] * 2).unflatten(1, (HEIGHT, WIDTH))
-    off = plain(transformer).unflatten(1, (HEIGHT, WIDTH))
-    assert (masked[:, :3] - off[:, :3]).abs().max() > 1e-4
-    assert torch.equal(masked[:, 3:], off[:, 3:])
+    masked = velocity(transformer, adapter, [row(adapter, features, mask=top)] * 2)
+    off = plain(transformer)
+    assert (masked[:, :, :6] - off[:, :, :6]).abs().max() > 1e-4
+    assert torch.equal(masked[:, :, 6:], off[:, :, 6:])
 
 
 def test_null_rows_use_the_learned_null(transformer, adapter):
     null = velocity(transformer, adapter, [DinoRow(None, 0, (0, 0, 1, 1), Strength(1.0))] * 2)
     with torch.no_grad():
-        adapter.null_patch += 1
+        adapter.module.null_patch += 1
     other = velocity(transformer, adapter, [DinoRow(None, 0, (0, 0, 1, 1), Strength(1.0))] * 2)
     assert (null - other).abs().max() > 1e-4
 
@@ -115,7 +115,7 @@ def test_null_rows_use_the_learned_null(transformer, adapter):
 def test_another_flux_is_refused_with_both_sides_named(transformer, config):
     other = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, context=4096))
     with pytest.raises(ValueError, match="context 64.*made for.*context 4096"):
-        DinoFlux(transformer, new_adapter(other))
+        DiffusersHost(transformer, tiny_vae(), adapter=new_adapter(other))
 
 
 def test_hooks_leave_with_the_adapter(transformer, adapter, features):

@@ -4,17 +4,20 @@ import pickle
 import pytest
 import torch
 
+from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers import vae as vae_path
-from dinotile.hosts.diffusers.flux import Text, predict_velocity
+from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.diffusers.layouts import flux_config
-from dinotile.hosts.diffusers.load import dino_path, load_transformer, load_vae
+from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.hosts.diffusers.sources import dino_path
+from dinotile.hosts.host import Text
 
 from ...tiny import picture, tiny_flux, tiny_kl
 
 
 def velocity(flux):
     x = torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(0))
-    return predict_velocity(flux, x, sigma=0.4, text=Text.empty(context=32, pooled=16), guidance=3.5)
+    return flux_velocity(flux, x, torch.tensor([0.4]), text=Text.empty(geometry_of(flux)), call=None)
 
 
 @pytest.fixture(params=["pipeline folder", "folder", "file", "all-in-one file"])

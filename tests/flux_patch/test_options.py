@@ -5,18 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dinotile.flux_patch import DinoRow, Strength, load_adapter, new_adapter, save_adapter
-from dinotile.flux_patch.rows import make_call
+from dinotile.flux_patch.checkpoint import config_from, load_adapter, new_adapter, save_adapter
+from dinotile.flux_patch.rows import DinoRow, make_call
+from dinotile.flux_patch.schedule import Strength
+from dinotile.flux_patch.tokens import DinoTokens
 
-from ...flux_patch.conftest import make_features, trained_like
+from .conftest import make_features, trained_like
 
 
 def added(config, *, flip):
     """What a site adds for one picture, or for the same picture mirrored, and the queries' own mirror image."""
     adapter = trained_like(new_adapter(config, seed=3))
-    tokens = adapter.project(make_features(seed=0, height=8, width=8))
+    tokens = adapter.module.project(make_features(seed=0, height=8, width=8))
     if flip:  # after the convolution, so that only the places of the tokens change
-        tokens = tokens.with_patches(tokens.patches.flip(2), tokens.cls)
+        tokens = DinoTokens(tokens.patches.flip(2), tokens.cls)
     call = make_call(
         adapter,
         [DinoRow(tokens, settings=Strength(1.0))],
@@ -42,21 +44,21 @@ def test_with_positions_it_does(config):
 
 def test_a_hidden_layer_is_kept_in_the_file_and_changes_the_text_tokens(config, features, tmp_path):
     adapter = trained_like(new_adapter(replace(config, context_hidden=20), seed=3))
-    save_adapter(adapter, tmp_path / "adapter.safetensors")
+    save_adapter(adapter.module, tmp_path / "adapter.safetensors", trained=True)
     again = load_adapter(tmp_path / "adapter.safetensors")
     assert again.config.context_hidden == 20
     tokens = torch.randn(2, 1 + config.grid**2, config.width, generator=torch.Generator().manual_seed(2))
-    found = again.context_tokens(tokens)
+    found = again.module.context_tokens(tokens)
     assert found.shape == (2, 1 + config.context_grid**2, config.geometry.context)
     with torch.no_grad():
-        again.context_hidden.weight.zero_()
-    assert (again.context_tokens(tokens) - found).abs().max() > 1e-2
+        again.module.context_hidden.weight.zero_()
+    assert (again.module.context_tokens(tokens) - found).abs().max() > 1e-2
 
 
 def test_an_older_file_without_the_options_has_positions_and_no_hidden_layer(config):
     values = config.to_dict()
     del values["positions"], values["context_hidden"]
-    assert type(config).from_dict(values) == config
+    assert config_from(values, name="file") == config
 
 
 @pytest.mark.parametrize("width", [-1, 1.5, True])
