@@ -1,4 +1,4 @@
-"""The commands `dinotile features` and `dinotile fit-redux`; cli.py registers them."""
+"""``dinotile features``: what training needs of its pictures, computed once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .bars import Bars
 
 if TYPE_CHECKING:
     from ..dino.encode import DinoEncoder
@@ -51,12 +53,13 @@ def features(
     from ..training.data.features import Recipe, precompute
     from ..training.data.settings import DegradationSettings
     from ..training.data.text_recipe import TextRecipe
-    from .app import Bars
 
     recipes: list[Recipe] = []
     if dino is not None:
         settings = EncodeSettings(side=side, layers=layers, crops=crops)
-        recipes.append(DinoRecipe(_encoder(dino, device), settings, DegradationSettings() if degrade else None, seed))
+        recipes.append(
+            DinoRecipe(load_encoder(dino, device), settings, DegradationSettings() if degrade else None, seed)
+        )
     if text is not None:
         recipes.append(TextRecipe(_text_encoder(text, device), tokens=text_tokens))
     with Bars() as bars:
@@ -66,61 +69,9 @@ def features(
         typer.echo(f"{line} ({report.reasons})" if report.skipped else line)
 
 
-def fit_redux(
-    data: Data,
-    dino: Annotated[str, typer.Option(help=DINO)],
-    siglip: Annotated[str, typer.Option(help="SigLIP's vision model: a .safetensors file, its folder or a hub name.")],
-    redux: Annotated[str, typer.Option(help="FLUX.1 Redux: a .safetensors file, its folder or a hub name.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The adapter (.safetensors).")],
-    layers: Layers = "2/3",
-    side: Side = 0,
-    grid: Annotated[int, typer.Option(help="Context tokens per side of a tile; Redux has 27, usually 4 to 14.")] = 9,
-    mlp: Annotated[bool, typer.Option("--mlp", help="Go on from the linear solution with a hidden layer.")] = False,
-    epochs: Annotated[int, typer.Option(help="At most so many for the hidden layer.")] = 20,
-    held_out: Annotated[float, typer.Option(help="Share of the pictures that only the report sees.")] = 0.1,
-    variant: Annotated[str, typer.Option(help="The FLUX that the adapter is for: demo, schnell or dev.")] = "dev",
-    model_path: Annotated[
-        str | None, typer.Option(help="Or a FLUX of your own: a .safetensors file, a diffusers folder or a hub name.")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Learn to turn DINO's patches into the tokens of FLUX.1 Redux; FLUX itself is not trained and not run."""
-    from .. import demo
-    from ..files.writing import check_writable
-    from ..flux_patch.checkpoint import save_adapter
-    from ..hosts.diffusers.geometry import read_geometry
-    from ..training.redux.fit import FitSettings
-    from ..training.redux.fit import fit_redux as fit
-    from ..training.redux.teacher import load_teacher
-    from ..upscaling.api import find_device
-    from ..upscaling.settings import find_variant
-    from .app import Bars
-
-    check_writable(output)
-    settings = FitSettings(layers, side, grid, held_out, mlp, epochs, seed)
-    geometry = read_geometry(model_path or find_variant(variant).repository or demo.FLUX)
-    teacher = load_teacher(siglip, redux, device=find_device(device))
-    encoder = _encoder(dino, device)
-    with Bars() as bars:
-        adapter, report = fit(
-            data,
-            encoder=encoder,
-            teacher=teacher,
-            geometry=geometry,
-            settings=settings,
-            folder=output.parent,
-            progress=bars,
-        )
-    save_adapter(adapter, output)
-    for line in report.lines():
-        typer.echo(line)
-    typer.echo(f"{output}: FLUX.1 Redux's licence also covers what is derived from it")
-
-
-def _encoder(dino: str, device: str) -> DinoEncoder:
+def load_encoder(dino: str, device: str) -> DinoEncoder:
     from ..dino.load import load_dino
-    from ..hosts.diffusers.load import dino_path
+    from ..hosts.diffusers.sources import dino_path
     from ..upscaling.api import find_device
 
     return load_dino(dino_path(dino), device=find_device(device))

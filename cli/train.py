@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .bars import Bars
+
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train on what, and how.")],
@@ -28,29 +30,11 @@ def train(
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms under autocast
     from ..training.core.loop import train as run
 
-    with _bar(settings.optimisation.steps, visible=first) as progress, _interrupts() as interrupted:
-        path = run(settings, resume=resume, progress=progress, should_stop=lambda: bool(interrupted))
+    with Bars() as bars, _interrupts() as interrupted:
+        shown = bars if first else None
+        path = run(settings, resume=resume, progress=shown, should_stop=lambda: bool(interrupted))
     if first:
         typer.echo(f"{path}{'  (stopped early; the same command goes on)' if interrupted else ''}")
-
-
-@contextmanager
-def _bar(steps: int, *, visible: bool) -> Iterator[Any]:
-    """A progress bar with the loss on the error stream."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("loss {task.fields[loss]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    average = 0.0
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, disable=not visible) as bar:
-        task = bar.add_task("train", total=steps, loss="-")
-
-        def update(done: int, total: int, loss: float) -> None:
-            nonlocal average
-            average = loss if not average else 0.98 * average + 0.02 * loss
-            bar.update(task, completed=done, total=total, loss=f"{average:.4f}")
-
-        yield update
 
 
 @contextmanager

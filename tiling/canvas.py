@@ -7,16 +7,16 @@ from torch import Tensor
 
 from .plan import canvas_size
 
+SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
+
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """Output size of an upscale, exact to the pixel: round(side * scale), at least 1."""
-    check_scale(scale)
+    if not SMALLEST <= scale <= LARGEST:  # also refuses NaN
+        raise ValueError(
+            f"scale {scale} must be from {SMALLEST:g} to {LARGEST:g}: 2 doubles both sides, usually 2 to 4"
+        )
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def check_scale(scale: float) -> None:
-    if not 0.1 <= scale <= 16:  # also refuses NaN
-        raise ValueError(f"scale {scale} must be from 0.1 to 16: usually 2 to 4")
 
 
 def pad_to_grid(pixels: Tensor, *, grid: int) -> Tensor:

@@ -20,7 +20,7 @@ from .dino import HostDino
 from .host import compute_dtype
 from .model import flux_geometry
 from .progress import HostProgress
-from .training import TrainingHost, gradients
+from .training import gradients
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -79,7 +79,7 @@ def test_the_readmes_first_command_runs_the_demo_with_the_documented_defaults(di
     assert Image.open(tmp_path / "out.png").size == (768, 512)
     report = json.loads((tmp_path / "r.json").read_text())
     (done,) = report["pictures"]
-    documented = {"scale": 2, "strength": 0.3, "steps": 6, "tile": 256, "overlap": 32, "guidance": 3.5, "fidelity": 1}
+    documented = {"scale": 2, "denoise": 0.3, "steps": 6, "tile": 256, "overlap": 32, "guidance": 3.5, "fidelity": 1}
     assert documented.items() <= done["settings"].items()
     assert done["settings"]["seed"] == 0 and done["settings"]["dino_strength"] == 1
 
@@ -132,8 +132,9 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("tile 100 must be a multiple of 16", photo, *out, "--tile", 100),
         ("tile 0 must be a multiple of 16", photo, *out, "--tile", 0),
         ("tile -16 must be a multiple of 16", photo, *out, "--tile", -16),
-        ("strength 2.0 must be from 0 to 1", photo, *out, "--strength", 2),
-        ("scale 0.1 must be from 1 to 16", photo, *out, "--scale", 0.1),
+        ("denoise 2.0 must be from 0 to 1", photo, *out, "--strength", 2),
+        ("denoise 2.0 must be from 0 to 1", photo, *out, "--denoise", 2),
+        ("scale 0.05 must be from 0.1 to 16", photo, *out, "--scale", 0.05),
         ("variant 'pro' must be one of", photo, *out, "--variant", "pro"),
         ("ends in .gif", photo, "-o", tmp_path / "out.gif"),
         ("does not exist: create it first", photo, "-o", tmp_path / "no" / "out.png"),
@@ -247,7 +248,7 @@ def test_home_is_expanded_for_dino_and_adapter(dinotile, photo, tmp_path, monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "text.safetensors").write_text("no model")
     out = ["-o", tmp_path / "out.png", "--adapter", "~/text.safetensors"]
-    refused(dinotile, "text.safetensors is not a whole", photo, *out, folder=tmp_path)
+    refused(dinotile, "text.safetensors starts with", photo, *out, folder=tmp_path)
     refused(dinotile, "text.safetensors starts with", photo, *out, "--dino", "~/text.safetensors", folder=tmp_path)
 
 

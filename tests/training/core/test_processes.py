@@ -51,7 +51,7 @@ def test_two_processes_equal_one_with_the_same_total_batch(pictures, tmp_path):
         path.write_text(yaml.safe_dump(config))
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
         ran = subprocess.run(
-            [sys.executable, *launch, "-m", "dinotile.training", str(path)],
+            [sys.executable, *launch, "-m", "dinotile.cli", "train", str(path)],
             env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -4,12 +4,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dinotile import demo
-from dinotile.cli import features as feature_commands
+from dinotile.cli.app import app
 from dinotile.dino.encode import EncodeSettings
 from dinotile.files.pixels import resize
 from dinotile.flux_patch import DinoRow, FluxGeometry, Strength, geometry_of, load_adapter, save_adapter
@@ -21,6 +20,7 @@ from dinotile.training.redux.teacher import _siglip_config, load_teacher
 from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter, split
 
 from ...dino.tiny import tiny_encoder
+from ...limits import largest_file
 from ...tiny import picture, tiny_flux
 from ..pictures import encoded
 
@@ -284,19 +284,22 @@ def test_settings_out_of_range_are_refused(changes):
         FitSettings(**changes)
 
 
-def test_the_command_writes_an_adapter_and_its_report(folder, models, tmp_path):
+@pytest.fixture
+def command(folder, models, tmp_path):
+    """Arguments of the commands on eight pictures, and further ones of ``fit-redux``."""
     tiny_flux().save_pretrained(tmp_path / "flux")
-    app = typer.Typer()
-    app.command("features")(feature_commands.features)
-    app.command("fit-redux")(feature_commands.fit_redux)
-    few = tmp_path / "pictures"
-    few.mkdir()
+    (tmp_path / "pictures").mkdir()
     for path in sorted(folder.iterdir())[:8]:
-        (few / path.name).write_bytes(path.read_bytes())
-    common = [str(few), "--dino", str(demo.DINO), "--side", "56", "--device", "cpu"]
-    options = ["--siglip", str(models), "--redux", str(models), "--model-path", str(tmp_path / "flux"), "--grid", "3"]
+        (tmp_path / "pictures" / path.name).write_bytes(path.read_bytes())
+    common = [str(tmp_path / "pictures"), "--dino", str(demo.DINO), "--side", "56", "--device", "cpu"]
+    return common, ["--siglip", str(models), "--redux", str(models), "--model-path", str(tmp_path / "flux")]
+
+
+def test_the_command_writes_an_adapter_and_its_report(command, tmp_path):
+    common, options = command
     out = tmp_path / "adapter.safetensors"
-    result = CliRunner().invoke(app, ["fit-redux", *common, *options, "--mlp", "--epochs", "1", "-o", str(out)])
+    options += ["--grid", "3", "--mlp", "--epochs", "1", "-o", str(out)]
+    result = CliRunner().invoke(app, ["fit-redux", *common, *options])
     assert result.exit_code == 0, result.output
     assert "8 pictures, 2 of them held out" in result.output and "licence" in result.output
     adapter = load_adapter(out)
@@ -304,3 +307,15 @@ def test_the_command_writes_an_adapter_and_its_report(folder, models, tmp_path):
     assert f"{adapter.config.provenance['ridge']['fitted']:.3f}" in result.output
     result = CliRunner().invoke(app, ["features", *common])
     assert result.output.splitlines()[-1] == "dinov2: 8 computed, 0 kept, 0 skipped"
+
+
+def test_a_disk_that_is_full_when_the_adapter_is_written_is_one_sentence(command, tmp_path, dinotile):
+    common, options = command
+    out = tmp_path / "adapter.safetensors"
+    out.write_text("before")
+    before = sorted(tmp_path.iterdir())
+    with largest_file(30_000):  # enough for the tokens
+        code, _, err = dinotile("fit-redux", *common, *options, "--grid", "1", "-o", out)
+    sentence = f"dinotile: output {out} cannot be written (File too large): make room or choose another place"
+    assert code == 2 and err.splitlines()[-1] == sentence and "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before and out.read_text() == "before"

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 import pytest
 import yaml
 
-from dinotile.cli.__main__ import main
+from dinotile.cli.app import main
 from dinotile.flux_patch import load_adapter
 from dinotile.training.core.monitor import read_log
 from dinotile.upscaling.api import load_upscaler
@@ -43,7 +44,7 @@ def configure(pictures, models, tmp_path):
 
 def start(config):
     return subprocess.Popen(
-        [sys.executable, "-m", "dinotile.training", config],
+        [sys.executable, "-m", "dinotile.cli", "train", config],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -60,7 +61,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(configure, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "adapter.safetensors  (stopped early" in out
+    assert "adapter.safetensors  (stopped early" in out and re.search(r"train .*loss \d+\.\d+", err)
     steps = load_adapter(tmp_path / "run" / "adapter.safetensors").config.provenance["steps"]
     assert steps == len(read_log(tmp_path / "run")) >= 3
     process = start(configure(optimisation={"steps": steps + 2}))
@@ -82,7 +83,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(configure, tmp_path):
     ],
 )
 def test_what_the_user_can_mend_is_one_line(configure, sections, told, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["training", configure(**sections)])
+    monkeypatch.setattr(sys, "argv", ["dinotile", "train", configure(**sections)])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
@@ -92,7 +93,7 @@ def test_what_the_user_can_mend_is_one_line(configure, sections, told, monkeypat
 
 def test_a_trained_adapter_guides_the_upscaler(configure, models, tmp_path, monkeypatch, capsys):
     optimisation = {"steps": 4, "learning_rate": 3e-2, "ema": 0.5}
-    monkeypatch.setattr(sys, "argv", ["training", configure(optimisation=optimisation)])
+    monkeypatch.setattr(sys, "argv", ["dinotile", "train", configure(optimisation=optimisation)])
     with pytest.raises(SystemExit) as left:
         main()
     assert not left.value.code

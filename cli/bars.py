@@ -1,0 +1,54 @@
+"""Progress bars on the error stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Bars:
+    """A ``files.progress.Progress``: one bar per stage, added when it is first heard of; shows nothing before that."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        if self.progress is None:
+            self.progress = _begun()
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=total, note=note)
+        self.progress.update(self.tasks[stage], completed=done, total=total, note=note)
+
+    def close(self) -> None:
+        """End these bars; the next call begins new ones below."""
+        if self.progress is not None:
+            try:
+                self.progress.stop()
+            except IndexError:  # rich, where Ctrl-C came in the middle of its start
+                errors.show_cursor(True)
+        self.progress, self.tasks = None, {}
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _begun() -> Progress:
+    from rich import progress as parts
+
+    text, bar, count = parts.TextColumn("{task.description}"), parts.BarColumn(), parts.MofNCompleteColumn()
+    times, note = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn()), parts.TextColumn("{task.fields[note]}")
+    progress = parts.Progress(
+        parts.SpinnerColumn(), text, bar, count, *times, note, console=errors, redirect_stdout=False
+    )
+    progress.start()
+    return progress

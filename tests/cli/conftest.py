@@ -1,0 +1,1 @@
+from ..training.conftest import pictures as pictures
