@@ -16,8 +16,19 @@ import typer
 from .bars import Bars
 
 
+def _print_keys(wanted: bool) -> None:
+    if wanted:
+        from ..training.adapter.config_page import keys_page
+
+        typer.echo(keys_page(), nl=False)
+        raise typer.Exit
+
+
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train on what, and how.")],
+    keys: Annotated[
+        bool, typer.Option("--keys", callback=_print_keys, is_eager=True, help="Print all keys of a configuration.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the output folder's newest checkpoint, if any.")] = True,
 ) -> None:
     """Train a DINO adapter on your pictures; with several GPUs under `accelerate launch`."""

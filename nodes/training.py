@@ -152,27 +152,29 @@ class TrainAdapter(io.ComfyNode):
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.adapter.config import ConditionSettings, TrainConfig
-        from ..training.core.config import OptimisationSettings
+        from ..training.adapter.config import config_from
         from ..training.core.curve import draw_curve
-        from ..training.data.settings import DataSettings
 
         if tile > picture:
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
         path = host_files.adapter_path(filename_prefix, below="models/model_patches")
-        config = TrainConfig(
-            model=host_runs.model_settings(model, guidance=guidance, gradient_checkpointing=gradient_checkpointing),
-            data=DataSettings(path=host_runs.picture_folder(folder), picture=picture, tile=tile, cache=remember),
-            conditions=ConditionSettings(dino_guidance=dino_guidance),
-            optimisation=OptimisationSettings(
-                steps=steps,
-                batch=batch,
-                learning_rate=learning_rate,
-                warmup=min(200, steps // 10),
-                seed=seed,
-                sigma=(0.0, highest_sigma),
-                precision=host_runs.precision(model),
-            ),
+        config = config_from(
+            {
+                "model": host_runs.model_settings(
+                    model, guidance=guidance, gradient_checkpointing=gradient_checkpointing
+                ),
+                "data": {"path": host_runs.picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
+                "conditions": {"dino_guidance": dino_guidance},
+                "optimisation": {
+                    "steps": steps,
+                    "batch": batch,
+                    "learning_rate": learning_rate,
+                    "warmup": min(200, steps // 10),
+                    "seed": seed,
+                    "sigma": (0.0, highest_sigma),
+                    "precision": host_runs.precision(model),
+                },
+            }
         )
         if adapter is None:
             start = host_runs.fresh_adapter(

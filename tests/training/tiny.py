@@ -1,7 +1,6 @@
 """A FLUX of three blocks with its VAE, DINO and adapter on small pictures, and training settings to fit."""
 
 from pathlib import Path
-from typing import get_type_hints
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from dinotile.dino.specs import SPECS
 from dinotile.flux_patch import AdapterConfig, new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.host import DiffusersHost
-from dinotile.training.adapter.config import TrainConfig
+from dinotile.training.adapter.config import TrainConfig, config_from
 from dinotile.training.core.loop import Trainer
 from dinotile.training.data.pictures import open_data
 
@@ -20,7 +19,6 @@ from ..dino.tiny import random_model, tiny_encoder
 from ..tiny import tiny_flux, tiny_vae
 
 SIDE, TILE = 48, 32
-SECTIONS = get_type_hints(TrainConfig)
 
 
 def picture_folder(folder: Path, *, count: int) -> Path:
@@ -51,7 +49,7 @@ def settings(pictures: Path, **sections: dict) -> TrainConfig:
         "output": {"log_every": 1, "save_every": 100, "tensorboard": False},
     }
     merged = {name: {**values.get(name, {}), **sections.get(name, {})} for name in {**values, **sections}}
-    return TrainConfig(**{name: SECTIONS[name](**section) for name, section in merged.items()})
+    return config_from(merged)
 
 
 def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16) -> DiffusersHost:

@@ -1,129 +1,127 @@
-"""What a training run is told: one YAML file, checked once, every unknown key named."""
+"""What a training run is told: one YAML file, checked once."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Union
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from ..core.config import OptimisationSettings, OutputSettings, Range, check, check_range, from_mapping, read_yaml
+from pydantic import Field, field_validator, model_validator
+
+from ..core.config import (
+    FROM_TEXT,
+    Count,
+    Natural,
+    Number,
+    OptimisationSettings,
+    OutputSettings,
+    Range,
+    Settings,
+    Share,
+    from_mapping,
+    read_yaml,
+    wrong,
+)
 from ..data.settings import DataSettings, DegradationSettings
 
-Sites = Union[tuple[int, ...], int, None]  # noqa: UP007  (get_type_hints reads it on Python 3.10)
+PRECISIONS = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}  # that a dtype needs
+Start = Annotated[float, Field(ge=0.05, le=1), FROM_TEXT]
+Guidance = Annotated[float, Field(ge=1), FROM_TEXT]
+Grid = Annotated[int, Field(ge=1, le=2**10)]
+Sites = Annotated[
+    tuple[int, ...] | Natural | None,
+    Field(json_schema_extra={"allowed": "a list of block numbers, n for every n-th block, or 0 for none"}),
+]
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The frozen models. variant: demo, schnell or dev. model_path, vae_path, dino: a .safetensors file, a folder or a hub
-    name; empty: the variant's. layers: of DINO, as in ``EncodeSettings``. guidance: of FLUX.1 dev, fixed while training."""
+class ModelSettings(Settings):
+    """The frozen models. FLUX, VAE and DINO are .safetensors files, folders or hub names; empty: the variant's."""
 
-    variant: Literal["demo", "schnell", "dev"] = "demo"
-    model_path: str = ""
-    vae_path: str = ""
-    dino: str = ""
-    layers: str = "2/3"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    gradient_checkpointing: bool = False
-    guidance: float = 1.0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check("model.guidance", self.guidance, 0 <= self.guidance < math.inf, "a number of at least 0, usually 1")
+    variant: Literal["demo", "schnell", "dev"] = Field("demo", description="Which FLUX it is.")
+    model_path: str = Field("", description="FLUX.")
+    vae_path: str = Field("", description="The VAE.")
+    dino: str = Field("", description="DINO; needed unless the variant is demo.")
+    layers: str = Field("2/3", description="Of DINO: `last`, a fraction, block numbers such as `9,18,24`, or `mean`.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the frozen models.")
+    gradient_checkpointing: bool = Field(False, description="Whether activations are computed twice, to save memory.")
+    guidance: Number = Field(1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")
+    device: str = Field("auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
 
 
-@dataclass(frozen=True)
-class AdapterSettings:
-    """The adapter to train, as in ``AdapterConfig``. double_sites, single_sites: block numbers, or n for every n-th block
-    (0: none); left out: every 2nd double and every 4th single block. warm_start: an adapter file to begin from."""
+class AdapterSettings(Settings):
+    """The adapter that is trained."""
 
-    mechanisms: tuple[Literal["cross_attention", "context", "vector"], ...] = ("cross_attention",)
-    width: int = 1024
-    grid: int = 16
-    context_grid: int = 4
-    double_sites: Sites = None
-    single_sites: Sites = None
-    positions: bool = True
-    warm_start: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("double_sites", "single_sites"):
-            sites = getattr(self, name)
-            allowed = not isinstance(sites, int) or sites >= 0
-            check(f"adapter.{name}", sites, allowed, "a list of block numbers, n for every n-th block, or 0 for none")
+    mechanisms: tuple[Literal["cross_attention", "context", "vector"], ...] = Field(
+        ("cross_attention",), description="Ways by which DINO reaches FLUX."
+    )
+    width: Count = Field(1024, description="Channels of the adapter's tokens. Usual: 1024.")
+    grid: Grid = Field(16, description="DINO tokens per side of a tile. Usual: 8 to 32.")
+    context_grid: Grid = Field(4, description="Pooled patches per side that join the text, at most `grid`. Usual: 4.")
+    double_sites: Sites = Field(None, description="Double blocks with cross-attention; left out: every 2nd.")
+    single_sites: Sites = Field(None, description="Single blocks with cross-attention; left out: every 4th.")
+    positions: bool = Field(True, description="Whether queries and DINO's keys carry their places (RoPE).")
+    warm_start: str = Field("", description="An adapter file to begin from.")
 
 
-@dataclass(frozen=True)
-class ConditionSettings:
-    """Shares of the cases (they sum to 1). weak: share of the pictures whose features come from a much worse source.
-    feature_noise: standard deviation of noise on the features, which have unit scale; usually 0 to 0.2. from_source: share
-    of the rows that begin, as an upscaler does, at the source that DINO sees, with noise, and not at the noisy picture.
-    start: the noise levels at which they begin (sigmas, after any shift of the schedule), usually 0.2 and more: below, what
-    the source lacks outweighs everything else. Their noise levels are drawn from 0 to there, whatever ``sigma`` is.
-    dino_guidance: classifier-free guidance by DINO that the adapter learns to bring along, so that an upscaling has most of it
-    without a second evaluation; 1 (none) to about 3. Above 1 a step evaluates FLUX once more, without gradient."""
+class ConditionSettings(Settings):
+    """What a row sees. The shares `none`, `text`, `dino` and `both` sum to 1. Rows of `from_source` begin, as an upscaler
+    does, at the source that DINO sees, with noise of a level (sigma, after any shift of the schedule) from `start`; their
+    levels are drawn from 0 to there, whatever `optimisation.sigma` is. `dino_guidance` is classifier-free guidance by DINO
+    that the adapter learns to bring along, so that an upscaling has most of it without a second evaluation."""
 
-    none: float = 0.10
-    text: float = 0.30
-    dino: float = 0.05
-    both: float = 0.55
-    weak: float = 0.1
-    feature_noise: float = 0.0
-    from_source: float = 0.0
-    start: Range = (0.2, 0.6)
-    dino_guidance: float = 1.0
+    none: Share = Field(0.10, description="Share of the rows without any condition.")
+    text: Share = Field(0.30, description="Share of the rows with text only.")
+    dino: Share = Field(0.05, description="Share of the rows with DINO only.")
+    both: Share = Field(0.55, description="Share of the rows with text and DINO.")
+    weak: Share = Field(0.1, description="Share of the pictures whose features come from a much worse source.")
+    feature_noise: Number = Field(0.0, description="Standard deviation on features of unit scale. Usual: 0 to 0.2.")
+    from_source: Share = Field(0.0, description="Share of the rows that begin at the source, not at the picture.")
+    start: Range[Start] = Field((0.2, 0.6), description="Below 0.2, what the source lacks outweighs all else.")
+    dino_guidance: Guidance = Field(1.0, description="Above 1 a step evaluates FLUX once more. Usual: 1 (none) to 3.")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _cases(self) -> ConditionSettings:
         shares = (self.none, self.text, self.dino, self.both)
-        allowed = min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6)
-        check("conditions none, text, dino, both", shares, allowed, "shares that sum to 1")
-        check("conditions.weak", self.weak, 0 <= self.weak <= 1, "a share from 0 to 1")
-        check("conditions.from_source", self.from_source, 0 <= self.from_source <= 1, "a share from 0 to 1")
-        check_range("conditions.start", self.start, 0.05, 1)
-        guided = 1 <= self.dino_guidance < math.inf
-        check("conditions.dino_guidance", self.dino_guidance, guided, "a number of at least 1, usually 1 to 3")
+        if not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ValueError(wrong("conditions none, text, dino, both", shares, "shares that sum to 1"))
         for case, without in (("dino", "none"), ("both", "text")):
             if self.dino_guidance > 1 and getattr(self, case) and not getattr(self, without):
                 raise ValueError(
                     f"conditions.dino_guidance compares {case} with {without}, and conditions.{without} is 0: raise it"
                 )
-        noise = self.feature_noise
-        check("conditions.feature_noise", noise, 0 <= noise < math.inf, "a number of at least 0, usually 0 to 0.2")
+        return self
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything about a run; only ``data.path`` and ``output.folder`` have no default that works."""
+class TrainConfig(Settings):
+    """Everything about a run; only `data.path` and `output.folder` have no default that works."""
 
-    model: ModelSettings = field(default_factory=ModelSettings)
-    adapter: AdapterSettings = field(default_factory=AdapterSettings)
-    data: DataSettings = field(default_factory=DataSettings)
-    conditions: ConditionSettings = field(default_factory=ConditionSettings)
-    degradation: DegradationSettings = field(default_factory=DegradationSettings)
-    optimisation: OptimisationSettings = field(default_factory=OptimisationSettings)
-    output: OutputSettings = field(default_factory=OutputSettings)
+    model: ModelSettings = ModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    data: DataSettings = DataSettings()
+    conditions: ConditionSettings = ConditionSettings()
+    degradation: DegradationSettings = DegradationSettings()
+    optimisation: OptimisationSettings = OptimisationSettings()
+    output: OutputSettings = OutputSettings()
 
-    def __post_init__(self) -> None:
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> TrainConfig:
         if self.conditions.from_source and self.data.features:
             raise ValueError(
                 "conditions.from_source needs the source that DINO sees, and data.features are of another: set one of them"
             )
-        precision = {"float32": "", "bfloat16": "bf16", "float16": "fp16"}[self.model.dtype]
+        precision = PRECISIONS[self.model.dtype]
         if precision and self.optimisation.precision != precision:
             raise ValueError(
                 f"model.dtype {self.model.dtype} with optimisation.precision {self.optimisation.precision!r} mixes dtypes: "
                 f"set the precision to {precision}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self
 
 
-def load_config(path: str | Path) -> TrainConfig:
-    """Read a YAML file; ValueError in one sentence for what is no file, no YAML or no configuration."""
-    return read_yaml(path, TrainConfig)
-
-
-def config_from(values: dict[str, Any]) -> TrainConfig:
-    """A configuration from nested mappings; ValueError that names every unknown key or the first wrong value."""
-    return from_mapping(values, TrainConfig)
+load_config = partial(read_yaml, kind=TrainConfig)  # from a path
+config_from = partial(from_mapping, kind=TrainConfig)  # from nested mappings

@@ -50,7 +50,9 @@ def draw_rows(preparer: Preparer, slots: Sequence[int], *, step: int, first: int
             blind = windows == 1 and case in ("none", "text") and not config.conditions.from_source
             pictures[number] = _draw_picture(preparer, number, blind=blind, count=count)
         start = draw_start(config.conditions, generator=generator_for(seed, "start", step, slot))
-        levels = config.optimisation if start is None else replace(config.optimisation, sigma=(0.0, start))
+        levels = (
+            config.optimisation if start is None else config.optimisation.model_copy(update={"sigma": (0.0, start)})
+        )
         rows[slot] = make_row(
             pictures[number],
             case=case,

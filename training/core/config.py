@@ -1,184 +1,199 @@
-"""Nested dataclasses from a YAML file: every unknown key is named, and a wrong value is told with what is needed."""
+"""Settings that check themselves, read from a YAML file; what is wrong is told in one sentence."""
 
 from __future__ import annotations
 
-import math
-import types
-from dataclasses import dataclass, fields, is_dataclass
+import reprlib
+from collections import Counter
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
-Config = TypeVar("Config")
-Range = tuple[float, float]
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from ...files.errors import reason
+
+LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**20, 2000, 20  # bytes; characters; brackets
+WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
+
+
+def _from_text(value: Any) -> Any:
+    """YAML takes 1e-4 for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    if value[0] > value[1]:
+        raise ValueError("low is above high")
+    return value
+
+
+Item = TypeVar("Item")
+FROM_TEXT = BeforeValidator(_from_text)
+Number = Annotated[float, Field(ge=0), FROM_TEXT]
+Share = Annotated[float, Field(ge=0, le=1), FROM_TEXT]
+Decay = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"allowed": "a number from 0 to below 1"}), FROM_TEXT]
+Range = Annotated[tuple[Item, Item], AfterValidator(_ordered)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**16)]
+Seed = Annotated[int, Field(ge=0, lt=2**64, json_schema_extra={"allowed": "a whole number from 0 to below 2^64"})]
+
+
+class Settings(BaseModel):
+    """A section: frozen; unknown keys, other types, numbers out of range, NaN and infinity are refused."""
+
+    # Namespaces: pydantic before 2.10 keeps names such as model_path to itself.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+Config = TypeVar("Config", bound=Settings)
+
+
+class OptimisationSettings(Settings):
+    """How the adapter learns."""
+
+    steps: Positive = Field(10_000, description="Steps of the optimiser.")
+    batch: Count = Field(1, description="Rows per process and micro-step.")
+    accumulation: Count = Field(1, description="Micro-steps whose gradients make one step.")
+    learning_rate: Share = Field(1e-4, description="Its peak; then a cosine down to a tenth. Usual: 1e-5 to 1e-3.")
+    warmup: Natural = Field(200, description="Steps in which the learning rate rises. Usual: 0 to 1000.")
+    weight_decay: Share = Field(0.01, description="Of AdamW, on matrices and kernels. Usual: 0 to 0.1.")
+    ema: Decay = Field(0.999, description="Decay of the averaged weights, 0 for none. Usual: 0.99 to 0.9999.")
+    clip: Number = Field(1.0, description="Largest norm of the gradient, 0 for no limit. Usual: 1.")
+    seed: Seed = Field(0, description="Of everything random.")
+    sigma: Range[Share] = Field(
+        (0.0, 1.0), description="Noise levels; match the denoise of upscaling. Usual: [0, 0.6]."
+    )
+    sigma_sampling: Literal["uniform", "logit_normal"] = Field("uniform", description="How levels are drawn.")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Of computing, around the float32 adapter.")
+
+
+class OutputSettings(Settings):
+    """What is written, where and how often. `..._every` are steps."""
+
+    folder: str = Field("", description="Where checkpoints, logs and the adapter go; needed.")
+    log_every: Positive = Field(10, description="From one line of the log to the next.")
+    save_every: Positive = Field(500, description="From one checkpoint to the next.")
+    keep: Positive = Field(2, description="Checkpoints that stay.")
+    sample_every: Natural = Field(0, description="From one sample picture to the next, 0 for never.")
+    validate_every: Natural = Field(0, description="From one validation to the next, 0 for never.")
+    validation_pictures: int = Field(4, ge=2, description="Held out where the data has at least four times as many.")
+    tensorboard: bool = Field(True, description="Whether the log is also written for TensorBoard.")
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:
-    """The dataclass ``kind`` from a YAML file; ValueError in one sentence for what is no file, no YAML or no ``kind``."""
-    import yaml
-
+    """The settings ``kind`` from a YAML file; ValueError in one sentence for what is no file, no YAML or no ``kind``."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no configuration file {path}: check the path")
+    if path.stat().st_size > LONGEST_FILE:
+        raise ValueError(f"{path} is larger than {LONGEST_FILE:,} bytes, so it is no configuration: check the path")
     try:
-        text = path.read_text(encoding="utf-8")
-        twice = _repeated(yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as YAML ({' '.join(str(error).split())}): correct it") from error
-    if twice:
-        raise ValueError(f"{path} has {', '.join(twice)} more than once: put what belongs together under one key")
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise ValueError(f"{path} is not readable as YAML ({reason(error)}): correct it") from error
     try:
         return from_mapping(values or {}, kind)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _repeated(node: Any) -> list[str]:
-    """Keys that a mapping of the YAML tree has more than once; a loader would keep the last without a word."""
-    if not isinstance(getattr(node, "value", None), list):
-        return []
-    pairs = [pair for pair in node.value if isinstance(pair, tuple)]
-    keys = [key.value for key, _ in pairs]
-    children = [value for _, value in pairs] or node.value
-    inner = [name for child in children for name in _repeated(child)]
-    return sorted({str(key) for key in keys if keys.count(key) > 1}) + inner
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that come twice, deep nesting, and merges (``<<``), by which a few lines can make gigabytes."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level > DEEPEST:
+            raise yaml.MarkedYAMLError(problem="lists in lists without end", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in keys.items() if count > 1]:
+            problem = f"it has {', '.join(twice)} more than once; put what belongs together under one key"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """PyYAML leaks whatever int(), datetime and its own tables raise, for example for the date 2026-13-01."""
+        try:
+            if isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_VALUE:
+                raise ValueError("too long")
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            problem = f"{shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
 
 def from_mapping(values: dict[str, Any], kind: type[Config]) -> Config:
-    """The dataclass ``kind`` from nested mappings; what they leave out keeps its default.
+    """The settings ``kind``, sections of keys, from nested mappings; what they leave out keeps its default.
 
     Raises ValueError that names every unknown key or the first wrong value.
     """
-    unknown = _unknown(kind, values, "")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(" ".join(_sentence(error, values, kind).split())) from None
+
+
+def wrong(name: str, value: Any, needed: str) -> str:
+    """The sentence about a wrong value."""
+    return f"{name} is {shown(value)}, needed is {needed}: correct it"
+
+
+def shown(value: Any) -> str:
+    """``repr`` that stays short, whatever the value is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    short.maxlevel, short.maxlist = 2, 8
+    return short.repr(list(value) if isinstance(value, tuple) else value)
+
+
+def allowed(schema: dict[str, Any]) -> str:
+    """What the JSON schema of a value allows, in words; a schema may bring its own as ``allowed``."""
+    if "allowed" in schema:
+        return schema["allowed"]
+    if "anyOf" in schema:
+        return " or ".join(allowed(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(repr(choice) for choice in schema["enum"])
+    if "prefixItems" in schema:
+        item = schema["prefixItems"][0]
+        return f"[low, high] with {item['minimum']:g} <= low <= high <= {item['maximum']:g}"
+    if "items" in schema:
+        return f"a list of {allowed(schema['items'])}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    text = WORDS[schema["type"]] + (f" of at least {low:g}" if high is None and low is not None else "")
+    text += f" from {low:g} to {high:g}" if high is not None else ""
+    return text + (f", a multiple of {schema['multipleOf']}" if "multipleOf" in schema else "")
+
+
+def _sentence(error: ValidationError, values: Any, kind: type[Settings]) -> str:
+    errors = error.errors(include_url=False)
+    unknown = [_meant(kind, *each["loc"]) for each in errors if each["type"] in ("extra_forbidden", "invalid_key")]
     if unknown:
-        raise ValueError(f"unknown {', '.join(unknown)}: correct or remove {'it' if len(unknown) == 1 else 'them'}")
-    return _read(kind, values, "")
+        return f"unknown {', '.join(unknown)}: correct or remove {'it' if len(unknown) == 1 else 'them'}"
+    place = errors[0]["loc"][:2]  # a section and its key, or less where the whole is wrong
+    name, value = ".".join(map(str, place)), reduce(getitem, place, values)
+    if len(place) == 2:
+        section: Any = kind.model_fields[str(place[0])].annotation
+        return wrong(name, value, allowed(section.model_json_schema()["properties"][place[1]]))
+    if errors[0]["type"] == "value_error":  # of a validator that compares keys
+        return str(errors[0].get("ctx", {})["error"])
+    return f"{name or 'the file'} is {shown(value)}, needed are keys with values: indent them"
 
 
-def _unknown(kind: Any, values: Any, prefix: str) -> list[str]:
-    if not isinstance(values, dict):
-        return []
-    hints, found = get_type_hints(kind), []
-    for key, value in values.items():
-        if key not in hints:
-            close = get_close_matches(str(key), hints, n=1)
-            found.append(f"{prefix}{key}" + (f" (did you mean {close[0]}?)" if close else ""))
-        elif is_dataclass(hints[key]):
-            found += _unknown(hints[key], value, f"{prefix}{key}.")
-    return found
-
-
-def _read(kind: Any, values: Any, prefix: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{prefix.rstrip('.') or 'the file'} is {values!r}, needed are keys with values: indent them")
-    hints = get_type_hints(kind)
-    given = {
-        f.name: _value(hints[f.name], values[f.name], f"{prefix}{f.name}") for f in fields(kind) if f.name in values
-    }
-    return kind(**given)
-
-
-def _value(kind: Any, value: Any, name: str) -> Any:
-    """``value`` as the annotated type: 1 may stand for 1.0, "1e-4" (a string for YAML) for a number, lists are tuples."""
-    if is_dataclass(kind):
-        return _read(kind, {} if value is None else value, f"{name}.")
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        for part in parts:
-            try:
-                return _value(part, value, name)
-            except ValueError:
-                continue
-    elif origin is Literal:
-        if value in parts and type(value) is str:
-            return value
-    elif origin is tuple:
-        if isinstance(value, list | tuple):
-            if parts[-1] is Ellipsis:
-                return tuple(_value(parts[0], item, name) for item in value)
-            if len(parts) == len(value):
-                return tuple(_value(part, item, name) for part, item in zip(parts, value, strict=True))
-    elif kind is float:
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    elif type(value) is kind or (value is None and kind is type(None)):
-        return value
-    raise ValueError(f"{name} is {value!r}, needed is {_described(kind)}: correct it")
-
-
-def _described(kind: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(repr(part) for part in parts)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_described(part) for part in parts)
-    if origin is tuple:
-        many = parts[-1] is Ellipsis
-        return f"a list of {'items: ' if many else f'{len(parts)} items: '}{_described(parts[0])}"
-    return words[kind]
-
-
-def check(name: str, value: Any, allowed: bool, needed: str) -> None:
-    if not allowed:
-        shown = list(value) if isinstance(value, tuple) else repr(value)
-        raise ValueError(f"{name} is {shown}, needed is {needed}: correct it")
-
-
-def check_range(name: str, value: Range, low: float, high: float) -> None:
-    check(name, value, low <= value[0] <= value[1] <= high, f"[low, high] with {low:g} <= low <= high <= {high:g}")
-
-
-@dataclass(frozen=True)
-class OptimisationSettings:
-    """batch: rows per process and micro-step. learning_rate: the peak after ``warmup`` steps, then a cosine down to a tenth.
-    ema: decay of the averaged weights (0: none). clip: largest gradient norm (0: none). sigma: range of noise levels; match
-    it to the denoise of upscaling. precision: of the computation around the float32 adapter."""
-
-    steps: int = 10_000
-    batch: int = 1
-    accumulation: int = 1
-    learning_rate: float = 1e-4
-    warmup: int = 200
-    weight_decay: float = 0.01
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0
-    sigma: Range = (0.0, 1.0)
-    sigma_sampling: Literal["uniform", "logit_normal"] = "uniform"
-    precision: Literal["no", "bf16", "fp16"] = "no"
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("warmup", 0), ("seed", 0)):
-            check(f"optimisation.{name}", getattr(self, name), getattr(self, name) >= least, f"{least} or more")
-        for name in ("learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            check(f"optimisation.{name}", value, 0 <= value <= 1, "a number from 0 to 1")
-        check("optimisation.clip", self.clip, 0 <= self.clip < math.inf, "a number of at least 0")
-        check("optimisation.ema", self.ema, 0 <= self.ema < 1, "a decay from 0 to below 1, usually 0.99 to 0.9999")
-        check_range("optimisation.sigma", self.sigma, 0, 1)
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """folder: for checkpoints, logs and the adapter. keep: checkpoints that stay. The ``_every`` are steps, 0 for never.
-    validation_pictures: held out of the training where the data has at least four times as many."""
-
-    folder: str = ""
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2
-    sample_every: int = 0
-    validate_every: int = 0
-    validation_pictures: int = 4
-    tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("log_every", 1), ("save_every", 1), ("keep", 1), ("sample_every", 0)):
-            check(f"output.{name}", getattr(self, name), getattr(self, name) >= least, f"{least} or more")
-        check("output.validate_every", self.validate_every, self.validate_every >= 0, "0 or more")
-        check("output.validation_pictures", self.validation_pictures, self.validation_pictures >= 2, "2 or more")
+def _meant(kind: Any, key: int | str, *inner: int | str) -> str:
+    if inner:
+        return f"{key}.{_meant(kind.model_fields[key].annotation, *inner)}"
+    close = get_close_matches(str(key), kind.model_fields, n=1)
+    return f"{key} (did you mean {close[0]}?)" if close else f"{key}"

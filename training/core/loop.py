@@ -152,7 +152,7 @@ class _Run:
 
     def _state(self) -> TrainState:
         window = {} if self.monitor is None else self.monitor.window
-        return replace(self.trainer.state(), log=window, config=self.trainer.config.to_dict())
+        return replace(self.trainer.state(), log=window, config=self.trainer.config.model_dump())
 
     def _begin(self, *, resume: bool) -> dict[str, Any]:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""
@@ -169,7 +169,7 @@ class _Run:
         state = read_checkpoint(found[-1])
         self.trainer.restore(state)
         self.saved = self.trainer.done
-        changed = _changed(state.config, self.trainer.config.to_dict())
+        changed = _changed(state.config, self.trainer.config.model_dump())
         log.info("resumed after step %d%s", state.step, f", with other {', '.join(changed)}" if changed else "")
         return state.log
 

@@ -139,7 +139,7 @@ class Trainer:
 
     def export(self, *, averaged: bool = True) -> DinoAdapter:
         """A copy of the adapter on the CPU, with where it comes from in its configuration."""
-        about = dataclasses.asdict(self.config)
+        about = self.config.model_dump()
         provenance: dict[str, Any] = {"steps": self.done, "pictures": self.count, "rows_per_step": self.rows_per_step}
         provenance |= {name: about[name] for name in ("conditions", "degradation", "optimisation")}
         with torch.device("meta"):

@@ -30,7 +30,7 @@ def degrade(pixels: Tensor, settings: DegradationSettings, *, generator: torch.G
     return resize(_jpeg(out[0], quality=round(quality))[None], height=height, width=width)[0].clamp(0, 1)
 
 
-def _draw(range_: Range, generator: torch.Generator, *, logarithmic: bool = False) -> float:
+def _draw(range_: Range[float], generator: torch.Generator, *, logarithmic: bool = False) -> float:
     low, high = range_
     share = float(torch.rand((), generator=generator))
     return low * (high / low) ** share if logarithmic else low + (high - low) * share

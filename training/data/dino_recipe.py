@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,7 +50,7 @@ class DinoRecipe:
 
     def _info(self, content: bytes) -> FeatureInfo:
         """Of a picture file, its size left open."""
-        degraded = {} if self.degradation is None else {**asdict(self.degradation), "seed": self.seed}
+        degraded = {} if self.degradation is None else {**self.degradation.model_dump(), "seed": self.seed}
         return FeatureInfo(
             spec=self.encoder.spec.name,
             layers=self.settings.canonical(self.encoder.spec),

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ..core.config import Range, check, check_range
+from pydantic import Field, model_validator
 
+from ..core.config import FROM_TEXT, Count, Natural, Range, Settings, Share, wrong
 
-@dataclass(frozen=True)
-class DataSettings:
-    """path: a folder of pictures, a tar, or a list or pattern of tars. picture: height and width in px (or one side) of the
-    whole pictures that DINO sees. tile: side in px of the window that FLUX gets, 0 for the whole picture. features: "" or the
-    family of precomputed features. cache: pictures whose latents and features stay in memory (0: none). windows: cut from
-    each picture that is drawn."""
-
-    path: str | tuple[str, ...] = ""
-    picture: tuple[int, ...] | int = (1024, 1024)
-    tile: int = 512
-    flip: bool = True
-    features: Literal["", "dinov2", "dinov3"] = ""
-    cache: int = 0
-    windows: int = 1
-
-    def __post_init__(self) -> None:
-        sides = (self.picture,) if isinstance(self.picture, int) else self.picture
-        wrong = len(sides) not in (1, 2) or any(side < 16 or side % 16 for side in sides)
-        check("data.picture", self.picture, not wrong, "one side or [height, width] in multiples of 16")
-        check("data.tile", self.tile, self.tile >= 0 and self.tile % 16 == 0, "a multiple of 16, or 0 for the picture")
-        check("data.tile", self.tile, self.tile <= min(sides), f"at most the picture's smaller side, {min(sides)}")
-        check("data.cache", self.cache, self.cache >= 0, "0 or more pictures")
-        check("data.windows", self.windows, self.windows >= 1, "1 or more")
+Side = Annotated[int, Field(ge=16, le=2**16, multiple_of=16)]
+Picture = Annotated[
+    Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)],
+    Field(json_schema_extra={"allowed": "one side or [height, width] in multiples of 16"}),
+]
+Factor = Annotated[float, Field(ge=1, le=64), FROM_TEXT]
+Blur = Annotated[float, Field(ge=0, le=64), FROM_TEXT]
+Quality = Annotated[float, Field(ge=1, le=100), FROM_TEXT]
 
 
-@dataclass(frozen=True)
-class DegradationSettings:
-    """How the source of DINO's features is made worse than the picture; each is drawn from its range. scale: shrink factor.
-    blur: standard deviation in px. noise: standard deviation of 0..1. jpeg: quality. weak_scale: factor of the weak case."""
+class DataSettings(Settings):
+    """The pictures, and what is cut from them. Sizes in px."""
 
-    scale: Range = (1.0, 4.0)
-    blur: Range = (0.0, 2.0)
-    noise: Range = (0.0, 0.05)
-    jpeg: Range = (50.0, 95.0)
-    weak_scale: Range = (4.0, 12.0)
+    path: str | tuple[str, ...] = Field("", description="A folder, a tar, or a list or pattern of tars; needed.")
+    picture: Picture = Field(
+        (1024, 1024), description="Size of the whole pictures, which DINO sees. Usual: 512 to 2048."
+    )
+    tile: int = Field(
+        512, ge=0, multiple_of=16, description="Side of the window that FLUX gets, 0 for the whole picture."
+    )
+    flip: bool = Field(True, description="Whether pictures are mirrored at random, where `features` is empty.")
+    features: Literal["", "dinov2", "dinov3"] = Field("", description="Family of precomputed features; empty: none.")
+    cache: Natural = Field(0, description="Pictures whose latents and features stay in memory, 0 for none.")
+    windows: Count = Field(1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
-    def __post_init__(self) -> None:
-        for name, low, high in (("scale", 1, 64), ("blur", 0, 64), ("noise", 0, 1), ("jpeg", 1, 100)):
-            check_range(f"degradation.{name}", getattr(self, name), low, high)
-        check_range("degradation.weak_scale", self.weak_scale, 1, 64)
+    @model_validator(mode="after")
+    def _tile_fits(self) -> DataSettings:
+        smaller = min(self.picture) if isinstance(self.picture, tuple) else self.picture
+        if self.tile > smaller:
+            raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {smaller}"))
+        return self
+
+
+class DegradationSettings(Settings):
+    """How the source of DINO's features is made worse than the picture; each value is drawn from its range."""
+
+    scale: Range[Factor] = Field((1.0, 4.0), description="Shrink factor.")
+    blur: Range[Blur] = Field((0.0, 2.0), description="Standard deviation of a Gaussian in px.")
+    noise: Range[Share] = Field((0.0, 0.05), description="Standard deviation of noise, on pixels of 0 to 1.")
+    jpeg: Range[Quality] = Field((50.0, 95.0), description="Quality of JPEG.")
+    weak_scale: Range[Factor] = Field((4.0, 12.0), description="Shrink factor of the share `conditions.weak`.")

@@ -1,9 +1,17 @@
-import pytest
+import time
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from dinotile.cli import app as cli
 from dinotile.hosts.diffusers.host import adapter_config
 from dinotile.training.adapter.config import AdapterSettings, TrainConfig, config_from, load_config
+from dinotile.training.adapter.config_page import keys_page
 
 from ..tiny import tiny_host
+
+ROOT = Path(__file__).parents[3]
 
 
 def load(tmp_path, text):
@@ -44,7 +52,7 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
     [
         ({"optimisation": {"steps": "many"}}, "optimisation.steps is 'many', needed is a whole number"),
         ({"optimisation": {"steps": 1.5}}, "optimisation.steps is 1.5"),
-        ({"optimisation": {"steps": 0}}, "optimisation.steps is 0, needed is 1 or more"),
+        ({"optimisation": {"steps": 0}}, "optimisation.steps is 0, needed is a whole number of at least 1"),
         ({"optimisation": {"learning_rate": "fast"}}, "optimisation.learning_rate is 'fast', needed is a number"),
         ({"optimisation": {"learning_rate": float("nan")}}, "optimisation.learning_rate is nan"),
         (
@@ -59,7 +67,7 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
             {"conditions": {"dino_guidance": 2, "text": 0, "both": 0.85}},
             "conditions.dino_guidance compares both with text, and conditions.text is 0: raise it",
         ),
-        ({"conditions": {"weak": 2}}, "conditions.weak is 2.0"),
+        ({"conditions": {"weak": 2}}, "conditions.weak is 2, needed is a number from 0 to 1"),
         ({"data": {"picture": 500}}, "multiples of 16"),
         ({"data": {"tile": 40}}, "data.tile is 40"),
         ({"data": {"picture": [256, 512], "tile": 384}}, "at most the picture's smaller side, 256"),
@@ -115,3 +123,88 @@ def test_a_pooled_grid_that_cannot_be_is_lowered_aloud(caplog, mechanisms, told)
         made = adapter_config(wanted, dino=host.dino, layers="3", geometry=host.geometry)
     assert made.context_grid == 3
     assert ("context_grid is lowered to 3" in caplog.text) == told
+
+
+def tower(line, *, first):
+    """Lines of which each holds the one before nine times."""
+    return "\n".join([first, *(line.format(i, i + 1, f"*n{i}, " * 9) for i in range(30))])
+
+
+ODDITIES = {
+    "an impossible date": ("data: {path: 2026-13-01}", "'2026-13-01' cannot be read as timestamp"),
+    "a date": ("data: {path: 2026-11-01}", "data.path is datetime.date(2026, 11, 1), needed is text"),
+    "a list in itself": ("data: {path: &a [*a]}", "data.path is [[[...]]]"),
+    "a mapping in itself": ("&a {data: *a}", "unknown data.data"),
+    "a merge with itself": ("data: &a {<<: *a}", "merge"),
+    "a tower of lists": (tower("p{0}: &n{1} [{2}]", first="p: &n0 [x]"), "p29"),
+    "a tower of merges": (tower("m{0}: &n{1} {{<<: [{2}]}}", first="m: &n0 {x: 1}"), "merge"),
+    "a tower as a value": (
+        "degradation: {scale: &a [x, x], blur: &b [*a, *a], noise: &c [*b, *b], jpeg: [*c, *c]}",
+        "scale is ['x', 'x']",
+    ),
+    "a long integer": (f"optimisation: {{steps: {'9' * 5000}}}", "cannot be read as int"),
+    "a long binary integer": (f"optimisation: {{steps: 0b{'1' * 100_000}}}", "cannot be read as int"),
+    "a long integer of base 60": (f"optimisation: {{steps: 1{':59' * 100_000}}}", "cannot be read as int"),
+    "an integer too large for a number": (f"optimisation: {{clip: {'9' * 400}}}", "optimisation.clip is 999"),
+    "a seed too large": (f"optimisation: {{seed: {2**64}}}", "needed is a whole number from 0 to below 2^64"),
+    "a python object": ("data: {path: !!python/object/apply:os.getcwd []}", "python/object"),
+    "a tag of nobody": ("data: !secret {path: a}", "!secret"),
+    "a tag that does not fit": ("optimisation: {steps: !!int ''}", "'' cannot be read as int"),
+    "a set": ("adapter: {mechanisms: !!set {vector}}", "adapter.mechanisms is {'vector'}"),
+    "many brackets": ("data: " + "[" * 20_000, "lists in lists"),
+    "many dashes": ("- " * 20_000, "recursion"),
+    "two documents": ("--- {}\n--- {}", "single document"),
+    "keys that are no text": ("1: a\n~: b", "unknown 1, None"),
+    "a large file": ("#" * 2**21, "so it is no configuration: check the path"),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), ODDITIES.values(), ids=ODDITIES)
+def test_an_odd_file_is_told_in_one_sentence_within_a_second(tmp_path, text, told):
+    begin = time.process_time()
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, text)
+    assert time.process_time() - begin < 1
+    assert "config.yaml" in str(error.value) and told in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimisation": {"steps": 5.0}},
+        {"optimisation": {"steps": "5"}},
+        {"optimisation": {"steps": True}},
+        {"optimisation": {"clip": True}},
+        {"data": {"flip": 1}},
+        {"data": {"picture": True}},
+        {"data": {"picture": []}},
+        {"model": {"layers": 2}},
+        {"degradation": {"blur": [1]}},
+        {"degradation": {"blur": {1, 2}}},
+    ],
+)
+def test_nothing_stands_for_another_type(values):
+    with pytest.raises(ValueError, match=f"{next(iter(values))}.* needed is"):
+        config_from(values)
+
+
+def test_numbers_as_text_and_whole_numbers_stand_for_numbers():
+    config = config_from({"optimisation": {"clip": "1e-4", "sigma": ["1e-1", 1]}})
+    assert config.optimisation.clip == 1e-4 and config.optimisation.sigma == (0.1, 1.0)
+
+
+def test_the_page_tells_all_keys_with_their_defaults():
+    page = keys_page()
+    for name, section in TrainConfig():
+        rows = page.split(f"## {name}\n")[1].split("\n## ")[0].split("\n| `")[1:]
+        assert [row.partition("`")[0] for row in rows] == list(section.model_dump())
+    assert "| `ema` | a number from 0 to below 1 | `0.999` |" in page
+    assert "| `start` | [low, high] with 0.05 <= low <= high <= 1 | `[0.2, 0.6]` |" in page
+    assert "| `dtype` | 'float32' or 'bfloat16' or 'float16' | `\"float32\"` |" in page
+
+
+def test_the_page_in_docs_is_what_the_command_prints():
+    printed = CliRunner().invoke(cli.app, ["train", "--keys"])
+    assert printed.exit_code == 0
+    assert printed.stdout == (ROOT / "docs" / "training-config.md").read_text(encoding="utf-8"), "write it anew"

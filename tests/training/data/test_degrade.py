@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ TEXTURE = (torch.rand(1, 64, 48, generator=torch.Generator().manual_seed(0)) * 0
 
 
 def worse(*, seed=0, weak=False, **changes):
-    settings = dataclasses.replace(NONE, **changes)
+    settings = NONE.model_copy(update=changes)
     return degrade(TEXTURE, settings, generator=torch.Generator().manual_seed(seed), weak=weak)
 
 
