@@ -16,7 +16,7 @@ import torch
 
 from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.files.pixels import resize
-from dinotile.tiling.plan import plan_tiles
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.tiling.seams import border_ratio
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.report import environment
@@ -26,7 +26,7 @@ from dinotile.upscaling.settings import settings_for
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--strength", type=float, default=0.3)
+    parser.add_argument("--denoise", type=float, default=0.3)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     true = held_out()
@@ -34,7 +34,7 @@ def main() -> None:
     small = resize(true, height=height // 2, width=width // 2)
     bicubic = psnr(resize(small, height=height, width=width), true)
     upscaler = load_upscaler("demo")
-    chosen = {"strength": options.strength, "seed": options.seed}
+    chosen = {"denoise": options.denoise, "seed": options.seed}
     tiled, report = upscaler.upscale(small, settings_for("demo", **chosen))
     alone, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0, **chosen))
     alone_whole, _ = upscaler.upscale(small, settings_for("demo", fidelity=0.0, tile=512, **chosen))

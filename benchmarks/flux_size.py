@@ -26,15 +26,16 @@ from torch import Tensor
 
 from dinotile import demo
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.dino.load import load_dino
-from dinotile.flux_patch.adapter import AdapterConfig, DinoAdapter, Mechanism, spread_sites
-from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
-from dinotile.flux_patch.geometry import RopeOptions, geometry_of, image_ids
+from dinotile.dino.specs import SPECS
+from dinotile.flux_patch.adapter import AdapterConfig, LoadedAdapter, adapter_config
+from dinotile.flux_patch.checkpoint import described, load_adapter, new_adapter
+from dinotile.flux_patch.families import FLUX1, Mechanism
+from dinotile.flux_patch.geometry import geometry_of
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.hosts.diffusers.hooks import DinoFlux
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.hosts.host import Text
 from dinotile.upscaling.report import environment
 
 FULL = {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "guidance_embeds": True}
@@ -111,9 +112,7 @@ def full_setting(device: torch.device, *, blocks: Sequence[int] | None = None) -
     for parameter in flux.parameters():
         parameter.normal_(std=0.02, generator=generator)
     geometry = geometry_of(flux)
-    return Setting(
-        flux, AdapterConfig("dinov2-base", 768, "8", geometry, **spread_sites(geometry)), 64, 512, 74, device
-    )
+    return Setting(flux, adapter_config(SPECS["dinov2-base"], geometry, layers="2/3"), 64, 512, 74, device)
 
 
 def demo_setting(device: torch.device) -> Setting:
@@ -121,48 +120,45 @@ def demo_setting(device: torch.device) -> Setting:
     return Setting(flux, load_adapter(demo.ADAPTER).config, 32, 8, 12, device)
 
 
-def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> DinoAdapter:
+def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> LoadedAdapter:
     """An adapter with random output weights, so that nothing is skipped."""
-    sites = {} if "cross_attention" in mechanisms else {"double_sites": (), "single_sites": ()}
-    adapter = new_adapter(replace(setting.adapter, mechanisms=mechanisms, **sites))
-    for name, parameter in adapter.named_parameters():
+    sites = setting.adapter.sites if "cross_attention" in mechanisms else ()
+    module = new_adapter(replace(setting.adapter, mechanisms=mechanisms, sites=sites)).module
+    for name, parameter in module.named_parameters():
         if name.endswith("v.weight") or name.startswith(("context.", "vector.")):
             parameter.normal_(std=0.02)
-    adapter.idle = frozenset()
-    return adapter
+    return described(module, trained=True)
 
 
 def random_features(setting: Setting) -> FeatureMap:
     patches = torch.randn(1, setting.patches, setting.patches, setting.adapter.dino_width, device=setting.device)
-    side = 16 * setting.side
+    side = FLUX1.token * setting.side
     return FeatureMap(patches, patches.mean((1, 2)), setting.adapter.dino, setting.adapter.layers, (side, side))
 
 
-def caller(setting: Setting, adapter: DinoAdapter | None) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+def caller(setting: Setting, adapter: LoadedAdapter | None) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """One evaluation of FLUX as the upscaler does it (features projected once, tokens sampled once per run), and what
     takes the adapter off again."""
-    geometry, device, dtype = setting.adapter.geometry, setting.device, setting.dtype
-    given = {
-        "hidden_states": torch.randn(1, setting.side**2, 64, device=device, dtype=dtype),
-        "timestep": torch.full((1,), 0.5, device=device),
-        "encoder_hidden_states": torch.randn(1, setting.text, geometry.context, device=device, dtype=dtype),
-        "pooled_projections": torch.randn(1, geometry.vector, device=device, dtype=dtype),
-        "img_ids": image_ids(setting.side, setting.side, options=RopeOptions()).to(device),
-        "guidance": torch.full((1,), 3.5, device=device) if setting.flux.config["guidance_embeds"] else None,
-    }
-    if adapter is None:
-        txt_ids = torch.zeros(setting.text, 3, device=device)
-        return lambda: setting.flux(**given, txt_ids=txt_ids, return_dict=False)[0], lambda: None
-    dino_flux, memo = DinoFlux(setting.flux, adapter), {}
-    rows = [DinoRow(adapter.project(random_features(setting).to(device, dtype)), settings=Strength(1.0))]
-    size = (setting.side, setting.side)
+    device, dtype = setting.device, setting.dtype
+    host = DiffusersHost(setting.flux, load_vae(demo.VAE), adapter=adapter, device=device)
+    latents, text = random_latents(setting), random_text(setting)
+    sigmas, memo = torch.full((1,), 0.5, device=device), {}
+    rows = []
+    if adapter is not None:
+        tokens = adapter.module.project(random_features(setting).to(device, dtype))
+        rows = [DinoRow(tokens, settings=Strength(1.0))]
+    return lambda: host.velocity(latents, sigmas, text=text, rows=rows, memo=memo), host.remove
 
-    def call() -> Tensor:
-        return dino_flux.velocity(
-            **given, rows=rows, token_size=size, percent_to_sigma=lambda percent: 1 - percent, memo=memo
-        )
 
-    return call, dino_flux.remove
+def random_latents(setting: Setting) -> Tensor:
+    side = FLUX1.patch * setting.side
+    return torch.randn(1, FLUX1.latent_channels, side, side, device=setting.device)
+
+
+def random_text(setting: Setting) -> Text:
+    geometry, device = setting.adapter.geometry, setting.device
+    context = torch.randn(1, setting.text, geometry.context, device=device)
+    return Text(context, torch.randn(1, geometry.vector, device=device))
 
 
 @torch.no_grad()
@@ -174,7 +170,7 @@ def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for name, adapter in adapters.items():
             if adapter is not None:  # the others wait elsewhere and do not count for the peak
-                adapter.to(setting.device, setting.dtype)
+                adapter.module.to(setting.device, setting.dtype)
             call, remove = caller(setting, adapter)
             _restart_peak(setting.device)
             call()  # warms up, and fills the memo
@@ -183,7 +179,7 @@ def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
             remove()
             del call
             if adapter is not None:
-                adapter.to("cpu")
+                adapter.module.to("cpu")
     bare = statistics.median(seconds["no adapter"])
     return {
         name: {
@@ -197,28 +193,31 @@ def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
 
 def training_step(setting: Setting) -> dict[str, float]:
     """Forward, backward and AdamW of the trainer's host at batch 1: seconds of the third step, peak memory."""
-    adapter = adapter_for(setting, ("cross_attention",)).to(setting.device).requires_grad_(True).train()
-    vae, dino = load_vae(demo.VAE), load_dino(demo.DINO)  # not used in the step
-    host = DiffusersHost(setting.flux, vae, dino, adapter, gradient_checkpointing=True, device=setting.device)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4)
-    noise = torch.randn(1, 16, 2 * setting.side, 2 * setting.side, device=setting.device)
-    context = torch.randn(1, setting.text, host.geometry.context, device=setting.device)
-    pooled = torch.randn(1, host.geometry.vector, device=setting.device)
-    features = random_features(setting)
+    adapter = adapter_for(setting, ("cross_attention",))
+    host = DiffusersHost(
+        setting.flux,
+        load_vae(demo.VAE),
+        adapter=adapter,
+        adapter_dtype=torch.float32,
+        gradient_checkpointing=True,
+        device=setting.device,
+    )
+    adapter.module.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
+    noise, text, features = random_latents(setting), random_text(setting), random_features(setting)
 
     def step() -> None:
         with torch.autocast(setting.device.type, torch.bfloat16):
-            rows = [DinoRow(adapter.project(features), settings=Strength(1.0))]
-            sigmas = torch.full((1,), 0.5, device=setting.device)
-            found = host.velocity(noise, sigmas, context=context, pooled=pooled, rows=rows)
-            loss = (found - noise).square().mean()
+            rows = [DinoRow(adapter.module.project(features), settings=Strength(1.0))]
+            velocity = host.velocity(noise, torch.full((1,), 0.5, device=setting.device), text=text, rows=rows)
+            loss = (velocity - noise).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     _restart_peak(setting.device)
     taken = [_seconds(step, setting.device) for _ in range(3)][-1]
-    host.flux.remove()
+    host.remove()
     return {"seconds": round(taken, 4), "peak GiB": _peak(setting.device)}
 
 

@@ -1,83 +1,77 @@
-"""Upscalers that look elsewhere: at another picture, at every tile alone, or nowhere."""
+"""Guides that look elsewhere: at another picture, at every tile alone, or nowhere."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from dinotile.dino.encode import DinoEncoder
-from dinotile.dino.feature_map import FeatureMap
 from dinotile.files.pixels import resize
+from dinotile.flux_patch.guide import Guide, NullGuide
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.hosts.diffusers import vae as vae_path
-from dinotile.tiling.plan import Box, plan_tiles
-from dinotile.upscaling.joint import TileRow
-from dinotile.upscaling.pipeline import Upscaler, _Guide
-from dinotile.upscaling.settings import TOKEN, UpscaleSettings
+from dinotile.flux_patch.tokens import DinoTokens
+from dinotile.tiling.plan import Box, TilePlan
+from dinotile.upscaling.guides import WholePicture
 
 
+@dataclass(frozen=True)
 class Elsewhere:
-    """A DINO encoder that looks at another picture [1, 3, h, w] than it is given."""
+    """DINO looks at another picture [1, 3, h, w] than it is given."""
 
-    def __init__(self, encoder: DinoEncoder, pixels: Tensor) -> None:
-        self.encoder, self.pixels = encoder, pixels
-        self.spec, self.model = encoder.spec, encoder.model
+    whole: WholePicture
+    pixels: Tensor
 
-    def encode(self, pixels: Tensor, **keywords: Any) -> FeatureMap:
-        return self.encoder.encode(self.pixels, **keywords)
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        return self.whole(self.pixels, plan=plan, size=size)
+
+    def describe(self) -> dict[str, Any]:
+        return self.whole.describe()
 
 
-class TileUpscaler(Upscaler):
+@dataclass(frozen=True)
+class PerTile:
     """DINO sees every tile alone; with ``both`` its tokens are averaged with those cropped from the whole picture's."""
 
-    def __init__(self, *models: Any, both: bool, **options: Any) -> None:
-        super().__init__(*models, **options)
-        self.both = both
+    whole: WholePicture
+    grid: int
+    both: bool
 
-    def _guide(self, pixels: Tensor, settings: UpscaleSettings, *, canvas: tuple[int, int]) -> Any:
-        assert self.adapter is not None
-        height, width = canvas
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        height, width = size
         shown = resize(pixels, height=height, width=width)
-        whole, grid = self._project(pixels), self.adapter.config.grid
-        plan, tiles = plan_tiles(height, width, tile=settings.tile, overlap=settings.overlap, grid=TOKEN), {}
-        for box, cells in zip(plan.boxes, plan.scaled(vae_path.CELL).boxes, strict=True):
-            own = self._project(shown[..., box.top : box.bottom, box.left : box.right])
-            patches, cls = own.sample([WHOLE], grid)[:, 0], own.cls
+        everything, tiles = self.whole.tokens(pixels), {}
+        for box, cells in zip(plan.boxes, plan.latent.boxes, strict=True):
+            own = self.whole.tokens(shown[..., box.top : box.bottom, box.left : box.right])
+            tokens = own.sequence(0, WHOLE, self.grid)  # [1 + grid^2, C]
             if self.both:
-                patches, cls = (
-                    (patches + whole.sample([box.fractions(height, width)], grid)[:, 0]) / 2,
-                    (cls + whole.cls) / 2,
-                )
-            tiles[cells] = own.with_patches(patches, cls)
-        return _Tiles(whole, tiles, Strength(settings.dino_strength))
+                tokens = (tokens + everything.sequence(0, box.fractions(height, width), self.grid)) / 2
+            tiles[cells] = DinoTokens(tokens[None, 1:].unflatten(1, (self.grid, self.grid)), tokens[:1])
+        return _TileGuide(tiles, self.whole.strength)
 
-    def _project(self, pixels: Tensor) -> FeatureMap:
-        assert self.adapter is not None and self.dino is not None
-        return self.adapter.project(self.dino.encode(pixels, settings=self.encode_settings))
+    def describe(self) -> dict[str, Any]:
+        return self.whole.describe()
 
 
-class BlindUpscaler(Upscaler):
+@dataclass(frozen=True)
+class Dropped:
     """The adapter acts, but DINO shows it nothing: every tile gets the learned null, as dropped rows do in training."""
 
-    def _guide(self, pixels: Tensor, settings: UpscaleSettings, *, canvas: tuple[int, int]) -> Any:
-        found = super()._guide(pixels, settings, canvas=canvas)
-        return None if found is None else _Blind(found.tokens, found.strength, canvas)
+    whole: WholePicture
+
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        return NullGuide(self.whole(pixels, plan=plan, size=size))
+
+    def describe(self) -> dict[str, Any]:
+        return self.whole.describe()
 
 
-class _Tiles:
-    """What ``engine._Guide`` is, with tokens of its own for every tile."""
+@dataclass(frozen=True, eq=False)
+class _TileGuide:
+    tiles: dict[Box, DinoTokens]
+    strength: Strength
+    pictures: int = 1
 
-    def __init__(self, tokens: FeatureMap, tiles: dict[Box, FeatureMap], strength: Strength) -> None:
-        self.tokens, self.tiles, self.strength = tokens, tiles, strength
-        self.memo: dict = {}
-
-    def row(self, row: TileRow) -> DinoRow:
-        return DinoRow(self.tiles[row.box], 0, WHOLE, self.strength)
-
-
-class _Blind(_Guide):
-    def row(self, row: TileRow) -> DinoRow:
-        return replace(super().row(row), tokens=None)
+    def row(self, image: int, box: Box, *, canvas: tuple[int, int]) -> DinoRow:
+        return DinoRow(self.tiles[box], image, WHOLE, self.strength)

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULT.with_name("semantics.jpg"))
     options = parser.parse_args()
     rows = {row.name: row for row in ROWS}
-    without, _ = build(rows["no DINO"])
-    with_dino, _ = build(rows["DINO: cross_attention, the shipped adapter"])
+    without = build(rows["no DINO"])
+    with_dino = build(rows["DINO: cross_attention, the shipped adapter"])
     lines = []
     for index in options.scenes:
         scene = world.scene(np.random.default_rng(HELD_OUT + index))

@@ -25,26 +25,26 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.flux import WEIGHTS
-from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.load import load_dino
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
-from dinotile.tiling.plan import plan_tiles
-from dinotile.upscaling.pipeline import Upscaler
+from dinotile.upscaling.pipeline import MakeGuide
 from dinotile.upscaling.report import environment
 from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.upscaler import Upscaler
 
 from . import classifier
-from .guides import BlindUpscaler, Elsewhere, TileUpscaler
+from .guides import Dropped, Elsewhere, PerTile
 from .measure import Scores, measure, summary
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
 SETTINGS = UpscaleSettings(
-    scale=world.FACTOR, strength=0.9, steps=24, tile=128, overlap=32, dino_strength=1.0, fidelity=0.0
+    scale=world.FACTOR, denoise=0.9, steps=24, tile=128, overlap=32, dino_strength=1.0, fidelity=0.0
 )
-PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, grid=16)
+PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap)
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 DEFAULT = "cross_attention"  # the variant in WORK/adapters that is shipped
 
@@ -101,13 +101,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10, help="at least 2")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="default: all")
-    parser.add_argument("--strength", type=float, default=SETTINGS.strength, help="denoise")
+    parser.add_argument("--denoise", type=float, default=SETTINGS.denoise)
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first scene")
     parser.add_argument("-o", "--output", type=Path, help=f"default: results/{RESULT.name}, for the whole table only")
     options = parser.parse_args()
     check_adapters()
-    settings = replace(SETTINGS, strength=options.strength, steps=options.steps)
+    settings = replace(SETTINGS, denoise=options.denoise, steps=options.steps)
     judge = classifier.load()
     scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae = load_vae(demo.VAE)
@@ -182,18 +182,19 @@ def run(
     if row.features == "other" and len(scenes) < 2:
         raise ValueError("features of another picture need two pictures or more")
     settings = replace(settings, tile=row.tile, dino_strength=row.strength, dino_guidance=row.guidance)
-    upscaler, encoder = build(row)
+    upscaler = build(row)
     scores = []
     for index, scene in enumerate(scenes):
         shown = None
         if row.features in ("other", "exchanged"):
             shown = scenes[index - 1] if row.features == "other" else scene.exchanged(np.random.default_rng(index))
-            upscaler.dino = Elsewhere(encoder, as_pixels(shown.source()))  # type: ignore[assignment]
-        found = []
+        guide = guide_of(row, upscaler, None if shown is None else as_pixels(shown.source()))
+        measured = []
         for seed in range(seeds):
-            pixels, _ = upscaler.upscale(as_pixels(scene.source()), replace(settings, seed=seed_of(index) + seed))
-            found.append(measure(pixels, scene, PLAN, judge, shown=shown))
-        scores.append(found)
+            chosen = replace(settings, seed=seed_of(index) + seed)
+            pixels, _ = upscaler.upscale(as_pixels(scene.source()), chosen, make_guide=guide)
+            measured.append(measure(pixels, scene, PLAN, judge, shown=shown))
+        scores.append(measured)
     return scores
 
 
@@ -202,23 +203,33 @@ def seed_of(index: int) -> int:
     return 1000 * index
 
 
-def build(row: Row) -> tuple[Upscaler, DinoEncoder]:
-    """The demo's models with the row's adapter, and the encoder."""
-    encoder, adapter = load_dino(demo.DINO), None
+def build(row: Row) -> Upscaler:
+    """The demo's models with the row's adapter."""
+    adapter = None
     if row.adapter == "untrained":
         adapter = new_adapter(load_adapter(demo.ADAPTER).config)
     elif row.adapter:
         path = demo.ADAPTER if row.adapter == "demo" else WORK / "adapters" / f"{row.adapter}.safetensors"
         adapter = load_adapter(path)
     if adapter is not None and row.tile != SETTINGS.tile:  # as many tokens per px as in the tiles
-        adapter.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    given: dict[str, Any] = {"dino": None if adapter is None else encoder, "adapter": adapter}
-    models = load_transformer(demo.FLUX), load_vae(demo.VAE)
+        config = adapter.config
+        adapter.module.config = replace(config, grid=config.grid * row.tile // SETTINGS.tile)
+    encoder = None if adapter is None else load_dino(demo.DINO)
+    return Upscaler(load_transformer(demo.FLUX), load_vae(demo.VAE), dino=encoder, adapter=adapter)
+
+
+def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:
+    """Who looks at the row's pictures; shown: at this one [1, 3, h, w] instead."""
+    if not row.adapter:
+        return None
+    whole = upscaler.guide(strength=row.strength)
+    if shown is not None:
+        return Elsewhere(whole, shown)
     if row.features == "dropped":
-        return BlindUpscaler(*models, **given), encoder
+        return Dropped(whole)
     if row.features in ("per tile", "both"):
-        return TileUpscaler(*models, both=row.features == "both", **given), encoder
-    return Upscaler(*models, **given), encoder
+        return PerTile(whole, upscaler.host.adapter.config.grid, both=row.features == "both")
+    return whole
 
 
 def line(name: str, found: dict[str, Any]) -> str:

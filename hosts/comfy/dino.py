@@ -13,6 +13,7 @@ from torch import Tensor
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...dino.feature_map import FeatureMap
 from ...dino.load import load_dino
+from ...dino.specs import DinoSpec
 from .clip_vision import ClipVisionBackbone, clip_vision_spec
 from .folders import model_path
 from .images import rgb
@@ -57,11 +58,6 @@ class HostDino:
         return self.encoder.encode(rgb(image).movedim(-1, 1), settings=settings)
 
 
-def _managed(encoder: DinoEncoder, patcher: Any) -> HostDino:
-    backbone = ManagedBackbone(encoder.backbone, patcher)
-    return HostDino(DinoEncoder(backbone, encoder.spec, encoder.fingerprint), patcher)
-
-
 def load_host_dino(name: str) -> HostDino:
     device = comfy.model_management.text_encoder_device()
     fast = comfy.model_management.should_use_fp16(device)  # text_encoder_dtype is for layers that cast as they compute
@@ -69,11 +65,15 @@ def load_host_dino(name: str) -> HostDino:
     encoder = load_dino(model_path(name, "dino", "clip_vision"), dtype=dtype)
     offload = comfy.model_management.text_encoder_offload_device()
     patcher = comfy.model_patcher.CoreModelPatcher(Held(encoder.model), load_device=device, offload_device=offload)
-    return _managed(encoder, patcher)
+    return _managed(encoder.backbone, encoder.spec, encoder.fingerprint, patcher)
 
 
 def dino_from_clip_vision(clip_vision: Any) -> HostDino:
     """The host's own DINO model; its ModelPatcher stays the host's."""
     spec = clip_vision_spec(clip_vision.config)
-    encoder = DinoEncoder(ClipVisionBackbone(clip_vision.model, spec), spec, f"clip_vision_{id(clip_vision.model):x}")
-    return _managed(encoder, clip_vision.patcher)
+    model = clip_vision.model
+    return _managed(ClipVisionBackbone(model, spec), spec, f"clip_vision_{id(model):x}", clip_vision.patcher)
+
+
+def _managed(backbone: Any, spec: DinoSpec, fingerprint: str, patcher: Any) -> HostDino:
+    return HostDino(DinoEncoder(ManagedBackbone(backbone, patcher), spec, fingerprint), patcher)

@@ -29,7 +29,7 @@ def flux_geometry(model: Any) -> FluxGeometry:
 def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
     """A clone of the model in which the adapter's hooks are installed."""
     adapter = host_adapter.adapter
-    adapter.check_geometry(flux_geometry(model))
+    adapter.module.check_geometry(flux_geometry(model))
     key = cond_key(adapter)
     model = model.clone()
     if Wrappers.APPLY_MODEL in model.wrappers and key in model.wrappers[Wrappers.APPLY_MODEL]:

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("scipy")
 
 from benchmarks.semantics import classifier, table, train  # noqa: E402
-from benchmarks.semantics.guides import Elsewhere  # noqa: E402
+from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.demo.train.muon import orthogonal  # noqa: E402
@@ -25,47 +25,45 @@ def source():
     return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())
 
 
-def drawn(upscaler, source, **changes):
-    return upscaler.upscale(source, replace(SETTINGS, **changes))[0]
+def drawn(name, source, shown=None, **changes):
+    upscaler = table.build(ROWS[name])
+    guide = table.guide_of(ROWS[name], upscaler, shown)
+    return upscaler.upscale(source, replace(SETTINGS, **changes), make_guide=guide)[0]
 
 
 def test_an_untrained_adapter_and_strength_0_are_no_dino(source):
-    plain = drawn(table.build(ROWS["no DINO"])[0], source)
-    assert torch.equal(drawn(table.build(ROWS["untrained adapter"])[0], source), plain)
-    upscaler, _ = table.build(ROWS[DINO])
-    assert torch.equal(drawn(upscaler, source, dino_strength=0.0), plain)
-    assert not torch.equal(drawn(upscaler, source), plain)
+    plain = drawn("no DINO", source)
+    assert torch.equal(drawn("untrained adapter", source), plain)
+    assert torch.equal(drawn(DINO, source, dino_strength=0.0), plain)
+    assert not torch.equal(drawn(DINO, source), plain)
 
 
 def test_looking_elsewhere_changes_the_picture_unless_elsewhere_is_here(source):
-    upscaler, encoder = table.build(ROWS[DINO])
-    own = drawn(upscaler, source)
-    upscaler.dino = Elsewhere(encoder, source)
-    assert torch.equal(drawn(upscaler, source), own)
-    upscaler.dino = Elsewhere(encoder, source.flip(3))
-    assert not torch.equal(drawn(upscaler, source), own)
+    own = drawn(DINO, source)
+    assert torch.equal(drawn("features of another picture", source, source), own)
+    assert not torch.equal(drawn("features of another picture", source, source.flip(3)), own)
 
 
 def test_features_of_every_tile_alone_differ_from_cropped_ones_and_from_both(source):
-    upscaler, _ = table.build(ROWS[DINO])
-    names = ("features extracted per tile, not cropped", "both: tokens averaged")
-    pictures = [drawn(one, source) for one in (upscaler, *(table.build(ROWS[name])[0] for name in names))]
+    names = (DINO, "features extracted per tile, not cropped", "both: tokens averaged")
+    pictures = [drawn(name, source) for name in names]
     assert all(
         (left - right).abs().max() > 1e-4 for left, right in zip(pictures, pictures[1:] + pictures[:1], strict=True)
     )
 
 
 def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
-    upscaler, encoder = table.build(ROWS["features dropped: the learned null"])
-    dropped = drawn(upscaler, source)
-    upscaler.dino = Elsewhere(encoder, source.flip(3))
-    assert torch.equal(drawn(upscaler, source), dropped)
-    assert not torch.equal(drawn(table.build(ROWS[DINO])[0], source), dropped)
-    assert not torch.equal(drawn(table.build(ROWS["no DINO"])[0], source), dropped)
+    name = "features dropped: the learned null"
+    dropped = drawn(name, source)
+    upscaler = table.build(ROWS[name])
+    elsewhere = Dropped(Elsewhere(upscaler.guide(strength=1.0), source.flip(3)))
+    assert torch.equal(upscaler.upscale(source, SETTINGS, make_guide=elsewhere)[0], dropped)
+    assert not torch.equal(drawn(DINO, source), dropped)
+    assert not torch.equal(drawn("no DINO", source), dropped)
 
 
 def test_untiled_rows_keep_the_tokens_density():
-    tiled, whole = (table.build(ROWS[name])[0].adapter.config.grid for name in (DINO, "DINO, untiled"))
+    tiled, whole = (table.build(ROWS[name]).host.adapter.config.grid for name in (DINO, "DINO, untiled"))
     assert whole == 3 * tiled
 
 

@@ -11,9 +11,9 @@ pytest.importorskip("scipy")
 from benchmarks.semantics.classifier import CELL, TextureClassifier, cell_labels  # noqa: E402
 from benchmarks.semantics.measure import Scores, agreement, measure, summary  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
-from dinotile.tiling.plan import plan_tiles  # noqa: E402
+from dinotile.flux_patch.families import plan_tiles  # noqa: E402
 
-PLAN = plan_tiles(world.SIDE, world.SIDE, tile=128, overlap=32, grid=16)
+PLAN = plan_tiles(world.SIDE, world.SIDE, tile=128, overlap=32)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.files.pixels import resize
-from dinotile.tiling.plan import plan_tiles
+from dinotile.flux_patch.families import plan_tiles
 from dinotile.tiling.seams import border_ratio
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
