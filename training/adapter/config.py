@@ -37,30 +37,30 @@ Sites = Annotated[
 class ModelSettings(Settings):
     """The frozen models. FLUX, VAE and DINO are .safetensors files, folders or hub names; empty: the variant's."""
 
-    variant: Literal["demo", "schnell", "dev"] = Field("demo", description="Which FLUX it is.")
-    model_path: str = Field("", description="FLUX.")
-    vae_path: str = Field("", description="The VAE.")
-    dino: str = Field("", description="DINO; needed unless the variant is demo.")
-    layers: str = Field("2/3", description="Of DINO: `last`, a fraction, block numbers such as `9,18,24`, or `mean`.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the frozen models.")
-    gradient_checkpointing: bool = Field(False, description="Whether activations are computed twice, to save memory.")
-    guidance: Number = Field(1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")
-    device: str = Field("auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
+    variant: Literal["demo", "schnell", "dev"] = Field(default="demo", description="Which FLUX it is.")
+    model_path: str = Field(default="", description="FLUX.")
+    vae_path: str = Field(default="", description="The VAE.")
+    dino: str = Field(default="", description="DINO; needed unless the variant is demo.")
+    layers: str = Field(default="2/3", description="Of DINO: `last`, a fraction, numbers such as `9,18,24`, or `mean`.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of the frozen models.")
+    gradient_checkpointing: bool = Field(default=False, description="Computes activations twice, to save memory.")
+    guidance: Number = Field(default=1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")
+    device: str = Field(default="auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
 
 
 class AdapterSettings(Settings):
     """The adapter that is trained."""
 
     mechanisms: tuple[Literal["cross_attention", "context", "vector"], ...] = Field(
-        ("cross_attention",), description="Ways by which DINO reaches FLUX."
+        default=("cross_attention",), description="Ways by which DINO reaches FLUX."
     )
-    width: Count = Field(1024, description="Channels of the adapter's tokens. Usual: 1024.")
-    grid: Grid = Field(16, description="DINO tokens per side of a tile. Usual: 8 to 32.")
-    context_grid: Grid = Field(4, description="Pooled patches per side that join the text, at most `grid`. Usual: 4.")
-    double_sites: Sites = Field(None, description="Double blocks with cross-attention; left out: every 2nd.")
-    single_sites: Sites = Field(None, description="Single blocks with cross-attention; left out: every 4th.")
-    positions: bool = Field(True, description="Whether queries and DINO's keys carry their places (RoPE).")
-    warm_start: str = Field("", description="An adapter file to begin from.")
+    width: Count = Field(default=1024, description="Channels of the adapter's tokens. Usual: 1024.")
+    grid: Grid = Field(default=16, description="DINO tokens per side of a tile. Usual: 8 to 32.")
+    context_grid: Grid = Field(default=4, description="Pooled patches per side that join the text. Usual: 4.")
+    double_sites: Sites = Field(default=None, description="Double blocks with cross-attention; left out: every 2nd.")
+    single_sites: Sites = Field(default=None, description="Single blocks with cross-attention; left out: every 4th.")
+    positions: bool = Field(default=True, description="Whether queries and DINO's keys carry their places (RoPE).")
+    warm_start: str = Field(default="", description="An adapter file to begin from.")
 
 
 class ConditionSettings(Settings):
@@ -69,15 +69,15 @@ class ConditionSettings(Settings):
     levels are drawn from 0 to there, whatever `optimisation.sigma` is. `dino_guidance` is classifier-free guidance by DINO
     that the adapter learns to bring along, so that an upscaling has most of it without a second evaluation."""
 
-    none: Share = Field(0.10, description="Share of the rows without any condition.")
-    text: Share = Field(0.30, description="Share of the rows with text only.")
-    dino: Share = Field(0.05, description="Share of the rows with DINO only.")
-    both: Share = Field(0.55, description="Share of the rows with text and DINO.")
-    weak: Share = Field(0.1, description="Share of the pictures whose features come from a much worse source.")
-    feature_noise: Number = Field(0.0, description="Standard deviation on features of unit scale. Usual: 0 to 0.2.")
-    from_source: Share = Field(0.0, description="Share of the rows that begin at the source, not at the picture.")
-    start: Range[Start] = Field((0.2, 0.6), description="Below 0.2, what the source lacks outweighs all else.")
-    dino_guidance: Guidance = Field(1.0, description="Above 1 a step evaluates FLUX once more. Usual: 1 (none) to 3.")
+    none: Share = Field(default=0.10, description="Share of the rows without any condition.")
+    text: Share = Field(default=0.30, description="Share of the rows with text only.")
+    dino: Share = Field(default=0.05, description="Share of the rows with DINO only.")
+    both: Share = Field(default=0.55, description="Share of the rows with text and DINO.")
+    weak: Share = Field(default=0.1, description="Share of the pictures whose features come from a much worse source.")
+    feature_noise: Number = Field(default=0.0, description="Deviation, on features of unit scale. Usual: 0 to 0.2.")
+    from_source: Share = Field(default=0.0, description="Share of the rows that begin at the source.")
+    start: Range[Start] = Field(default=(0.2, 0.6), description="Below 0.2, what the source lacks outweighs all else.")
+    dino_guidance: Guidance = Field(default=1.0, description="Above 1, FLUX is evaluated once more. Usual: 1 to 3.")
 
     @model_validator(mode="after")
     def _cases(self) -> ConditionSettings:

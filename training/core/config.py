@@ -63,33 +63,31 @@ Config = TypeVar("Config", bound=Settings)
 class OptimisationSettings(Settings):
     """How the adapter learns."""
 
-    steps: Positive = Field(10_000, description="Steps of the optimiser.")
-    batch: Count = Field(1, description="Rows per process and micro-step.")
-    accumulation: Count = Field(1, description="Micro-steps whose gradients make one step.")
-    learning_rate: Share = Field(1e-4, description="Its peak; then a cosine down to a tenth. Usual: 1e-5 to 1e-3.")
-    warmup: Natural = Field(200, description="Steps in which the learning rate rises. Usual: 0 to 1000.")
-    weight_decay: Share = Field(0.01, description="Of AdamW, on matrices and kernels. Usual: 0 to 0.1.")
-    ema: Decay = Field(0.999, description="Decay of the averaged weights, 0 for none. Usual: 0.99 to 0.9999.")
-    clip: Number = Field(1.0, description="Largest norm of the gradient, 0 for no limit. Usual: 1.")
-    seed: Seed = Field(0, description="Of everything random.")
-    sigma: Range[Share] = Field(
-        (0.0, 1.0), description="Noise levels; match the denoise of upscaling. Usual: [0, 0.6]."
-    )
-    sigma_sampling: Literal["uniform", "logit_normal"] = Field("uniform", description="How levels are drawn.")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Of computing, around the float32 adapter.")
+    steps: Positive = Field(default=10_000, description="Steps of the optimiser.")
+    batch: Count = Field(default=1, description="Rows per process and micro-step.")
+    accumulation: Count = Field(default=1, description="Micro-steps whose gradients make one step.")
+    learning_rate: Share = Field(default=1e-4, description="Peak; it falls to a tenth. Usual: 1e-5 to 1e-3.")
+    warmup: Natural = Field(default=200, description="Steps in which the learning rate rises. Usual: 0 to 1000.")
+    weight_decay: Share = Field(default=0.01, description="Of AdamW, on matrices and kernels. Usual: 0 to 0.1.")
+    ema: Decay = Field(default=0.999, description="Decay of the averaged weights, 0 for none. Usual: 0.99 to 0.9999.")
+    clip: Number = Field(default=1.0, description="Largest norm of the gradient, 0 for no limit. Usual: 1.")
+    seed: Seed = Field(default=0, description="Of everything random.")
+    sigma: Range[Share] = Field(default=(0.0, 1.0), description="Noise levels; match denoise. Usual: [0, 0.6].")
+    sigma_sampling: Literal["uniform", "logit_normal"] = Field(default="uniform", description="How levels are drawn.")
+    precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="Of computing; match `model.dtype`.")
 
 
 class OutputSettings(Settings):
     """What is written, where and how often. `..._every` are steps."""
 
-    folder: str = Field("", description="Where checkpoints, logs and the adapter go; needed.")
-    log_every: Positive = Field(10, description="From one line of the log to the next.")
-    save_every: Positive = Field(500, description="From one checkpoint to the next.")
-    keep: Positive = Field(2, description="Checkpoints that stay.")
-    sample_every: Natural = Field(0, description="From one sample picture to the next, 0 for never.")
-    validate_every: Natural = Field(0, description="From one validation to the next, 0 for never.")
-    validation_pictures: int = Field(4, ge=2, description="Held out where the data has at least four times as many.")
-    tensorboard: bool = Field(True, description="Whether the log is also written for TensorBoard.")
+    folder: str = Field(default="", description="Where checkpoints, logs and the adapter go; needed.")
+    log_every: Positive = Field(default=10, description="From one line of the log to the next.")
+    save_every: Positive = Field(default=500, description="From one checkpoint to the next.")
+    keep: Positive = Field(default=2, description="Checkpoints that stay.")
+    sample_every: Natural = Field(default=0, description="From one sample picture to the next, 0 for never.")
+    validate_every: Natural = Field(default=0, description="From one validation to the next, 0 for never.")
+    validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
+    tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:

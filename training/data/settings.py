@@ -19,19 +19,15 @@ Quality = Annotated[float, Field(ge=1, le=100), FROM_TEXT]
 
 
 class DataSettings(Settings):
-    """The pictures, and what is cut from them. Sizes in px."""
+    """The pictures. DINO sees the whole of one, FLUX a window of it. Sizes in px."""
 
-    path: str | tuple[str, ...] = Field("", description="A folder, a tar, or a list or pattern of tars; needed.")
-    picture: Picture = Field(
-        (1024, 1024), description="Size of the whole pictures, which DINO sees. Usual: 512 to 2048."
-    )
-    tile: int = Field(
-        512, ge=0, multiple_of=16, description="Side of the window that FLUX gets, 0 for the whole picture."
-    )
-    flip: bool = Field(True, description="Whether pictures are mirrored at random, where `features` is empty.")
-    features: Literal["", "dinov2", "dinov3"] = Field("", description="Family of precomputed features; empty: none.")
-    cache: Natural = Field(0, description="Pictures whose latents and features stay in memory, 0 for none.")
-    windows: Count = Field(1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
+    path: str | tuple[str, ...] = Field(default="", description="Folder, tar, or list or pattern of tars; needed.")
+    picture: Picture = Field(default=(1024, 1024), description="Size of the whole. Usual: 512 to 2048.")
+    tile: int = Field(default=512, ge=0, multiple_of=16, description="Side of the window, 0: the whole. Usual: 512.")
+    flip: bool = Field(default=True, description="Whether pictures are mirrored at random, where `features` is empty.")
+    features: Literal["", "dinov2", "dinov3"] = Field(default="", description="Of precomputed features; empty: none.")
+    cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
+    windows: Count = Field(default=1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
     @model_validator(mode="after")
     def _tile_fits(self) -> DataSettings:
@@ -44,8 +40,8 @@ class DataSettings(Settings):
 class DegradationSettings(Settings):
     """How the source of DINO's features is made worse than the picture; each value is drawn from its range."""
 
-    scale: Range[Factor] = Field((1.0, 4.0), description="Shrink factor.")
-    blur: Range[Blur] = Field((0.0, 2.0), description="Standard deviation of a Gaussian in px.")
-    noise: Range[Share] = Field((0.0, 0.05), description="Standard deviation of noise, on pixels of 0 to 1.")
-    jpeg: Range[Quality] = Field((50.0, 95.0), description="Quality of JPEG.")
-    weak_scale: Range[Factor] = Field((4.0, 12.0), description="Shrink factor of the share `conditions.weak`.")
+    scale: Range[Factor] = Field(default=(1.0, 4.0), description="Shrink factor.")
+    blur: Range[Blur] = Field(default=(0.0, 2.0), description="Standard deviation of a Gaussian in px.")
+    noise: Range[Share] = Field(default=(0.0, 0.05), description="Standard deviation of noise, on pixels of 0 to 1.")
+    jpeg: Range[Quality] = Field(default=(50.0, 95.0), description="Quality of JPEG.")
+    weak_scale: Range[Factor] = Field(default=(4.0, 12.0), description="Shrink factor of the share `conditions.weak`.")
