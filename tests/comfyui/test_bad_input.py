@@ -207,7 +207,7 @@ def test_a_batch_without_pictures_is_refused(server, small, base, at):
 def test_a_dino_without_its_adapter_is_refused(server, small):
     prompt = graphs.one_node(small)
     del prompt["upscale"]["inputs"]["adapter"]
-    refused(server, prompt, "upscale", "dino is connected without adapter")
+    refused(server, prompt, "upscale", "a DINO model was given without an adapter")
 
 
 @pytest.mark.parametrize(
