@@ -25,14 +25,14 @@ class TransformersBackbone:
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         """Raw outputs of blocks counted from 1: [(patches [B, h, w, D], cls [B, D]), ...], ascending."""
         h, w = pixels.shape[2] // self.spec.patch, pixels.shape[3] // self.spec.patch
-        found = []
+        outputs = []
         for number, tokens in enumerate(self._run(pixels), start=1):
             if number in blocks:
                 patches = tokens[:, self.spec.prefix :].unflatten(1, (h, w))  # [B, h, w, D]
-                found.append((patches, tokens[:, 0]))
+                outputs.append((patches, tokens[:, 0]))
             if number == max(blocks):
                 break
-        return found
+        return outputs
 
     def _run(self, pixels: Tensor) -> Iterator[Tensor]:
         """Tokens [B, prefix + h * w, D] after every block."""

@@ -141,14 +141,14 @@ class DinoEncoder:
             return known
         self.computed += 1
         patches, cls = self.features(image.to(self.backbone.device), settings=settings)
-        found = patches[0].float().cpu(), cls[0].float().cpu()
-        if not all(bool(tensor.isfinite().all()) for tensor in found):
+        features = patches[0].float().cpu(), cls[0].float().cpu()
+        if not all(bool(tensor.isfinite().all()) for tensor in features):
             raise ValueError(
                 f"{self.spec.name} in {next(self.model.parameters()).dtype} gave features that are not finite: "
                 f"use another weights file or float32"
             )
-        self.cache.put(key, found)
-        return found
+        self.cache.put(key, features)
+        return features
 
     def features(self, pixels: Tensor, *, settings: EncodeSettings) -> Features:
         """Uncached, differentiable: pixels [B, 3, H, W] in 0..1 on the model's device -> [B, h, w, D], [B, D]."""

@@ -83,20 +83,20 @@ def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> tuple[DinoSpec, Layout
     """Which encoder has tensors of these names and shapes, and in whose layout; ValueError if none of SPECS has."""
     short = without_prefix(list(shapes))
     layout: Layout = "meta" if "patch_embed.proj.weight" in short.values() else "transformers"
-    found = {plain_name(short[name]): tuple(shape) for name, shape in shapes.items()}
-    blocks = [int(match[1]) for match in (re.match(r"layer\.(\d+)\.", name) for name in found) if match]
-    cls = found.get("embeddings.cls_token", ())
-    kernel = found.get("embeddings.patch_embeddings.weight", ())
-    down = found.get("layer.0.mlp.down_proj.weight", ())
-    if len(cls) != 3 or len(kernel) != 4 or len(down) != 2 or "layer.0.norm1.weight" not in found:
+    plain = {plain_name(short[name]): tuple(shape) for name, shape in shapes.items()}
+    blocks = [int(match[1]) for match in (re.match(r"layer\.(\d+)\.", name) for name in plain) if match]
+    cls = plain.get("embeddings.cls_token", ())
+    kernel = plain.get("embeddings.patch_embeddings.weight", ())
+    down = plain.get("layer.0.mlp.down_proj.weight", ())
+    if len(cls) != 3 or len(kernel) != 4 or len(down) != 2 or "layer.0.norm1.weight" not in plain:
         some = ", ".join(list(shapes)[:3]) or "no tensors at all"
         raise ValueError(
             f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some}), allowed are "
             f"{', '.join(SPECS)} in transformers' or Meta's layout: choose such a file"
         )
-    positions = found.get("embeddings.position_embeddings")
-    registers = found.get("embeddings.register_tokens")
-    gated = any(f"layer.0.mlp.{name}.weight" in found for name in ("gate_proj", "gate_up"))
+    positions = plain.get("embeddings.position_embeddings")
+    registers = plain.get("embeddings.register_tokens")
+    gated = any(f"layer.0.mlp.{name}.weight" in plain for name in ("gate_proj", "gate_up"))
     with whole("this file", "DINO encoder"):
         got = {
             "family": "dinov2" if positions else "dinov3",

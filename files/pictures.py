@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ class Picture:
     alpha: Tensor | None = None
     icc: bytes | None = None
 
+    @property
+    def on_white(self) -> Tensor:
+        """The pixels with their transparency on a white ground."""
+        return self.pixels if self.alpha is None else self.pixels * self.alpha + (1 - self.alpha)
+
 
 def load_picture(path: str | os.PathLike[str]) -> Picture:
     """Read a picture file upright (EXIF orientation applied) and as RGB, whatever its mode. Raises ValueError."""
@@ -35,9 +41,7 @@ def load_picture(path: str | os.PathLike[str]) -> Picture:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): give the path of a picture")
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
+        image = upright(path)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large a picture: {error}") from error
     except PermissionError as error:
@@ -45,6 +49,14 @@ def load_picture(path: str | os.PathLike[str]) -> Picture:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a readable picture ({error}): give a PNG, JPEG, WebP or TIFF file") from error
     return from_image(image)
+
+
+def upright(file: Path | BinaryIO) -> Image.Image:
+    """A picture file with its EXIF orientation applied; raises what PIL raises."""
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()
+    return image
 
 
 def from_image(image: Image.Image) -> Picture:
@@ -83,7 +95,7 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     note = None
     pixels, alpha = picture.pixels, picture.alpha
     if alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
-        pixels, alpha = pixels * alpha + (1 - alpha), None
+        pixels, alpha = picture.on_white, None
         note = f"{path.name}: JPEG has no transparency, so the picture was put on white; write a .png to keep it"
     options = {"icc_profile": picture.icc} if picture.icc else {}
     if path.suffix.lower() in (".jpg", ".jpeg"):

@@ -35,10 +35,10 @@ def read_workflow(path: Path) -> Workflow:
 
 def label(workflow: Workflow, node: str) -> str:
     """The title that a user gave a node, else its type."""
-    found = workflow.get(node, {})
-    meta = found.get("_meta")
+    content = workflow.get(node, {})
+    meta = content.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
-    return title if title and isinstance(title, str) else str(found.get("class_type") or f"node {node}")
+    return title if title and isinstance(title, str) else str(content.get("class_type") or f"node {node}")
 
 
 def image_node(workflow: Workflow) -> str:
@@ -116,9 +116,9 @@ def left_out(payload: dict[str, Any], workflow: Workflow) -> str:
 
 def _complaints(payload: dict[str, Any], workflow: Workflow) -> list[str]:
     reasons = []
-    for node, found in (payload.get("node_errors") or {}).items():
+    for node, content in (payload.get("node_errors") or {}).items():
         where = f"node {node} ({label(workflow, node)})"
-        for error in found.get("errors", []):
+        for error in content.get("errors", []):
             name = error.get("extra_info", {}).get("input_name")
             details = f" ({error['details']})" if error.get("details") and error["details"] != name else ""
             reasons.append(f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{details}")
@@ -134,8 +134,8 @@ def failure(data: dict[str, Any], workflow: Workflow) -> str:
 
 def pictures_of(history: dict[str, Any]) -> list[dict[str, str]]:
     """filename, subfolder and type of the pictures of a finished run: the saved ones, else the previews."""
-    found = [image for output in history.get("outputs", {}).values() for image in output.get("images", [])]
-    return [image for image in found if image.get("type") == "output"] or found
+    images = [image for output in history.get("outputs", {}).values() for image in output.get("images", [])]
+    return [image for image in images if image.get("type") == "output"] or images
 
 
 def _one_line(text: str) -> str:

@@ -15,6 +15,7 @@ from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 
 from ..tiny import picture
+from ..training.conftest import pictures as pictures
 from ..training.tiny import write_models
 
 

@@ -149,8 +149,8 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("dtype 'int8'", photo, *out, *models, "--dtype", "int8"),
         ("a prompt needs FLUX's text encoders", photo, *out, *models, "--prompt", "a cat"),
         ("no_dino was given together with", photo, *out, *models, "--dino", "x.safetensors"),
-        ("adapter was given without dino", photo, *out, "--variant", "dev", "--adapter", "x.safetensors"),
-        ("dino was given without adapter", photo, *out, "--variant", "dev", "--dino", "x.safetensors"),
+        ("an adapter was given without a DINO model", photo, *out, "--variant", "dev", "--adapter", "x.safetensors"),
+        ("a DINO model was given without an adapter", photo, *out, "--variant", "dev", "--dino", "x.safetensors"),
     ]:
         refused(dinotile, words, *arguments, folder=tmp_path)
 
@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_sentence_and_no_file(dinotile,
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(dinotile, models, photo, tmp_path, monkeypatch):
-    from dinotile.upscale import pipeline as engine
+    from dinotile.upscaling import pipeline as engine
 
     monkeypatch.setattr(engine, "pad_to_grid", lambda *args, **options: torch.zeros(2, 3).view(7))
     monkeypatch.setattr(sys, "argv", ["dinotile", "upscale", str(photo), "-o", str(tmp_path / "out.png"), *models])
@@ -230,7 +230,7 @@ def read_until(process, word):
     ],
 )
 def test_a_full_memory_is_said_on_every_device(dinotile, models, photo, tmp_path, monkeypatch, error):
-    from dinotile.upscale import pipeline as engine
+    from dinotile.upscaling import pipeline as engine
 
     def full(*arguments, **options):
         raise error

@@ -9,12 +9,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
 from ...files.fingerprints import fingerprint
-from ...files.pictures import from_image
+from ...files.pictures import from_image, upright
 from ...files.pixels import resize
 from .cuts import Box, centred_cut, random_cut
 from .feature_files import FeatureInfo, feature_files, read_info, read_npy, unpack
@@ -194,12 +194,8 @@ def unusable(reason: str) -> Iterator[None]:
 
 def decode(content: bytes) -> Tensor:
     """A picture file upright, on white where it is transparent: [3, H, W] in 0..1; ``Unusable`` where it is damaged."""
-    with unusable("unreadable picture"), Image.open(BytesIO(content)) as file:
-        image = ImageOps.exif_transpose(file)
-        image.load()
-        picture = from_image(image)
-    pixels = picture.pixels if picture.alpha is None else picture.pixels * picture.alpha + 1 - picture.alpha
-    return pixels[0]
+    with unusable("unreadable picture"):
+        return from_image(upright(BytesIO(content))).on_white[0]
 
 
 def _array(entry: Entry, name: str, *, axes: int) -> Tensor | None:

@@ -1,1 +1,0 @@
-from ..training.conftest import pictures as pictures
