@@ -39,7 +39,7 @@ def train(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO if first else logging.ERROR)
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms under autocast
-    from ..training.core.loop import train as run
+    from ..training.adapter.run import train as run
 
     with Bars() as bars, _interrupts() as interrupted:
         shown = bars if first else None

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dinotile.cli.app import main
-from dinotile.flux_patch import load_adapter
+from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.training.core.monitor import read_log
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
@@ -78,7 +78,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(configure, tmp_path):
         ({"data": {"pth": "x"}}, "unknown data.pth (did you mean path?)"),
         ({"data": {"path": "/nowhere"}}, "/nowhere"),
         ({"data": {"path": ""}}, "data.path is empty"),
-        ({"adapter": {"double_sites": [7]}}, "double sites [7]"),
+        ({"adapter": {"double_sites": [7]}}, "sites double.7"),
         ({"adapter": {"warm_start": "/nowhere.safetensors"}}, "/nowhere.safetensors"),
         ({"output": {"folder": "/proc/nowhere"}}, "/proc/nowhere cannot be written"),
     ],

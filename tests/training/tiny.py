@@ -8,11 +8,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch import AdapterConfig, new_adapter
+from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.checkpoint import new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.training.adapter.config import TrainConfig, config_from
-from dinotile.training.core.loop import Trainer
+from dinotile.training.adapter.encode import PictureEncoder
+from dinotile.training.adapter.task import FILE, AdapterTask
+from dinotile.training.core.loop import fit
+from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from ..dino.tiny import random_model, tiny_encoder
@@ -53,31 +57,47 @@ def settings(pictures: Path, **sections: dict) -> TrainConfig:
 
 
 def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16) -> DiffusersHost:
-    transformer, encoder = tiny_flux(), tiny_encoder("tiny-v2")
-    crossing = "cross_attention" in mechanisms
+    transformer, spec = tiny_flux(), tiny_encoder("tiny-v2").spec
     config = AdapterConfig(
-        dino=encoder.spec.name,
-        dino_width=encoder.spec.width,
+        dino=spec.name,
+        dino_width=spec.width,
         layers="3",
         geometry=geometry_of(transformer),
         width=width,
         grid=4,
         context_grid=2,
         mechanisms=mechanisms,
-        double_sites=(0,) if crossing else (),
-        single_sites=(1,) if crossing else (),
+        sites=("double.0", "single.1") if "cross_attention" in mechanisms else (),
     )
     vae = tiny_vae(scaling=20.0)
     for parameter in vae.encoder.parameters():
         if parameter.ndim == 1:  # without biases the latents are the picture's alone
             parameter.zero_()
-    if dtype != torch.float32:
-        transformer, vae = transformer.to(dtype), vae.to(dtype)
-    return DiffusersHost(transformer, vae, encoder, new_adapter(config), gradient_checkpointing=checkpointing)
+    return DiffusersHost(
+        transformer.to(dtype),
+        vae.to(dtype),
+        adapter=new_adapter(config),
+        adapter_dtype=torch.float32,
+        gradient_checkpointing=checkpointing,
+    )
+
+
+def tiny_pictures(config: TrainConfig) -> PictureEncoder:
+    return PictureEncoder(
+        tiny_host(), tiny_encoder("tiny-v2"), open_data(config.data, needs_features=None), config=config
+    )
 
 
 def tiny_trainer(config: TrainConfig, **host) -> Trainer:
-    return Trainer(tiny_host(**host), open_data(config.data, needs_features=None), config)
+    data, path = open_data(config.data, needs_features=None), Path(config.output.folder, FILE)
+    task = AdapterTask(tiny_host(**host), tiny_encoder("tiny-v2"), data, config, path=path)
+    return Trainer(task, config.optimisation)
+
+
+def run(trainer: Trainer, **options) -> Path:
+    """The adapter's file of a whole run."""
+    fit(trainer, trainer.task.config.output, config=trainer.task.config.model_dump(), **options)
+    return trainer.task.path
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:

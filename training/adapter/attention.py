@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ...hosts.diffusers.host import Host
+from ...hosts.host import Host
 from .step import TrainRow
 
 QUERIES = 64  # image tokens that are looked at
@@ -35,13 +35,14 @@ class AttentionMass(TorchFunctionMode):
     def watching(self, host: Host, rows: Sequence[TrainRow]) -> Iterator[None]:
         """Watch one FLUX call on these rows, which have one size and text length (others are not looked at)."""
         self._rows = [i for i, row in enumerate(rows) if row.features is not None]
-        uniform = len({(*row.clean.shape, len(row.context)) for row in rows}) == 1
+        uniform = len({(*row.clean.shape, row.text.context.shape[1]) for row in rows}) == 1
         if not self._rows or not uniform:
             yield
             return
+        assert host.adapter is not None
         config = host.adapter.config
-        height, width = rows[0].clean.shape[-2:]
-        text, self._image = len(rows[0].context), height * width // 4
+        rows_of_tokens, columns = host.family.tokens(*rows[0].clean.shape[-2:])
+        text, self._image = rows[0].text.context.shape[1], rows_of_tokens * columns
         parts = {"text": slice(0, text)}
         at = text
         if "context" in config.mechanisms:

@@ -4,57 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ...files.pictures import Picture, save_picture
-from ...files.writing import make_folder
-from ...flux_patch.rows import DinoRow
-from ...tiling.plan import plan_tiles
-from ...upscaling.joint import TileRow, flow_sigmas, sample
-from ..core.monitor import Monitor
-from ..core.trainer import Trainer
+from ...files.progress import Progress
+from ...flux_patch.guide import Guide, PictureGuide
+from ...flux_patch.tokens import DinoTokens
+from ...tiling.plan import TilePlan
+from ...upscaling.joint import JointEuler
+from ...upscaling.pipeline import upscale
+from ...upscaling.settings import UpscaleSettings
+from ..core.optimiser import autocast
+from ..core.random import generator_for
 from ..data.sample import Sample
-from .cases import generator_for
-from .prepare import Prepared
-from .step import CELL, ON, TOKEN, TrainRow, make_row, null_velocities, velocity_losses
+from .config import TrainConfig
+from .dropout import Kept
+from .encode import EncodedPicture, PictureEncoder
+from .step import ON, TrainRow, make_row, null_velocities, velocity_losses
 
-Condition = Literal["own", "swap", "text", "dino", "none"]
-CONDITIONS: tuple[Condition, ...] = ("own", "swap", "text", "dino", "none")
+Shown = Literal["own", "swap", "text", "dino", "none"]
+SHOWN: dict[Shown, Kept] = {"own": "both", "swap": "both", "text": "text", "dino": "dino", "none": "none"}
 LEVELS = (0.2, 0.5, 0.8)  # of the range of noise levels
 REDRAW, REDRAW_STEPS = 0.6, 8  # highest noise level (where no row begins at a source) and steps of the grid's pictures
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A validation picture, its degraded source [3, H, W], and both as FLUX and DINO see them."""
+class ValidationPicture:
+    """A picture, its degraded source [3, H, W], and both as FLUX and DINO see them."""
 
     sample: Sample
     source: Tensor
-    picture: Prepared
+    encoded: EncodedPicture
 
 
 class Validation:
-    """Looks at the averaged weights every so many steps; the pictures are prepared when they are first needed."""
+    """Looks at the weights as they are; the pictures are encoded when they are first needed."""
 
-    def __init__(self, trainer: Trainer, folder: Path) -> None:
-        self.trainer, self.folder = trainer, folder
-        self._shown: list[Shown] = []
-
-    def run(self, monitor: Monitor, *, step: int) -> None:
-        """Write the losses into the log and the grid into ``samples/``, where they are due."""
-        settings = self.trainer.config.output
-        if settings.validate_every and step % settings.validate_every == 0:
-            monitor.write({"step": step, "validation": self.losses()})
-        if settings.sample_every and step % settings.sample_every == 0:
-            grid = self.grid()
-            monitor.picture("samples", grid, step=step)
-            place = self.folder / "samples" / f"step-{step:06d}.png"
-            make_folder(place.parent)
-            save_picture(Picture(grid[None]), place)
+    def __init__(self, pictures: PictureEncoder) -> None:
+        self.encoder, self.host, self.config = pictures, pictures.host, pictures.config
+        self._pictures: list[ValidationPicture] = []
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
@@ -62,110 +52,131 @@ class Validation:
 
         As in training: with the guidance that is learned taken off what was found.
         """
-        shown = self.shown()
         found = {}
-        with self.trainer.averaged():
-            for condition in CONDITIONS:
-                rows = [row for i in range(len(shown)) for row in self._rows(shown, i, condition)]
-                found[condition] = float(torch.cat([self._losses(part) for part in self._batches(rows)]).mean())
+        for shown in SHOWN:
+            rows = [row for i in range(len(self.pictures())) for row in self._rows(i, shown)]
+            found[shown] = float(torch.cat([self._losses(part) for part in self._batches(rows)]).mean())
         return found
 
     @torch.no_grad()
     def grid(self) -> Tensor:
         """[3, H, W] in 0..1, a line per picture: its source, redrawn without DINO, redrawn with it, and the truth."""
         lines = []
-        with self.trainer.averaged():
-            for shown in self.shown():
-                redrawn = [self._redraw(shown, dino=dino) for dino in (False, True)]
-                lines.append(torch.cat([shown.source, *redrawn, shown.sample.pixels], dim=2))
+        for picture in self.pictures():
+            redrawn = [self._redraw(picture, dino=dino) for dino in (False, True)]
+            lines.append(torch.cat([picture.source, *redrawn, picture.sample.pixels], dim=2))
         width = max(line.shape[2] for line in lines)
         padded = [torch.nn.functional.pad(line, (0, width - line.shape[2])) for line in lines]
         return torch.cat(padded, dim=1).clamp(0, 1)
 
-    def shown(self) -> list[Shown]:
-        """The last pictures of the data."""
-        if not self._shown:
-            trainer = self.trainer
-            count = len(trainer.data)
-            wanted = min(trainer.config.output.validation_pictures, count)
-            found = [self._show(index) for index in range(count - wanted, count)]
-            self._shown = [shown for shown in found if shown is not None]
-            if len(self._shown) < 2:
+    def pictures(self) -> list[ValidationPicture]:
+        """The last pictures of the data; ValueError where fewer than two can be used."""
+        if not self._pictures:
+            count = len(self.encoder.data)
+            wanted = min(self.config.output.validation_pictures, count)
+            found = [self._picture(index) for index in range(count - wanted, count)]
+            self._pictures = [picture for picture in found if picture is not None]
+            if len(self._pictures) < 2:
                 raise ValueError(
-                    f"{len(self._shown)} of the last {wanted} pictures can be used, validation needs 2: "
+                    f"{len(self._pictures)} of the last {wanted} pictures can be used, validation needs 2: "
                     f"raise validation_pictures or mend the data"
                 )
-        return self._shown
+        return self._pictures
 
-    def _show(self, index: int) -> Shown | None:
-        trainer = self.trainer
-        preparer, seed = trainer.preparer, trainer.config.optimisation.seed
-        generator = generator_for(seed, "validation", index)
-        sample = trainer.data.get(index, generator=generator)
+    def _picture(self, index: int) -> ValidationPicture | None:
+        encoder = self.encoder
+        generator = generator_for(self.config.optimisation.seed, "validation", index)
+        sample = encoder.data.get(index, generator=generator)
         if sample is None:
             return None
-        source = preparer.degraded(sample, weak=False, generator=generator)
-        features = sample.features or trainer.host.features(source[None], preparer.encode_settings)
-        return Shown(sample, source, preparer.prepared(sample, features, degraded=source))
+        source = encoder.degraded(sample, weak=False, generator=generator)
+        features = sample.features or encoder.features(source)
+        return ValidationPicture(sample, source, encoder.encoded(sample, features, degraded=source))
 
-    def _rows(self, shown: Sequence[Shown], i: int, condition: Condition) -> list[TrainRow]:
-        """The rows of one picture: the same windows, noise and noise levels under every condition."""
-        config = self.trainer.config
-        picture = shown[i].picture
-        if condition == "swap":
-            picture = replace(picture, features=shown[(i + 1) % len(shown)].picture.features)
+    def _rows(self, i: int, shown: Shown) -> list[TrainRow]:
+        """The rows of one picture: the same windows, noise and noise levels whatever is shown."""
+        config, pictures = self.config, self.pictures()
+        picture = pictures[i].encoded
+        if shown == "swap":
+            picture = replace(picture, features=pictures[(i + 1) % len(pictures)].encoded.features)
         low, high = config.optimisation.sigma
         generator = generator_for(config.optimisation.seed, "validation rows", i)
-        case = "both" if condition in ("own", "swap") else condition
         places: list[tuple[float, float | None]] = [(low + (high - low) * level, None) for level in LEVELS]
         if config.conditions.from_source:
             start = config.conditions.start[1]
             places += [(start * level, start) for level in LEVELS]
         return [
-            make_row(picture, case=case, sigma=sigma, start=start, tile=config.data.tile, generator=generator)
+            make_row(
+                picture,
+                family=self.host.family,
+                kept=SHOWN[shown],
+                sigma=sigma,
+                start=start,
+                tile=config.data.tile,
+                generator=generator,
+            )
             for sigma, start in places
         ]
 
     def _batches(self, rows: Sequence[TrainRow]) -> list[Sequence[TrainRow]]:
-        size = self.trainer.config.optimisation.batch
+        size = self.config.optimisation.batch
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _losses(self, rows: Sequence[TrainRow]) -> Tensor:
-        host, guidance = self.trainer.host, self.trainer.config.conditions.dino_guidance
-        with self.trainer.autocast():
-            null = null_velocities(host, rows) if guidance > 1 else None
-            return velocity_losses(host, rows, guidance=guidance, null=null)[0]
+        guidance = self.config.conditions.dino_guidance
+        with autocast(self.config.optimisation, device=self.host.device):
+            null = null_velocities(self.host, rows) if guidance > 1 else None
+            return velocity_losses(self.host, rows, guidance=guidance, null=null)[0]
 
-    def _redraw(self, shown: Shown, *, dino: bool) -> Tensor:
+    def _redraw(self, picture: ValidationPicture, *, dino: bool) -> Tensor:
         """The source brought to a noise level and back by FLUX, in tiles of the training's size; [3, H, W]."""
-        trainer = self.trainer
-        host, config = trainer.host, trainer.config
-        height, width = shown.source.shape[-2:]
-        tile = config.data.tile or max(height, width)
-        plan = plan_tiles(height, width, tile=tile, overlap=tile // 4 // TOKEN * TOKEN).scaled(CELL)
-        latents = host.encode(shown.source[None]).float().to(host.device)
-        generator = generator_for(config.optimisation.seed, "redraw")
-        picture = shown.picture
-        with trainer.autocast():
-            tokens = host.adapter.project(picture.features.to(host.device)) if dino and picture.features else None
-
-        def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
-            with trainer.autocast():
-                return host.velocity(
-                    x,
-                    torch.full((len(x),), sigma, device=x.device),
-                    context=picture.context.to(x.device).expand(len(x), -1, -1),
-                    pooled=picture.pooled.to(x.device).expand(len(x), -1),
-                    rows=[DinoRow(tokens, 0, row.box.fractions(plan.height, plan.width), ON) for row in rows],
-                )
-
-        conditions, highest = config.conditions, min(REDRAW, config.optimisation.sigma[1])
-        clean = sample(
-            velocity,
-            latents,
-            noise=torch.randn(latents.shape, generator=generator).to(latents),
-            sigmas=flow_sigmas(REDRAW_STEPS, strength=conditions.start[1] if conditions.from_source else highest),
-            plan=plan,
-            tile_batch=config.optimisation.batch,
+        host, config, encoded = self.host, self.config, picture.encoded
+        assert host.adapter is not None
+        tile, token = config.data.tile or max(picture.source.shape[-2:]), host.family.token
+        starts = (
+            config.conditions.start[1] if config.conditions.from_source else min(REDRAW, config.optimisation.sigma[1])
         )
-        return host.decode(clean)[0].float().cpu()
+        settings = UpscaleSettings(
+            scale=1.0,
+            denoise=starts,
+            steps=REDRAW_STEPS,
+            tile=tile,
+            overlap=tile // 4 // token * token,
+            guidance=encoded.text.guidance,
+            seed=config.optimisation.seed,
+            tile_batch=min(config.optimisation.batch, 1024),
+        )
+        tokens = None
+        if dino and encoded.features is not None:
+            with autocast(config.optimisation, device=host.device):
+                tokens = host.adapter.module.project(encoded.features.to(host.device))
+        sampler = _Autocast(host, encoded.text, settings, config=config)
+        redrawn, _ = upscale(host, picture.source[None], settings, sampler=sampler, make_guide=_Known(tokens))
+        return redrawn[0].float().cpu()
+
+
+class _Autocast(JointEuler):
+    """In the precision of the training; the VAE around it is in its own."""
+
+    def __init__(self, *arguments: Any, config: TrainConfig) -> None:
+        super().__init__(*arguments)
+        self.config = config
+
+    def __call__(
+        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+    ) -> Tensor:
+        with autocast(self.config.optimisation, device=self.host.device):
+            return super().__call__(latents, plan=plan, guide=guide, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """``pipeline.MakeGuide``: tokens that are there already, or the learned null."""
+
+    tokens: DinoTokens | None
+
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        return PictureGuide(self.tokens, ON)
+
+    def describe(self) -> dict[str, Any]:
+        return {}

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ...files.weights import read_weights
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+from ..core.state import AVERAGE
+from .task import FILE
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        path = path / ("ema.safetensors" if (path / "ema.safetensors").is_file() else "adapter.safetensors")
+        path = path / (AVERAGE if (path / AVERAGE).is_file() else FILE)
     weights, metadata = read_weights(path)
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
     loaded = [name for name in mine if name in weights]
@@ -59,12 +61,11 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     with torch.no_grad():
         for name in loaded:
             mine[name].copy_(weights[name])
-    adapter.idle = frozenset()
     return Report(
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in weights),
         unused=tuple(name for name in weights if name not in mine),
-        other=_other(json.loads(metadata.get("config", "{}")), adapter.config),
+        other=_other(json.loads(metadata.get("config") or metadata.get("identity", "{}")), adapter.config),
     )
 
 

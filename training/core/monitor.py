@@ -31,11 +31,11 @@ class Monitor:
         """Whether the line of this step, which wants its details, is written."""
         return step % self.settings.log_every == 0
 
-    def record(self, report: StepReport, *, skipped: Mapping[str, int]) -> dict[str, Any] | None:
+    def record(self, report: StepReport) -> dict[str, Any] | None:
         """Add a step; the line, where one is due."""
         sums = self.window
-        for name in ("loss", "velocity", "gradient_norm"):
-            sums[name] = sums.get(name, 0.0) + getattr(report, name)
+        for name, value in _numbers(report).items():
+            sums[name] = sums.get(name, 0.0) + value
         now = time.perf_counter()
         sums["seconds"], self.clock = sums.get("seconds", 0.0) + now - self.clock, now
         sums["steps"] = sums.get("steps", 0) + 1
@@ -44,7 +44,7 @@ class Monitor:
             sums[f"case {case}"] = (count + len(losses), total + sum(losses))
         if not self.due(report.step):
             return None
-        line = self._line(report, skipped)
+        line = self._line(report)
         self.window = {}
         self.write(line)
         return line
@@ -68,22 +68,24 @@ class Monitor:
         if self.board is not None:
             self.board.close()
 
-    def _line(self, report: StepReport, skipped: Mapping[str, int]) -> dict[str, Any]:
+    def _line(self, report: StepReport) -> dict[str, Any]:
         sums, steps = self.window, self.window["steps"]
         cases = {name[5:]: value for name, value in sums.items() if name.startswith("case ")}
         rows = sum(count for count, _ in cases.values())
         return {
             "step": report.step,
-            **{name: sums[name] / steps for name in ("loss", "velocity", "gradient_norm")},
+            **{name: sums[name] / steps for name in _numbers(report)},
             "learning_rate": report.learning_rate,
             "seconds_per_step": round(sums["seconds"] / steps, 4),
             "case_share": {case: count / rows for case, (count, _) in sorted(cases.items())},
             "case_loss": {case: total / count for case, (count, total) in sorted(cases.items())},
             "gradient_norms": report.part_norms,
-            "gates": report.gates,
-            "attention": report.attention,
-            "skipped": dict(skipped),
+            **report.details,
         }
+
+
+def _numbers(report: StepReport) -> dict[str, float]:
+    return {"loss": report.loss, **report.measures, "gradient_norm": report.gradient_norm}
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

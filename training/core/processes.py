@@ -22,7 +22,7 @@ class Processes(Protocol):
     def wait_for_everyone(self) -> None: ...
 
 
-class Alone:
+class SingleProcess:
     """One process without ``accelerate``."""
 
     num_processes = 1

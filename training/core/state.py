@@ -14,24 +14,33 @@ from torch import Tensor
 from ...files.errors import reason
 from ...files.weights import read_weights, write_weights
 from ...files.writing import make_folder, remove_parts, replacing, write_text
-from ...flux_patch.adapter import DinoAdapter
-from ...flux_patch.checkpoint import load_adapter, save_adapter
 
-FILES = ("adapter.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json")
-ADAPTER = "adapter.safetensors"  # in the output folder: the averaged weights of the last checkpoint
+AVERAGE, ABOUT = "average.safetensors", "state.json"
+TENSORS = {"weights": "weights.safetensors", "average": AVERAGE, "memory": "optimizer.safetensors"}
+FILES = (*TENSORS.values(), ABOUT)
+KINDS = {"identity": dict, "shapes": dict, "step": int, "seconds": float, "scaler": dict, "numbers": dict, "log": dict}
 
 
 @dataclass(frozen=True, eq=False)
 class TrainState:
-    """moments: AdamW's, named ``exp_avg.`` and the parameter. log: sums since the last line of the log."""
+    """All that the next step depends on. identity: of the task. seconds: that the steps took. memory, numbers: what the
+    optimisers remember, ``KIND.PARAMETER``. log: sums since the last line of the log. config: what the run was told."""
 
+    identity: dict[str, Any]
     step: int
-    adapter: DinoAdapter
-    average: DinoAdapter
-    moments: dict[str, Tensor]
+    seconds: float
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    memory: dict[str, Tensor]
+    numbers: dict[str, Any]
     scaler: dict[str, Any]
     log: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, dict[str, list[int]]]:
+        """Of all tensors: how files of one checkpoint know each other."""
+        return {kind: {name: list(t.shape) for name, t in getattr(self, kind).items()} for kind in TENSORS}
 
 
 def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Path:
@@ -44,21 +53,14 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
     remove_parts(folder, "step-*")
     with replacing(place, advice="older ones are as they were, make room and resume") as part:
         part.mkdir()
-        save_adapter(state.adapter, part / "adapter.safetensors", trained=True)
-        save_adapter(state.average, part / "ema.safetensors", trained=True)
-        write_weights(part / "optimizer.safetensors", state.moments)
-        about = {name: getattr(state, name) for name in ("step", "scaler", "log", "config")}
-        write_text(part / "state.json", json.dumps(about, indent=1) + "\n")
+        for kind, name in TENSORS.items():
+            write_weights(part / name, getattr(state, kind), {"identity": json.dumps(state.identity)})
+        about = {name: getattr(state, name) for name in (*KINDS, "config")}
+        write_text(part / ABOUT, json.dumps(about) + "\n")
     if keep is not None:
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     return place
-
-
-def write_adapter(folder: Path, adapter: DinoAdapter) -> Path:
-    """Replace ``folder/adapter.safetensors``, the file that users load; ValueError where that fails."""
-    save_adapter(adapter, folder / ADAPTER, trained=True)
-    return folder / ADAPTER
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -71,36 +73,14 @@ def checkpoints(folder: Path) -> list[Path]:
 def read_checkpoint(place: Path) -> TrainState:
     """ValueError, one sentence, for a checkpoint that cannot be read."""
     try:
-        about = json.loads((place / "state.json").read_text(encoding="utf-8"))
-        state = TrainState(
-            adapter=load_adapter(place / "adapter.safetensors"),
-            average=load_adapter(place / "ema.safetensors"),
-            moments=read_weights(place / "optimizer.safetensors")[0],
-            **about,
-        )
-        _check_types(state)
-        _check_moments(state)
-    except (OSError, TypeError, ValueError) as error:
+        about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+        for name, kind in KINDS.items():
+            if type(about[name]) is not kind:
+                raise ValueError(f"{name} in {ABOUT} is {about[name]!r}")
+        shapes = about.pop("shapes")
+        state = TrainState(**about, **{kind: read_weights(place / name)[0] for kind, name in TENSORS.items()})
+        if state.shapes != shapes:
+            raise ValueError("its files are of different runs")
+    except (OSError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"the checkpoint {place} is damaged ({reason(error)}): remove it and resume") from error
     return state
-
-
-def _check_types(state: TrainState) -> None:
-    """Raise ValueError where state.json is not what ``write_checkpoint`` wrote."""
-    if type(state.step) is not int or state.step < 0:
-        raise ValueError(f"the step in state.json is {state.step!r}")
-    for name in ("scaler", "log", "config"):
-        if not isinstance(getattr(state, name), dict):
-            raise ValueError(f"{name} in state.json is not an object")
-
-
-def _check_moments(state: TrainState) -> None:
-    """Raise ValueError where they are not the adapter's; there are none where the fp16 scaler left every step out."""
-    found = {name: tuple(tensor.shape) for name, tensor in state.moments.items()}
-    needed = {
-        f"{kind}.{name}": () if kind == "step" else tuple(parameter.shape)
-        for name, parameter in state.adapter.named_parameters()
-        for kind in ("step", "exp_avg", "exp_avg_sq")
-    }
-    if found and found != needed:
-        raise ValueError("optimizer.safetensors is not of this adapter")

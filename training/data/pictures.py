@@ -16,7 +16,7 @@ from ...dino.feature_map import FeatureMap
 from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
-from .cuts import Box, centred_cut, random_cut
+from .crops import Box, centred_crop, random_crop
 from .feature_files import FeatureInfo, feature_files, read_info, read_npy, unpack
 from .sample import Sample
 from .sources import Entry, Member, Unusable, find_entries
@@ -96,7 +96,7 @@ class Data:
         return index not in self._unusable
 
     def get(self, index: int, *, generator: torch.Generator) -> Sample | None:
-        """Sample ``index``, cut as ``generator`` decides (it draws four numbers in any case); None where unusable.
+        """Sample ``index``, cropped as ``generator`` decides (it draws four numbers in any case); None where unusable.
 
         Raises ValueError where the sample has features of another encoder than the run's.
         """
@@ -132,28 +132,28 @@ class Data:
         size = {"height": self.height, "width": self.width}
         features = None
         if self.feature_files:
-            box, features = centred_cut(self._features(entry, fingerprint(content)), rows, columns, **size)
+            box, features = centred_crop(self._features(entry, fingerprint(content)), rows, columns, **size)
         else:
-            box = random_cut(rows, columns, **size, draws=draws)
+            box = random_crop(rows, columns, **size, draws=draws)
         mirrored = self.flip and draws[3] < 0.5
         source = None
         if "source.png" in entry.members:
             source = resize(decode(entry.members["source.png"].read())[None], height=rows, width=columns)[0]
-            source = self._cut(source, box, mirrored=mirrored)
+            source = self._crop(source, box, mirrored=mirrored)
         _check_text(entry)
         return Sample(
             name=entry.name,
-            pixels=self._cut(pixels, box, mirrored=mirrored),
+            pixels=self._crop(pixels, box, mirrored=mirrored),
             source=source,
             features=features,
             context=_array(entry, "t5.npy", axes=2),
             pooled=_array(entry, "clip.npy", axes=1),
         )
 
-    def _cut(self, pixels: Tensor, box: Box, *, mirrored: bool) -> Tensor:
+    def _crop(self, pixels: Tensor, box: Box, *, mirrored: bool) -> Tensor:
         top, left, height, width = box
-        cut = pixels[None, :, top : top + height, left : left + width]
-        out = resize(cut, height=self.height, width=self.width)[0]  # [3, height, width]
+        part = pixels[None, :, top : top + height, left : left + width]
+        out = resize(part, height=self.height, width=self.width)[0]  # [3, height, width]
         return out.flip(2) if mirrored else out
 
     def _features(self, entry: Entry, picture: str) -> FeatureMap:

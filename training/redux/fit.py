@@ -157,6 +157,4 @@ def _adapter(config: AdapterConfig, layers: dict[str, Tensor], *, null: Tensor) 
     adapter = passing_adapter(replace(config, context_hidden=0 if hidden is None else len(hidden)))
     state = {**adapter.state_dict(), **layers, "null_cls": null[0], "null_patch": null[1:].mean(0)}
     adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    adapter.trained = True
-    adapter.idle = frozenset()
     return adapter

@@ -11,6 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...files.progress import Progress
+from ..core.config import OptimisationSettings, OutputSettings
+from ..core.loop import fit as run
+from ..core.random import item_at
+from ..core.task import Task
+from ..core.trainer import Trainer
 from .ridge import Linear
 from .store import TokenStore
 
@@ -20,7 +25,7 @@ PATIENCE = 4  # epochs without a better error before it stops
 
 
 class Refined(nn.Module):
-    """x [n, D] -> down(silu(up(x))) [n, C], with 4 D hidden units.
+    """x [..., D] -> down(silu(up(x))) [..., C], with 4 D hidden units.
 
     silu(u) - silu(-u) = u, so units in pairs of opposite sign carry a linear map exactly; the other half starts random
     and without a say.
@@ -49,6 +54,54 @@ class Refined(nn.Module):
         return {f"{name}.{key}": tensor for name, layer in named.items() for key, tensor in layer.state_dict().items()}
 
 
+class RefineTask(Task):
+    """The squared error over the pictures ``fit``; it keeps the weights with the least error over the pictures ``choose``,
+    which may be the ones at the start. A row is a picture, ``validate`` ends an epoch."""
+
+    def __init__(
+        self, model: Refined, store: TokenStore, *, fit: Sequence[int], choose: Sequence[int], seed: int
+    ) -> None:
+        self.model, self.store, self.fit, self.choose, self.seed = model, store, fit, choose, seed
+        self.parameters = dict(model.named_parameters())
+        self.device = model.up.weight.device
+        self.epoch, self.least, self.best = 0, self._error(), copy.deepcopy(model.state_dict())
+        self.scale = self.least or 1.0  # so that the loss begins near 1 whatever the units of the targets
+
+    def rows(self, slots: Sequence[int], *, step: int, total: int) -> list[tuple[Tensor, Tensor]]:
+        """Inputs [T, D] and targets [T, C]."""
+        at = (item_at(step * total + slot, count=len(self.fit), seed=self.seed) for slot in slots)
+        return [self._pair(self.fit[index]) for index in at]
+
+    def losses(self, rows: Sequence[tuple[Tensor, Tensor]], *, watch: bool) -> dict[str, Tensor]:
+        x, y = (torch.stack(tensors) for tensors in zip(*rows, strict=True))  # [B, T, D], [B, T, C]
+        return {"loss": (self.model(x) - y).square().sum(2).mean(1) / self.scale}
+
+    def validate(self) -> dict[str, float]:
+        self.epoch += 1
+        error = self._error()
+        if error < self.least:
+            self.least, self.model.epochs = error, self.epoch
+            self.best = copy.deepcopy(self.model.state_dict())
+        return {"error": error}
+
+    def stale(self) -> bool:
+        """Whether it has not got better for long enough."""
+        return self.epoch - self.model.epochs >= PATIENCE
+
+    def export(self, *, steps: int, rows_per_step: int) -> None:
+        """``fit_redux`` writes the file."""
+
+    @torch.no_grad()
+    def _error(self) -> float:
+        """Mean over tokens of |y - prediction|^2."""
+        pairs = (self._pair(index) for index in self.choose)
+        return sum(float((self.model(x) - y).square().sum(1).mean()) for x, y in pairs) / len(self.choose)
+
+    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = self.store.read(index)
+        return x.to(self.device), y.to(self.device)
+
+
 def refine(
     linear: Linear,
     store: TokenStore,
@@ -60,55 +113,24 @@ def refine(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Refined:
-    """AdamW on the squared error over the pictures ``fit``, from ``linear`` on, with a cosine rate after one epoch of warm-up.
-
-    The weights are those with the least error over the pictures ``choose``, which may be the ones at the start.
-    """
+    """AdamW from ``linear`` on, with a cosine rate after one epoch of warm-up, until the error stops falling."""
     with torch.inference_mode(False), torch.enable_grad():  # a host may be in inference mode
         model = Refined(linear, seed=seed).to(device)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-        batches = math.ceil(len(fit) / BATCH)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step + 1, batches, epochs * batches))
-        generator = torch.Generator().manual_seed(seed)
-        least, best = _error(model, store, choose, device), copy.deepcopy(model.state_dict())
-        scale = least or 1.0  # so that the loss begins near 1 whatever the units of the targets
-        for epoch in range(1, epochs + 1):
-            order = torch.randperm(len(fit), generator=generator).tolist()
-            for start in range(0, len(fit), BATCH):
-                x, y = _batch(store, [fit[index] for index in order[start : start + BATCH]], device)
-                loss = (model(x) - y).square().sum(1).mean() / scale
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                rate.step()
-            error = _error(model, store, choose, device)
-            if error < least:
-                least, best, model.epochs = error, copy.deepcopy(model.state_dict()), epoch
-            if progress is not None:
-                progress("hidden layer", epoch, epochs)
-            if epoch - model.epochs >= PATIENCE:
-                break
-        model.load_state_dict(best)
+        task = RefineTask(model, store, fit=fit, choose=choose, seed=seed)
+        batch = min(BATCH, len(fit))
+        steps = math.ceil(len(fit) / batch)  # of an epoch
+        settings = OptimisationSettings(
+            steps=epochs * steps, batch=batch, learning_rate=LEARNING_RATE, warmup=steps, ema=0.0, clip=0.0
+        )
+        told = None if progress is None else _by_epochs(progress, steps, epochs)
+        output = OutputSettings(validate_every=steps)
+        run(Trainer(task, settings, least=0.0), output, progress=told, should_stop=task.stale)
+        model.load_state_dict(task.best)
         return model.cpu().requires_grad_(False)
 
 
-def _rate(step: int, warmup: int, steps: int) -> float:
-    if step <= warmup:
-        return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def _by_epochs(progress: Progress, steps: int, epochs: int) -> Progress:
+    def tell(stage: str, done: float, total: float, note: str = "") -> None:
+        progress("hidden layer", done / steps, epochs, note)
 
-
-def _batch(store: TokenStore, pictures: Sequence[int], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    pairs = [store.read(index) for index in pictures]
-    x, y = (torch.cat(tensors).to(device) for tensors in zip(*pairs, strict=True))  # [n, D], [n, C]
-    return x, y
-
-
-@torch.no_grad()
-def _error(model: Refined, store: TokenStore, pictures: Sequence[int], device: torch.device | str) -> float:
-    """Mean over tokens of |y - prediction|^2."""
-    errors = []
-    for index in pictures:
-        x, y = _batch(store, [index], device)
-        errors.append(float((model(x) - y).square().sum(1).mean()))
-    return sum(errors) / len(errors)
+    return tell

@@ -18,7 +18,7 @@ from ...files.errors import whole
 from ...files.fingerprints import file_fingerprint
 from ...files.pixels import resize
 from ...files.weights import read_weights
-from ...hosts.diffusers.load import loading, local_path
+from ...hosts.diffusers.sources import loading, local_path
 
 SIGLIP_FILES = ("image_encoder/model.safetensors", "model.safetensors")
 REDUX_FILES = (

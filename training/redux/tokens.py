@@ -15,6 +15,7 @@ from ...files.progress import Progress
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
 from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.rows import WHOLE
+from ...flux_patch.tokens import DinoTokens
 from ..data.pictures import decode
 from ..data.sources import Entry, Unusable
 from .ridge import Moments
@@ -24,7 +25,7 @@ from .teacher import ReduxTeacher
 
 def passing_adapter(config: AdapterConfig) -> DinoAdapter:
     """A fresh adapter whose tokens are DINO's own: spatially scaled patches with their mean left in, and CLS."""
-    adapter = new_adapter(config)
+    adapter = new_adapter(config).module
     with torch.no_grad():
         adapter.patches.mean_share.zero_()
         kernel = adapter.patches.conv.weight.zero_()  # [D, D, 3, 3]
@@ -37,14 +38,12 @@ def context_inputs(adapter: DinoAdapter, features: FeatureMap) -> Tensor:
     """What the adapter's context layer gets for a whole picture: [1 + grid^2, C], CLS first."""
     with torch.no_grad():
         tokens = adapter.project(features.to(adapter.context.weight.device))
-        patches = tokens.sample([WHOLE], adapter.config.grid)[0, 0].flatten(0, 1)  # [grid^2, C]
-        return adapter.context_norm(torch.cat([tokens.cls, patches]))
+        return adapter.context_norm(tokens.sequence(0, WHOLE, adapter.config.grid))
 
 
 def context_targets(redux: Tensor, *, grid: int) -> Tensor:
     """Redux's tokens [1, n, n, C] as an adapter should give them: their mean, then grid x grid regions, row by row."""
-    patches = FeatureMap(redux, redux.mean((1, 2)), "", "", (1, 1))
-    return torch.cat([patches.cls, patches.sample([WHOLE], grid)[0, 0].flatten(0, 1)])  # [1 + grid^2, C]
+    return DinoTokens(redux, redux.mean((1, 2))).sequence(0, WHOLE, grid)  # [1 + grid^2, C]
 
 
 def fill_store(

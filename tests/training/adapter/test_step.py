@@ -5,52 +5,56 @@ import pytest
 import torch
 
 from dinotile.dino.encode import EncodeSettings
+from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.rows import DinoRow
-from dinotile.hosts.diffusers.flux import Text, predict_velocity
-from dinotile.training.adapter.cases import CASES, draw_case, draw_sigma, draw_start, generator_for, picture_at
+from dinotile.hosts.host import Text
 from dinotile.training.adapter.config import ConditionSettings
-from dinotile.training.adapter.prepare import Prepared
-from dinotile.training.adapter.step import ON, draw_rows, make_row, null_velocities, velocity_losses
-from dinotile.training.core.config import OptimisationSettings
+from dinotile.training.adapter.dropout import KEPT, draw_kept, draw_sigma, draw_start
+from dinotile.training.adapter.encode import EncodedPicture
+from dinotile.training.adapter.step import ON, make_row, null_velocities, velocity_losses
+from dinotile.training.core.random import generator_for, item_at
 
+from ...dino.tiny import tiny_encoder
 from ..tiny import settings, tiny_host, tiny_trainer
 
 
-def rows_of(trainer, slots=range(8), **changes):
-    return draw_rows(trainer.preparer, list(slots), **{"step": 0, "first": 0, "count": trainer.count, **changes})
+def rows_of(trainer, slots=range(8)):
+    return dict(zip(slots, trainer.task.rows(list(slots), step=0, total=len(slots)), strict=True))
 
 
-def prepared(host, *, seed=0, side=6, tokens=8):
+def row_of(picture, kept, sigma=0.5, *, tile=32, generator=None, **options):
+    generator = generator or torch.Generator().manual_seed(0)
+    return make_row(picture, family=FLUX1, kept=kept, sigma=sigma, tile=tile, generator=generator, **options)
+
+
+def encoded(*, seed=0, side=6, tokens=8):
     generator = torch.Generator().manual_seed(seed)
     picture = torch.rand(1, 3, 8 * side, 8 * side, generator=generator)
-    return Prepared(
-        name=str(seed),
-        latents=torch.randn(16, side, side, generator=generator),
-        features=host.features(picture, EncodeSettings(layers="3")),
-        context=torch.randn(tokens, 32, generator=generator),
-        pooled=torch.randn(16, generator=generator),
-    )
+    latents = torch.randn(16, side, side, generator=generator)
+    context, pooled = torch.randn(1, tokens, 32, generator=generator), torch.randn(1, 16, generator=generator)
+    features = tiny_encoder("tiny-v2").encode(picture, settings=EncodeSettings(layers="3"))
+    return EncodedPicture(str(seed), latents, features, Text(context, pooled, 1.0))
 
 
 def trained_like(host):
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in host.adapter.train().named_parameters():
+    for name, parameter in host.adapter.module.train().named_parameters():
         if not parameter.any() or name.endswith(".v.weight"):
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return host
 
 
-def test_cases_come_in_their_shares():
+def test_conditions_are_kept_in_their_shares():
     wanted = ConditionSettings()
-    drawn = Counter(draw_case(wanted, generator=generator_for("case", i)) for i in range(4000))
-    for case in CASES:
-        assert drawn[case] / 4000 == pytest.approx(getattr(wanted, case), abs=0.03)
+    drawn = Counter(draw_kept(wanted, generator=generator_for("case", i)) for i in range(4000))
+    for kept in KEPT:
+        assert drawn[kept] / 4000 == pytest.approx(getattr(wanted, kept), abs=0.03)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "logit_normal"])
 def test_noise_levels_fill_their_range(kind):
-    wanted = OptimisationSettings(sigma=(0.2, 0.6), sigma_sampling=kind)
-    drawn = torch.tensor([draw_sigma(wanted, generator=generator_for("sigma", i)) for i in range(2000)])
+    generators = (generator_for("sigma", i) for i in range(2000))
+    drawn = torch.tensor([draw_sigma((0.2, 0.6), sampling=kind, generator=one) for one in generators])
     assert 0.2 <= drawn.min() and drawn.max() <= 0.6
     assert drawn.mean() == pytest.approx(0.4, abs=0.01)
     spread = 0.4 / 12**0.5 if kind == "uniform" else 0.4 * 0.208  # of the logistic of a normal number
@@ -58,35 +62,27 @@ def test_noise_levels_fill_their_range(kind):
 
 
 def test_every_epoch_shows_every_picture_once_in_its_own_order():
-    first, second = ([picture_at(7 * epoch + i, count=7, seed=0) for i in range(7)] for epoch in (0, 1))
+    first, second = ([item_at(7 * epoch + i, count=7, seed=0) for i in range(7)] for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(7)) and first != second
 
 
 def test_the_loss_is_the_squared_error_of_the_velocity():
     host = tiny_host()
-    host.adapter.train()
-    row = make_row(prepared(host), case="both", sigma=0.3, tile=32, generator=torch.Generator().manual_seed(0))
+    host.adapter.module.train()
+    row = row_of(encoded(), "both", 0.3)
     mixed = (0.7 * row.clean + 0.3 * row.noise)[None]
-    text = Text(row.context[None], row.pooled[None])
-    found = predict_velocity(
-        host.transformer, mixed, sigma=0.3, text=text, guidance=1.0
-    )  # a fresh adapter adds nothing
+    found = host.velocity(mixed, torch.tensor([0.3]), text=row.text)  # a fresh adapter adds nothing
     losses, sizes = velocity_losses(host, [row])
     assert losses.item() == pytest.approx((found[0] - (row.noise - row.clean)).square().mean().item(), rel=1e-5)
     assert sizes.item() == pytest.approx(found.square().mean().sqrt().item(), rel=1e-5)
 
 
 def test_a_row_from_the_source_is_on_the_straight_way_from_the_noisy_source_to_the_picture():
-    host = tiny_host()
     sources = torch.randn(16, 6, 6, generator=torch.Generator().manual_seed(5))
-    picture = dataclasses.replace(prepared(host), source=sources)
+    picture = dataclasses.replace(encoded(), source=sources)
 
-    def row(sigma, start):
-        return make_row(
-            picture, case="both", sigma=sigma, start=start, tile=32, generator=torch.Generator().manual_seed(0)
-        )
-
-    plain, begun, halfway = row(0.8, None), row(0.8, 0.8), row(0.4, 0.8)
+    levels = ((0.8, None), (0.8, 0.8), (0.4, 0.8))
+    plain, begun, halfway = (row_of(picture, "both", sigma, start=start) for sigma, start in levels)
     top, left = (round(6 * share) for share in begun.box[:2])
     first = 0.2 * sources[:, top : top + 4, left : left + 4] + 0.8 * plain.noise
     assert (begun.sigma, halfway.sigma) == (0.8, 0.4) and torch.equal(begun.clean, plain.clean)
@@ -100,7 +96,7 @@ def test_rows_begin_at_the_source_in_their_share_and_the_others_are_as_without(p
         conditions = {"from_source": share, "start": [0.4, 0.6]}
         return tiny_trainer(settings(pictures, conditions=conditions, optimisation={"sigma": [0.7, 1.0]}))
 
-    conditions = trainer(0.5).config.conditions
+    conditions = trainer(0.5).task.config.conditions
     drawn = [draw_start(conditions, generator=generator_for("start", i)) for i in range(600)]
     begun = [start for start in drawn if start is not None]
     assert len(begun) / len(drawn) == pytest.approx(0.5, abs=0.06)
@@ -116,10 +112,10 @@ def test_rows_begin_at_the_source_in_their_share_and_the_others_are_as_without(p
 def test_rows_of_any_shape_together_equal_each_alone():
     host = trained_like(tiny_host(mechanisms=("cross_attention", "context", "vector")))
     generator = torch.Generator().manual_seed(0)
-    pictures = [prepared(host, seed=0), prepared(host, seed=1, side=8), prepared(host, seed=2, tokens=5)]
+    pictures = [encoded(seed=0), encoded(seed=1, side=8), encoded(seed=2, tokens=5)]
     cases = ["both", "none", "dino", "text", "both", "both"]
     rows = [
-        make_row(pictures[i % 3], case=case, sigma=0.1 + 0.15 * i, tile=tile, generator=generator)
+        row_of(pictures[i % 3], case, 0.1 + 0.15 * i, tile=tile, generator=generator)
         for i, (case, tile) in enumerate(zip(cases, [32, 32, 32, 16, 0, 32], strict=True))
     ]
     together, _ = velocity_losses(host, rows)
@@ -130,13 +126,12 @@ def test_rows_of_any_shape_together_equal_each_alone():
 
 def test_a_dropped_condition_leaves_nothing_of_itself():
     host = trained_like(tiny_host(mechanisms=("cross_attention", "context", "vector")))
-    own, other = prepared(host, seed=0), prepared(host, seed=1)
+    own, other = encoded(seed=0), encoded(seed=1)
     swapped = dataclasses.replace(own, features=other.features)
-    retold = dataclasses.replace(own, context=other.context, pooled=other.pooled)
+    retold = dataclasses.replace(own, text=other.text)
 
     def loss(picture, case):
-        row = make_row(picture, case=case, sigma=0.5, tile=32, generator=torch.Generator().manual_seed(0))
-        return velocity_losses(host, [row])[0].item()
+        return velocity_losses(host, [row_of(picture, case)])[0].item()
 
     for case, follows_dino, follows_text in (
         ("both", True, True),
@@ -150,19 +145,19 @@ def test_a_dropped_condition_leaves_nothing_of_itself():
 
 def test_guidance_that_is_learned_moves_the_target_of_rows_with_dino_away_from_the_null():
     host = trained_like(tiny_host(mechanisms=("cross_attention", "context", "vector")))
-    host.adapter.requires_grad_(True)
-    picture = prepared(host)
+    host.adapter.module.requires_grad_(True)
+    picture = encoded()
 
     def row(case):
-        return make_row(picture, case=case, sigma=0.5, tile=32, generator=torch.Generator().manual_seed(0))
+        return row_of(picture, case)
 
     def velocity(case):
         dino = DinoRow(None, 0, row(case).box, ON)
         if case in ("both", "dino"):
-            dino = dataclasses.replace(dino, tokens=host.adapter.project(picture.features))
-        text = row("both" if case in ("both", "text") else "none")
-        given = {"context": text.context[None], "pooled": text.pooled[None], "rows": [dino]}
-        return host.velocity((0.5 * text.clean + 0.5 * text.noise)[None], torch.tensor([0.5]), **given)[0]
+            dino = dataclasses.replace(dino, tokens=host.adapter.module.project(picture.features))
+        told = row("both" if case in ("both", "text") else "none")
+        mixed = (0.5 * told.clean + 0.5 * told.noise)[None]
+        return host.velocity(mixed, torch.tensor([0.5]), text=told.text, rows=[dino])[0]
 
     rows = [row(case) for case in ("text", "both", "dino")]
     null = null_velocities(host, rows)
@@ -176,32 +171,30 @@ def test_guidance_that_is_learned_moves_the_target_of_rows_with_dino_away_from_t
         target = true + 0.6 * (velocity(case) - null[i]).detach()
         wanted = (velocity(case) - target).square().mean()
         assert losses[i].item() == pytest.approx(wanted.item(), rel=1e-4) != pytest.approx(plain[i].item(), rel=1e-3)
-        weight = host.adapter.get_parameter("patches.conv.weight")
+        weight = host.adapter.module.get_parameter("patches.conv.weight")
         found, expected = (torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in (losses[i], wanted))
         assert found.any() and torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_dropped_rows_teach_the_nulls_and_not_the_projector():
     host = tiny_host(mechanisms=("cross_attention", "context", "vector"))
-    trained_like(host).adapter.requires_grad_(True)
-    picture = prepared(host)
+    trained_like(host).adapter.module.requires_grad_(True)
+    picture = encoded()
     for case, taught, untaught in (("text", "null_patch", "patches.conv.weight"), ("dino", "cls.weight", "null_cls")):
-        host.adapter.zero_grad()
-        row = make_row(picture, case=case, sigma=0.5, tile=32, generator=torch.Generator().manual_seed(0))
-        velocity_losses(host, [row])[0].sum().backward()
-        gradients = {name: parameter.grad for name, parameter in host.adapter.named_parameters()}
+        host.adapter.module.zero_grad()
+        velocity_losses(host, [row_of(picture, case)])[0].sum().backward()
+        gradients = {name: parameter.grad for name, parameter in host.adapter.module.named_parameters()}
         assert gradients[taught].abs().max() > 0
         assert gradients[untaught] is None or not gradients[untaught].any()
     assert all(parameter.grad is None for parameter in host.transformer.parameters())
 
 
 def test_the_window_and_its_box_are_the_same_place_on_the_token_grid():
-    host = tiny_host()
-    picture = prepared(host, side=16)
+    picture = encoded(side=16)
     places = set()
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
-        row = make_row(picture, case="both", sigma=0.5, tile=64, generator=generator)
+        row = row_of(picture, "both", tile=64, generator=generator)
         top, left, height, width = (round(16 * fraction) for fraction in row.box)
         assert (height, width) == (8, 8) and top % 2 == left % 2 == 0
         assert torch.equal(row.clean, picture.latents[:, top : top + 8, left : left + 8])
@@ -220,10 +213,9 @@ def test_dino_sees_a_worse_picture_than_flux_and_a_much_worse_one_in_the_weak_ca
         )
         found = []
         for row in rows_of(trainer).values():
-            index = trainer.data.names.index(row.picture)
+            index = trainer.task.data.names.index(row.picture)
             seen = generator_for(0, "remembered", index, bool(weak))
-            pixels = trainer.data.get(index, generator=seen).pixels[None]
-            clean = trainer.host.features(pixels, EncodeSettings(layers="3"))
+            clean = trainer.task.pictures.features(trainer.task.data.get(index, generator=seen).pixels)
             found.append((row.features.patches - clean.patches).square().mean())
         return float(torch.stack(found).mean())
 

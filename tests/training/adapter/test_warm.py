@@ -4,11 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dinotile.flux_patch import save_adapter
+from dinotile.flux_patch.checkpoint import save_adapter
 from dinotile.training.adapter.warm import warm_start
-from dinotile.training.core.loop import fit
 
-from ..tiny import settings, tiny_host, tiny_trainer, weights
+from ..tiny import run, settings, tiny_host, tiny_trainer, weights
 
 
 @pytest.fixture
@@ -16,13 +15,13 @@ def trained(pictures, tmp_path):
     """An adapter file with cross-attention only, after two steps."""
     config = settings(pictures, optimisation={"steps": 2}, output={"folder": str(tmp_path / "run")})
     trainer = tiny_trainer(config)
-    return fit(trainer), trainer.average
+    return run(trainer), trainer.average.weights
 
 
 @pytest.mark.parametrize("place", ["file", "run", "checkpoint"])
 def test_what_matches_is_loaded_and_what_is_new_is_listed(trained, place):
     path, average = trained
-    adapter = tiny_host(mechanisms=("cross_attention", "vector")).adapter
+    adapter = tiny_host(mechanisms=("cross_attention", "vector")).adapter.module
     path = {"file": path, "run": path.parent, "checkpoint": path.parent / "step-000002"}[place]
     report = warm_start(adapter, path)
     assert set(report.loaded) == set(average)
@@ -34,19 +33,19 @@ def test_what_matches_is_loaded_and_what_is_new_is_listed(trained, place):
 
 
 def test_parameters_that_only_the_file_has_are_listed(trained):
-    report = warm_start(tiny_host(mechanisms=("vector",)).adapter, trained[0])
+    report = warm_start(tiny_host(mechanisms=("vector",)).adapter.module, trained[0])
     assert "gate.hidden.weight" in report.unused and "vector.weight" in report.new
 
 
 def test_an_adapter_for_other_layers_is_told(trained):
-    adapter = tiny_host().adapter
+    adapter = tiny_host().adapter.module
     adapter.config = replace(adapter.config, layers="2")
     report = warm_start(adapter, trained[0])
     assert report.other == ("layers 3, not 2",) and str(report).endswith("made for layers 3, not 2")
 
 
 def test_another_shape_is_refused_by_name_and_changes_nothing(trained):
-    adapter = tiny_host(width=8).adapter
+    adapter = tiny_host(width=8).adapter.module
     before = {name: parameter.clone() for name, parameter in adapter.named_parameters()}
     with pytest.raises(ValueError, match=r"null_patch \[16\], this adapter has \[8\].*more differ .*patches.conv"):
         warm_start(adapter, trained[0])
@@ -56,15 +55,15 @@ def test_another_shape_is_refused_by_name_and_changes_nothing(trained):
 def test_a_file_without_a_matching_name_is_refused(tmp_path):
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="other.safetensors holds other, no parameter of this adapter"):
-        warm_start(tiny_host().adapter, tmp_path / "other.safetensors")
+        warm_start(tiny_host().adapter.module, tmp_path / "other.safetensors")
 
 
 def test_training_goes_on_from_a_warm_start(pictures, trained):
     host = tiny_host()
-    warm_start(host.adapter, trained[0])
-    save_adapter(host.adapter, trained[0].parent / "again.safetensors", trained=True)
+    warm_start(host.adapter.module, trained[0])
+    save_adapter(host.adapter.module, trained[0].parent / "again.safetensors", trained=True)
     trainer = tiny_trainer(settings(pictures))
-    warm_start(trainer.host.adapter, trained[0])
+    warm_start(trainer.task.adapter, trained[0])
     start = weights(trainer)
     trainer.step()
     assert any(not torch.equal(start[name], now) for name, now in weights(trainer).items())

@@ -5,15 +5,14 @@ import torch
 from PIL import Image
 
 from dinotile.training.adapter.attention import AttentionMass
-from dinotile.training.adapter.cases import draw_start, generator_for
+from dinotile.training.adapter.dropout import draw_start
 from dinotile.training.adapter.step import draw_rows, velocity_losses
-from dinotile.training.adapter.validate import Validation
 from dinotile.training.core.config import OutputSettings
-from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import Monitor, read_log
+from dinotile.training.core.random import generator_for
 from dinotile.training.core.trainer import StepReport
 
-from ..tiny import SIDE, picture_folder, settings, tiny_trainer
+from ..tiny import SIDE, picture_folder, run, settings, tiny_trainer
 
 ALL = ("cross_attention", "context", "vector")
 
@@ -22,7 +21,7 @@ def test_a_line_of_the_log_says_what_a_trainer_wants_to_know(pictures, tmp_path)
     (pictures / "broken.png").write_bytes(b"no picture")
     config = settings(pictures, optimisation={"steps": 8}, output={"folder": str(tmp_path), "log_every": 4})
     trainer = tiny_trainer(config, mechanisms=ALL)
-    fit(trainer)
+    run(trainer)
     (pictures / "broken.png").unlink()
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == [4, 8]
@@ -41,10 +40,11 @@ def test_the_losses_of_rows_that_begin_at_the_source_are_told_apart(pictures):
     """Against the same rows, drawn here."""
     conditions = only("both") | {"from_source": 0.5}
     trainer = tiny_trainer(settings(pictures, conditions=conditions, optimisation={"batch": 8}))
-    rows = draw_rows(trainer.preparer, range(8), step=0, first=0, count=trainer.count)
+    task = trainer.task
+    rows = draw_rows(task.pictures, range(8), step=0, first=0, count=task.count)
     wanted: dict[str, list[float]] = {}
-    for slot, loss in zip(rows, velocity_losses(trainer.host, list(rows.values()))[0].tolist(), strict=True):
-        begins = draw_start(trainer.config.conditions, generator=generator_for(0, "start", 0, slot)) is not None
+    for slot, loss in zip(rows, velocity_losses(task.host, list(rows.values()))[0].tolist(), strict=True):
+        begins = draw_start(task.config.conditions, generator=generator_for(0, "start", 0, slot)) is not None
         wanted.setdefault("both from source" if begins else "both", []).append(loss)
     found = trainer.step().case_losses
     assert len(found) == 2 and found.keys() == wanted.keys()
@@ -59,29 +59,29 @@ def test_the_seconds_of_a_step_are_without_validation_and_of_all_steps_of_the_li
     for step in (2, 3):
         time.sleep(0.5)  # a validation
         monitor.write({"step": step, "validation": {}})
-        line = monitor.record(StepReport(step, 1.0, {"none": [1.0]}, 1.0, 1.0, 1e-4), skipped={})
+        line = monitor.record(StepReport(step, 1.0, {"none": [1.0]}, {"velocity": 1.0}, 1.0, 1e-4))
     assert 10 <= line["seconds_per_step"] < 10.1
 
 
-def attention(trainer, *, case="both"):
+def attention(trainer, *, kept="both"):
     """The mass that one call of untouched weights gives, and its parts' sizes."""
-    rows = list(draw_rows(trainer.preparer, range(4), step=0, first=0, count=trainer.count).values())
-    assert all(row.case == case for row in rows)
+    rows = trainer.task.rows(range(4), step=0, total=4)
+    assert all(row.kept == kept for row in rows)
     mass = AttentionMass()
-    with mass.watching(trainer.host, rows):
-        velocity_losses(trainer.host, rows)
+    with mass.watching(trainer.task.host, rows):
+        velocity_losses(trainer.task.host, rows)
     return mass.means()
 
 
-def only(case):
-    return {**dict.fromkeys(("none", "text", "dino", "both"), 0.0), case: 1.0}
+def only(kept):
+    return {**dict.fromkeys(("none", "text", "dino", "both"), 0.0), kept: 1.0}
 
 
 @torch.no_grad()
 def test_queries_of_zero_attend_to_every_token_alike(pictures):
     trainer = tiny_trainer(settings(pictures, conditions=only("both")), mechanisms=ALL)
-    blocks = [*trainer.host.transformer.transformer_blocks, *trainer.host.transformer.single_transformer_blocks]
-    for block in blocks:
+    flux = trainer.task.host.transformer
+    for block in (*flux.transformer_blocks, *flux.single_transformer_blocks):
         block.attn.norm_q.weight.zero_()
     found = attention(trainer)
     text, context, image = 8, 1 + 2 * 2, 2 * 2  # tokens of a 32 px window, with 2 x 2 pooled patches
@@ -99,7 +99,7 @@ def test_attention_shares_sum_to_one_and_rows_without_dino_have_none(pictures):
     assert sum(share for name, share in found.items() if not name.startswith("site")) == pytest.approx(1, rel=1e-4)
     assert found["site_cls"] + found["site_patches"] == pytest.approx(1, rel=1e-4)
     assert found["site_cls"] != pytest.approx(1 / 17, rel=1e-2)
-    assert attention(tiny_trainer(settings(pictures, conditions=only("none")), mechanisms=ALL), case="none") == {}
+    assert attention(tiny_trainer(settings(pictures, conditions=only("none")), mechanisms=ALL), kept="none") == {}
 
 
 def test_watching_changes_no_loss(pictures):
@@ -114,7 +114,7 @@ def test_the_null_pass_of_guidance_is_not_watched(pictures):
     found = []
     for guidance in (1.0, 2.0):
         trainer = tiny_trainer(settings(pictures, conditions={"dino_guidance": guidance}), mechanisms=ALL)
-        found.append(trainer.step(details=True).attention)
+        found.append(trainer.step(details=True).details["attention"])
     assert found[0] == found[1] != {}
 
 
@@ -123,23 +123,27 @@ def test_tensorboard_gets_the_numbers_of_the_log(pictures, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     output = {"folder": str(tmp_path), "tensorboard": True, "sample_every": 2, "validation_pictures": 2}
-    fit(tiny_trainer(settings(pictures, optimisation={"steps": 2}, output=output)))
+    run(tiny_trainer(settings(pictures, optimisation={"steps": 2}, output=output)))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     lines = read_log(tmp_path)
     assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
     assert "gates/double.0" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
 
 
+def validated(trainer):
+    with trainer.average.in_place():
+        return trainer.task.validate()
+
+
 def test_validation_compares_conditions_on_the_same_noise(pictures):
     trainer = tiny_trainer(settings(pictures, output={"validation_pictures": 4}))
-    validation = Validation(trainer, "")
-    first = validation.losses()
-    assert first == validation.losses()
+    first = validated(trainer)
+    assert first == validated(trainer)
     assert len(set(first.values())) == 1, "a fresh adapter is the same under every condition of data without text"
     with torch.no_grad():
-        for average in trainer.average.values():
+        for average in trainer.average.weights.values():
             average.add_(0.1)
-    found = validation.losses()
+    found = validated(trainer)
     assert found["own"] == found["dino"] and found["text"] == found["none"]
     assert len({found["own"], found["swap"], found["text"], first["own"]}) == 4
 
@@ -150,9 +154,9 @@ def test_validation_takes_the_learned_guidance_off(pictures):
         conditions, output = {"dino_guidance": guidance}, {"validation_pictures": 4}
         trainer = tiny_trainer(settings(pictures, conditions=conditions, output=output))
         with torch.no_grad():
-            for average in trainer.average.values():
+            for average in trainer.average.weights.values():
                 average.add_(0.1)
-        found[guidance] = Validation(trainer, "").losses()
+        found[guidance] = validated(trainer)
     assert all(found[1.0][condition] == found[2.0][condition] for condition in ("text", "none"))
     assert all(found[1.0][condition] != found[2.0][condition] for condition in ("own", "swap", "dino"))
 
@@ -160,32 +164,31 @@ def test_validation_takes_the_learned_guidance_off(pictures):
 def test_validation_pictures_are_held_out_where_there_are_enough(pictures):
     output = {"validation_pictures": 3, "validate_every": 1}
     trainer = tiny_trainer(settings(pictures, output=output))
-    assert trainer.count == 9
-    shown = {shown.picture.name for shown in Validation(trainer, "").shown()}
-    assert shown == set(trainer.data.names[-3:])
-    drawn = draw_rows(trainer.preparer, range(60), step=0, first=0, count=trainer.count)
-    assert {row.picture for row in drawn.values()} == set(trainer.data.names[:9])
+    task = trainer.task
+    assert task.count == 9
+    assert {picture.encoded.name for picture in task.validation.pictures()} == set(task.data.names[-3:])
+    assert {row.picture for row in task.rows(range(60), step=0, total=60)} == set(task.data.names[:9])
     few = tiny_trainer(settings(pictures, output={**output, "validation_pictures": 4}))
-    assert few.count == 12 - 4 * (12 >= 16)
+    assert few.task.count == 12 - 4 * (12 >= 16)
 
 
 def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
     folder = picture_folder(tmp_path / "pictures", count=1)
     trainer = tiny_trainer(settings(folder, output={"folder": str(tmp_path / "run"), "validate_every": 5}))
     with pytest.raises(ValueError, match="1 of the last 1 pictures can be used, validation needs 2"):
-        fit(trainer)
+        run(trainer)
     assert trainer.done == 0 and not (tmp_path / "run").exists()
 
 
 def test_the_grid_shows_source_both_redraws_and_the_truth(pictures, tmp_path):
     output = {"folder": str(tmp_path), "sample_every": 2, "validation_pictures": 2}
     trainer = tiny_trainer(settings(pictures, optimisation={"steps": 2, "learning_rate": 0.1}, output=output))
-    fit(trainer)
+    run(trainer)
     with Image.open(tmp_path / "samples" / "step-000002.png") as image:
         assert image.size == (4 * SIDE, 2 * SIDE)
-    shown = Validation(trainer, tmp_path)
-    grid = shown.grid()
-    parts = grid[:, :SIDE].split(SIDE, dim=2)
-    assert torch.equal(parts[0], shown.shown()[0].source) and torch.equal(parts[3], shown.shown()[0].sample.pixels)
+    with trainer.average.in_place():
+        parts = trainer.task.picture()[:, :SIDE].split(SIDE, dim=2)
+    first = trainer.task.validation.pictures()[0]
+    assert torch.equal(parts[0], first.source) and torch.equal(parts[3], first.sample.pixels)
     for i in range(3):
         assert (parts[i] - parts[i + 1]).abs().max() > 1e-3

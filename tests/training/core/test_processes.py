@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from dinotile.flux_patch import load_adapter
+from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.training.core.monitor import read_log
 
 from ..tiny import largest_difference, settings, tiny_trainer, weights, write_models
@@ -63,6 +63,6 @@ def test_two_processes_equal_one_with_the_same_total_batch(pictures, tmp_path):
         adapters.append(load_adapter(folder / "adapter.safetensors"))
     assert len(logs[0]) == STEPS
     assert logs[1] == pytest.approx(logs[0], abs=1e-4)
-    one, two = (dict(adapter.named_parameters()) for adapter in adapters)
+    one, two = (dict(adapter.module.named_parameters()) for adapter in adapters)
     assert largest_difference(one, two) < 1e-4
     assert adapters[1].config.provenance["rows_per_step"] == 4

@@ -5,13 +5,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dinotile.flux_patch import load_adapter
-from dinotile.training.adapter.cases import picture_at
-from dinotile.training.core.loop import NotFiniteError, fit
+from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.training.core.monitor import read_log
+from dinotile.training.core.random import item_at
 from dinotile.training.core.state import checkpoints, read_checkpoint, write_checkpoint
+from dinotile.training.core.trainer import NotFiniteError
 
 from ...limits import largest_file
+from .. import tiny
 from ..tiny import largest_difference, picture_folder, settings, tiny_trainer, weights
 
 NOISE = 1e-6
@@ -23,7 +24,7 @@ def losses(folder):
 
 def run(config, **options):
     trainer = tiny_trainer(config)
-    fit(trainer, **options)
+    tiny.run(trainer, **options)
     return trainer
 
 
@@ -43,7 +44,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(pictures, tm
     resumed = run(parts)
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=NOISE)
     assert largest_difference(weights(resumed), weights(whole)) < NOISE
-    assert largest_difference(resumed.average, whole.average) < NOISE
+    assert largest_difference(resumed.average.weights, whole.average.weights) < NOISE
 
 
 def test_a_log_line_that_spans_the_interruption_equals_an_uninterrupted_one(pictures, tmp_path):
@@ -68,7 +69,7 @@ def test_the_newest_whole_checkpoint_is_taken(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path), "save_every": 2, "keep": 2})
     run(config)
     assert [place.name for place in checkpoints(tmp_path)] == ["step-000004", "step-000006"]
-    (tmp_path / "step-000006" / "ema.safetensors").unlink()
+    (tmp_path / "step-000006" / "average.safetensors").unlink()
     (tmp_path / ".step-000008.0.part").mkdir()
     assert checkpoints(tmp_path)[-1].name == "step-000004"
     run(config)
@@ -97,7 +98,7 @@ def other_values(**changes):
         ("state.json", cut),
         ("state.json", other_values(step="5")),
         ("state.json", other_values(log=[])),
-        ("adapter.safetensors", cut),
+        ("weights.safetensors", cut),
         ("optimizer.safetensors", cut),
         ("optimizer.safetensors", other_moments),
     ],
@@ -124,12 +125,12 @@ def test_a_run_whose_first_steps_the_scaler_left_out_is_resumed(pictures, tmp_pa
     config = settings(pictures, optimisation={"precision": "fp16"}, output={"folder": str(tmp_path)})
     trainer, resumed = tiny_trainer(config), tiny_trainer(config)
     for each in (trainer, resumed):
-        each.optimizer = torch.optim.AdamW(each.parameters.values(), fused=fused)
+        each.optimizers = [torch.optim.AdamW(each.parameters.values(), fused=fused)]
     trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
     start = weights(trainer)
-    fit(trainer, should_stop=interrupt_at(1))
+    tiny.run(trainer, should_stop=interrupt_at(1))
     assert largest_difference(weights(trainer), start) == 0
-    fit(resumed, should_stop=interrupt_at(1))
+    tiny.run(resumed, should_stop=interrupt_at(1))
     assert resumed.done == 2 and resumed.scaler.get_scale() == 2.0**58
 
 
@@ -137,25 +138,24 @@ def test_resuming_with_another_adapter_names_what_differs(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path)}, optimisation={"steps": 1})
     run(config)
     with pytest.raises(ValueError, match="differs in width"):
-        fit(tiny_trainer(config, width=8))
+        tiny.run(tiny_trainer(config, width=8))
 
 
 def test_the_adapter_file_is_the_average_and_says_where_it_comes_from(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path)}, optimisation={"steps": 3, "seed": 5})
     trainer = tiny_trainer(config)
-    path = fit(trainer)
-    adapter = load_adapter(path)
+    adapter = load_adapter(tiny.run(trainer))
     assert adapter.trained
     assert adapter.config.provenance["steps"] == 3
     assert adapter.config.provenance["optimisation"]["seed"] == 5
-    assert largest_difference(dict(adapter.named_parameters()), trainer.average) == 0
-    assert largest_difference(trainer.average, weights(trainer)) > 1e-4
+    assert largest_difference(dict(adapter.module.named_parameters()), trainer.average.weights) == 0
+    assert largest_difference(trainer.average.weights, weights(trainer)) > 1e-4
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_adapter_intact(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path), "save_every": 2, "keep": 1})
     trainer = tiny_trainer(config)
-    fit(trainer, should_stop=interrupt_at(2))
+    tiny.run(trainer, should_stop=interrupt_at(2))
     adapter = (tmp_path / "adapter.safetensors").read_bytes()
     trainer.step()
     with largest_file(20_000), pytest.raises(ValueError, match="File too large.*older ones are as they were"):
@@ -174,18 +174,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         optimisation={"batch": 1, "steps": 8},
         output={"folder": str(tmp_path), "save_every": 1, "keep": 1},
     )
-    shown = [picture_at(step, count=4, seed=0) for step in range(4)]
+    shown = [item_at(step, count=4, seed=0) for step in range(4)]
     bad = shown.index(2) + 1
     assert bad > 1, "the seed must show a good picture first"
     trainer = tiny_trainer(config)
-    fit(trainer, should_stop=interrupt_at(bad - 1))
+    tiny.run(trainer, should_stop=interrupt_at(bad - 1))
     good = weights(trainer)
     with pytest.raises(NotFiniteError, match=rf"not finite at step {bad} \(case text, picture 02.png\)"):
-        fit(trainer)
+        tiny.run(trainer)
     assert largest_difference(weights(trainer), good) == 0
     kept = read_checkpoint(checkpoints(tmp_path)[-1])
     assert kept.step == bad - 1
-    assert largest_difference(dict(kept.adapter.named_parameters()), good) == 0
+    assert largest_difference(kept.weights, good) == 0
 
 
 def test_a_loss_that_is_not_finite_from_the_start_saves_nothing(tmp_path):
@@ -207,5 +207,5 @@ def test_weights_that_explode_are_told_with_the_step(pictures, tmp_path):
             parameter.data.fill_(3e38)
 
     with pytest.raises(NotFiniteError, match="not finite at step 2 .*in .*step-000001: .*remove step-000001"):
-        fit(trainer, progress=explode)
+        tiny.run(trainer, progress=explode)
     assert json.loads((tmp_path / "step-000001" / "state.json").read_text())["step"] == 1

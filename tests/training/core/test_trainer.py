@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from dinotile.training.adapter.step import draw_rows, null_velocities, velocities
-from dinotile.training.adapter.validate import Validation
-from dinotile.training.core.config import OptimisationSettings
-from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import read_log
-from dinotile.training.core.optimisation import PARTS, learning_rate
+from dinotile.training.core.optimiser import part_of
+from dinotile.training.core.schedule import rate_at
 
-from ..tiny import largest_difference, settings, tiny_host, tiny_trainer, weights
+from ..tiny import largest_difference, run, settings, tiny_host, tiny_trainer, weights
 
 ALL = ("cross_attention", "context", "vector")
 
@@ -29,7 +27,8 @@ def test_training_teaches_flux_to_follow_the_features(pictures):
     before = trainer.step().loss
     for _ in range(149):
         after = trainer.step().loss
-    found = Validation(trainer, "").losses()
+    with trainer.average.in_place():
+        found = trainer.task.validate()
     assert after < 0.8 * before
     assert found["own"] < 0.97 * min(found["swap"], found["text"], found["none"])
 
@@ -46,9 +45,9 @@ def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direc
         trainer = tiny_trainer(config)
         for _ in range(100):
             trainer.step()
-        rows = list(draw_rows(trainer.preparer, range(32), step=999, first=0, count=trainer.count).values())
+        rows = list(draw_rows(trainer.task.pictures, range(32), step=999, first=0, count=trainer.task.count).values())
         with torch.no_grad():
-            found, null = velocities(trainer.host, rows), null_velocities(trainer.host, rows)
+            found, null = velocities(trainer.task.host, rows), null_velocities(trainer.task.host, rows)
         answers.append(torch.stack([found[i] - null[i] for i in null]).flatten())
     plain, guided = answers
     assert torch.cosine_similarity(plain, guided, dim=0) > 0.8
@@ -57,18 +56,17 @@ def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direc
 
 def test_only_the_adapter_moves(pictures):
     trainer = tiny_trainer(settings(pictures), mechanisms=ALL)
-    frozen = {name: tensor.clone() for name, tensor in trainer.host.transformer.state_dict().items()}
+    frozen = {name: tensor.clone() for name, tensor in trainer.task.host.transformer.state_dict().items()}
     start = weights(trainer)
     for _ in range(4):
         trainer.step()
-    assert largest_difference(dict(trainer.host.transformer.state_dict()), frozen) == 0
+    assert largest_difference(dict(trainer.task.host.transformer.state_dict()), frozen) == 0
     still = [name for name, tensor in weights(trainer).items() if torch.equal(tensor, start[name])]
     assert not still
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth_and_knows_only_the_step():
-    wanted = OptimisationSettings(steps=1000, warmup=100, learning_rate=1.0)
-    rates = [learning_rate(wanted, step=step) for step in range(1000)]
+    rates = [rate_at(step / 1000, step=step, warmup=100) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01, rel=1e-3)
     assert max(rates) < 1.0 and rates.index(max(rates)) in range(95, 101)
     assert rates[500] == pytest.approx(0.55, rel=1e-3) and rates[-1] == pytest.approx(0.1, rel=1e-3)
@@ -83,7 +81,7 @@ def test_gradient_checkpointing_computes_twice_and_changes_no_gradient(pictures,
         trainer = tiny_trainer(config, checkpointing=checkpointing, mechanisms=mechanisms)
         for _ in range(2):
             trainer.step()
-        block = trainer.host.transformer.single_transformer_blocks[1]
+        block = trainer.task.host.transformer.single_transformer_blocks[1]
         seen: list[bool] = []
         block.register_forward_pre_hook(lambda *_, seen=seen: seen.append(True))
         norms.append(trainer.step(details=True).part_norms)
@@ -126,9 +124,9 @@ def test_the_loss_scale_of_fp16_is_resumed(pictures, tmp_path):
     first = tiny_trainer(config)
     first.step()
     first.scaler.update(new_scale=512.0)
-    fit(first)
+    run(first)
     second = tiny_trainer(config)
-    fit(second)
+    run(second)
     assert second.done == 3 and second.scaler.get_scale() == 512.0
 
 
@@ -139,10 +137,10 @@ def test_the_average_follows_the_weights(pictures):
         trainer.step()
         decay = min(0.5, step / (step + 9))
         expected = {name: decay * expected[name] + (1 - decay) * now for name, now in weights(trainer).items()}
-    assert largest_difference(trainer.average, expected) < 1e-6
+    assert largest_difference(trainer.average.weights, expected) < 1e-6
     now = weights(trainer)
-    with trainer.averaged():
-        assert largest_difference(weights(trainer), trainer.average) == 0
+    with trainer.average.in_place():
+        assert largest_difference(weights(trainer), trainer.average.weights) == 0
     assert largest_difference(weights(trainer), now) == 0
 
 
@@ -155,14 +153,14 @@ def test_gradients_are_clipped_and_told_as_they_were(pictures):
     assert total == pytest.approx(free.gradient_norm, rel=1e-4)
 
 
-def test_every_parameter_belongs_to_a_part():
-    for name, _ in tiny_host(mechanisms=ALL).adapter.named_parameters():
-        assert any(name.startswith(part) for part in PARTS), name
+def test_the_parts_of_an_adapter_are_what_its_parameters_names_begin_with():
+    names = dict(tiny_host(mechanisms=ALL).adapter.module.named_parameters())
+    assert {part_of(name) for name in names} == {"patches", "cls", "sites", "gate", "context", "vector", "null"}
 
 
 def test_progress_is_told_for_every_step(pictures, tmp_path):
     told = []
-    fit(
+    run(
         tiny_trainer(settings(pictures, optimisation={"steps": 3}, output={"folder": str(tmp_path)})),
         progress=lambda *step: told.append(step),
     )

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.training.data.cuts import random_cut
+from dinotile.training.data.crops import random_crop
 from dinotile.training.data.pictures import open_data
 from dinotile.training.data.settings import DataSettings
 
@@ -72,14 +72,14 @@ def test_a_skipped_sample_draws_as_many_numbers_as_a_good_one(tmp_path):
     assert after[0] == after[1] == after[2]
 
 
-def test_a_cut_keeps_proportions_and_stays_inside():
+def test_a_crop_keeps_proportions_and_stays_inside():
     for seed in range(200):
         draws = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
-        top, left, height, width = random_cut(90, 200, height=32, width=48, draws=draws)
+        top, left, height, width = random_crop(90, 200, height=32, width=48, draws=draws)
         assert 0 <= top <= 90 - height and 0 <= left <= 200 - width
         assert height >= 32 and width >= 48 and abs(width - 1.5 * height) <= 1.5
-    assert random_cut(90, 200, height=32, width=48, draws=[0.999] * 3)[2] > 85
-    assert random_cut(20, 24, height=32, width=48, draws=[0.5] * 3) == (2, 0, 16, 24)
+    assert random_crop(90, 200, height=32, width=48, draws=[0.999] * 3)[2] > 85
+    assert random_crop(20, 24, height=32, width=48, draws=[0.5] * 3) == (2, 0, 16, 24)
 
 
 def test_flips_come_half_of_the_time_and_only_where_asked(tmp_path):

@@ -11,9 +11,13 @@ from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.dino.encode import EncodeSettings
 from dinotile.files.pixels import resize
-from dinotile.flux_patch import DinoRow, FluxGeometry, Strength, geometry_of, load_adapter, save_adapter
-from dinotile.flux_patch.geometry import RopeOptions, image_ids
-from dinotile.hosts.diffusers.hooks import DinoFlux
+from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.checkpoint import described, load_adapter, save_adapter
+from dinotile.flux_patch.geometry import FluxGeometry, geometry_of
+from dinotile.flux_patch.rows import WHOLE, DinoRow
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.diffusers.host import DiffusersHost
+from dinotile.hosts.host import Text
 from dinotile.training.data.pictures import decode
 from dinotile.training.redux.fit import FitSettings, fit_redux
 from dinotile.training.redux.teacher import _siglip_config, load_teacher
@@ -21,7 +25,7 @@ from dinotile.training.redux.tokens import context_inputs, context_targets, pass
 
 from ...dino.tiny import tiny_encoder
 from ...limits import largest_file
-from ...tiny import picture, tiny_flux
+from ...tiny import picture, tiny_flux, tiny_vae
 from ..pictures import encoded
 
 CONTEXT = 32  # of tiny_flux
@@ -170,8 +174,7 @@ def held_out_cosine(adapter, folder, *, encoder, teacher, which):
     for path in which:
         pixels = decode(path.read_bytes())[None]
         tokens = adapter.project(encoder.encode(pixels, settings=EncodeSettings(side=56, layers="3")))
-        patches = tokens.sample([(0.0, 0.0, 1.0, 1.0)], adapter.config.grid)[:, 0].flatten(1, 2)
-        predicted = adapter.context_tokens(torch.cat([tokens.cls[:, None], patches], dim=1))[0]
+        predicted = adapter.context_tokens(tokens.sequence(0, WHOLE, adapter.config.grid)[None])[0]
         targets = context_targets(teacher.tokens(pixels), grid=adapter.config.context_grid)
         found.append(F.cosine_similarity(predicted, targets, dim=1).mean())
     return float(torch.stack(found).mean())
@@ -182,12 +185,12 @@ def test_the_saved_adapter_reaches_the_reported_cosine(folder, tmp_path, encoder
     models = {"encoder": encoder, "teacher": teacher, "geometry": geometry}
     adapter, report = fitted(folder, tmp_path, **models, mlp=mlp, epochs=6)
     assert list(tmp_path.iterdir()) == []
-    save_adapter(adapter, tmp_path / "adapter.safetensors")
+    save_adapter(adapter, tmp_path / "adapter.safetensors", trained=True)
     loaded = load_adapter(tmp_path / "adapter.safetensors")
     pictures = sorted(folder.iterdir())
     held = [pictures[index] for index in split(40, share=0.2, seed=0)[2]]
     kept = report.mlp if report.epochs else report.ridge
-    cosine = held_out_cosine(loaded, folder, encoder=encoder, teacher=teacher, which=held)
+    cosine = held_out_cosine(loaded.module, folder, encoder=encoder, teacher=teacher, which=held)
     assert cosine == pytest.approx(kept.fitted, abs=1e-4)
     assert (report.pictures, report.held_out) == (40, 8)
     assert loaded.trained and loaded.has("context") and loaded.config.provenance["pictures"] == 40
@@ -196,10 +199,10 @@ def test_the_saved_adapter_reaches_the_reported_cosine(folder, tmp_path, encoder
     inputs = []
     for index in sorted(set(range(40)) - set(split(40, share=0.2, seed=0)[2])):
         features = encoder.encode(decode(pictures[index].read_bytes())[None], settings=EncodeSettings(56, "3"))
-        inputs.append(context_inputs(loaded, features))
+        inputs.append(context_inputs(loaded.module, features))
     mean = torch.stack(inputs).mean(0)
-    assert torch.allclose(loaded.null_cls, mean[0], atol=1e-5)
-    assert torch.allclose(loaded.null_patch, mean[1:].mean(0), atol=1e-5)
+    assert torch.allclose(loaded.module.null_cls, mean[0], atol=1e-5)
+    assert torch.allclose(loaded.module.null_patch, mean[1:].mean(0), atol=1e-5)
 
 
 def test_own_features_predict_better_than_none_and_than_another_pictures(folder, tmp_path, encoder, teacher, geometry):
@@ -217,8 +220,6 @@ def test_the_same_data_and_seed_give_the_same_adapter(folder, tmp_path, encoder,
 
 
 def test_the_passing_adapter_hands_on_dinos_tokens(encoder, geometry):
-    from dinotile.flux_patch import AdapterConfig
-
     sizes = {"dino_width": 64, "width": 64, "grid": 4, "context_grid": 4}
     config = AdapterConfig(dino="tiny-v2", layers="3", geometry=geometry, mechanisms=("context",), **sizes)
     features = encoder.encode(picture(56, 56), settings=EncodeSettings(side=56, layers="3"))
@@ -231,23 +232,15 @@ def test_the_passing_adapter_hands_on_dinos_tokens(encoder, geometry):
 
 def test_the_adapter_speaks_to_flux_and_the_pictures_features_matter(folder, tmp_path, encoder, teacher, geometry):
     adapter, _ = fitted(folder, tmp_path, encoder=encoder, teacher=teacher, geometry=geometry)
-    flux = DinoFlux(tiny_flux(), adapter)
+    flux = DiffusersHost(tiny_flux(), tiny_vae(), adapter=described(adapter, trained=True))
     torch.manual_seed(0)
-    inputs = {
-        "timestep": torch.tensor([0.5]),
-        "encoder_hidden_states": torch.randn(1, 3, CONTEXT),
-        "pooled_projections": torch.randn(1, 16),
-        "img_ids": image_ids(2, 2, options=RopeOptions()),
-        "guidance": None,
-        "token_size": (2, 2),
-        "percent_to_sigma": lambda percent: 1 - percent,
-    }
-    latents = torch.randn(1, 4, 64)
+    text = Text(torch.randn(1, 3, CONTEXT), torch.randn(1, 16))
+    latents = torch.randn(1, 16, 4, 4)
     settings = EncodeSettings(side=56, layers="3")
     tokens = [adapter.project(encoder.encode(picture(56, 56, seed=seed), settings=settings)) for seed in (0, 1)]
     with torch.no_grad():
         plain, one, other = (
-            flux.velocity(latents, rows=[row], **inputs)
+            flux.velocity(latents, torch.tensor([0.5]), text=text, rows=[row])
             for row in (DinoRow(), *(DinoRow(tokens=t, settings=Strength(1.0)) for t in tokens))
         )
     assert (one - plain).abs().max() > 1e-3 and (one - other).abs().max() > 1e-4

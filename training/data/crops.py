@@ -10,7 +10,7 @@ from ...dino.feature_map import FeatureMap
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the picture
 
 
-def random_cut(rows: int, columns: int, *, height: int, width: int, draws: Sequence[float]) -> Box:
+def random_crop(rows: int, columns: int, *, height: int, width: int, draws: Sequence[float]) -> Box:
     """A box in the proportions height : width, in a picture of rows x columns px.
 
     It is at least height x width px where the picture holds that, and at most as large as the picture allows.
@@ -22,7 +22,7 @@ def random_cut(rows: int, columns: int, *, height: int, width: int, draws: Seque
     return int(draws[1] * (rows - tall + 1)), int(draws[2] * (columns - wide + 1)), tall, wide
 
 
-def centred_cut(features: FeatureMap, rows: int, columns: int, *, height: int, width: int) -> tuple[Box, FeatureMap]:
+def centred_crop(features: FeatureMap, rows: int, columns: int, *, height: int, width: int) -> tuple[Box, FeatureMap]:
     """The largest centred box of whole patches in about the proportions height : width, and the features of that box."""
     grid_rows, grid_columns = features.patches.shape[1:3]
     scale = min(rows / height, columns / width)
@@ -31,5 +31,5 @@ def centred_cut(features: FeatureMap, rows: int, columns: int, *, height: int, w
     top, left = (grid_rows - tall) // 2, (grid_columns - wide) // 2
     upper, lower = (round(at * rows / grid_rows) for at in (top, top + tall))
     start, end = (round(at * columns / grid_columns) for at in (left, left + wide))
-    cut = features.with_patches(features.patches[:, top : top + tall, left : left + wide], features.cls)
-    return (upper, start, lower - upper, end - start), replace(cut, image_size=(lower - upper, end - start))
+    cropped = features.with_patches(features.patches[:, top : top + tall, left : left + wide], features.cls)
+    return (upper, start, lower - upper, end - start), replace(cropped, image_size=(lower - upper, end - start))

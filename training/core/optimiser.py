@@ -1,0 +1,69 @@
+"""The optimiser, what it remembers by the parameters' names, the precision around it, and the gradient by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .config import OptimisationSettings
+
+Parameters = Mapping[str, nn.Parameter]
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(settings: OptimisationSettings, *, device: torch.device) -> Any:
+    """The precision in which a task computes around its float32 parameters."""
+    dtype = PRECISIONS[settings.precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def adamw(parameters: Parameters, settings: OptimisationSettings, *, device: torch.device) -> torch.optim.AdamW:
+    """Weight decay on matrices and kernels only: nulls, norms and biases are free."""
+    matrices = [parameter for parameter in parameters.values() if parameter.ndim > 1]
+    others = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda"))
+
+
+def memory_of(optimizers: Sequence[Optimizer], parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What optimisers remember, as ``KIND.PARAMETER``: tensors, on the CPU, and plain numbers."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        for optimizer in optimizers:
+            for kind, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{kind}.{name}"] = value.detach().to("cpu", copy=True).contiguous()
+                else:
+                    numbers[f"{kind}.{name}"] = value
+    return tensors, numbers
+
+
+def remember(optimizers: Sequence[Optimizer], parameters: Parameters, memory: Mapping[str, Any]) -> None:
+    """Give optimisers what ``memory_of`` found; torch brings each tensor to where its optimiser needs it."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for key, value in memory.items():
+        kind, _, name = key.partition(".")
+        by_name.setdefault(name, {})[kind] = value
+    names = {parameter: name for name, parameter in parameters.items()}
+    for optimizer in optimizers:
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        state = {i: by_name[names[p]] for i, p in enumerate(held) if names[p] in by_name}
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def part_norms(parameters: Parameters) -> dict[str, float]:
+    """Gradient norm of each part of the model: what its parameters' names begin with."""
+    squares: dict[str, list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        squares.setdefault(part_of(name), []).append(parameter.grad.square().sum())  # type: ignore[union-attr]
+    return {part: float(torch.stack(values).sum().sqrt()) for part, values in squares.items()}
+
+
+def part_of(name: str) -> str:
+    """``cls`` of cls_norm.weight, ``sites`` of sites.double_0.k.weight."""
+    return name.partition(".")[0].partition("_")[0]
