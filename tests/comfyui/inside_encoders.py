@@ -10,7 +10,7 @@ import comfy.model_management as management
 import folder_paths
 import torch
 from comfy.cli_args import args
-from inside_tools import BASE, HOST, OUT, apart, check, dino, features, node, picture, project, refusal, same
+from inside_tools import BASE, HOST, OUT, apart, check, dino, features, near, node, picture, project, refusal, same
 from safetensors.torch import load_file, save_file
 
 from dinotile import nodes
@@ -49,7 +49,7 @@ def managed():
     out["DINO after remembered features"] = held(fresh.patcher)
     second, expected = encode(21), encode(21, node(nodes.LoadDino, "dino.safetensors"))
     out["DINO after another picture"] = held(fresh.patcher)
-    out["another picture's features are a fresh encoder's"] = same(second.patches, expected.patches)
+    out["another picture's features are a fresh encoder's"] = near(second.patches, expected.patches)
     chosen = node(nodes.LoadAdapter, "trained.safetensors")
     project(chosen, features())
     return out | {"adapter after Project DINO Conditioning": held(chosen.patcher)}

@@ -25,6 +25,7 @@ from inside_tools import (
     dino,
     features,
     flux,
+    near,
     node,
     patched,
     picture,
@@ -32,7 +33,6 @@ from inside_tools import (
     project,
     random_latent,
     refusal,
-    same,
     sample,
     text,
     tiled,
@@ -131,10 +131,10 @@ def lora():
     result, only_lora = sample(last, on), sample(with_lora(tiled(flux())), text(0))
     return {
         "changes the result by": apart(result, without),
-        "loaded first is loaded last": same(sample(tiled(patched(adapter(), with_lora(flux()))), on), result),
+        "loaded first is loaded last": near(sample(tiled(patched(adapter(), with_lora(flux()))), on), result),
         "DINO changes it by": apart(result, only_lora),
-        "strength 0 is the LoRA alone": same(sample(last, off), only_lora),
-        "the model without it is as before": same(sample(tiled(patched(adapter())), on), without),
+        "strength 0 is the LoRA alone": near(sample(last, off), only_lora),
+        "the model without it is as before": near(sample(tiled(patched(adapter())), on), without),
     }
 
 

@@ -221,7 +221,13 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit: what the very same weights gave."""
     return bool(torch.equal(a, b))
+
+
+def near(a: Tensor, b: Tensor) -> bool:
+    """What equal weights gave that were loaded, moved or patched anew, and so may lie elsewhere in memory."""
+    return apart(a, b) <= 1e-6
 
 
 def refusal(action) -> str:

@@ -15,6 +15,7 @@ from dinotile.training.adapter.step import ON, make_row, null_velocities, veloci
 from dinotile.training.core.random import generator_for, item_at
 
 from ...dino.tiny import tiny_encoder
+from ...near import assert_near
 from ..tiny import settings, tiny_host, tiny_trainer
 
 
@@ -106,7 +107,7 @@ def test_rows_begin_at_the_source_in_their_share_and_the_others_are_as_without(p
     same = [slot for slot in some if some[slot].sigma >= 0.7]
     assert 0 < len(same) < 16
     assert all(torch.equal(some[slot].noise, never[slot].noise) for slot in same)
-    assert all(torch.equal(some[slot].noise, always[slot].noise) for slot in set(some) - set(same))
+    assert_near(*([rows[slot].noise for slot in some if slot not in same] for rows in (some, always)))
 
 
 def test_rows_of_any_shape_together_equal_each_alone():
@@ -246,7 +247,7 @@ def test_windows_of_one_picture_share_its_features_and_lie_apart(pictures):
 def test_what_the_memory_holds_changes_no_row(pictures):
     rows = [rows_of(tiny_trainer(settings(pictures, data={"cache": cache})), range(24)) for cache in (1, 100)]
     for slot in rows[0]:
-        assert torch.equal(rows[0][slot].clean, rows[1][slot].clean)
+        assert_near(rows[0][slot].clean, rows[1][slot].clean)
         assert (rows[0][slot].features is None) == (rows[1][slot].features is None)
         if rows[0][slot].features is not None:
-            assert torch.equal(rows[0][slot].features.patches, rows[1][slot].features.patches)
+            assert_near(rows[0][slot].features.patches, rows[1][slot].features.patches)

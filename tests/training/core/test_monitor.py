@@ -12,6 +12,7 @@ from dinotile.training.core.monitor import Monitor, read_log
 from dinotile.training.core.random import generator_for
 from dinotile.training.core.trainer import StepReport
 
+from ...near import assert_near
 from ..tiny import SIDE, picture_folder, run, settings, tiny_trainer
 
 ALL = ("cross_attention", "context", "vector")
@@ -107,7 +108,7 @@ def test_watching_changes_no_loss(pictures):
         [trainer.step(details=details).loss for _ in range(3)]
         for details, trainer in ((True, tiny_trainer(settings(pictures))), (False, tiny_trainer(settings(pictures))))
     )
-    assert watched == plain
+    assert_near(watched, plain)
 
 
 def test_the_null_pass_of_guidance_is_not_watched(pictures):
@@ -115,7 +116,8 @@ def test_the_null_pass_of_guidance_is_not_watched(pictures):
     for guidance in (1.0, 2.0):
         trainer = tiny_trainer(settings(pictures, conditions={"dino_guidance": guidance}), mechanisms=ALL)
         found.append(trainer.step(details=True).details["attention"])
-    assert found[0] == found[1] != {}
+    assert found[0]
+    assert_near(found[1], found[0])
 
 
 def test_tensorboard_gets_the_numbers_of_the_log(pictures, tmp_path):
@@ -157,8 +159,8 @@ def test_validation_takes_the_learned_guidance_off(pictures):
             for average in trainer.average.weights.values():
                 average.add_(0.1)
         found[guidance] = validated(trainer)
-    assert all(found[1.0][condition] == found[2.0][condition] for condition in ("text", "none"))
-    assert all(found[1.0][condition] != found[2.0][condition] for condition in ("own", "swap", "dino"))
+    for condition, plain in found[1.0].items():
+        assert (found[2.0][condition] == pytest.approx(plain, rel=1e-6)) == (condition in ("text", "none")), condition
 
 
 def test_validation_pictures_are_held_out_where_there_are_enough(pictures):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from dinotile.cli.features import features
 from dinotile.demo import DINO
 from dinotile.dino.encode import EncodeSettings
-from dinotile.hosts.diffusers.text import encode_text, load_text_encoder
+from dinotile.hosts.diffusers.text import load_text_encoder
 from dinotile.training.data.dino_recipe import DinoRecipe
 from dinotile.training.data.features import precompute
 from dinotile.training.data.pictures import open_data
@@ -63,13 +63,13 @@ def files(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_text_beside_a_picture_is_its_captions(pipeline, folder, recipe):
+def test_the_text_beside_a_picture_is_its_captions(folder, recipe):
     assert computed(folder, recipe) == (2, 0, {})
     data = opened(folder)
     for index, (name, caption) in enumerate((("a", "a red fox"), ("sub/b.c", "a blue fox"))):
         context, pooled = np.load(folder / f"{name}.t5.npy"), np.load(folder / f"{name}.clip.npy")
         assert (context.shape, pooled.shape, context.dtype, pooled.dtype) == ((7, 4096), (768,), "float16", "float16")
-        wanted = encode_text(pipeline, prompt=caption, tokens=7, device="cpu", dtype=torch.bfloat16)
+        wanted = recipe.encoder.encode(caption, tokens=7)
         sample = draw(data, index)
         assert torch.equal(sample.context, wanted.context[0].half().float())
         assert torch.equal(sample.pooled, wanted.pooled[0].half().float())

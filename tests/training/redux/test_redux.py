@@ -25,6 +25,7 @@ from dinotile.training.redux.tokens import context_inputs, context_targets, pass
 
 from ...dino.tiny import tiny_encoder
 from ...limits import largest_file
+from ...near import assert_near
 from ...tiny import picture, tiny_flux, tiny_vae
 from ..pictures import encoded
 
@@ -120,7 +121,7 @@ def test_files_of_other_layouts_give_the_same_teacher(models, teacher, tmp_path)
     save_file(redux_model().state_dict(), tmp_path / "flux1-redux-dev.safetensors")
     other = load_teacher(tmp_path, tmp_path / "flux1-redux-dev.safetensors")
     pixels = picture(60, 90)
-    assert torch.equal(other.tokens(pixels), teacher.tokens(pixels))
+    assert_near(other.tokens(pixels), teacher.tokens(pixels))
 
 
 def test_flux_1_redux_itself_is_recognised_from_its_tensors(tmp_path):
@@ -215,8 +216,8 @@ def test_own_features_predict_better_than_none_and_than_another_pictures(folder,
 def test_the_same_data_and_seed_give_the_same_adapter(folder, tmp_path, encoder, teacher, geometry):
     models = {"encoder": encoder, "teacher": teacher, "geometry": geometry}
     one, other, third = (fitted(folder, tmp_path, **models, mlp=True, epochs=2, seed=seed)[0] for seed in (0, 0, 1))
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
-    assert not torch.equal(one.context.bias, third.context.bias)
+    assert_near(dict(other.state_dict()), dict(one.state_dict()))
+    assert not torch.allclose(one.context.bias, third.context.bias, rtol=1e-4, atol=1e-4)
 
 
 def test_the_passing_adapter_hands_on_dinos_tokens(encoder, geometry):
