@@ -1,11 +1,16 @@
 """ComfyUI and diffusers on the same weights, picture, adapter, noise, sigmas and tiles."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import dinotile
+from dinotile.demo import SAMPLE
 from dinotile.dino.encode import EncodeSettings
 from dinotile.dino.load import load_dino
 from dinotile.flux_patch.checkpoint import load_adapter
@@ -24,7 +29,8 @@ from . import models
 from .conftest import apart
 
 CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
-DEMO = Path(__file__).parents[2] / "demo"
+PACK = Path(__file__).parents[2]
+DEMO = PACK / "demo"
 DEMO_FILE = "dinotile-demo.safetensors"
 
 
@@ -95,3 +101,33 @@ def test_the_demo_is_compared_in_fp32_on_several_tiles_of_the_same_latent(measur
     run = load_file(f"{measured['folder']}/demo.safetensors")
     latent = encode(load_vae(DEMO / "vae" / DEMO_FILE), run["pixels"])
     assert apart(run["latent"], latent) <= 1e-4
+
+
+SAME = {
+    "as shipped": {},
+    "FLUX alone, guided by DINO, another seed and scale": {
+        "fidelity": 0.0, "denoise": 0.5, "steps": 5, "seed": 3, "scale": 1.5, "dino_guidance": 2.0,
+    },
+    "without DINO": {"no_dino": True, "fidelity": 0.5, "tile": 192, "overlap": 48},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SAME.values(), ids=SAME)
+def test_the_node_and_the_command_line_draw_the_same_picture(server, options):
+    prompt = json.loads((PACK / "workflows" / "api" / "demo.json").read_text())
+    loader, upscale, save = (
+        next(key for key, node in prompt.items() if node["class_type"] == kind)
+        for kind in ("LoadImage", "DinoTile_Upscale", "SaveImage")
+    )
+    prompt[loader]["inputs"]["image"] = server.upload(Image.open(SAMPLE), "parity.png")
+    inputs, chosen = prompt[upscale]["inputs"], dict(options)
+    inputs |= {"cfg": chosen.pop("dino_guidance", 1.0)}
+    if chosen.pop("no_dino", False):
+        del inputs["dino"], inputs["adapter"]
+    inputs |= chosen
+    result = server.run(prompt)
+    assert result.ok, result
+    by_node = np.asarray(server.picture(result.outputs[save]["images"][0])).astype(int)
+    by_command = np.asarray(dinotile.upscale(SAMPLE, **options)).astype(int)
+    assert by_node.shape == by_command.shape
+    assert abs(by_node - by_command).max() <= 1
