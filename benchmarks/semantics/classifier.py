@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, one_hot
 
 from dinotile.demo.train import world
 from dinotile.demo.train.schedule import Average, Clock, descend, log, write
+from dinotile.files.weights import read_weights
 
 CELL = 8  # px: one answer for each
 JUDGE = Path(__file__).with_name("judge.safetensors")
@@ -81,7 +81,7 @@ def train(*, minutes: float, seed: int, scenes: int = 500, count: int = 16) -> N
 def load(path: Path = JUDGE) -> TextureClassifier:
     """The trained judge."""
     model = TextureClassifier().eval()
-    model.load_state_dict(load_file(path))  # half precision on the disk
+    model.load_state_dict(read_weights(path)[0])  # half precision on the disk
     return model
 
 

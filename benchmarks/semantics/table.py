@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.flux import WEIGHTS
 from dinotile.dino.load import load_dino
+from dinotile.files.weights import read_weights
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
@@ -143,7 +143,7 @@ def main() -> None:
 def models() -> dict[str, str]:
     """What the adapters depend on, by the first digits of its SHA-256: FLUX, DINO, the VAE's encoder (the decoder may be
     polished later), and the world's first pictures, which show all textures."""
-    encoder = {name: tensor.numpy() for name, tensor in load_file(demo.VAE).items() if "encoder" in name}
+    encoder = {name: tensor.numpy() for name, tensor in read_weights(demo.VAE)[0].items() if "encoder" in name}
     pictures = [(world.scene(np.random.default_rng(seed)).true() * 255).round().astype(np.uint8) for seed in range(12)]
     parts = {
         "flux": (demo.FLUX / WEIGHTS).read_bytes(),

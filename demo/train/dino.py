@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import (
     adaptive_avg_pool2d,
@@ -22,6 +21,7 @@ from torch.nn.functional import (
     one_hot,
 )
 
+from ...files.weights import read_weights
 from .. import DINO
 from . import world
 from .muon import optimizers
@@ -152,7 +152,7 @@ def place(encoder: nn.Module) -> None:
 def load_encoder(path: Path) -> nn.Module:
     """The encoder of a file written by `export`, in float32."""
     encoder = new_encoder().eval()
-    encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    encoder.load_state_dict({key: value.float() for key, value in read_weights(path)[0].items()})
     return encoder
 
 

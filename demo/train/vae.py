@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
+from ...files.weights import read_weights
 from .. import VAE
 from .linear_start import LinearCoder, pour
 from .muon import optimizers
@@ -73,7 +73,7 @@ def new_vae() -> nn.Module:
 
 def load_vae(path: Path) -> nn.Module:
     """The autoencoder of a file written by `export`, in float32."""
-    vae, state = new_vae(), load_file(path)
+    vae, state = new_vae(), read_weights(path)[0]
     names = {_taesd_name(name): name for name in vae.state_dict()}
     vae.load_state_dict({names[key]: value.float() for key, value in state.items() if key in names})
     return vae
