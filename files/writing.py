@@ -14,12 +14,7 @@ from safetensors import SafetensorError
 from .errors import reason
 
 
-class NotWritten(ValueError):
-    """What the system refused to write; what was there before is as it was."""
-
-    def __init__(self, path: Path, why: str, advice: str) -> None:
-        super().__init__(f"output {path} cannot be written ({why}): {advice}")
-        self.strerror = why
+PART = ".part"
 
 
 @contextmanager
@@ -28,14 +23,17 @@ def replacing(path: Path, *, advice: str = "make room or choose another place") 
 
     After any error ``path`` is as it was and nothing else is left. What the system refuses is a ValueError with ``advice``.
     """
+    if path.parent.suffix == PART:  # a folder that is written itself, and takes its place or goes as a whole
+        yield path
+        return
     part = _part_of(path)
     try:
         yield part
         if part.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         os.replace(part, path)
-    except (OSError, SafetensorError, NotWritten) as error:
-        raise NotWritten(path, reason(error), advice) from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"output {path} cannot be written ({reason(error)}): {advice}") from error
     finally:
         _remove(part)
 
@@ -48,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_parts(folder: Path, pattern: str) -> None:
     """Remove what killed processes left of files or folders whose names match the pattern."""
-    for part in folder.glob(f".{pattern}.*.part"):
+    for part in folder.glob(f".{pattern}.*{PART}"):
         _remove(part)
 
 
@@ -63,7 +61,7 @@ def check_writable(path: Path) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise NotWritten(path, reason(error), "choose another place") from error
+        raise ValueError(f"output {path} cannot be written ({reason(error)}): choose another place") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -80,7 +78,7 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name[:50]}.{uuid4().hex[:8]}.part")  # short enough for any name that is
+    return path.with_name(f".{path.name[:50]}.{uuid4().hex[:8]}{PART}")  # short enough for any name that is
 
 
 def _remove(part: Path) -> None:
