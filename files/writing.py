@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 
 from .errors import reason
 
-
 PART = ".part"
 
 
