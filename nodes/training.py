@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io, ui
 
-from ..flux_patch.checkpoint import save_adapter
-from ..hosts.comfy import files as host_files
-from ..hosts.comfy import runs as host_runs
+from ..files.fingerprints import fingerprint
+from ..files.pictures import from_image
+from ..flux_patch.adapter import LoadedAdapter
+from ..flux_patch.checkpoint import new_adapter, save_adapter
+from ..hosts.comfy.adapter import load_host_adapter
+from ..hosts.comfy.dino import HostDino
+from ..hosts.comfy.files import adapter_name, adapter_path, picture_folder, temporary_folder, training_folder
+from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
-from ..hosts.comfy.progress import HostProgress
+from ..hosts.comfy.progress import HostProgress, Interrupted
 from ..hosts.comfy.redux import HostTeacher
+from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..training.adapter.config import TrainConfig
+
 CATEGORY = f"{sockets.CATEGORY}/Training"
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # by what the host computes in
+SAVE_EVERY = 500  # steps
+POINTS = 1000  # of the loss curve
 
 
 class TrainAdapter(io.ComfyNode):
@@ -152,18 +171,21 @@ class TrainAdapter(io.ComfyNode):
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..training.adapter.config import config_from
-        from ..training.core.curve import draw_curve
+        from ..training.adapter.config import AdapterSettings, config_from
+        from ..training.adapter.start import config_of, copied
 
         if tile > picture:
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
-        path = host_files.adapter_path(filename_prefix, below="models/model_patches")
+        path = adapter_path(filename_prefix, below="models/model_patches")
+        dtype = str(compute_dtype(model)).removeprefix("torch.")
         config = config_from(
             {
-                "model": host_runs.model_settings(
-                    model, guidance=guidance, gradient_checkpointing=gradient_checkpointing
-                ),
-                "data": {"path": host_runs.picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
+                "model": {
+                    "dtype": dtype,
+                    "guidance": guidance,
+                    "gradient_checkpointing": gradient_checkpointing,
+                },
+                "data": {"path": picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
                 "conditions": {"dino_guidance": dino_guidance},
                 "optimisation": {
                     "steps": steps,
@@ -172,19 +194,70 @@ class TrainAdapter(io.ComfyNode):
                     "warmup": min(200, steps // 10),
                     "seed": seed,
                     "sigma": (0.0, highest_sigma),
-                    "precision": host_runs.precision(model),
+                    "precision": PRECISIONS[dtype],
                 },
             }
         )
+        geometry = flux_geometry(model)
         if adapter is None:
-            start = host_runs.fresh_adapter(
-                model, dino, layers=layers, mechanisms=MECHANISMS[mechanisms], width=width, grid=grid, seed=seed
-            )
+            settings = AdapterSettings(mechanisms=MECHANISMS[mechanisms], width=width, grid=grid)
+            start = new_adapter(config_of(settings, dino.encoder.spec, geometry, layers=layers), seed=seed)
         else:
-            start = host_runs.continued_adapter(adapter, model, dino)
-        losses = host_runs.train_adapter(model, vae, dino, start, config=config, path=path)
-        curve = to_host(host_runs.to_image(draw_curve(losses)))
-        return io.NodeOutput(host_runs.load_written(path), curve, ui=ui.PreviewImage(curve, cls=cls))
+            adapter.adapter.module.check_geometry(geometry)
+            adapter.check_dino(dino)
+            start = copied(adapter.adapter)
+        curve = to_host(from_image(train(model, vae, dino, start, config=config, path=path)).pixels.movedim(1, -1))
+        return io.NodeOutput(load_host_adapter(adapter_name(path)), curve, ui=ui.PreviewImage(curve, cls=cls))
+
+
+def train(
+    model: Any, vae: Any, dino: HostDino, start: LoadedAdapter, *, config: TrainConfig, path: Path
+) -> Image.Image:
+    """Train ``start`` to the last step, write it to ``path``, and draw the loss.
+
+    A run that was cut short goes on where it stopped, when it is asked for with exactly the same models, settings and
+    pictures: until its end its checkpoints lie in ComfyUI's output folder. Every ``SAVE_EVERY`` steps, and where the user
+    interrupts or the loss is no number, what was learned so far is written.
+    """
+    from ..training.adapter.task import AdapterTask
+    from ..training.core.config import OutputSettings
+    from ..training.core.curve import draw_curve
+    from ..training.core.loop import fit
+    from ..training.core.monitor import read_log
+    from ..training.core.state import checkpoints
+    from ..training.core.trainer import NotFiniteError, Trainer
+    from ..training.data.pictures import open_data
+    from ..training.data.sources import listing
+
+    data = open_data(config.data, needs_features=None)
+    told = [config.model_dump(mode="json"), listing(data.entries), start.fingerprint]
+    folder = training_folder(fingerprint((models_fingerprint(model, vae, dino) + json.dumps(told)).encode()))
+    every = -(-config.optimisation.steps // POINTS)
+    output = {"folder": str(folder), "log_every": every, "save_every": SAVE_EVERY, "keep": 1, "tensorboard": False}
+
+    def draw() -> Image.Image:
+        return draw_curve([line["loss"] for line in read_log(folder)], every=every)
+
+    ended = False
+    try:
+        with gradients():
+            host = TrainingHost(model, vae, start, gradient_checkpointing=config.model.gradient_checkpointing)
+            trainer = Trainer(AdapterTask(host, dino.encoder, data, config, path=path), config.optimisation)
+            with host.running():
+                fit(trainer, OutputSettings(**output), progress=HostProgress(draw), cancels=Interrupted)
+        ended = True
+        return draw()
+    except NotFiniteError as error:
+        ended = True
+        if not trainer.done:
+            raise ValueError(
+                f"{error.__cause__}, nothing was learned: choose a VAE and a FLUX that work, or other data"
+            ) from None
+        trainer.export()
+        raise ValueError(f"{error.__cause__}, the adapter before it is {path.name}: lower the learning rate") from None
+    finally:
+        if ended or not checkpoints(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class FitProjection(io.ComfyNode):
@@ -278,16 +351,16 @@ class FitProjection(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from ..training.redux.fit import FitSettings, fit_redux
 
-        path = host_files.adapter_path(filename_prefix, below="models/model_patches")
+        path = adapter_path(filename_prefix, below="models/model_patches")
         adapter, report = fit_redux(
-            host_runs.picture_folder(folder),
+            picture_folder(folder),
             encoder=dino.encoder,
             teacher=HostTeacher(clip_vision, style_model),
             geometry=flux_geometry(model),
             settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
-            folder=host_files.temporary_folder(),
+            folder=temporary_folder(),
             progress=HostProgress(),
         )
         save_adapter(adapter, path, trained=True)
         text = "\n".join(report.lines())
-        return io.NodeOutput(host_runs.load_written(path), text, ui=ui.PreviewText(text))
+        return io.NodeOutput(load_host_adapter(adapter_name(path)), text, ui=ui.PreviewText(text))

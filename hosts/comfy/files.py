@@ -30,3 +30,20 @@ def temporary_folder() -> Path:
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def adapter_name(path: Path) -> str:
+    """By which the host's loaders know an adapter that was written below models/model_patches."""
+    return path.relative_to(folder_paths.get_folder_paths("model_patches")[0]).as_posix()
+
+
+def picture_folder(text: str) -> str:
+    """A folder of pictures: a full path, or one below ComfyUI's input folder."""
+    if not text.strip():
+        raise ValueError("the folder is empty text: give a folder of pictures, such as /data/photos or one in input/")
+    return str(Path(folder_paths.get_input_directory()) / Path(text.strip()).expanduser())
+
+
+def training_folder(fingerprint: str) -> Path:
+    """Where an unfinished training of exactly these inputs lies."""
+    return Path(folder_paths.get_output_directory(), "dinotile", "training", fingerprint)

@@ -1,24 +1,33 @@
-"""Progress on ComfyUI's bar."""
+"""Progress on ComfyUI's bar, and the user's interrupt."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.utils
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PREVIEWS = 50  # per run
+Interrupted = comfy.model_management.InterruptProcessingException
+
 
 class HostProgress:
-    """A ``files.progress.Progress``, shown on the running node; raises where the user interrupts.
+    """A ``files.progress.Progress``, shown on the running node; raises ``Interrupted`` where the user interrupts.
 
-    preview: a picture to show with the next call, as the host's bar takes it.
+    draw: a picture of how far it is, ``PREVIEWS`` times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, draw: Callable[[], Image] | None = None) -> None:
         self.bar = comfy.utils.ProgressBar(1)
-        self.preview: Any = None
+        self.draw, self.drawn = draw, 0
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        self.bar.update_absolute(done, total, self.preview)
-        self.preview = None
+        preview, part = None, int(PREVIEWS * done / total)
+        if self.draw is not None and part > self.drawn:
+            self.drawn, preview = part, ("PNG", self.draw(), None)
+        self.bar.update_absolute(done, total, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from ...files.fingerprints import fingerprint_of, first_numbers
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.families import BlockKind
 from .adapter import HostAdapter
+from .dino import HostDino
 from .host import ComfyHost
 
 SHAPE = (64, 64)  # of the first latents that there is room for
@@ -68,6 +70,33 @@ def gradients() -> Iterator[None]:
             yield
     finally:
         comfy.model_management.in_training = before
+
+
+def models_fingerprint(model: Any, vae: Any, dino: HostDino) -> str:
+    """Of what a training learns from, cheaply: the first numbers of every weight, and of the LoRAs on FLUX."""
+    unpatched = {name: kept.weight for name, kept in model.backup.items()}
+    modules = ({**model.model.state_dict(), **unpatched}, vae.first_stage_model, dino.encoder.model, model.patches)
+    return fingerprint_of(part for held in modules for part in _samples(held))
+
+
+def _samples(held: Any) -> Iterator[bytes]:
+    """Of weights however they are held: modules, LoRAs, and whatever contains tensors."""
+    if isinstance(held, nn.Module):
+        held = held.state_dict()
+    if isinstance(held, Tensor):
+        yield f"{list(held.shape)} {held.dtype}".encode()
+        yield first_numbers(held)
+    elif isinstance(held, dict):
+        for name in sorted(held, key=str):
+            yield str(name).encode()
+            yield from _samples(held[name])
+    elif isinstance(held, list | tuple):
+        for part in held:
+            yield from _samples(part)
+    elif hasattr(held, "weights"):
+        yield from _samples(held.weights)
+    elif isinstance(held, str | int | float | None):
+        yield repr(held).encode()
 
 
 def keep_for_backward(module: nn.Module) -> None:

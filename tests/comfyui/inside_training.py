@@ -32,6 +32,9 @@ from inside_tools import (
 
 # isort: split
 
+import shutil
+from functools import partial
+
 import comfy.model_management as management
 import comfy.sd
 import comfy.utils
@@ -44,8 +47,10 @@ from dinotile.dino.feature_map import FeatureMap
 from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
-from dinotile.hosts.comfy import runs as host_runs
 from dinotile.hosts.comfy import training as host_training
+from dinotile.hosts.host import Text
+from dinotile.training.adapter.start import copied
+from dinotile.training.core.state import checkpoints
 
 FIXED_ROWS = range(40)
 
@@ -83,15 +88,14 @@ def train(name: str, *, model=None, **changed):
 
 
 def host_with(chosen, *, model=None, **settings):
-    """A ComfyHost whose adapter is a copy of ``chosen``."""
-    copied = host_runs.continued_adapter(chosen, model or flux(), dino())
-    return host_training.ComfyHost(model or flux(), vae(), dino(), copied, **settings)
+    """A TrainingHost whose adapter is a copy of ``chosen``."""
+    return host_training.TrainingHost(model or flux(), vae(), copied(chosen.adapter), **settings)
 
 
 def fixed_loss(chosen) -> float:
     """Mean velocity loss of an adapter over the same rows."""
     from dinotile.training.adapter.config import TrainConfig
-    from dinotile.training.adapter.prepare import Preparer
+    from dinotile.training.adapter.encode import PictureEncoder
     from dinotile.training.adapter.step import draw_rows, velocity_losses
     from dinotile.training.data.pictures import open_data
     from dinotile.training.data.settings import DataSettings
@@ -99,13 +103,13 @@ def fixed_loss(chosen) -> float:
     config = TrainConfig(data=DataSettings(path=photos(), picture=64, tile=32, cache=6))
     with host_training.gradients(), torch.no_grad():
         frozen = host_with(chosen)
-        preparer = Preparer(frozen, open_data(config.data, needs_features=None), config=config)
-        rows = draw_rows(preparer, list(FIXED_ROWS), step=10_000, first=0, count=6)
+        pictures = PictureEncoder(frozen, dino().encoder, open_data(config.data, needs_features=None), config=config)
+        rows = draw_rows(pictures, list(FIXED_ROWS), step=10_000, first=0, count=6)
         return float(velocity_losses(frozen, list(rows.values()))[0].mean())
 
 
 def weights(chosen) -> dict[str, Tensor]:
-    return {name: tensor.cpu().float() for name, tensor in chosen.adapter.state_dict().items()}
+    return {name: tensor.cpu().float() for name, tensor in chosen.adapter.module.state_dict().items()}
 
 
 # The same as diffusers
@@ -115,7 +119,7 @@ def rows_of_a_call(frozen, found: FeatureMap) -> dict:
     """Arguments of ``Host.velocity``: two windows of a picture, the learned null, and another picture's window."""
     generator = torch.Generator().manual_seed(3)
     on = Strength(1.0)
-    tokens = frozen.adapter.project(found.to(frozen.device))
+    tokens = frozen.adapter.module.project(found.to(frozen.device))
     rows = [
         DinoRow(tokens, 0, (0.0, 0.0, 0.5, 0.5), on),
         DinoRow(tokens, 0, (0.5, 0.25, 0.5, 0.75), on),
@@ -134,12 +138,13 @@ def rows_of_a_call(frozen, found: FeatureMap) -> dict:
 def velocity_and_gradients(chosen, found: FeatureMap, *, model, **settings) -> dict[str, Tensor]:
     with host_training.gradients():
         frozen = host_with(chosen, model=model, **settings)
-        frozen.adapter.requires_grad_(True).train()
+        module = frozen.adapter.module.requires_grad_(True).train()
         call = rows_of_a_call(frozen, found)
+        told = Text(call["context"], call["pooled"], 3.0)
         with frozen.running():
-            velocity = frozen.velocity(call.pop("latents"), call.pop("sigmas"), **call)
+            velocity = frozen.velocity(call["latents"], call["sigmas"], text=told, rows=call["rows"])
             velocity.square().mean().backward()
-        out = {f"gradient {name}": p.grad for name, p in frozen.adapter.named_parameters()}
+        out = {f"gradient {name}": p.grad for name, p in module.named_parameters()}
         return {"velocity": velocity.detach(), **out}
 
 
@@ -161,7 +166,7 @@ def for_diffusers():
     out = {}
     for name in ("flux", "flux-dev"):
         kept, again = (
-            velocity_and_gradients(adapter(), found, model=flux(name), guidance=3.0, gradient_checkpointing=on)
+            velocity_and_gradients(adapter(), found, model=flux(name), gradient_checkpointing=on)
             for on in (False, True)
         )
         out[f"{name}: computed again differs by"] = max(apart(again[part], kept[part]) for part in kept)
@@ -201,7 +206,7 @@ def trained():
         "files": len(saved("trained")),
         "trained": file.trained,
         "steps": file.config.provenance["steps"],
-        "output is the file": all(same(weights(made)[n], t.float()) for n, t in file.state_dict().items()),
+        "output is the file": all(same(weights(made)[n], t.float()) for n, t in file.module.state_dict().items()),
         "last progress": list(shown[-1][:2]),
         "previews": len([1 for _, _, preview in shown if preview]),
         "in_training": management.in_training,
@@ -275,34 +280,81 @@ def low_precision():
             "stored in": str(next(model.model.diffusion_model.double_blocks[0].img_mlp.parameters()).dtype),
             "finite": all(bool(t.isfinite().all()) for t in weights(made).values()),
             "values": float(weights(made)["sites.double_0.v.weight"].abs().max()),
-            "adapter": sorted({str(t.dtype) for t in load_adapter(saved(name)[0]).state_dict().values()}),
+            "adapter": sorted({str(t.dtype) for t in load_adapter(saved(name)[0]).module.state_dict().values()}),
         }
     return out
+
+
+def caught(name: str, **settings) -> str:
+    try:
+        train(name, **settings)
+    except BaseException as error:
+        return type(error).__name__
+    return "nothing"
+
+
+def counted(action, *, stop: int = 0):
+    """What an action gives, and the steps of which it told; the user interrupts at step ``stop``."""
+    steps = []
+
+    def hook(value, total, preview, node_id=None):
+        steps.append(value)
+        if value == stop:
+            management.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        return action(), steps
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+
+
+def runs() -> list:
+    """The folders of unfinished trainings."""
+    return sorted((BASE / "output" / "dinotile" / "training").glob("*"))
+
+
+@check
+def resumed():
+    """A run that is interrupted at step 5 of 9, asked for again with other inputs and with the same ones."""
+    for place in runs():
+        shutil.rmtree(place)
+    settings = {"steps": 9, "dino_guidance": 2.0, "remember": 0}
+    whole, _ = train("whole", **settings)
+    after_whole = runs()
+    said, _ = counted(partial(caught, "parts", **settings), stop=5)
+    (place,) = runs()
+    kept = [found.name for found in checkpoints(place)]
+    more = folder("more", [(64, 64), (64, 80), (72, 64), (64, 64), (80, 64), (64, 64), (64, 64)])
+    other = {
+        "seed": {"seed": 2},
+        "learning rate": {"learning_rate": 1e-3},
+        "pictures": {"folder": more},
+        "FLUX": {"model": flux("flux-dev")},
+        "adapter": {"adapter": adapter()},
+    }
+    begun = {name: counted(partial(caught, name, **settings | changed), stop=1)[1] for name, changed in other.items()}
+    beside = len(runs())
+    parts, told = counted(lambda: train("parts again", **settings)[0])
+    return {
+        "said": said,
+        "folders after a whole run": len(after_whole),
+        "kept": kept,
+        "others begin at": {name: steps[0] for name, steps in begun.items()},
+        "folders beside": beside,
+        "told": told,
+        "apart": max(apart(t, weights(whole)[n]) for n, t in weights(parts).items() if t.any()),
+        "left": place in runs(),
+        "steps": [load_adapter(path).config.provenance["steps"] for path in saved("parts")],
+    }
 
 
 @check
 def interrupted():
     """The user's interrupt at step 3 of 40, before the first step, and while a picture is encoded."""
-
-    def stop(at: int):
-        def hook(value, total, preview, node_id=None):
-            if value == at:
-                management.interrupt_current_processing()
-
-        return hook
-
-    def caught(name: str, steps: int) -> str:
-        try:
-            train(name, steps=steps)
-        except BaseException as error:
-            return type(error).__name__
-        return "nothing"
-
-    comfy.utils.set_progress_bar_global_hook(stop(3))
-    said = caught("stopped", 40)
-    comfy.utils.set_progress_bar_global_hook(None)
+    said, _ = counted(partial(caught, "stopped", steps=40), stop=3)
     management.interrupt_current_processing()
-    early = caught("early", 2)
+    early = caught("early", steps=2)
     in_training, flag = management.in_training, management.processing_interrupted()
     three, _ = train("three", steps=40)
     after = load_adapter(saved("stopped")[0])

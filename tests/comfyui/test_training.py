@@ -10,9 +10,11 @@ import websocket
 from safetensors.torch import load_file
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.dino.load import load_dino
-from dinotile.flux_patch import DinoRow, Strength, load_adapter
+from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.flux_patch.rows import DinoRow
+from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.load import load_vae
+from dinotile.hosts.host import Text
 
 from . import graphs, models
 from .conftest import apart, measure_inside, numbers_of, one_sentence
@@ -51,28 +53,27 @@ def diffusers_host(base, flux: str):
     return DiffusersHost(
         transformer,
         load_vae(str(folder / "vae" / models.VAE), dtype=torch.float32),
-        load_dino(folder / "dino" / models.DINO),
-        load_adapter(folder / "model_patches" / models.TRAINED),
-        guidance=3.0,
+        adapter=load_adapter(folder / "model_patches" / models.TRAINED),
     )
 
 
 @pytest.mark.parametrize("flux", ["flux", "flux-dev"])
 def test_comfyui_and_diffusers_give_the_same_velocity_and_adapter_gradients(base, call, flux, report):
     host, on = diffusers_host(base, flux), Strength(1.0)
-    host.adapter.requires_grad_(True).train()
+    module = host.adapter.module.requires_grad_(True).train()
     features = FeatureMap(call["patches"], call["cls"], "dinov2-demo", "3", (84, 98))
-    tokens = host.adapter.project(features)
+    tokens = module.project(features)
     rows = [
         DinoRow(tokens, 0, (0.0, 0.0, 0.5, 0.5), on),
         DinoRow(tokens, 0, (0.5, 0.25, 0.5, 0.75), on),
         DinoRow(None, 0, (0.0, 0.0, 1.0, 1.0), on),
         DinoRow(tokens, 1, (0.1, 0.2, 0.6, 0.6), on),
     ]
-    velocity = host.velocity(call["latents"], call["sigmas"], context=call["context"], pooled=call["pooled"], rows=rows)
+    text = Text(call["context"], call["pooled"], 3.0)
+    velocity = host.velocity(call["latents"], call["sigmas"], text=text, rows=rows)
     velocity.square().mean().backward()
     difference = apart(call[f"{flux} velocity"], velocity.detach())
-    gradients = {name: parameter.grad for name, parameter in host.adapter.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
     worst = max(apart(call[f"{flux} gradient {name}"], gradient) for name, gradient in gradients.items())
     report(
         f"training in ComfyUI and diffusers, {flux}: velocity {difference:.0e}, worst gradient {worst:.0e}, relative"
@@ -176,6 +177,23 @@ def test_an_interrupt_saves_what_was_trained_and_the_next_run_works(numbers):
     }
 
 
+def test_a_cancelled_training_goes_on_where_it_stopped_and_equals_an_uncancelled_one(numbers):
+    found = numbers("resumed")
+    assert found["said"] == "InterruptProcessingException" and found["kept"] == ["step-000005"]
+    assert found["told"] == [6, 7, 8, 9] and found["steps"] == [5, 9]
+    assert found["apart"] < 1e-6
+
+
+def test_another_input_does_not_go_on_from_a_cancelled_training(numbers):
+    begin = numbers("resumed")["others begin at"]
+    assert len(begin) == 5 and set(begin.values()) == {1}
+
+
+def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(numbers):
+    found = numbers("resumed")
+    assert found["folders after a whole run"] == 0 and found["folders beside"] == 6 and not found["left"]
+
+
 REFUSED = {
     "no folder": ("folder is empty",),
     "missing folder": ("nowhere", "no data"),
@@ -262,10 +280,11 @@ def test_a_training_runs_in_a_prompt_and_its_adapter_can_be_chosen(server, made,
     assert f"http/{file.name}" in json.dumps(options)
 
 
-def test_an_interrupt_from_the_browser_saves_and_the_next_prompt_works(server, made, tmp_path):
+def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server, base, made, tmp_path):
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
-    queued = server.queue(training_prompt(tmp_path, steps=400), client_id=client)
+    prompt = training_prompt(tmp_path, steps=60)
+    queued = server.queue(prompt, client_id=client)
     done = 0
     while done < 2:
         message = socket.recv()
@@ -278,6 +297,7 @@ def test_an_interrupt_from_the_browser_saves_and_the_next_prompt_works(server, m
     assert result.interrupted and not result.outputs
     (file,) = made()
     steps = load_adapter(file).config.provenance["steps"]
-    assert 1 <= steps < 400
-    assert server.run(training_prompt(tmp_path, seed=steps + 1)).ok
-    assert len(made()) == 2
+    assert 1 <= steps < 60
+    (place,) = (base / "output" / "dinotile" / "training").glob("*")
+    assert server.run(prompt).ok
+    assert len(made()) == 2 and not place.exists()

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from ...dino.encode import DinoEncoder, EncodeSettings
+from ...dino.encode import DinoEncoder
 from ...dino.load import load_dino
 from ...files.progress import Progress
-from ...flux_patch.adapter import AdapterConfig, spread_sites
 from ...flux_patch.checkpoint import new_adapter
-from ...flux_patch.geometry import FluxGeometry, geometry_of
+from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.sources import dino_path, model_files
@@ -23,8 +22,8 @@ from ..core.loop import fit
 from ..core.trainer import Trainer
 from ..data.pictures import open_data
 from .config import AdapterSettings, ModelSettings, TrainConfig
+from .start import config_of, warm_start
 from .task import FILE, AdapterTask
-from .warm import warm_start
 
 log = logging.getLogger("dinotile")
 
@@ -71,7 +70,7 @@ def load_models(
     transformer: Any = load_transformer(files.flux, dtype=dtype)
     encoder = load_dino(dino_path(files.dino))
     encoder.model.to(device).requires_grad_(False)
-    config = adapter_config(adapter, encoder=encoder, layers=model.layers, geometry=geometry_of(transformer))
+    config = config_of(adapter, encoder.spec, geometry_of(transformer), layers=model.layers)
     host = DiffusersHost(
         transformer,
         load_vae(files.vae, dtype=dtype),
@@ -81,37 +80,3 @@ def load_models(
         device=device,
     )
     return host, encoder
-
-
-def adapter_config(
-    settings: AdapterSettings, *, encoder: DinoEncoder, layers: str, geometry: FluxGeometry
-) -> AdapterConfig:
-    """What an adapter with these settings is made for."""
-    crossing = "cross_attention" in settings.mechanisms
-    pooled = min(settings.context_grid, settings.grid)
-    if pooled < settings.context_grid and "context" in settings.mechanisms:
-        log.info("adapter.context_grid is lowered to %d, the grid: pooling cannot make more tokens", pooled)
-    return AdapterConfig(
-        dino=encoder.spec.name,
-        dino_width=encoder.spec.width,
-        layers=EncodeSettings(layers=layers).canonical(encoder.spec),
-        geometry=geometry,
-        width=settings.width,
-        grid=settings.grid,
-        context_grid=pooled,
-        mechanisms=settings.mechanisms,
-        positions=settings.positions,
-        sites=_sites(settings, geometry) if crossing else (),
-    )
-
-
-def _sites(settings: AdapterSettings, geometry: FluxGeometry) -> tuple[str, ...]:
-    """Block numbers as names, or every n-th block."""
-    found: tuple[str, ...] = ()
-    for kind, sites in (("double", settings.double_sites), ("single", settings.single_sites)):
-        if isinstance(sites, tuple):
-            found += tuple(f"{kind}.{number}" for number in sites)
-            continue
-        every = {} if sites is None else {f"{kind}_every": sites}
-        found += tuple(site for site in spread_sites(geometry, **every) if site.startswith(kind))
-    return found

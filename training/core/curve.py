@@ -14,8 +14,8 @@ WINDOW = 20  # the smooth line is the mean of the last 1/WINDOW of the run
 PAPER, GRID, INK, SINGLE, SMOOTH = (255, 255, 255), (225, 225, 225), (70, 70, 70), (170, 190, 225), (30, 70, 160)
 
 
-def draw_curve(losses: Sequence[float], *, first: int = 1) -> Image.Image:
-    """One point per step and their running mean, on a vertical axis from 0; ``first``: number of the first step.
+def draw_curve(losses: Sequence[float], *, every: int = 1) -> Image.Image:
+    """One point per ``every`` steps and their running mean, on a vertical axis from 0.
 
     Raises ValueError where there is no finite loss.
     """
@@ -35,7 +35,7 @@ def draw_curve(losses: Sequence[float], *, first: int = 1) -> Image.Image:
         loss, index = highest * line / LINES, (len(losses) - 1) * line / LINES
         draw.line([at(0, loss), (right, at(0, loss)[1])], fill=GRID)
         draw.text((left - 8, at(0, loss)[1]), f"{loss:.3g}", fill=INK, font=font, anchor="rm")
-        draw.text((at(index, 0)[0], bottom + 8), f"{round(first + index)}", fill=INK, font=font, anchor="mt")
+        draw.text((at(index, 0)[0], bottom + 8), f"{round(every * (1 + index))}", fill=INK, font=font, anchor="mt")
     draw.text((right, top), f"loss by step, last mean {smooth(losses)[-1]:.4g}", fill=INK, font=font, anchor="rb")
     for values, colour, width in ((losses, SINGLE, 1), (smooth(losses), SMOOTH, 3)):
         points = [at(i, loss) for i, loss in enumerate(values) if math.isfinite(loss)]

@@ -82,7 +82,7 @@ class _Run:
             due = self.monitor is not None and self.monitor.due(self.trainer.done + 1)
             report = self.trainer.step(details=due, stop=stop)
         except NotFiniteError as error:
-            raise NotFiniteError(f"{error}, {self._keep_last_good()}") from None
+            raise NotFiniteError(f"{error}, {self._keep_last_good()}") from error
         if self.writes:
             try:
                 self._tell(report)

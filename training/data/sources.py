@@ -71,6 +71,16 @@ def find_entries(path: str | Path | Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
+def listing(entries: Sequence[Entry]) -> list[tuple[str, str, int, int, int]]:
+    """Names, members, places, sizes and times of samples: what changes when one is added, removed or written anew."""
+    members = [(entry.name, ending, member) for entry in entries for ending, member in sorted(entry.members.items())]
+    states = (member.path.stat() for _, _, member in members)
+    return [
+        (name, ending, member.offset, member.size or state.st_size, state.st_mtime_ns)
+        for (name, ending, member), state in zip(members, states, strict=True)
+    ]
+
+
 def find_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders and tar files that ``path`` names, globs and braces expanded; ValueError for anything else."""
     given = [path] if isinstance(path, (str, Path)) else path

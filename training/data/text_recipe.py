@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-
-from ...files.fingerprints import fingerprint, fingerprint_of
+from ...files.fingerprints import fingerprint, fingerprint_of, first_numbers
 from ...hosts.diffusers.text import TextEncoder
 from .feature_files import to_npy
 from .sources import Entry, Unusable
@@ -62,7 +60,7 @@ class TextRecipe:
         """16 hex digits of the encoders' weights, from the first numbers of every tensor: T5 has 10 GB."""
         parts = (self.encoder.pipeline.text_encoder, self.encoder.pipeline.text_encoder_2)
         tensors = (tensor for part in parts for tensor in part.state_dict().values())
-        return fingerprint_of(tensor.flatten()[:64].to("cpu", torch.float32).numpy().tobytes() for tensor in tensors)
+        return fingerprint_of(map(first_numbers, tensors))
 
 
 def _caption(content: bytes) -> str:

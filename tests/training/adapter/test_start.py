@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dinotile.flux_patch.checkpoint import save_adapter
-from dinotile.training.adapter.warm import warm_start
+from dinotile.training.adapter.start import warm_start
 
 from ..tiny import run, settings, tiny_host, tiny_trainer, weights
 

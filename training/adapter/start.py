@@ -1,8 +1,9 @@
-"""Begin from an adapter that has some of the parameters, for example one trained before a mechanism was added."""
+"""The adapter that a training begins with: a fresh one, a copy, or with what parameters a file has."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...dino.specs import DinoSpec
 from ...files.weights import read_weights
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+from ...flux_patch.adapter import AdapterConfig, DinoAdapter, LoadedAdapter, adapter_config, spread_sites
+from ...flux_patch.checkpoint import described, new_adapter
+from ...flux_patch.geometry import FluxGeometry
 from ..core.state import AVERAGE
+from .config import AdapterSettings
 from .task import FILE
+
+log = logging.getLogger("dinotile")
+
+
+def config_of(settings: AdapterSettings, dino: DinoSpec, geometry: FluxGeometry, *, layers: str) -> AdapterConfig:
+    """What an adapter with these settings is made for."""
+    pooled = min(settings.context_grid, settings.grid)
+    if pooled < settings.context_grid and "context" in settings.mechanisms:
+        log.info("adapter.context_grid is lowered to %d, the grid: pooling cannot make more tokens", pooled)
+    return adapter_config(
+        dino,
+        geometry,
+        layers=layers,
+        mechanisms=settings.mechanisms,
+        sites=_sites(settings, geometry),
+        width=settings.width,
+        grid=settings.grid,
+        context_grid=pooled,
+        positions=settings.positions,
+    )
+
+
+def _sites(settings: AdapterSettings, geometry: FluxGeometry) -> tuple[str, ...]:
+    """Block numbers as names, or every n-th block."""
+    sites: list[str] = []
+    for kind, wanted in (("double", settings.double_sites), ("single", settings.single_sites)):
+        if isinstance(wanted, tuple):
+            sites += [f"{kind}.{number}" for number in wanted]
+        else:
+            spread = spread_sites(geometry, **({} if wanted is None else {f"{kind}_every": wanted}))
+            sites += [site for site in spread if site.startswith(kind)]
+    return tuple(sites)
+
+
+def copied(start: LoadedAdapter) -> LoadedAdapter:
+    """The same weights in float32, on the CPU, in torch's own layers, which learn."""
+    fresh = new_adapter(start.config).module
+    with torch.inference_mode(False), torch.no_grad():
+        fresh.load_state_dict({name: tensor.cpu().float() for name, tensor in start.module.state_dict().items()})
+    return described(fresh, trained=start.trained)
 
 
 @dataclass(frozen=True)
