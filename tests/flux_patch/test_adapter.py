@@ -307,6 +307,26 @@ def test_a_site_sees_distances_between_image_and_dino_tokens(adapter):
     assert (out(0, 0) - out(5, 0)).abs().max() > 1e-2
 
 
+def test_ten_times_the_tokens_move_what_a_site_gives_and_not_what_it_attends_to(adapter):
+    """Keys are normalised, values never."""
+    generator = torch.Generator().manual_seed(0)
+    q, tokens = torch.randn(1, 2, 16, 128, generator=generator), torch.randn(1, 17, 32, generator=generator)
+    image, dino = (rotary(torch.rand(count, 3, generator=generator) * 8, FLUX1) for count in (16, 17))
+    site = adapter.module.site("double.0")
+
+    def out(tokens):
+        return site(q, tokens, q_rotation=image, key_rotation=dino)
+
+    small, large = out(tokens), out(10 * tokens)
+    assert torch.allclose(large, 10 * small, rtol=1e-3, atol=1e-3) and (large - small).abs().max() > 1
+    site.v.register_forward_hook(
+        lambda *_: torch.eye(17, 128).repeat(1, 2)[None]
+    )  # then it gives the weights themselves
+    small, large = (out(some).unflatten(2, (2, 128))[..., :17] for some in (tokens, 10 * tokens))  # [1, N, H, M]
+    assert torch.allclose(small.sum(3), torch.ones(1, 16, 2), atol=1e-5) and small.std(3).min() > 1e-2
+    assert torch.allclose(large, small, atol=1e-4)
+
+
 def test_the_learned_gate_weighs_each_site_by_the_noise_level(adapter, features):
     row = DinoRow(adapter.module.project(features), settings=Strength(0.5))
     early, late = (call_for(adapter, [row], sigma=sigma).site_weights[0] for sigma in (0.9, 0.2))

@@ -21,6 +21,15 @@ def test_fidelity_one_brings_the_shrunk_result_back_to_the_source():
     assert distance(back_project(result, source, fidelity=1.0), source) < 0.1 * distance(result, source)
 
 
+@pytest.mark.parametrize("fidelity", [0.1, 0.5, 0.9])
+def test_fidelity_between_brings_back_that_share(fidelity):
+    source = resize(0.4 + 0.2 * pair()[1], height=48, width=68)  # so far from 0 and 1 that nothing is clamped
+    result = 0.9 * resize(source, height=96, width=136)
+    found, whole = (back_project(result, source, fidelity=share) - result for share in (fidelity, 1.0))
+    assert whole.abs().max() > 0.03
+    assert torch.allclose(found, fidelity * whole, atol=1e-6)
+
+
 def test_fidelity_zero_changes_nothing():
     result, source = pair()
     assert back_project(result, source, fidelity=0.0) is result
