@@ -14,6 +14,7 @@ from ..hosts.comfy.folders import model_files
 from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
+from .inputs import SEED, layers, number
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
 MECHANISMS = {
@@ -27,19 +28,10 @@ MECHANISMS = {
 def adapter_inputs(*, mechanisms: str) -> list[io.Input]:
     """What a new adapter is made of; ``mechanisms`` is the tooltip of that input."""
     return [
-        io.String.Input("layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."),
+        layers(),
         io.Combo.Input("mechanisms", options=list(MECHANISMS), default="cross_attention", tooltip=mechanisms),
-        io.Int.Input(
-            "width",
-            default=1024,
-            min=8,
-            max=4096,
-            step=8,
-            tooltip="Channels of the adapter's tokens. Usual: 1024.",
-        ),
-        io.Int.Input(
-            "grid", default=16, min=1, max=64, tooltip="DINO tokens per side of a tile. Usual: 16 (256 tokens)."
-        ),
+        number("width", (1024, 8, 4096, 8), "Channels of the adapter's tokens. Usual: 1024."),
+        number("grid", (16, 1, 64), "DINO tokens per side of a tile. Usual: 16 (256 tokens)."),
     ]
 
 
@@ -81,27 +73,9 @@ class NewAdapter(io.ComfyNode):
                     mechanisms="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
                     "the text (global), vector into the modulation (global), or all.",
                 ),
-                io.Int.Input(
-                    "double_every",
-                    default=2,
-                    min=0,
-                    max=64,
-                    tooltip="Cross-attention in every n-th double block, 0: none. Usual: 2.",
-                ),
-                io.Int.Input(
-                    "single_every",
-                    default=4,
-                    min=0,
-                    max=64,
-                    tooltip="Cross-attention in every n-th single block, 0: none. Usual: 4.",
-                ),
-                io.Int.Input(
-                    "init_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="Seed of the initial weights. Usual: 0.",
-                ),
+                number("double_every", (2, 0, 64), "Cross-attention in every n-th double block, 0: none. Usual: 2."),
+                number("single_every", (4, 0, 64), "Cross-attention in every n-th single block, 0: none. Usual: 4."),
+                number("init_seed", SEED, "Seed of the initial weights. Usual: 0."),
             ],
             outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The untrained adapter.")],
         )
@@ -168,29 +142,18 @@ class ProjectConditioning(io.ComfyNode):
                 sockets.Features.Input(
                     "features", tooltip="From Extract DINO Patches, with the adapter's DINO model and layers."
                 ),
-                io.Float.Input(
+                number(
                     "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="Factor, 0 to 2: 0 is off (FLUX's own result, bit for bit), 1 is as trained. Usual: 0.5 to 1.5.",
+                    (1.0, 0.0, 2.0, 0.01),
+                    "Factor, 0 to 2: 0 is off (FLUX's own result, bit for bit), 1 is as trained. Usual: 0.5 to 1.5.",
                 ),
-                io.Float.Input(
+                number(
                     "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the schedule DINO begins: 0 is pure noise, 1 the finished picture. Usual: 0.",
+                    (0.0, 0.0, 1.0, 0.001),
+                    "Where in the schedule DINO begins: 0 is pure noise, 1 the finished picture. Usual: 0.",
                 ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in the schedule DINO ends, 0 to 1. Usual: 0.8 to 1.",
+                number(
+                    "end_percent", (1.0, 0.0, 1.0, 0.001), "Where in the schedule DINO ends, 0 to 1. Usual: 0.8 to 1."
                 ),
                 io.Combo.Input(
                     "profile",
@@ -255,17 +218,8 @@ class EmptyConditioning(io.ComfyNode):
             description="A conditioning without text, so that a graph runs with no text encoder.",
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 model; its text widths are taken."),
-                io.Int.Input(
-                    "tokens", default=8, min=1, max=512, tooltip="Null text tokens. Usual: 8; more cost time."
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=3.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="FLUX guidance, for dev. Usual: 3.5; schnell ignores it.",
-                ),
+                number("tokens", (8, 1, 512), "Null text tokens. Usual: 8; more cost time."),
+                number("guidance", (3.5, 0.0, 100.0, 0.1), "FLUX guidance, for dev. Usual: 3.5; schnell ignores it."),
             ],
             outputs=[io.Conditioning.Output(tooltip="Zero T5 tokens and a zero pooled vector.")],
         )

@@ -10,6 +10,7 @@ from ..hosts.comfy.dino import dino_from_clip_vision, load_host_dino
 from ..hosts.comfy.folders import model_files
 from ..hosts.comfy.images import to_host
 from . import sockets
+from .inputs import number
 
 CATEGORY = f"{sockets.CATEGORY}/DINO"
 
@@ -77,21 +78,16 @@ class ExtractPatches(io.ComfyNode):
                     tooltip="Which blocks: a fraction of the depth (usual: 2/3), last, mean, or numbers such as 8 or 9,18,24 "
                     "whose normalised tokens are averaged. An adapter needs the layers that it was trained on.",
                 ),
-                io.Int.Input(
+                number(
                     "side",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=2,
-                    tooltip="Long side in px at which the picture is encoded. 0: the model's own, 1036 (v2) or 1024 (v3). "
+                    (0, 0, 4096, 2),
+                    "Long side in px at which the picture is encoded. 0: the model's own, 1036 (v2) or 1024 (v3). "
                     "Usual: 0, or 518 for speed.",
                 ),
-                io.Int.Input(
+                number(
                     "crops",
-                    default=1,
-                    min=1,
-                    max=2,
-                    tooltip="Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: "
+                    (1, 1, 2),
+                    "Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: "
                     "finer, five times the time.",
                 ),
             ],

@@ -10,6 +10,7 @@ from ..hosts.comfy.model import tile_model
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.preview import describe_plan, draw_plan
 from . import sockets
+from .inputs import number
 
 CATEGORY = f"{sockets.CATEGORY}/Tiles"
 
@@ -23,37 +24,21 @@ class PlanTiles(io.ComfyNode):
             category=CATEGORY,
             description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model.",
             inputs=[
-                io.Int.Input(
+                number(
                     "width",
-                    default=2048,
-                    min=16,
-                    max=65536,
-                    step=1,
-                    tooltip="Width in px of the picture that is sampled: connect Get Image Size. Usual: 2048 to 8192.",
+                    (2048, 16, 65536, 1),
+                    "Width in px of the picture that is sampled: connect Get Image Size. Usual: 2048 to 8192.",
                 ),
-                io.Int.Input(
-                    "height",
-                    default=2048,
-                    min=16,
-                    max=65536,
-                    step=1,
-                    tooltip="Height in px of the picture that is sampled. Usual: 2048 to 8192.",
+                number(
+                    "height", (2048, 16, 65536, 1), "Height in px of the picture that is sampled. Usual: 2048 to 8192."
                 ),
-                io.Int.Input(
-                    "tile",
-                    default=1024,
-                    min=64,
-                    max=4096,
-                    step=16,
-                    tooltip="Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.",
+                number(
+                    "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256."
                 ),
-                io.Int.Input(
+                number(
                     "overlap",
-                    default=128,
-                    min=0,
-                    max=2048,
-                    step=16,
-                    tooltip="Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
+                    (128, 0, 2048, 16),
+                    "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
                 ),
             ],
             outputs=[

@@ -24,6 +24,7 @@ from ..hosts.comfy.redux import HostTeacher
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
 from .adapter import MECHANISMS, adapter_inputs
+from .inputs import SEED, layers, number, patches_file, pictures
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,74 +53,42 @@ class TrainAdapter(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
-                io.String.Input(
-                    "folder",
-                    default="",
-                    tooltip="Folder of pictures (png, jpg, webp, tif; with its subfolders): a full path, or a name in "
-                    "ComfyUI's input folder. Usual: thousands of pictures of at least the picture size.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="dinotile/trained",
-                    tooltip="Folder and name below models/model_patches; a number is added, no file is replaced.",
-                ),
-                io.Int.Input(
+                pictures("Usual: thousands of pictures of at least the picture size."),
+                patches_file("dinotile/trained"),
+                number(
                     "steps",
-                    default=10_000,
-                    min=1,
-                    max=10_000_000,
-                    tooltip="Optimiser steps. Usual: 10000; a few hundred to try a folder out.",
+                    (10_000, 1, 10_000_000),
+                    "Optimiser steps. Usual: 10000; a few hundred to try a folder out.",
                 ),
-                io.Int.Input(
-                    "batch",
-                    default=1,
-                    min=1,
-                    max=1024,
-                    tooltip="Tiles per step; memory grows with it. Usual: 1 to 8.",
-                ),
-                io.Float.Input(
+                number("batch", (1, 1, 1024), "Tiles per step; memory grows with it. Usual: 1 to 8."),
+                number(
                     "learning_rate",
-                    default=1e-4,
-                    min=0.0,
-                    max=1.0,
-                    step=1e-6,
+                    (1e-4, 0.0, 1.0, 1e-6),
+                    "Peak step size of AdamW, after a warm-up; it falls to a tenth. Usual: 0.0001.",
                     round=1e-7,
-                    tooltip="Peak step size of AdamW, after a warm-up; it falls to a tenth. Usual: 0.0001.",
                 ),
-                io.Int.Input(
+                number(
                     "picture",
-                    default=1024,
-                    min=16,
-                    max=8192,
-                    step=16,
-                    tooltip="Side in px of the square that is cut from each picture and that DINO sees. Usual: 1024.",
+                    (1024, 16, 8192, 16),
+                    "Side in px of the square that is cut from each picture and that DINO sees. Usual: 1024.",
                 ),
-                io.Int.Input(
+                number(
                     "tile",
-                    default=512,
-                    min=0,
-                    max=4096,
-                    step=16,
-                    tooltip="Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
+                    (512, 0, 4096, 16),
+                    "Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
                     "out. Usual: 512.",
                 ),
                 *adapter_inputs(mechanisms="How DINO enters FLUX, as in New DINO Adapter. Usual: cross_attention."),
-                io.Float.Input(
+                number(
                     "highest_sigma",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Highest noise level trained on, 1 is pure noise. Usual: 1; for low denoise only, the level "
+                    (1.0, 0.01, 1.0, 0.01),
+                    "Highest noise level trained on, 1 is pure noise. Usual: 1; for low denoise only, the level "
                     "at which your upscaling starts.",
                 ),
-                io.Float.Input(
+                number(
                     "guidance",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="FLUX guidance while training, for dev. Usual: 1; schnell ignores it.",
+                    (1.0, 0.0, 100.0, 0.1),
+                    "FLUX guidance while training, for dev. Usual: 1; schnell ignores it.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
@@ -127,36 +96,25 @@ class TrainAdapter(io.ComfyNode):
                     tooltip="Computes blocks twice instead of keeping them: far less memory, about a third more time. "
                     "Usual: on; off for small models.",
                 ),
-                io.Int.Input(
+                number(
                     "remember",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="Pictures whose latents and features are kept in memory, each with one cut: faster for small "
+                    (0, 0, 1_000_000),
+                    "Pictures whose latents and features are kept in memory, each with one cut: faster for small "
                     "folders. Usual: 0, a new cut every time.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="Seed of everything random: weights, pictures, cuts, noise. Usual: 0.",
-                ),
+                number("seed", SEED, "Seed of everything random: weights, pictures, cuts, noise. Usual: 0."),
                 sockets.Adapter.Input(
                     "adapter",
                     optional=True,
                     tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width and "
                     "grid then count, not those above.",
                 ),
-                io.Float.Input(
+                number(
                     "dino_guidance",
-                    default=1.0,
-                    min=1.0,
-                    max=10.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Guidance by DINO that the adapter learns to bring along, so that sampling has most of it without "
+                    (1.0, 1.0, 10.0, 0.1),
+                    "Guidance by DINO that the adapter learns to bring along, so that sampling has most of it without "
                     "cfg; cfg multiplies it. Above 1 a step evaluates FLUX once more. Usual: 1 (none) to 3.",
+                    optional=True,
                 ),
             ],
             outputs=[
@@ -277,63 +235,28 @@ class FitProjection(io.ComfyNode):
                     "clip_vision", tooltip="SigLIP, from Load CLIP Vision: the one Redux was made for."
                 ),
                 io.StyleModel.Input("style_model", tooltip="FLUX.1 Redux, from Load Style Model."),
-                io.String.Input(
-                    "folder",
-                    default="",
-                    tooltip="Folder of pictures (png, jpg, webp, tif; with its subfolders): a full path, or a name in "
-                    "ComfyUI's input folder. At least 5; usual: thousands.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="dinotile/redux",
-                    tooltip="Folder and name below models/model_patches; a number is added, no file is replaced.",
-                ),
-                io.String.Input(
-                    "layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3."
-                ),
-                io.Int.Input(
+                pictures("At least 5; usual: thousands."),
+                patches_file("dinotile/redux"),
+                layers(),
+                number(
                     "side",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=2,
-                    tooltip="Long side in px at which DINO sees the pictures, 0: its own. Usual: 0, or 518 for speed.",
+                    (0, 0, 4096, 2),
+                    "Long side in px at which DINO sees the pictures, 0: its own. Usual: 0, or 518 for speed.",
                 ),
-                io.Int.Input(
-                    "grid",
-                    default=9,
-                    min=1,
-                    max=27,
-                    tooltip="Text tokens per side of a tile; Redux has 27. Usual: 4 to 14.",
-                ),
+                number("grid", (9, 1, 27), "Text tokens per side of a tile; Redux has 27. Usual: 4 to 14."),
                 io.Boolean.Input(
                     "hidden_layer",
                     default=False,
                     tooltip="Goes on from the closed-form solution with a hidden layer; kept only if it is better on "
                     "pictures that it did not learn from. Usual: off; on for thousands of pictures.",
                 ),
-                io.Int.Input(
-                    "epochs",
-                    default=20,
-                    min=1,
-                    max=1000,
-                    tooltip="Passes over the pictures for the hidden layer, at most. Usual: 20.",
-                ),
-                io.Float.Input(
+                number("epochs", (20, 1, 1000), "Passes over the pictures for the hidden layer, at most. Usual: 20."),
+                number(
                     "held_out",
-                    default=0.1,
-                    min=0.01,
-                    max=0.5,
-                    step=0.01,
-                    tooltip="Share of the pictures, 0 to 0.5, that only the report sees. Usual: 0.1.",
+                    (0.1, 0.01, 0.5, 0.01),
+                    "Share of the pictures, 0 to 0.5, that only the report sees. Usual: 0.1.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="Seed of the choice of held-out pictures and of the hidden layer. Usual: 0.",
-                ),
+                number("seed", SEED, "Seed of the choice of held-out pictures and of the hidden layer. Usual: 0."),
             ],
             outputs=[
                 sockets.Adapter.Output(display_name="adapter", tooltip="The fitted adapter, with context tokens only."),

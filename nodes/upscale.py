@@ -13,6 +13,7 @@ from ..upscaling.guides import check_pair, whole_picture
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
+from .inputs import SEED, number
 
 
 class Upscale(io.ComfyNode):
@@ -30,29 +31,13 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
                 io.Conditioning.Input("positive", tooltip="A prompt, or Empty FLUX Conditioning."),
                 io.Conditioning.Input("negative", tooltip="Only used where cfg is above 1."),
-                io.Float.Input(
-                    "scale",
-                    default=2.0,
-                    min=0.1,
-                    max=16.0,
-                    step=0.05,
-                    tooltip="Factor for both sides; the output size is exact. Usual: 2.",
-                ),
-                io.Float.Input(
+                number("scale", (2.0, 0.1, 16.0, 0.05), "Factor for both sides; the output size is exact. Usual: 2."),
+                number(
                     "denoise",
-                    default=0.3,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.",
+                    (0.3, 0.0, 1.0, 0.01),
+                    "How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=1000,
-                    tooltip="Model steps that are run. Usual: 4 for schnell, 20 for dev.",
-                ),
+                number("steps", (20, 1, 1000), "Model steps that are run. Usual: 4 for schnell, 20 for dev."),
                 io.Combo.Input(
                     "sampler",
                     options=sampler_names(),
@@ -65,46 +50,28 @@ class Upscale(io.ComfyNode):
                     default="simple",
                     tooltip="Spacing of the noise levels. Usual: simple.",
                 ),
-                io.Float.Input(
+                number(
                     "cfg",
-                    default=1.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="True CFG scale, by prompt and DINO; it multiplies guidance that the adapter learned. Usual: 1 (off, "
+                    (1.0, 1.0, 30.0, 0.1),
+                    "True CFG scale, by prompt and DINO; it multiplies guidance that the adapter learned. Usual: 1 (off, "
                     "half the time); 1.5 to 3 follows DINO closely.",
                 ),
-                io.Int.Input(
-                    "tile",
-                    default=1024,
-                    min=64,
-                    max=4096,
-                    step=16,
-                    tooltip="Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.",
+                number(
+                    "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256."
                 ),
-                io.Int.Input(
-                    "overlap",
-                    default=128,
-                    min=0,
-                    max=2048,
-                    step=16,
-                    tooltip="Least overlap of neighbours in px. Usual: 128; demo models: 32.",
+                number(
+                    "overlap", (128, 0, 2048, 16), "Least overlap of neighbours in px. Usual: 128; demo models: 32."
                 ),
-                io.Float.Input(
+                number(
                     "dino_strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="0 is off, 1 as trained. Usual: 0.5 to 1.5. Needs dino and adapter.",
+                    (1.0, 0.0, 2.0, 0.01),
+                    "0 is off, 1 as trained. Usual: 0.5 to 1.5. Needs dino and adapter.",
                 ),
-                io.Int.Input(
+                number(
                     "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                    SEED,
+                    "Seed of the noise. Another seed computes no DINO features again.",
                     control_after_generate=True,
-                    tooltip="Seed of the noise. Another seed computes no DINO features again.",
                 ),
                 sockets.Dino.Input(
                     "dino",
@@ -121,13 +88,10 @@ class Upscale(io.ComfyNode):
                     optional=True,
                     tooltip="An ESRGAN-type model for the first enlargement. Without: bicubic.",
                 ),
-                io.Float.Input(
+                number(
                     "fidelity",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="0: FLUX alone (usual). 1: shrunk to its old size the result equals the source, so colours and "
+                    (0.0, 0.0, 1.0, 0.05),
+                    "0: FLUX alone (usual). 1: shrunk to its old size the result equals the source, so colours and "
                     "structure stay; a source with noise or JPEG blocks brings them back.",
                 ),
             ],
