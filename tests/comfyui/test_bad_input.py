@@ -166,7 +166,7 @@ def test_an_adapter_below_a_file_is_refused(server, occupied):
 
 
 def test_an_adapter_in_a_folder_without_permission_is_refused(server, locked):
-    refused(server, saving(f"{locked}/mine"), "saved", f"{locked}/mine", "cannot be written", "choose another name")
+    refused(server, saving(f"{locked}/mine"), "saved", f"{locked}/mine", "cannot be written", "choose another place")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
