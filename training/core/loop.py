@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from ...files.errors import reason
+from ...files.pictures import Picture, save_picture
 from ...files.progress import Progress
+from ...files.writing import make_folder
 from .config import OutputSettings
 from .monitor import Monitor
 from .state import checkpoints, read_checkpoint, write_checkpoint
@@ -74,7 +75,7 @@ class _Run:
                 self.monitor = Monitor(self.folder, output, step=trainer.done, window=window)
             except OSError as error:
                 raise ValueError(
-                    f"folder {self.folder} cannot be written ({error.strerror}): choose another place"
+                    f"folder {self.folder} cannot be written ({reason(error)}): choose another place"
                 ) from error
 
     def step(self, *, stop: bool) -> StepReport:
@@ -87,7 +88,7 @@ class _Run:
             try:
                 self._tell(report)
             except OSError as error:
-                raise ValueError(f"{self.folder} cannot be written ({error.strerror}): make room and resume") from error
+                raise ValueError(f"{self.folder} cannot be written ({reason(error)}): make room and resume") from error
         if report.step % self.output.save_every == 0:
             self.save()
         return report
@@ -130,9 +131,8 @@ class _Run:
             pixels = self.trainer.task.picture()  # [3, H, W]
             self.monitor.picture("samples", pixels, step=step)
             place = self.folder / "samples" / f"step-{step:06d}.png"
-            place.parent.mkdir(exist_ok=True)
-            array = pixels.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(array).save(place)
+            make_folder(place.parent)
+            save_picture(Picture(pixels[None]), place)
 
     def _keep_last_good(self) -> str:
         """Save beside all older checkpoints; the task's file is only made where there is none yet. Where, and what to do."""

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...files.errors import reason
+
 
 class TokenStore:
     """``with TokenStore(folder, shapes) as store``: tensors of equal shapes per picture, float32, gone at the end."""
@@ -38,7 +40,7 @@ class TokenStore:
                 file.flush()
         except OSError as error:
             raise ValueError(
-                f"the tokens of picture {self.count + 1} cannot be kept in {self._folder.name} ({error.strerror}): make room "
+                f"the tokens of picture {self.count + 1} cannot be kept in {self._folder.name} ({reason(error)}): make room "
                 "or write the adapter to another disk"
             ) from error
         self.count += 1
