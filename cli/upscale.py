@@ -97,8 +97,7 @@ def upscale_files(
 
     chosen, models = split_options(options)
     settings = settings_for(options["variant"], **chosen)
-    shapes = [load_picture(source).pixels.shape[-2:] for source in inputs]
-    sizes = [scaled_size(height, width, settings.scale) for height, width in shapes]
+    sizes = [scaled_size(*load_picture(source).pixels.shape[-2:], scale=settings.scale) for source in inputs]
     if folder is not None:
         make_folder(folder)
     for output, (height, width) in zip(outputs, sizes, strict=True):

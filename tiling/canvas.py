@@ -10,7 +10,7 @@ from .plan import canvas_size
 SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
 
 
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+def scaled_size(height: int, width: int, *, scale: float) -> tuple[int, int]:
     """Output size of an upscale, exact to the pixel: round(side * scale), at least 1."""
     if not SMALLEST <= scale <= LARGEST:  # also refuses NaN
         raise ValueError(

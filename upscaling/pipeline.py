@@ -65,7 +65,7 @@ def upscale(
     seconds: dict[str, float] = {}
     restart_peak(host.device)
     token = host.family.token
-    height, width = scaled_size(*pixels.shape[-2:], settings.scale)
+    height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
     with timed(seconds, "dino"):
         looks = settings.dino_strength > 0 and make_guide is not None

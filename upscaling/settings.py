@@ -51,7 +51,7 @@ class UpscaleSettings:
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name.replace('_', ' ')} {value} must be from {low} to {high}: {use}")
-        scaled_size(1, 1, self.scale)  # refuses what is no factor
+        scaled_size(1, 1, scale=self.scale)  # refuses what is no factor
         FLUX1.plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap)  # refuses bad pairs
 
 

@@ -9,15 +9,15 @@ from dinotile.tiling.preview import describe_plan, draw_plan
 
 
 def test_sizes_are_exact():
-    assert scaled_size(333, 517, 2) == (666, 1034)
-    assert scaled_size(1, 1, 0.1) == (1, 1)
+    assert scaled_size(333, 517, scale=2) == (666, 1034)
+    assert scaled_size(1, 1, scale=0.1) == (1, 1)
     pixels = torch.rand(1, 3, 66, 103)
     padded = pad_to_grid(pixels, grid=16)
     assert tuple(padded.shape[2:]) == canvas_size(66, 103, grid=16) == (80, 112)
     assert torch.equal(padded[..., :66, :103], pixels) and torch.equal(padded[..., 79, :103], pixels[..., 65, :])
     assert resize(pixels, height=66, width=103).equal(pixels)
     with pytest.raises(ValueError, match="scale 0 must be from 0.1 to 16"):
-        scaled_size(10, 10, 0)
+        scaled_size(10, 10, scale=0)
 
 
 def test_the_preview_draws_every_tile_and_tints_only_overlaps():
