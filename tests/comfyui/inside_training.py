@@ -6,6 +6,9 @@ compares with diffusers.
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+
 from inside_tools import (
     BASE,
     CONTEXT,
@@ -31,9 +34,6 @@ from inside_tools import (
 )  # makes the host's and the pack's modules importable
 
 # isort: split
-
-import shutil
-from functools import partial
 
 import comfy.model_management as management
 import comfy.sd
@@ -61,7 +61,7 @@ def vae(name: str = "vae"):
 
 
 def photos() -> str:
-    return folder("photos", [(64, 64), (64, 80), (72, 64), (64, 64), (80, 64), (64, 64)])
+    return once("photos", lambda: folder("photos", [(64, 64), (64, 80), (72, 64), (64, 64), (80, 64), (64, 64)]))
 
 
 def train(name: str, *, model=None, **changed):
@@ -345,7 +345,7 @@ def resumed():
         "told": told,
         "apart": max(apart(t, weights(whole)[n]) for n, t in weights(parts).items() if t.any()),
         "left": place in runs(),
-        "steps": [load_adapter(path).config.provenance["steps"] for path in saved("parts")],
+        "steps": [load_adapter(path).config.provenance["steps"] for path in saved("parts") + saved("parts again")],
     }
 
 

@@ -283,7 +283,8 @@ def test_a_training_runs_in_a_prompt_and_its_adapter_can_be_chosen(server, made,
 def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server, base, made, tmp_path):
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
-    prompt = training_prompt(tmp_path, steps=60)
+    prompt, runs = training_prompt(tmp_path, steps=60), base / "output" / "dinotile" / "training"
+    before = set(runs.glob("*"))
     queued = server.queue(prompt, client_id=client)
     done = 0
     while done < 2:
@@ -298,6 +299,6 @@ def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server,
     (file,) = made()
     steps = load_adapter(file).config.provenance["steps"]
     assert 1 <= steps < 60
-    (place,) = (base / "output" / "dinotile" / "training").glob("*")
+    (place,) = set(runs.glob("*")) - before
     assert server.run(prompt).ok
     assert len(made()) == 2 and not place.exists()
