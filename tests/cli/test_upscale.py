@@ -36,15 +36,32 @@ def refused(dinotile, words, *arguments, folder):
     assert sorted(os.listdir(folder)) == before
 
 
-def test_help_is_fast_and_loads_nothing_heavy():
-    """Processor seconds: they do not depend on what else the machine does."""
-    code = "import sys; sys.argv = ['dinotile', 'upscale', '--help']; from dinotile.cli.app import main\n"
-    code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'diffusers'} & set(sys.modules)))"
+EMPTY = """
+import typer
+app = typer.Typer(add_completion=False)
+@app.callback(invoke_without_command=True)
+def base(version: bool = typer.Option(False, help="Print it.")): pass
+@app.command()
+def upscale(inputs: list[str], scale: float = typer.Option(2.0, help="Of both sides.")): pass
+app(["upscale", "--help"])
+"""
+
+
+def processor_seconds(code):
+    """Of a Python process that ends by itself, and what it prints."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "--dino-strength" in result.stdout and result.stdout.strip().endswith("[]")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, result.stdout
+
+
+def test_help_is_fast_and_loads_nothing_heavy():
+    """Over an empty command of typer's, so that neither the machine nor typer's own imports count; the best of three."""
+    code = "import sys; sys.argv = ['dinotile', 'upscale', '--help']; from dinotile.cli.app import main\n"
+    code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'diffusers'} & set(sys.modules)))"
+    pairs = [(processor_seconds(code), processor_seconds(EMPTY)) for _ in range(3)]
+    assert all("--dino-strength" in ours[1] and ours[1].strip().endswith("[]") for ours, _ in pairs)
+    assert min(ours[0] for ours, _ in pairs) < min(empty[0] for _, empty in pairs) + 0.2
 
 
 def test_the_bare_command_shows_its_help_and_version_its_version(dinotile):
