@@ -43,3 +43,14 @@ def test_devices_and_dtypes():
 def test_dino_guidance_reaches_the_settings():
     with pytest.raises(ValueError, match="dino guidance 0.5 must be from 1 to 30"):
         dinotile.upscale(SAMPLE, dino_guidance=0.5)
+
+
+def test_an_unknown_option_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match=r"there is no option sharpness, there are .*denoise, .*scale.*variant"):
+        dinotile.upscale(SAMPLE, sharpness=1.0)
+
+
+def test_strength_is_another_name_of_denoise():
+    for name in ("strength", "denoise"):
+        with pytest.raises(ValueError, match="denoise 2 must be from 0 to 1"):
+            dinotile.upscale(SAMPLE, **{name: 2})
