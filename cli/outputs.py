@@ -1,13 +1,12 @@
-"""Output files of the command line: where they go, and pictures that came as files."""
+"""Output files of the command line: where they go."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
-from ..files.writing import check_writable, replacing, same_file
+from ..files.writing import check_writable, same_file
 
 
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
@@ -39,27 +38,3 @@ def check_report(report: Path, pictures: Sequence[Path]) -> None:
         if same_file(report, picture):
             raise ValueError(f"report {report} is also one of the pictures: choose another name, such as report.json")
     check_writable(report)
-
-
-def save_files(contents: Sequence[bytes], path: Path) -> list[Path]:
-    """Write picture files to ``path``, and further ones to ``path`` with -2, -3, ... in the format of its ending."""
-    written = []
-    for number, content in enumerate(contents, start=1):
-        place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        with replacing(place) as part:
-            part.write_bytes(_in_format_of(place, content))
-        written.append(place)
-    return written
-
-
-def _in_format_of(path: Path, content: bytes) -> bytes:
-    """A picture file's bytes, as they came where they already have the format of the ending."""
-    from PIL import Image
-
-    wanted = Image.registered_extensions()[path.suffix.lower()]
-    with Image.open(BytesIO(content)) as image:
-        if image.format == wanted:
-            return content
-        converted = BytesIO()
-        (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
-        return converted.getvalue()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...files.formats import check_output
 from ...files.progress import Progress
-from ..outputs import save_files
+from ...files.writing import replacing
 from .client import DEFAULT_SERVER, ComfyClient
 from .workflow import prepared, read_workflow
 
@@ -62,3 +62,27 @@ def run_workflow(
     graph = prepared(graph, image=client.upload(picture), settings=settings)
     files = client.run(graph, timeout=timeout, progress=progress)
     return WorkflowResult(files, client.note)
+
+
+def save_files(contents: Sequence[bytes], path: Path) -> list[Path]:
+    """Write picture files to ``path``, and further ones to ``path`` with -2, -3, ... in the format of its ending."""
+    written = []
+    for number, content in enumerate(contents, start=1):
+        place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        with replacing(place) as part:
+            part.write_bytes(_in_format_of(place, content))
+        written.append(place)
+    return written
+
+
+def _in_format_of(path: Path, content: bytes) -> bytes:
+    """A picture file's bytes, as they came where they already have the format of the ending."""
+    from PIL import Image
+
+    wanted = Image.registered_extensions()[path.suffix.lower()]
+    with Image.open(BytesIO(content)) as image:
+        if image.format == wanted:
+            return content
+        converted = BytesIO()
+        (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
+        return converted.getvalue()

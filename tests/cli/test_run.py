@@ -12,8 +12,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from dinotile.cli.outputs import save_files
 from dinotile.cli.remote.client import ComfyClient
+from dinotile.cli.remote.run import save_files
 
 from ..limits import largest_file
 from .remote.test_workflow import WORKFLOW

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ...flux_patch.families import FLUX1
 from ..core.config import FROM_TEXT, Count, Natural, Range, Settings, Share, wrong
 
-Side = Annotated[int, Field(ge=16, le=2**16, multiple_of=16)]
+Side = Annotated[int, Field(ge=FLUX1.token, le=2**16, multiple_of=FLUX1.token)]
 Picture = Annotated[
     Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=2)],
-    Field(json_schema_extra={"allowed": "one side or [height, width] in multiples of 16"}),
+    Field(json_schema_extra={"allowed": f"one side or [height, width] in multiples of {FLUX1.token}"}),
 ]
 Factor = Annotated[float, Field(ge=1, le=64), FROM_TEXT]
 Blur = Annotated[float, Field(ge=0, le=64), FROM_TEXT]
@@ -23,7 +24,9 @@ class DataSettings(Settings):
 
     path: str | tuple[str, ...] = Field(default="", description="Folder, tar, or list or pattern of tars; needed.")
     picture: Picture = Field(default=(1024, 1024), description="Size of the whole. Usual: 512 to 2048.")
-    tile: int = Field(default=512, ge=0, multiple_of=16, description="Side of the window, 0: the whole. Usual: 512.")
+    tile: int = Field(
+        default=512, ge=0, multiple_of=FLUX1.token, description="Side of the window, 0: the whole. Usual: 512."
+    )
     flip: bool = Field(default=True, description="Whether pictures are mirrored at random, where `features` is empty.")
     features: Literal["", "dinov2", "dinov3"] = Field(default="", description="Of precomputed features; empty: none.")
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")

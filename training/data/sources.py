@@ -120,7 +120,7 @@ def _braced(text: str) -> list[str]:
 
 def require_webdataset() -> None:
     if find_spec("webdataset") is None:
-        raise ValueError("tar files need webdataset: pip install dinotile[train], or give a folder of pictures")
+        raise ValueError('tar files need webdataset: pip install "dinotile[train]", or give a folder of pictures')
 
 
 def _folder(folder: Path) -> Iterator[Entry]:
