@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, one_hot
 
 from dinotile.demo.train import world
-from dinotile.demo.train.schedule import Average, Clock, descend, log, write
+from dinotile.demo.train.task import log, write
+from dinotile.demo.train.task import train as run
 from dinotile.files.weights import read_weights
 
 CELL = 8  # px: one answer for each
 JUDGE = Path(__file__).with_name("judge.safetensors")
+VIEW = 160  # px of a picture that is learned from
 KINDS = world.GROUND + 1
 
 
@@ -56,26 +58,30 @@ def train(*, minutes: float, seed: int, scenes: int = 500, count: int = 16) -> N
         kinds = torch.full((world.SIDE // CELL,) * 2, world.GROUND) if plain else cell_labels(scene)[1]
         labels.append(kinds)
     model = TextureClassifier().train()
-    average = Average(model, decay=0.99)
-    clock, tools = Clock(minutes), [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
-    side = 160
-    for _ in clock.steps(tools):
+
+    def batch(share: float) -> tuple[Tensor, Tensor]:
         views, kinds = [], []
         for index in torch.randint(scenes, (count,)).tolist():
-            top, left = (CELL * torch.randint((world.SIDE - side) // CELL + 1, (2,))).tolist()
-            view = pictures[index][:, top : top + side, left : left + side]
-            place = slice(top // CELL, (top + side) // CELL), slice(left // CELL, (left + side) // CELL)
+            top, left = (CELL * torch.randint((world.SIDE - VIEW) // CELL + 1, (2,))).tolist()
+            view = pictures[index][:, top : top + VIEW, left : left + VIEW]
+            place = slice(top // CELL, (top + VIEW) // CELL), slice(left // CELL, (left + VIEW) // CELL)
             views.append(_worn(view))
             kinds.append(labels[index][place])
+        return torch.stack(views), torch.stack(kinds)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        views, kinds = batch
         with torch.autocast("cpu", torch.bfloat16):
-            found = model(torch.stack(views))
-        loss = cross_entropy(found.float(), torch.stack(kinds))
-        descend(model, loss, tools)
-        average.update(model, step=clock.step)
-    for mine, theirs in zip(average.module.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
-    write(JUDGE, average.module.state_dict(), steps=clock.step, seed=seed, trained_by="benchmarks/semantics/train.py")
-    log.info("classifier: %d steps, loss %.3f, %s", clock.step, loss.item(), report(average.module))
+            found = model(views)
+        return cross_entropy(found.float(), kinds)
+
+    def export(steps: int, loss: float) -> None:
+        write(JUDGE, model.state_dict(), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
+        log.info("classifier: %d steps, loss %.3f, %s", steps, loss, report(model))
+
+    tools = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
+    settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
+    run(model, tools, batch=batch, loss=loss, write=export, **settings)
 
 
 def load(path: Path = JUDGE) -> TextureClassifier:

@@ -1,9 +1,9 @@
 """Trains everything that the semantics table needs: `python -m benchmarks.semantics.train --part all`.
 
 Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
-too; demo/train.py makes the same), `judge` (the texture classifier), `pictures` (a training folder of the world, as any
-user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
-becomes the demo's adapter).
+too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `pictures` (a training folder of the
+world, as any user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the
+default variant becomes the demo's adapter).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
-from dinotile.hosts.diffusers.host import load_host
 from dinotile.training.adapter.config import TrainConfig, config_from
-from dinotile.training.core.loop import Trainer, fit
+from dinotile.training.adapter.run import load_models
+from dinotile.training.adapter.task import FILE, AdapterTask
+from dinotile.training.core.loop import fit
+from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from . import classifier
@@ -114,9 +116,12 @@ def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[bytes, Tens
     """The path of the trained adapter of a variant, from step 0. encoded: latents that the variants share."""
     shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
     config = recipe(name, steps=steps, seed=seed)
-    host = load_host(config.model, config.adapter, device=torch.device("cpu"), seed=seed)
+    host, encoder = load_models(config.model, config.adapter, device=torch.device("cpu"), seed=seed)
     host.encode = partial(_latents, host.encode, encoded)
-    return fit(Trainer(host, open_data(config.data, needs_features=None), config))
+    data, path = open_data(config.data, needs_features=None), Path(config.output.folder, FILE)
+    task = AdapterTask(host, encoder, data, config, path=path)
+    fit(Trainer(task, config.optimisation), config.output, config=config.model_dump())
+    return path
 
 
 def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[bytes, Tensor], pixels: Tensor) -> Tensor:

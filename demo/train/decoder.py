@@ -11,7 +11,8 @@ from .. import FLUX, VAE
 from .flux import load_flux, redraw
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, descend, log
+from .task import log
+from .task import train as run
 from .vae import decode, difference, encode, export, load_vae
 
 SIDE, COUNT = 128, 6  # px and number of pictures in a batch
@@ -25,19 +26,26 @@ def train(*, minutes: float, seed: int) -> None:
     pictures, flux = Pictures(seed=seed), load_flux(FLUX)
     vae = load_vae(VAE).to(memory_format=torch.channels_last)
     vae.encoder.requires_grad_(False)
-    average = Average(vae)
-    tools = optimizers(vae.decoder, lr=5e-4)
-    clock = Clock(minutes)
-    for _ in clock.steps(tools):
-        pixels = pictures.crops(COUNT, height=SIDE, width=SIDE).to(memory_format=torch.channels_last)
+
+    def loss(pixels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             again = decode(vae, _latents(flux, vae, pixels))
-        descend(vae, difference(again.float(), pixels), tools)
-        average.update(vae, step=clock.step)
-        if clock.should_save():
-            log.info("decoder: %d steps, %s", clock.step, report(flux, average.module))
-    export(average.module, steps=clock.step, seed=seed)
-    log.info("decoder: %d steps, %s", clock.step, report(flux, average.module))
+        return difference(again.float(), pixels)
+
+    def write(steps: int, loss: float) -> None:
+        export(vae, steps=steps, seed=seed)
+        log.info("decoder: %d steps, %s", steps, report(flux, vae))
+
+    run(
+        vae,
+        optimizers(vae.decoder, lr=5e-4),
+        batch=lambda share: pictures.crops(COUNT, height=SIDE, width=SIDE).to(memory_format=torch.channels_last),
+        loss=loss,
+        write=write,
+        minutes=minutes,
+        seed=seed,
+        save_every=10**9,
+    )
 
 
 @torch.no_grad()

@@ -26,7 +26,8 @@ from .. import DINO
 from . import world
 from .muon import optimizers
 from .pictures import Pictures, held_out, soft_copy
-from .schedule import Average, Clock, descend, log, write
+from .task import log, write
+from .task import train as run
 
 PATCH, SIDE = 14, 168
 GRID = SIDE // PATCH
@@ -112,22 +113,22 @@ def _distances(scene: world.Scene) -> Tensor:
     return torch.from_numpy(found)
 
 
-def train(*, minutes: float, seed: int, count: int = 24, sources: int = 1500) -> None:
-    """Trains for `minutes` (after drawing the sources) and writes DINO every two minutes and at the end."""
+def train(*, minutes: float, seed: int, count: int = 24, sources: int = 1500, folder: Path | None = None) -> None:
+    """Trains for `minutes` (after drawing the sources) and writes DINO now and then and at the end."""
     torch.manual_seed(seed)
     data = Sources(seed=seed, count=sources)
     student = Student().train()
     place(student.encoder)
-    average = Average(student)
-    tools = optimizers(student, lr=4e-3, keep=("encoder.embeddings",))
-    clock = Clock(minutes)
-    for _ in clock.steps(tools):
-        loss = _loss(student, *data.batch(count))
-        descend(student, loss, tools)
-        average.update(student, step=clock.step)
-        if clock.should_save():
-            export(average.module, steps=clock.step, seed=seed, loss=loss.item())
-    export(average.module, steps=clock.step, seed=seed, loss=loss.item())
+    run(
+        student,
+        optimizers(student, lr=4e-3, keep=("encoder.embeddings",)),
+        batch=lambda share: data.batch(count),
+        loss=lambda batch: _loss(student, *batch),
+        write=lambda steps, loss: export(student, steps=steps, seed=seed, loss=loss),
+        minutes=minutes,
+        seed=seed,
+        folder=folder,
+    )
 
 
 def new_encoder() -> nn.Module:

@@ -18,7 +18,8 @@ from .. import FLUX, VAE
 from . import world
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, descend, log, write
+from .task import log, write
+from .task import train as run
 from .vae import decode, encode, load_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,25 +33,31 @@ WORLDS = 0.75  # share of the bank
 TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, and with a pooled vector
 
 
-def train(*, minutes: float, seed: int, bank_size: int = 300, resume: bool = False, compiled: bool = False) -> None:
-    """Trains for `minutes` (after encoding the first pictures) and writes FLUX every two minutes and at the end."""
+def train(
+    *,
+    minutes: float,
+    seed: int,
+    bank_size: int = 300,
+    resume: bool = False,
+    compiled: bool = False,
+    folder: Path | None = None,
+) -> None:
+    """Trains for `minutes` (after encoding the first pictures) and writes FLUX now and then and at the end. A run that goes
+    on from `folder` fills its bank anew."""
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=bank_size, seed=seed)
     flux = load_flux(FLUX).train() if resume else new_flux()
-    average = Average(flux, decay=0.998)
-    if compiled:
-        flux.compile(dynamic=False)
-    tools = optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out"))
-    clock = Clock(minutes)
-    running = 1.0
-    for _ in clock.steps(tools):
-        loss = _loss(flux, bank.batch())
-        descend(flux, loss, tools)
-        average.update(flux, step=clock.step)
-        running += 0.01 * (loss.item() - running)
-        if clock.should_save():
-            export(average.module, bank.vae, steps=clock.step, seed=seed, loss=running)
-    export(average.module, bank.vae, steps=clock.step, seed=seed, loss=running)
+    forward = torch.compile(flux, dynamic=False) if compiled else flux
+    run(
+        flux,
+        optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out")),
+        batch=lambda share: bank.batch(),
+        loss=lambda windows: _loss(forward, windows),
+        write=lambda steps, loss: export(flux, bank.vae, steps=steps, seed=seed, loss=loss),
+        minutes=minutes,
+        seed=seed,
+        folder=folder,
+    )
 
 
 @dataclass(frozen=True)

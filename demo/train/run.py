@@ -1,4 +1,4 @@
-"""Trains the demo's models from scratch on a CPU: `python demo/train.py --part all --minutes 20`.
+"""Trains the demo's models from scratch on a CPU: `python -m dinotile.demo.train --part all --minutes 20`.
 
 --minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE and DINO need nothing.
 The adapter is trained by `python -m benchmarks.semantics.train`, with the package's own trainer. Two cores with bf16
@@ -9,25 +9,29 @@ cat "chelsea" is never trained on, and sample.jpg is made from it (CC0).
 import argparse
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
-from dinotile.demo import SAMPLE
-from dinotile.demo.train import decoder as train_decoder
-from dinotile.demo.train import dino as train_dino
-from dinotile.demo.train import flux as train_flux
-from dinotile.demo.train import vae as train_vae
-from dinotile.demo.train.pictures import write_sample
+from .. import SAMPLE
+from . import decoder as train_decoder
+from . import dino as train_dino
+from . import flux as train_flux
+from . import vae as train_vae
+from .pictures import write_sample
 
 PARTS = ("vae", "dino", "flux", "decoder")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m dinotile.demo.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
+    parser.add_argument("--folder", type=Path, help="for checkpoints and logs; the same command goes on from there")
     parser.add_argument("--threads", type=int, default=2, help="1 is faster where another job uses a core")
     parser.add_argument(
         "--compile", action="store_true", help="FLUX with torch.compile: half again as fast, needs a C++ compiler"
@@ -38,20 +42,25 @@ def main() -> None:
     write_sample(SAMPLE)
     parts = PARTS if options.part == "all" else (options.part,)
     minutes = dict.fromkeys(parts, options.minutes)
-    train(minutes, seed=options.seed, resume=options.resume, compiled=options.compile)
+    train(minutes, seed=options.seed, resume=options.resume, compiled=options.compile, folder=options.folder)
 
 
-def train(minutes: Mapping[str, float], *, seed: int, resume: bool = False, compiled: bool = False) -> None:
+def train(
+    minutes: Mapping[str, float],
+    *,
+    seed: int,
+    resume: bool = False,
+    compiled: bool = False,
+    folder: Path | None = None,
+) -> None:
     """Trains the parts that `minutes` names, in the order in which they need each other."""
+    places = {part: folder and folder / part for part in PARTS}
     if "vae" in minutes:
-        train_vae.train(minutes=minutes["vae"], seed=seed, resume=resume)
+        train_vae.train(minutes=minutes["vae"], seed=seed, resume=resume, folder=places["vae"])
     if "dino" in minutes:
-        train_dino.train(minutes=minutes["dino"], seed=seed)
+        train_dino.train(minutes=minutes["dino"], seed=seed, folder=places["dino"])
     if "flux" in minutes:
-        train_flux.train(minutes=minutes["flux"], seed=seed, resume=resume, compiled=compiled)
+        where = places["flux"]
+        train_flux.train(minutes=minutes["flux"], seed=seed, resume=resume, compiled=compiled, folder=where)
     if "decoder" in minutes:
         train_decoder.train(minutes=minutes["decoder"], seed=seed)
-
-
-if __name__ == "__main__":
-    main()

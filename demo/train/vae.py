@@ -11,7 +11,8 @@ from .. import VAE
 from .linear_start import LinearCoder, pour
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .schedule import Average, Clock, descend, log, write
+from .task import log, write
+from .task import train as run
 
 # FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
 SCALE, SHIFT = 0.3611, 0.1159
@@ -20,36 +21,48 @@ SCALE, SHIFT = 0.3611, 0.1159
 STD, LINEAR_STD, NOISE = 2.5, 1.0, 0.75
 
 
-def train(*, minutes: float, seed: int, resume: bool = False) -> None:
-    """Trains for `minutes`, the first quarter on the linear start, and writes VAE every two minutes
-    and at the end."""
+def train(*, minutes: float, seed: int, resume: bool = False, folder: Path | None = None) -> None:
+    """Trains for `minutes`, the first quarter on the linear start, and writes VAE now and then and at the end."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
-    vae = load_vae(VAE) if resume else started_vae(pictures, minutes=0.25 * minutes)
+    if resume:
+        vae = load_vae(VAE)
+    else:
+        vae = started_vae(pictures, minutes=0.25 * minutes, seed=seed, folder=folder and folder / "linear")
     vae = vae.to(memory_format=torch.channels_last)
-    average = Average(vae)
-    tools = optimizers(vae, lr=5e-4)
-    clock = Clock(minutes if resume else 0.75 * minutes)
-    for done in clock.steps(tools):
-        side, count = (64, 8) if done < 0.5 else (96, 6) if done < 0.85 else (192, 2)
-        pixels = pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
-        loss = _loss(vae, pixels)
-        descend(vae, loss, tools)
-        average.update(vae, step=clock.step)
-        if clock.should_save():
-            export(average.module, steps=clock.step, seed=seed)
-    export(average.module, steps=clock.step, seed=seed)
+
+    def batch(share: float) -> Tensor:
+        side, count = (64, 8) if share < 0.5 else (96, 6) if share < 0.85 else (192, 2)
+        return pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
+
+    run(
+        vae,
+        optimizers(vae, lr=5e-4),
+        batch=batch,
+        loss=lambda pixels: _loss(vae, pixels),
+        write=lambda steps, loss: export(vae, steps=steps, seed=seed),
+        minutes=minutes if resume else 0.75 * minutes,
+        seed=seed,
+        folder=folder,
+    )
 
 
-def started_vae(pictures: Pictures, *, minutes: float) -> nn.Module:
-    """A VAE that begins as the best linear coder of `minutes` of training. Without it the held-out cat's
+def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path | None = None) -> nn.Module:
+    """A VAE that begins as the linear coder of `minutes` of training. Without it the held-out cat's
     soft copy was at 33 dB after half an hour on a shared CPU; with it, at 37 dB after 75 seconds."""
     coder = LinearCoder().to(memory_format=torch.channels_last)
-    tools = optimizers(coder, lr=2e-3)
-    for _ in Clock(minutes).steps(tools):
-        pixels = pictures.crops(8, height=64, width=64).to(memory_format=torch.channels_last)
-        descend(coder, _loss(coder, pixels, std=LINEAR_STD), tools)
-    log.info("linear start: %s", report(coder))
+    run(
+        coder,
+        optimizers(coder, lr=2e-3),
+        batch=lambda share: pictures.crops(8, height=64, width=64).to(memory_format=torch.channels_last),
+        loss=lambda pixels: _loss(coder, pixels, std=LINEAR_STD),
+        write=lambda steps, loss: log.info("linear start: %s", report(coder)),
+        minutes=minutes,
+        seed=seed,
+        folder=folder,
+        ema=0.0,
+        save_every=1000,
+    )
     vae = new_vae()
     pour(coder, vae)
     widen(vae, pictures)

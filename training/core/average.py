@@ -25,11 +25,12 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The averaged weights in the parameters for a while, to look at what would be exported."""
+        """The averaged weights in the parameters for a while, without gradient, to look at what would be exported."""
         kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         write(self.parameters, self.weights)
         try:
-            yield
+            with torch.no_grad():
+                yield
         finally:
             write(self.parameters, kept)
 

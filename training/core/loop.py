@@ -127,8 +127,8 @@ class _Run:
             self.monitor.write({"step": step, "validation": found})
 
     def _picture(self, step: int) -> None:
-        if self.monitor is not None and self.folder is not None:
-            pixels = self.trainer.task.picture()  # [3, H, W]
+        pixels = self.trainer.task.picture()
+        if pixels is not None and self.monitor is not None and self.folder is not None:
             self.monitor.picture("samples", pixels, step=step)
             place = self.folder / "samples" / f"step-{step:06d}.png"
             make_folder(place.parent)

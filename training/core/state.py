@@ -78,7 +78,8 @@ def read_checkpoint(place: Path) -> TrainState:
             if type(about[name]) is not kind:
                 raise ValueError(f"{name} in {ABOUT} is {about[name]!r}")
         shapes = about.pop("shapes")
-        state = TrainState(**about, **{kind: read_weights(place / name)[0] for kind, name in TENSORS.items()})
+        tensors: dict[str, Any] = {kind: read_weights(place / name)[0] for kind, name in TENSORS.items()}
+        state = TrainState(**about, **tensors)
         if state.shapes != shapes:
             raise ValueError("its files are of different runs")
     except (OSError, LookupError, TypeError, ValueError) as error:
