@@ -11,7 +11,6 @@ from .bars import Bars
 
 if TYPE_CHECKING:
     from ..dino.encode import DinoEncoder
-    from ..hosts.diffusers.text import TextEncoder
 
 Data = Annotated[
     list[str], typer.Argument(metavar="DATA...", help="A folder of pictures, or tars (WebDataset naming).")
@@ -48,20 +47,24 @@ def features(
     """Compute DINO features and text of training pictures once; what is there already is kept."""
     if dino is None and text is None:
         raise ValueError("neither a DINO nor text encoders are given: give --dino, --text or both")
+    import torch
+
     from ..dino.encode import EncodeSettings
+    from ..hosts.diffusers.text import load_text_encoder
     from ..training.data.dino_recipe import DinoRecipe
     from ..training.data.features import Recipe, precompute
     from ..training.data.settings import DegradationSettings
     from ..training.data.text_recipe import TextRecipe
+    from ..upscaling.api import find_device
 
     recipes: list[Recipe] = []
     if dino is not None:
         settings = EncodeSettings(side=side, layers=layers, crops=crops)
-        recipes.append(
-            DinoRecipe(load_encoder(dino, device), settings, DegradationSettings() if degrade else None, seed)
-        )
+        degradation = DegradationSettings() if degrade else None
+        recipes.append(DinoRecipe(load_encoder(dino, device), settings, degradation, seed))
     if text is not None:
-        recipes.append(TextRecipe(_text_encoder(text, device), tokens=text_tokens))
+        encoder = load_text_encoder(text, device=find_device(device), dtype=torch.bfloat16)  # FLUX's own
+        recipes.append(TextRecipe(encoder, tokens=text_tokens))
     with Bars() as bars:
         reports = precompute(data, recipes, output=output, progress=bars)
     for report in reports:
@@ -75,13 +78,3 @@ def load_encoder(dino: str, device: str) -> DinoEncoder:
     from ..upscaling.api import find_device
 
     return load_dino(dino_path(dino), device=find_device(device))
-
-
-def _text_encoder(model: str, device: str) -> TextEncoder:
-    """In bfloat16, FLUX's own."""
-    import torch
-
-    from ..hosts.diffusers.text import load_text_encoder
-    from ..upscaling.api import find_device
-
-    return load_text_encoder(model, device=find_device(device), dtype=torch.bfloat16)

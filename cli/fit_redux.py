@@ -35,8 +35,8 @@ def fit_redux(
     check_writable(output)
     from .. import demo
     from ..flux_patch.checkpoint import save_adapter
-    from ..hosts.diffusers.geometry import read_geometry
-    from ..hosts.diffusers.variants import find_variant
+    from ..hosts.diffusers.load import read_geometry
+    from ..hosts.diffusers.sources import find_variant
     from ..training.redux.fit import FitSettings
     from ..training.redux.fit import fit_redux as fit
     from ..training.redux.teacher import load_teacher

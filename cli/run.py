@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..files.formats import check_output
+from ..files.writing import check_picture_output
 from .bars import Bars
 from .outputs import check_no_input
 
@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures back (OUT, OUT-2, ...)."""
     check_no_input(output, image)
-    check_output(output)
+    check_picture_output(output)
     from .remote.run import run_workflow
 
     start = time.perf_counter()

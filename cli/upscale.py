@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..files.formats import check_output
 from ..files.progress import Progress
-from ..files.writing import make_folder
+from ..files.writing import check_picture_output, make_folder, write_text
 from .bars import Bars
 from .outputs import check_report, plan_outputs
 
@@ -92,7 +92,7 @@ def upscale_files(
     from ..files.pictures import load_picture, save_picture
     from ..tiling.canvas import scaled_size
     from ..upscaling.api import load_upscaler, split_options, upscale_picture
-    from ..upscaling.report import environment, timed, write_report
+    from ..upscaling.report import environment, timed
     from ..upscaling.settings import settings_for
 
     chosen, models = split_options(options)
@@ -101,7 +101,7 @@ def upscale_files(
     if folder is not None:
         make_folder(folder)
     for output, (height, width) in zip(outputs, sizes, strict=True):
-        check_output(output, height=height, width=width)
+        check_picture_output(output, height=height, width=width)
     if report is not None:
         check_report(report, [*inputs, *outputs])
     seconds: dict[str, float] = {}
@@ -125,12 +125,10 @@ def upscale_files(
     if report is not None:
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in models.items()}
         host = upscaler.host
-        summary = {
-            **environment(host.device),
-            "dtype": str(host.dtype).removeprefix("torch."),
-            "variant": asked.pop("variant"),
-        }
-        write_report({**summary, "models": asked, "seconds": seconds, "pictures": done}, report)
+        summary = environment(host.device)
+        summary |= {"dtype": str(host.dtype).removeprefix("torch."), "variant": asked.pop("variant")}
+        summary |= {"models": asked, "seconds": seconds, "pictures": done}
+        write_text(report, json.dumps(summary, indent=2) + "\n")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# What a library raises on a model whose config or tensors are not what it expects.
+BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def reason(error: BaseException) -> str:
     """Why, in a few words: what the system says about a file, else the error's own message on one line."""
@@ -20,6 +23,6 @@ def whole(name: str, kind: str) -> Iterator[None]:
     """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except BROKEN as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {reason(error)}"
         raise ValueError(f"{name} does not hold a whole {kind} ({said}): download it again") from error

@@ -13,8 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .formats import check_output
-from .writing import replacing
+from .writing import check_picture_output, replacing
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     PNG, WebP and TIFF are written without loss; JPEG at quality 95 on a white ground.
     """
     path = Path(path)
-    check_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
+    check_picture_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
     note = None
     pixels, alpha = picture.pixels, picture.alpha
     if alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):

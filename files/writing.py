@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from .errors import reason
 
 PART = ".part"
+LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
 
 
 @contextmanager
@@ -61,6 +62,16 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ValueError(f"output {path} cannot be written ({reason(error)}): choose another place") from error
+
+
+def check_picture_output(path: Path, *, height: int = 1, width: int = 1) -> None:
+    """Raise ValueError where a picture of this size could not be written to ``path``; writes nothing that stays."""
+    suffix = path.suffix.lower()
+    if suffix not in LONGEST_SIDE:
+        raise ValueError(f"output {path} ends in {suffix or 'nothing'}: end it in {', '.join(sorted(LONGEST_SIDE))}")
+    if max(height, width) > LONGEST_SIDE[suffix]:
+        raise ValueError(f"{width} x {height} px does not fit in a {suffix} file: write a .png")
+    check_writable(path)
 
 
 def make_folder(folder: Path) -> None:

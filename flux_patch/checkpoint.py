@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,15 +19,18 @@ from .geometry import FluxGeometry
 
 FORMAT = "dinotile_adapter"
 VERSION = "2"  # 1: blocks as two lists of numbers, no family
-_OUTPUTS = {"cross_attention": "sites.", "context": "context.", "vector": "vector."}
+_OUTPUTS = {  # zero where a mechanism has no effect
+    "cross_attention": re.compile(r"sites\..*\.v\.weight"),
+    "context": re.compile(r"context\..*"),
+    "vector": re.compile(r"vector\..*"),
+}
 
 
 def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -> LoadedAdapter:
     """A fresh adapter that changes nothing: random keys and projections, zero values and outputs."""
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, parameter in _skeleton(config, operations=nn).state_dict().items():
-        weights[name] = _initial(name, parameter.shape, generator)
+    shapes = {name: weight.shape for name, weight in _skeleton(config, operations=nn).state_dict().items()}
+    weights = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
     return _build(config, weights, trained=False, operations=operations)
 
 
@@ -103,22 +107,13 @@ def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, 
 
 def idle_mechanisms(config: AdapterConfig, weights: dict[str, Tensor]) -> frozenset[str]:
     """Mechanisms that cannot have an effect because their output weights (and biases) are all zero."""
-    idle = set()
-    for mechanism in config.mechanisms:
-        prefix = _OUTPUTS[mechanism]
-        outputs = [
-            tensor
-            for name, tensor in weights.items()
-            if name.startswith(prefix) and (mechanism != "cross_attention" or name.endswith(".v.weight"))
-        ]
-        if not any(bool(tensor.any()) for tensor in outputs):
-            idle.add(mechanism)
-    return frozenset(idle)
+    outputs = {m: [w for name, w in weights.items() if _OUTPUTS[m].fullmatch(name)] for m in config.mechanisms}
+    return frozenset(m for m, found in outputs.items() if not any(bool(weight.any()) for weight in found))
 
 
 def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    zero_outputs = name.endswith(".v.weight") or name.startswith(("context.", "vector.", "gate.out."))
-    if zero_outputs or name.endswith("bias"):
+    outputs = any(pattern.fullmatch(name) for pattern in _OUTPUTS.values())
+    if outputs or name.startswith("gate.out.") or name.endswith("bias"):
         return torch.zeros(shape)
     if "norm" in name:
         return torch.ones(shape)

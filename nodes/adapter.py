@@ -9,8 +9,7 @@ from ..flux_patch.checkpoint import save_adapter
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
-from ..hosts.comfy.files import adapter_path
-from ..hosts.comfy.folders import model_files
+from ..hosts.comfy.folders import adapter_path, model_files
 from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
@@ -88,7 +87,7 @@ class NewAdapter(io.ComfyNode):
         chosen = MECHANISMS[mechanisms]
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
         config = adapter_config(
-            dino.encoder.spec,
+            dino.spec,
             geometry,
             layers=layers,
             mechanisms=chosen,

@@ -8,7 +8,7 @@ from ..dino.encode import EncodeSettings
 from ..dino.views import pca_picture
 from ..hosts.comfy.dino import dino_from_clip_vision, load_host_dino
 from ..hosts.comfy.folders import model_files
-from ..hosts.comfy.images import to_host
+from ..hosts.comfy.images import rgb, to_host
 from . import sockets
 from .inputs import number
 
@@ -97,7 +97,7 @@ class ExtractPatches(io.ComfyNode):
     @classmethod
     def execute(cls, dino, image, layers, side, crops) -> io.NodeOutput:
         settings = EncodeSettings(side=side, layers=layers, crops=crops)
-        return io.NodeOutput(dino.encode(image, settings))
+        return io.NodeOutput(dino.encode(rgb(image).movedim(-1, 1), settings=settings))
 
 
 class PreviewPatches(io.ComfyNode):

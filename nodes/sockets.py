@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 CATEGORY = "DINOTile"
 
-Dino = io.Custom("DINOTILE_DINO")  # host.HostDino
+Dino = io.Custom("DINOTILE_DINO")  # dino.DinoEncoder
 Features = io.Custom("DINOTILE_FEATURES")  # dino.FeatureMap
 Adapter = io.Custom("DINOTILE_ADAPTER")  # host.HostAdapter
 Plan = io.Custom("DINOTILE_PLAN")  # tiling.TilePlan, in pixels

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
+from ..dino.encode import DinoEncoder
 from ..files.fingerprints import fingerprint
 from ..files.pictures import from_image
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import new_adapter, save_adapter
 from ..hosts.comfy.adapter import load_host_adapter
-from ..hosts.comfy.dino import HostDino
-from ..hosts.comfy.files import adapter_name, adapter_path, picture_folder, temporary_folder, training_folder
+from ..hosts.comfy.folders import adapter_name, adapter_path, picture_folder, temporary_folder, training_folder
 from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
@@ -159,7 +159,7 @@ class TrainAdapter(io.ComfyNode):
         geometry = flux_geometry(model)
         if adapter is None:
             settings = AdapterSettings(mechanisms=MECHANISMS[mechanisms], width=width, grid=grid)
-            start = new_adapter(config_of(settings, dino.encoder.spec, geometry, layers=layers), seed=seed)
+            start = new_adapter(config_of(settings, dino.spec, geometry, layers=layers), seed=seed)
         else:
             adapter.adapter.module.check_geometry(geometry)
             adapter.check_dino(dino)
@@ -169,7 +169,7 @@ class TrainAdapter(io.ComfyNode):
 
 
 def train(
-    model: Any, vae: Any, dino: HostDino, start: LoadedAdapter, *, config: TrainConfig, path: Path
+    model: Any, vae: Any, dino: DinoEncoder, start: LoadedAdapter, *, config: TrainConfig, path: Path
 ) -> Image.Image:
     """Train ``start`` to the last step, write it to ``path``, and draw the loss.
 
@@ -200,7 +200,7 @@ def train(
     try:
         with gradients():
             host = TrainingHost(model, vae, start, gradient_checkpointing=config.model.gradient_checkpointing)
-            trainer = Trainer(AdapterTask(host, dino.encoder, data, config, path=path), config.optimisation)
+            trainer = Trainer(AdapterTask(host, dino, data, config, path=path), config.optimisation)
             with host.running():
                 fit(trainer, OutputSettings(**output), progress=HostProgress(draw), cancels=Interrupted)
         ended = True
@@ -277,7 +277,7 @@ class FitProjection(io.ComfyNode):
         path = adapter_path(filename_prefix, below="models/model_patches")
         adapter, report = fit_redux(
             picture_folder(folder),
-            encoder=dino.encoder,
+            encoder=dino,
             teacher=HostTeacher(clip_vision, style_model),
             geometry=flux_geometry(model),
             settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),

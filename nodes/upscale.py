@@ -117,7 +117,7 @@ class Upscale(io.ComfyNode):
         host = ComfyHost(model, vae, adapter=adapter)
         make_guide = None
         if dino is not None:
-            make_guide = whole_picture(host, dino.encoder, adapter.project, strength=dino_strength)
+            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength)
         sampling = ComfySampler(model, positive, negative, adapter, sampler, scheduler, cfg, steps, denoise, seed)
         result, _ = run(
             host,

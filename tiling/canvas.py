@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .plan import canvas_size
+from .plan import Box, canvas_size
 
 SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
 
@@ -24,3 +24,8 @@ def pad_to_grid(pixels: Tensor, *, grid: int) -> Tensor:
     height, width = pixels.shape[2:]
     canvas_height, canvas_width = canvas_size(height, width, grid=grid)
     return F.pad(pixels, (0, canvas_width - width, 0, canvas_height - height), mode="replicate")
+
+
+def cut(canvas: Tensor, box: Box) -> Tensor:
+    """A box of a canvas [..., H, W], as a view."""
+    return canvas[..., box.top : box.bottom, box.left : box.right]

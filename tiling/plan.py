@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,10 @@ class TilePlan:
         odd = [n for n in numbers if n % cell]
         if odd:
             raise ValueError(f"plan number {odd[0]} is not a multiple of {cell}: plan a canvas of multiples of it")
-        return TilePlan(
-            self.height // cell,
-            self.width // cell,
-            self.tile_height // cell,
-            self.tile_width // cell,
-            self.overlap // cell,
-            tuple(n // cell for n in self.tops),
-            tuple(n // cell for n in self.lefts),
-            grid=self.grid // cell,
-            cell=1,
-        )
+        height, width, tile_height, tile_width, *origins = (n // cell for n in numbers)
+        tops, lefts = tuple(origins[: len(self.tops)]), tuple(origins[len(self.tops) :])
+        grid, overlap = self.grid // cell, self.overlap // cell
+        return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=1)
 
 
 def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, cell: int = 1) -> TilePlan:
@@ -108,10 +102,8 @@ def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tupl
     if side <= tile:
         return side, (0,)
     tile -= (tile - side) % grid
-    steps, longest = (
-        (side - tile) // grid,
-        (tile - overlap) // grid,
-    )  # grid cells from first to last origin, and per step
+    steps = (side - tile) // grid  # grid cells from first to last origin
+    longest = (tile - overlap) // grid  # and per step
     if longest < 1:
         raise ValueError(
             f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
@@ -120,10 +112,7 @@ def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tupl
     if count % 2 == 0 and steps % 2 and -(-(steps + 1) // max(1, longest - 1)) == count:
         tile, steps = tile - grid, steps + 1  # an odd way in an even number of steps has no mirror image
     gaps = _palindrome(steps, count=count)
-    origins = [0]
-    for gap in gaps:
-        origins.append(origins[-1] + gap * grid)
-    return tile, tuple(origins)
+    return tile, tuple(accumulate((gap * grid for gap in gaps), initial=0))
 
 
 def _palindrome(total: int, *, count: int) -> list[int]:

@@ -19,9 +19,8 @@ from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
-from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, model_files
-from ..hosts.diffusers.text import encode_text, has_text_encoders
-from ..hosts.diffusers.variants import find_variant
+from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
+from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
 from .guides import check_pair
 from .settings import STRENGTH, UpscaleSettings, settings_for
@@ -134,7 +133,7 @@ def _load_dino(files: ModelFiles) -> tuple[DinoEncoder | None, LoadedAdapter | N
 
 def _text(flux: Source, *, prompt: str | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Text | None:
     if tokens and has_text_encoders(flux):
-        return encode_text(flux, prompt=prompt or "", tokens=tokens, device=device, dtype=dtype)
+        return load_text_encoder(flux, device=device, dtype=dtype).encode(prompt or "", tokens=tokens)
     if prompt:
         raise ValueError(
             f"a prompt needs FLUX's text encoders, which {flux} does not bring: "

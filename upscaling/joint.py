@@ -13,6 +13,7 @@ from torch import Tensor
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..hosts.host import Host, Text
+from ..tiling.canvas import cut
 from ..tiling.plan import Box, TilePlan
 from ..tiling.windows import tile_windows, window
 from .settings import UpscaleSettings
@@ -143,20 +144,15 @@ def sample(
         clean = torch.zeros_like(x)
         for start in range(0, len(rows), tile_batch):
             part = rows[start : start + tile_batch]
-            tiles = torch.stack([_cut(x, row) for row in part])  # [N, C, th, tw]
+            tiles = torch.stack([cut(x[row.image], row.box) for row in part])  # [N, C, th, tw]
             estimates = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
             for row, weight, estimate in zip(part, windows[start:], estimates, strict=False):
-                _cut(clean, row).add_(weight * estimate)
+                cut(clean[row.image], row.box).add_(weight * estimate)
             done += 1
             if progress is not None:
                 progress("sample", done, total)
         x = x + (following - sigma) * (x - clean) / sigma
     return x
-
-
-def _cut(canvas: Tensor, row: TileRow) -> Tensor:
-    box = row.box
-    return canvas[row.image, :, box.top : box.bottom, box.left : box.right]
 
 
 def seeded_noise(shape: Sequence[int], *, seed: int) -> Tensor:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
-
-from ..files.writing import write_text
 
 
 @contextmanager
@@ -52,8 +48,3 @@ def environment(device: torch.device) -> dict[str, Any]:
             versions[package] = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {"versions": versions, "platform": platform.platform(), "device": str(device), "device_name": name}
-
-
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write the report as JSON, whole or not at all."""
-    write_text(path, json.dumps(report, indent=2) + "\n")

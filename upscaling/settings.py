@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from ..flux_patch.families import FLUX1
-from ..hosts.diffusers.variants import find_variant
+from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
 
 STRENGTH = "strength"  # what the command line and diffusers also call denoise

@@ -1,7 +1,5 @@
 """Models on their device, ready for any number of pictures, without ComfyUI."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

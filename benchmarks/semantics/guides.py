@@ -12,6 +12,7 @@ from dinotile.flux_patch.guide import Guide, NullGuide
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.flux_patch.tokens import DinoTokens
+from dinotile.tiling.canvas import cut
 from dinotile.tiling.plan import Box, TilePlan
 from dinotile.upscaling.guides import WholePicture
 
@@ -43,7 +44,7 @@ class PerTile:
         shown = resize(pixels, height=height, width=width)
         everything, tiles = self.whole.tokens(pixels), {}
         for box, cells in zip(plan.boxes, plan.latent.boxes, strict=True):
-            own = self.whole.tokens(shown[..., box.top : box.bottom, box.left : box.right])
+            own = self.whole.tokens(cut(shown, box))
             tokens = own.sequence(0, WHOLE, self.grid)  # [1 + grid^2, C]
             if self.both:
                 tokens = (tokens + everything.sequence(0, box.fractions(height, width), self.grid)) / 2

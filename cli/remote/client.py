@@ -49,7 +49,8 @@ class ComfyClient:
         content = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + picture.read_bytes()
         body = content + f"\r\n--{boundary}--\r\n".encode()
         with self._understood("/upload/image"):
-            answer = self._json("/upload/image", body, kind=f"multipart/form-data; boundary={boundary}")
+            kind = f"multipart/form-data; boundary={boundary}"
+            answer = json.loads(self._request("/upload/image", body, kind=kind))
             name = _text(answer, "name")
             return f"{answer['subfolder']}/{name}" if answer.get("subfolder") else name
 
@@ -73,7 +74,7 @@ class ComfyClient:
             with suppress(OSError, websocket.WebSocketException):
                 socket.close(timeout=1)
         with self._understood("/history"):
-            images = pictures_of(self._json(f"/history/{run}").get(run, {}))
+            images = pictures_of(json.loads(self._request(f"/history/{run}")).get(run, {}))
         if not images:
             raise ValueError(self.note or "the workflow ended without a picture: give it a SaveImage node")
         return [self._request(f"/view?{urllib.parse.urlencode(image)}") for image in images]
@@ -87,18 +88,12 @@ class ComfyClient:
     def _submit(self, workflow: Workflow, run: str) -> str:
         body = json.dumps({"prompt": workflow, "client_id": self.id, "prompt_id": run}).encode()
         with self._understood("/prompt"):
-            answer = self._json("/prompt", body, workflow=workflow)
+            answer = json.loads(self._request("/prompt", body, workflow=workflow))
             self.note = left_out(answer, workflow)
             return _text(answer, "prompt_id")
 
     def _follow(
-        self,
-        socket: websocket.WebSocket,
-        run: str,
-        workflow: Workflow,
-        *,
-        timeout: float,
-        progress: Progress | None,
+        self, socket: websocket.WebSocket, run: str, workflow: Workflow, *, timeout: float, progress: Progress | None
     ) -> None:
         """Read messages until the run has ended."""
         start = heard = time.monotonic()
@@ -151,9 +146,9 @@ class ComfyClient:
     def _knows(self, run: str) -> bool:
         """Whether the run is queued, running or done there."""
         with self._understood("/queue"):
-            queue = self._json("/queue")
+            queue = json.loads(self._request("/queue"))
             waiting = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-            return any(entry[1] == run for entry in waiting) or run in self._json(f"/history/{run}")
+            return any(entry[1] == run for entry in waiting) or run in json.loads(self._request(f"/history/{run}"))
 
     @contextmanager
     def _understood(self, path: str) -> Iterator[None]:
@@ -162,16 +157,6 @@ class ComfyClient:
             yield
         except (AttributeError, LookupError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.server}{path} did not answer as ComfyUI does: check the address") from error
-
-    def _json(
-        self,
-        path: str,
-        body: bytes | None = None,
-        *,
-        kind: str = "application/json",
-        workflow: Workflow | None = None,
-    ) -> dict[str, Any]:
-        return json.loads(self._request(path, body, kind=kind, workflow=workflow))
 
     def _request(
         self,

@@ -9,9 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...files.formats import check_output
 from ...files.progress import Progress
-from ...files.writing import replacing
+from ...files.writing import check_picture_output, replacing
 from .client import DEFAULT_SERVER, ComfyClient
 from .workflow import prepared, read_workflow
 
@@ -34,7 +33,7 @@ class WorkflowResult:
 
     def save(self, output: str | os.PathLike[str]) -> list[Path]:
         """Write ``output``, and further pictures beside it with -2, -3, ..., each whole or not at all."""
-        check_output(Path(output))
+        check_picture_output(Path(output))
         return save_files(self.files, Path(output))
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import torch
 
+from ...dino.encode import DinoEncoder
 from ...dino.feature_map import FeatureMap
 from ...flux_patch import checkpoint
 from ...flux_patch.adapter import AdapterConfig, LoadedAdapter
 from ...flux_patch.tokens import DinoTokens
-from .dino import HostDino
 from .folders import model_path
 
 log = logging.getLogger("dinotile")
@@ -25,9 +26,9 @@ class HostAdapter:
     adapter: LoadedAdapter
     patcher: Any
 
-    def check_dino(self, dino: HostDino) -> None:
+    def check_dino(self, dino: DinoEncoder) -> None:
         """ValueError where the adapter was made for another DINO model."""
-        made_for, given = self.adapter.config.dino, dino.encoder.spec.name
+        made_for, given = self.adapter.config.dino, dino.spec.name
         if made_for != given:
             raise ValueError(
                 f"the adapter was made for {made_for}, the DINO model is {given}: connect the one it was made for"
@@ -41,21 +42,22 @@ class HostAdapter:
         return module.project(features.to(self.patcher.load_device)).to("cpu")
 
 
-def _host_adapter(adapter: LoadedAdapter) -> HostAdapter:
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        adapter.module,
+def managed(module: torch.nn.Module) -> Any:
+    """A ModelPatcher, through which the host puts the module where FLUX is."""
+    return comfy.model_patcher.CoreModelPatcher(
+        module,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    return HostAdapter(adapter, patcher)
 
 
 def load_host_adapter(name: str) -> HostAdapter:
     adapter = checkpoint.load_adapter(model_path(name, "model_patches"), operations=comfy.ops.manual_cast)
     if not adapter.trained:
         log.warning("%s is an untrained adapter: it changes nothing until it is trained", name)
-    return _host_adapter(adapter)
+    return HostAdapter(adapter, managed(adapter.module))
 
 
 def new_host_adapter(config: AdapterConfig, *, seed: int) -> HostAdapter:
-    return _host_adapter(checkpoint.new_adapter(config, seed=seed, operations=comfy.ops.manual_cast))
+    adapter = checkpoint.new_adapter(config, seed=seed, operations=comfy.ops.manual_cast)
+    return HostAdapter(adapter, managed(adapter.module))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from ...dino.specs import SPECS, DinoSpec
@@ -33,24 +32,15 @@ class ClipVisionBackbone:
                 f"blocks {list(blocks)} of {self.spec.name} were asked for, a CLIP_VISION gives only the last "
                 f"({self.spec.depth}): set layers to last, or use Load DINO Model"
             )
-        return [(_grid(patches, rows, columns), cls) for patches, cls in found]
-
-
-def _grid(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    return rearrange(tokens, "b (h w) d -> b h w d", h=rows, w=columns)
+        return [(patches.unflatten(1, (rows, columns)), cls) for patches, cls in found]  # [B, h, w, D], [B, D]
 
 
 def clip_vision_spec(config: dict[str, Any]) -> DinoSpec:
     """The spec of a CLIP_VISION's config; ValueError where it is no DINO model."""
-    family = config.get("model_type")
+    family, registers = config.get("model_type"), config.get("num_register_tokens", 0)
+    found = (family, config.get("hidden_size"), config.get("num_hidden_layers"), registers)
     for spec in SPECS.values():
-        registers = config.get("num_register_tokens", 0)
-        if (family, config.get("hidden_size"), config.get("num_hidden_layers"), registers) == (
-            spec.family,
-            spec.width,
-            spec.depth,
-            spec.registers,
-        ):
+        if found == (spec.family, spec.width, spec.depth, spec.registers):
             return spec
     raise ValueError(
         f"the CLIP Vision model is of type {family!r} and no DINO model: load a DINOv2 or DINOv3 file in Load CLIP Vision"

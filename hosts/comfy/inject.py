@@ -34,13 +34,11 @@ class RunMemo:
         self.values: dict = {}
 
 
-class RunWrapper:
+def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE: gives a sampling run its memo. ``guider.model_options`` is the run's own copy."""
-
-    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = executor.class_obj.model_options.setdefault("transformer_options", {})
-        options[MEMO] = RunMemo()
-        return executor(*args, **kwargs)
+    options = executor.class_obj.model_options.setdefault("transformer_options", {})
+    options[MEMO] = RunMemo()
+    return executor(*args, **kwargs)
 
 
 class CanvasWrapper:
@@ -114,7 +112,7 @@ class BlockPatch:
         return self
 
     def models(self) -> list:
-        """The adapter's ModelPatcher, so that the host loads it together with FLUX."""
+        """The adapter's ModelPatcher, so that the host loads it together with FLUX; of one patch is enough."""
         return [] if self.patcher is None else [self.patcher]
 
     def _call(self, options: dict) -> tuple[DinoCall, int] | None:
@@ -146,9 +144,6 @@ class QueryPatch(BlockPatch):
 
 class OutputPatch(BlockPatch):
     """attn1_output_patch: adds the cross-attention to the block's image tokens."""
-
-    def models(self) -> list:
-        return []
 
     @torch.compiler.disable()
     def __call__(self, attn: Tensor, extra_options: dict) -> Tensor:

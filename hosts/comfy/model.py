@@ -15,7 +15,7 @@ from ...tiling.plan import TilePlan
 from .adapter import HostAdapter
 from .carrier import DinoCond
 from .control import crop_control
-from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, RunWrapper, cond_key
+from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .tiles import TileWrapper
 
 KEY = "dinotile_tiles"
@@ -34,7 +34,7 @@ def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
     model = model.clone()
     if Wrappers.APPLY_MODEL in model.wrappers and key in model.wrappers[Wrappers.APPLY_MODEL]:
         raise ValueError("the model is already patched with this adapter: remove one 'Patch FLUX with DINO'")
-    model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, RunWrapper())
+    model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, outer_sample)
     model.add_wrapper_with_key(Wrappers.CALC_COND_BATCH, key, CanvasWrapper(key))
     model.add_wrapper_with_key(Wrappers.APPLY_MODEL, key, CallWrapper(adapter))
     model.set_model_attn1_patch(QueryPatch(key, host_adapter.patcher))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ...files.fingerprints import weights_fingerprint
+from .adapter import managed
 from .dino import Held
-
-if TYPE_CHECKING:
-    pass
 
 
 class HostTeacher:
@@ -42,11 +39,7 @@ class HostTeacher:
             weights_fingerprint(clip_vision.model.state_dict()),
             weights_fingerprint(redux.state_dict()),
         )
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
-            Held(redux),
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
+        self.patcher = managed(Held(redux))
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:

@@ -45,8 +45,11 @@ class ComfySampler:
         sigmas = self.sigmas()
         if len(sigmas) < 2:
             return latents
-        guider = tiled_guider(_cfg_guider(model, positive, negative, self.cfg), plan)
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(self.cfg)
         latent = {"samples": model.model.process_latent_out(latents)}
+        guider = tiled_guider(guider, plan)
         out, _ = run_sampler(
             Noise_RandomNoise(self.seed), guider, comfy.samplers.sampler_object(self.sampler), sigmas, latent
         )
@@ -78,15 +81,7 @@ def tiled_guider(guider: Any, plan: TilePlan) -> Any:
 
 def run_sampler(noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: dict) -> tuple[dict, dict]:
     """The host's own *SamplerCustomAdvanced*: progress, preview, interrupt."""
-    out, denoised = SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args
-    return out, denoised
-
-
-def _cfg_guider(model: Any, positive: list, negative: list, cfg: float) -> Any:
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(cfg)
-    return guider
+    return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args
 
 
 def sampler_names() -> list[str]:

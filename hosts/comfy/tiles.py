@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from .crop import crop_entries
@@ -87,7 +88,7 @@ class TileRun:
             region = rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
             weight = weight * region.to(device)
         if mask is not None:
-            weight = weight * mask[:, box.top : box.bottom, box.left : box.right].to(device)
+            weight = weight * cut(mask, box).to(device)
         if not bool(weight.any()):
             return None
         return on_canvas(sheet(weight, self.plan), box, self.plan)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from ...dino.encode import DinoEncoder
 from ...files.fingerprints import fingerprint_of, first_numbers
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.families import BlockKind
 from .adapter import HostAdapter
-from .dino import HostDino
 from .host import ComfyHost
 
 SHAPE = (64, 64)  # of the first latents that there is room for
@@ -72,10 +72,10 @@ def gradients() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def models_fingerprint(model: Any, vae: Any, dino: HostDino) -> str:
+def models_fingerprint(model: Any, vae: Any, dino: DinoEncoder) -> str:
     """Of what a training learns from, cheaply: the first numbers of every weight, and of the LoRAs on FLUX."""
     unpatched = {name: kept.weight for name, kept in model.backup.items()}
-    modules = ({**model.model.state_dict(), **unpatched}, vae.first_stage_model, dino.encoder.model, model.patches)
+    modules = ({**model.model.state_dict(), **unpatched}, vae.first_stage_model, dino.model, model.patches)
     return fingerprint_of(part for held in modules for part in _samples(held))
 
 

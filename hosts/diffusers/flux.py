@@ -1,7 +1,5 @@
 """diffusers' ``FluxTransformer2DModel`` called with latents, as ComfyUI calls its own."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,20 +1,19 @@
 """FLUX, its VAE and an adapter on diffusers."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.families import FLUX1
 from ...flux_patch.geometry import geometry_of
-from ...flux_patch.rows import DinoRow, make_call
+from ...flux_patch.rows import DinoCall, DinoRow, make_call
 from ..host import Text
 from . import vae as vae_path
 from .flux import check_models, flux_velocity
@@ -84,7 +83,7 @@ class DiffusersHost:
                 memo=memo,
             )
         attends = call is not None and call.adapter.has("cross_attention")
-        with nullcontext() if self.hooks is None else self.hooks.during(call if attends else None):
+        with self._adding(call if attends else None):
             return flux_velocity(self.transformer, latents, sigmas, text=text, call=call)
 
     def check_interrupt(self) -> None:
@@ -97,20 +96,16 @@ class DiffusersHost:
 
     def _checkpointed(self, block: nn.Module, *inputs: Any) -> Any:
         """A block whose activations are computed again in the backward pass, when the call's DINO rows have gone."""
-        from torch.utils.checkpoint import checkpoint
+        call = None if self.hooks is None else self.hooks.call
 
-        run = block if self.hooks is None else _with_call(self.hooks, block)
+        def run(*inputs: Any) -> Any:
+            with self._adding(call):
+                return block(*inputs)
+
         return checkpoint(run, *inputs, use_reentrant=False)
 
-
-def _with_call(hooks: DinoHooks, block: nn.Module) -> Callable[..., Any]:
-    call = hooks.call
-
-    def run(*inputs: Any) -> Any:
-        with hooks.during(call):
-            return block(*inputs)
-
-    return run
+    def _adding(self, call: DinoCall | None) -> AbstractContextManager[None]:
+        return nullcontext() if self.hooks is None else self.hooks.during(call)
 
 
 def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -1,24 +1,26 @@
-"""FLUX transformers and VAEs from the hub, from diffusers folders, and from single .safetensors files."""
+"""FLUX transformers and VAEs from the hub, from diffusers folders, and from single .safetensors files; or a geometry alone."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 import json
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...files.weights import read_weights
+from ...files.errors import BROKEN, reason
+from ...files.weights import read_shapes, read_weights
+from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .layouts import flux_config, kl_config, tiny_weights
-from .sources import BROKEN, loading, local_path
+from .sources import loading, local_path
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+
+Held = TypeVar("Held")  # a tensor or its shape
 
 
 def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
@@ -64,6 +66,27 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
     return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
 
 
+def read_geometry(source: str | Path) -> FluxGeometry:
+    """Of a .safetensors file (its header is read), a diffusers folder or a hub name (its config is). Raises ValueError."""
+    from diffusers import FluxTransformer2DModel
+
+    path = local_path(source)
+    config: Any
+    if path is not None and path.is_file():
+        shapes, _ = read_shapes(path)
+        config = flux_config(_unwrapped(shapes, "model.diffusion_model."), name=path.name)
+    else:
+        inner: dict[str, Any] = {"subfolder": "transformer"} if path is None or (path / "transformer").is_dir() else {}
+        with loading(source):
+            config = FluxTransformer2DModel.load_config(str(path or source), **inner)
+    kind = config.get("_class_name")
+    if kind != "FluxTransformer2DModel":
+        raise ValueError(f"{source} holds a {kind}, needed is a FLUX.1 transformer: give its folder or file")
+    with loading(source), torch.device("meta"):
+        model = FluxTransformer2DModel.from_config(config)
+    return geometry_of(model)
+
+
 def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:
     """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model."""
     if path is None:
@@ -94,10 +117,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _unwrapped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under ``prefix`` without it (all-in-one checkpoints), or all where none has it."""
-    inner = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return inner or weights
+def _unwrapped(named: dict[str, Held], prefix: str) -> dict[str, Held]:
+    """What lies under ``prefix``, without it (all-in-one checkpoints), or all where nothing does."""
+    inner = {name.removeprefix(prefix): held for name, held in named.items() if name.startswith(prefix)}
+    return inner or named
 
 
 def _single_file(
@@ -113,8 +136,8 @@ def _single_file(
         except NotImplementedError as error:  # what torch raises for moving a tensor without data
             raise ValueError(f"{name} lacks tensors of the model: download it again") from error
         except BROKEN as error:
-            reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
-            raise ValueError(f"{name} does not hold a whole model ({reason}): download it again") from error
+            said = f"{type(error).__name__} {reason(error)}"
+            raise ValueError(f"{name} does not hold a whole model ({said}): download it again") from error
     return _complete(built, name=name)
 
 
@@ -138,8 +161,7 @@ def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> Autoe
     try:
         vae.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{name} is not a whole TAESD with encoder and decoder ({reason}): choose another file"
+            f"{name} is not a whole TAESD with encoder and decoder ({reason(error)}): choose another file"
         ) from error
     return vae

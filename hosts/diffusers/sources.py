@@ -1,4 +1,4 @@
-"""Where models lie: files, diffusers folders, hub names, and what a variant's name stands for."""
+"""Where models lie: the FLUX.1 models that are known by name, files, diffusers folders and hub names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import demo
-from .variants import VARIANTS, find_variant
+from ...files.errors import BROKEN
 
 Source = str | Path
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where a model's files come from, and what upscaling with it is usually set to.
+
+    repository: on the Hugging Face hub; empty: the models of this package's demo folder. dynamic_shift: whether the noise
+    levels are shifted by the size of a tile. text_tokens: of T5, 0 where the model has no text encoders.
+    """
+
+    name: str
+    repository: str
+    steps: int
+    tile: int
+    overlap: int
+    fidelity: float
+    dynamic_shift: bool
+    text_tokens: int
+
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in [
+        Variant("demo", "", 6, 256, 32, 1.0, False, 0),
+        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, 0.0, False, 256),
+        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, 0.0, True, 512),
+    ]
+}
 REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
-# What a library raises on a model whose config or tensors are not what it expects.
-BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def find_variant(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise ValueError(f"variant {name!r} must be one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Prompts through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from pathlib import Path
@@ -55,10 +53,3 @@ def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: 
     with loading(source):
         pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
     return TextEncoder(pipeline.to(device))
-
-
-def encode_text(
-    source: str | Path, *, prompt: str, tokens: int, device: torch.device | str, dtype: torch.dtype
-) -> Text:
-    """Load a pipeline's text encoders, encode one prompt (may be empty) into ``tokens`` T5 tokens, and free them."""
-    return load_text_encoder(source, device=device, dtype=dtype).encode(prompt, tokens=tokens)

@@ -1,7 +1,5 @@
 """Pixels to FLUX's latents and back through a diffusers VAE, tile by tile where the picture is large."""
 
-# diffusers exports its classes lazily:
-# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...flux_patch.families import FLUX1
-from ...tiling.plan import Box, TilePlan
+from ...tiling.canvas import cut
+from ...tiling.plan import TilePlan
 from ...tiling.windows import tile_windows, window
 
 if TYPE_CHECKING:
@@ -55,14 +54,10 @@ def _by_tiles(convert: Callable[[Tensor], Tensor], canvas: Tensor, *, source: Ti
     out: Tensor | None = None
     for image in range(canvas.shape[0]):
         for box, place, pair in zip(source.boxes, target.boxes, tile_windows(target), strict=True):
-            part = convert(_cut(canvas[image], box)[None])[0]  # [C, th, tw]
+            part = convert(cut(canvas[image], box)[None])[0]  # [C, th, tw]
             if out is None:
                 out = part.new_zeros(canvas.shape[0], part.shape[0], target.height, target.width)
-            _cut(out[image], place).add_(window(pair).to(part) * part)
+            cut(out[image], place).add_(window(pair).to(part) * part)
     if out is None:
         raise ValueError("the batch is empty: give at least one picture")
     return out
-
-
-def _cut(canvas: Tensor, box: Box) -> Tensor:
-    return canvas[..., box.top : box.bottom, box.left : box.right]

@@ -40,15 +40,15 @@ def managed():
     def encode(seed: int, by=fresh):
         return node(nodes.ExtractPatches, by, picture(seed), "2/3", 224, 1)
 
-    out = {"DINO before": held(fresh.patcher)}
+    out = {"DINO before": held(fresh.backbone.patcher)}
     first = encode(20)
-    out["DINO after Extract DINO Patches"] = held(fresh.patcher)
+    out["DINO after Extract DINO Patches"] = held(fresh.backbone.patcher)
     management.unload_all_models()
-    out["DINO after unload_all_models"] = held(fresh.patcher)
+    out["DINO after unload_all_models"] = held(fresh.backbone.patcher)
     out["remembered features are the first"] = same(encode(20).patches, first.patches)
-    out["DINO after remembered features"] = held(fresh.patcher)
+    out["DINO after remembered features"] = held(fresh.backbone.patcher)
     second, expected = encode(21), encode(21, node(nodes.LoadDino, "dino.safetensors"))
-    out["DINO after another picture"] = held(fresh.patcher)
+    out["DINO after another picture"] = held(fresh.backbone.patcher)
     out["another picture's features are a fresh encoder's"] = near(second.patches, expected.patches)
     chosen = node(nodes.LoadAdapter, "trained.safetensors")
     project(chosen, features())
@@ -101,7 +101,7 @@ def clip_vision_dinov3():
     found = {name: node(nodes.ExtractPatches, each, image, "last", 96, 1) for name, each in encoders.items()}
     own, ours = found["own"], found["ours"]
     return out | {
-        "spec": encoders["own"].encoder.spec.name,
+        "spec": encoders["own"].spec.name,
         "grid": list(own.patches.shape),
         "patches": apart(own.patches, ours.patches),
         "cls": apart(own.cls, ours.cls),

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from dinotile import nodes
 from dinotile.flux_patch.rows import WHOLE
-from dinotile.hosts.comfy.files import temporary_folder
+from dinotile.hosts.comfy.folders import temporary_folder
 from dinotile.hosts.comfy.redux import HostTeacher
 
 

@@ -103,7 +103,7 @@ def fixed_loss(chosen) -> float:
     config = TrainConfig(data=DataSettings(path=photos(), picture=64, tile=32, cache=6))
     with host_training.gradients(), torch.no_grad():
         frozen = host_with(chosen)
-        pictures = PictureEncoder(frozen, dino().encoder, open_data(config.data, needs_features=None), config=config)
+        pictures = PictureEncoder(frozen, dino(), open_data(config.data, needs_features=None), config=config)
         rows = draw_rows(pictures, list(FIXED_ROWS), step=10_000, first=0, count=6)
         return float(velocity_losses(frozen, list(rows.values()))[0].mean())
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dinotile.files.formats import check_output
 from dinotile.files.pictures import Picture, load_picture, save_picture
+from dinotile.files.writing import check_picture_output
 
 from ..limits import largest_file
 from ..tiny import picture
@@ -125,5 +125,5 @@ def test_outputs_that_cannot_be_are_refused(tmp_path):
         (tmp_path / "a.webp", 20000, "does not fit in a .webp"),
     ]:
         with pytest.raises(ValueError, match=words):
-            check_output(path, height=size, width=size)
+            check_picture_output(path, height=size, width=size)
     assert os.listdir(tmp_path) == ["file"]

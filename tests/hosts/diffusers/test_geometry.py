@@ -4,8 +4,7 @@ from safetensors.torch import save_file
 
 from dinotile import demo
 from dinotile.flux_patch.geometry import geometry_of
-from dinotile.hosts.diffusers.geometry import read_geometry
-from dinotile.hosts.diffusers.load import load_transformer
+from dinotile.hosts.diffusers.load import load_transformer, read_geometry
 
 from ...tiny import tiny_flux, tiny_vae
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dinotile.hosts.diffusers.text import encode_text, has_text_encoders, load_text_encoder
+from dinotile.hosts.diffusers.text import has_text_encoders, load_text_encoder
 
 from ...near import assert_near
 from ...tiny_text import save_text_pipeline
@@ -15,7 +15,7 @@ def pipeline(tmp_path_factory):
 def test_a_prompt_goes_through_the_pipelines_own_encoders(pipeline):
     assert has_text_encoders(pipeline)
     texts = [
-        encode_text(pipeline, prompt=prompt, tokens=12, device="cpu", dtype=torch.float32)
+        load_text_encoder(pipeline, device="cpu", dtype=torch.float32).encode(prompt, tokens=12)
         for prompt in ("a cat", "a cat", "a dog", "")
     ]
     assert texts[0].context.shape == (1, 12, 32) and texts[0].pooled.shape == (1, 16)
@@ -35,7 +35,7 @@ def test_an_encoder_that_stays_loaded_encodes_every_prompt_alike(pipeline):
     encoder = load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
     assert encoder.widths == (32, 16)
     for prompt, tokens in (("a cat", 12), ("a dog", 5), ("a cat", 12)):
-        wanted = encode_text(pipeline, prompt=prompt, tokens=tokens, device="cpu", dtype=torch.float32)
+        wanted = load_text_encoder(pipeline, device="cpu", dtype=torch.float32).encode(prompt, tokens=tokens)
         found = encoder.encode(prompt, tokens=tokens)
         assert_near(found.context, wanted.context)
         assert_near(found.pooled, wanted.pooled)
