@@ -43,9 +43,7 @@ def __getattr__(name):
 async def comfy_entrypoint():
     try:
         from .nodes import DinoTileExtension  # here, so that the package imports without ComfyUI
-    except Exception:
-        logging.getLogger("dinotile").exception(
-            "The DINOTile nodes could not be imported"
-        )  # the host logs no traceback
+    except Exception:  # the host logs no traceback
+        logging.getLogger("dinotile").exception("The DINOTile nodes could not be imported")
         raise
     return DinoTileExtension()

@@ -14,6 +14,7 @@ import typer
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, make_folder, write_text
 from .bars import Bars
+from .features import DINO, Device
 from .outputs import check_report, plan_outputs
 
 
@@ -34,9 +35,7 @@ def upscale(
         str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
     ] = None,
     vae_path: Annotated[str | None, typer.Option(help="VAE, likewise. Default: the model's own.")] = None,
-    dino: Annotated[
-        str | None, typer.Option(help="DINOv2 or DINOv3: a .safetensors file, its folder or a hub name.")
-    ] = None,
+    dino: Annotated[str | None, typer.Option(help=DINO)] = None,
     dino_layers: Annotated[str, typer.Option(help="Blocks to take. Default: the adapter's.")] = "",
     adapter: Annotated[
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
@@ -58,7 +57,7 @@ def upscale(
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     report: Annotated[
         Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")
@@ -81,9 +80,9 @@ def upscale_files(
     outputs: Sequence[Path],
     options: dict[str, Any],
     *,
-    folder: Path | None = None,
-    report: Path | None = None,
-    progress: Progress | None = None,
+    folder: Path | None,
+    report: Path | None,
+    progress: Progress,
 ) -> Iterator[str]:
     """Upscale each input into its output, and yield a line about each. Looks at every file before loading a model.
 
@@ -123,11 +122,10 @@ def upscale_files(
         if note:
             yield note
     if report is not None:
-        asked = {name: str(value) if isinstance(value, Path) else value for name, value in models.items()}
         host = upscaler.host
         summary = environment(host.device)
-        summary |= {"dtype": str(host.dtype).removeprefix("torch."), "variant": asked.pop("variant")}
-        summary |= {"models": asked, "seconds": seconds, "pictures": done}
+        summary |= {"dtype": str(host.dtype).removeprefix("torch."), "variant": models.pop("variant")}
+        summary |= {"models": models, "seconds": seconds, "pictures": done}
         write_text(report, json.dumps(summary, indent=2) + "\n")
 
 

@@ -54,42 +54,31 @@ def build_model(spec: DinoSpec) -> nn.Module:
     """The transformers model of a spec with fresh weights, on torch's default device."""
     import transformers
 
-    if spec.family == "dinov3":
-        _check_dinov3(transformers)
     size: dict[str, Any] = {
         "hidden_size": spec.width,
         "num_hidden_layers": spec.depth,
         "num_attention_heads": spec.heads,
         "patch_size": spec.patch,
     }
+    gated = spec.mlp == "swiglu"
     if spec.family == "dinov3":
-        return transformers.DINOv3ViTModel(
-            transformers.DINOv3ViTConfig(
-                **size,
-                intermediate_size=spec.mlp_width,
-                use_gated_mlp=spec.mlp == "swiglu",
-                hidden_act="silu" if spec.mlp == "swiglu" else "gelu",
-                num_register_tokens=spec.registers,
-            )
-        )
+        try:
+            kind, config = transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig
+        except (AttributeError, ImportError) as error:
+            raise ValueError(
+                f"transformers {transformers.__version__} has no DINOv3: install transformers 4.56 or newer"
+            ) from error
+        size |= {"intermediate_size": spec.mlp_width, "num_register_tokens": spec.registers}
+        return kind(config(**size, use_gated_mlp=gated, hidden_act="silu" if gated else "gelu"))
     size |= {
         "image_size": spec.train_side,
-        "use_swiglu_ffn": spec.mlp == "swiglu",
-        "mlp_ratio": 4 if spec.mlp == "swiglu" else spec.mlp_width // spec.width,
+        "use_swiglu_ffn": gated,
+        "mlp_ratio": 4 if gated else spec.mlp_width // spec.width,
     }
     if spec.registers:
         config = transformers.Dinov2WithRegistersConfig(**size, num_register_tokens=spec.registers)
         return transformers.Dinov2WithRegistersModel(config)
     return transformers.Dinov2Model(transformers.Dinov2Config(**size))
-
-
-def _check_dinov3(transformers: Any) -> None:
-    try:
-        _ = transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig
-    except (AttributeError, ImportError) as error:
-        raise ValueError(
-            f"transformers {transformers.__version__} has no DINOv3: install transformers 4.56 or newer"
-        ) from error
 
 
 def model_with(weights: Mapping[str, Tensor], spec: DinoSpec) -> nn.Module:

@@ -37,10 +37,6 @@ class FeatureCache:
         while len(self._items) > self.entries or self.bytes > self.max_bytes:
             self._drop(next(iter(self._items)))
 
-    def clear(self) -> None:
-        self._items.clear()
-        self.bytes = 0
-
     def _drop(self, key: str) -> None:
         if key in self._items:
             self.bytes -= _size(self._items.pop(key))

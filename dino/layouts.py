@@ -7,15 +7,12 @@ layer.N.mlp.{gate,up,down}_proj (without the gate where the MLP is not gated), .
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..files.errors import whole
 from .specs import SPECS, DinoSpec
-
-Layout = Literal["transformers", "meta"]
 
 _RENAMES = [
     (re.compile(pattern), plain)
@@ -79,10 +76,9 @@ def without_prefix(names: list[str]) -> dict[str, str]:
     return {name: name.removeprefix(prefix) for name in names}
 
 
-def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> tuple[DinoSpec, Layout]:
-    """Which encoder has tensors of these names and shapes, and in whose layout; ValueError if none of SPECS has."""
+def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> DinoSpec:
+    """Which encoder has tensors of these names and shapes, in either layout; ValueError if none of SPECS has."""
     short = without_prefix(list(shapes))
-    layout: Layout = "meta" if "patch_embed.proj.weight" in short.values() else "transformers"
     plain = {plain_name(short[name]): tuple(shape) for name, shape in shapes.items()}
     blocks = [int(match[1]) for match in (re.match(r"layer\.(\d+)\.", name) for name in plain) if match]
     cls = plain.get("embeddings.cls_token", ())
@@ -110,7 +106,7 @@ def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> tuple[DinoSpec, Layout
         }
     for spec in SPECS.values():
         if all(getattr(spec, field) == value for field, value in got.items()):
-            return spec, layout
+            return spec
     seen = ", ".join(f"{field} {value}" for field, value in got.items())
     raise ValueError(f"no known encoder has {seen}, allowed are {', '.join(SPECS)}: choose a file of one of these")
 

@@ -23,13 +23,12 @@ def load_dino(
     with torch.inference_mode(False):  # a host's inference mode would make weights that guidance cannot use
         state, _ = read_weights(path)
         try:
-            spec, _ = detect_spec({name: tuple(tensor.shape) for name, tensor in state.items()})
+            spec = detect_spec({name: tuple(tensor.shape) for name, tensor in state.items()})
             odd = next((name for name, tensor in state.items() if not tensor.is_floating_point()), None)
             if odd:
                 raise ValueError(f"{odd} is {state[odd].dtype}, only floating point weights load: get the full file")
-            model = model_with(
-                {name: tensor.to(device, dtype) for name, tensor in plain_weights(state, spec).items()}, spec
-            )
+            weights = {name: tensor.to(device, dtype) for name, tensor in plain_weights(state, spec).items()}
+            model = model_with(weights, spec)
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from None
         return DinoEncoder(TransformersBackbone(model.to(device), spec), spec, file_fingerprint(path))

@@ -1,4 +1,4 @@
-"""Pictures of features: principal components as colours, similarity to a point."""
+"""A picture of features: principal components as colours."""
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,3 @@ def pca_picture(features: FeatureMap, *, height: int, width: int) -> Tensor:
     colours = values.clamp(0, 1).float().view(*features.patches.shape[:3], 3)
     out = F.interpolate(colours.movedim(3, 1), size=(height, width), mode="bilinear")
     return out.movedim(1, 3)  # [B, height, width, 3]
-
-
-def similarity(features: FeatureMap, *, point: tuple[float, float]) -> Tensor:
-    """Cosine similarity of every patch to the one at a point (y, x in 0..1 of the picture): [B, h, w] in -1..1."""
-    y, x = point
-    if not (0 <= y <= 1 and 0 <= x <= 1):
-        raise ValueError(f"point {point} lies outside the picture: give y and x as fractions in 0..1")
-    patches = F.normalize(features.patches.float(), dim=3)
-    h, w = patches.shape[1:3]
-    chosen = patches[:, min(int(y * h), h - 1), min(int(x * w), w - 1)]  # [B, D]
-    return torch.einsum("bhwd,bd->bhw", patches, chosen)

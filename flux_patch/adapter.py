@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -86,9 +86,6 @@ class AdapterConfig:
     def _ranges(self) -> str:
         counts = ((kind.name, self.geometry.blocks(kind.name)) for kind in self.family.blocks)
         return " and ".join(f"{name}.0 to {name}.{count - 1}" for name, count in counts)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def adapter_config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -
 def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
     """A module whose weights are as they will stay, with what there is to know of them."""
     weights = dict(module.state_dict())
-    head = json.dumps(module.config.to_dict(), sort_keys=True).encode()
+    head = json.dumps(asdict(module.config), sort_keys=True).encode()
     return LoadedAdapter(
         module, weights_fingerprint(weights, head=head), trained, idle_mechanisms(module.config, weights)
     )
@@ -48,7 +48,7 @@ def save_adapter(module: DinoAdapter, path: str | Path, *, trained: bool) -> Non
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "config": json.dumps(module.config.to_dict(), sort_keys=True),
+        "config": json.dumps(asdict(module.config), sort_keys=True),
         "trained": json.dumps(trained),
     }
     write_weights(Path(path), module.state_dict(), metadata)

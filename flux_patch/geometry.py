@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 import torch
@@ -42,9 +42,6 @@ class FluxGeometry:
             f"width {self.hidden}, {self.heads} heads, {self.double_blocks} double and {self.single_blocks} single blocks, "
             f"context {self.context}, vector {self.vector}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def geometry_of(model: Any) -> FluxGeometry:

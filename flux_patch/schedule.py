@@ -43,9 +43,8 @@ class Strength:
 
     def at(self, sigma: float, percent_to_sigma: PercentToSigma) -> float:
         """The strength at a noise level: itself inside the window, 0 outside."""
-        begun = self.start_percent == 0 or sigma <= percent_to_sigma(
-            self.start_percent
-        )  # rounding may lift sigma above 1
+        # Rounding may lift sigma above 1, so a start at 0 is not asked for its sigma.
+        begun = self.start_percent == 0 or sigma <= percent_to_sigma(self.start_percent)
         ended = self.end_percent < 1 and sigma < percent_to_sigma(self.end_percent)
         return self.strength if begun and not ended else 0.0
 

@@ -52,13 +52,7 @@ class Host(Protocol):
         ...
 
     def velocity(
-        self,
-        latents: Tensor,
-        sigmas: Tensor,
-        *,
-        text: Text,
-        rows: Sequence[DinoRow] = (),
-        memo: dict | None = None,
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
     ) -> Tensor:
         """[B, C, h, w], float32, at noise levels [B]; differentiable in the adapter.
 

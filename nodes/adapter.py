@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..flux_patch.adapter import adapter_config, spread_sites
 from ..flux_patch.checkpoint import save_adapter
+from ..flux_patch.families import MECHANISMS
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
@@ -13,22 +14,17 @@ from ..hosts.comfy.folders import adapter_path, model_files
 from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
-from .inputs import SEED, layers, number
+from .sockets import SEED, layers, number
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
-MECHANISMS = {
-    "cross_attention": ("cross_attention",),
-    "context": ("context",),
-    "vector": ("vector",),
-    "all": ("cross_attention", "context", "vector"),
-}
+CHOICES = {**{name: (name,) for name in MECHANISMS}, "all": MECHANISMS}
 
 
 def adapter_inputs(*, mechanisms: str) -> list[io.Input]:
     """What a new adapter is made of; ``mechanisms`` is the tooltip of that input."""
     return [
         layers(),
-        io.Combo.Input("mechanisms", options=list(MECHANISMS), default="cross_attention", tooltip=mechanisms),
+        io.Combo.Input("mechanisms", options=list(CHOICES), default="cross_attention", tooltip=mechanisms),
         number("width", (1024, 8, 4096, 8), "Channels of the adapter's tokens. Usual: 1024."),
         number("grid", (16, 1, 64), "DINO tokens per side of a tile. Usual: 16 (256 tokens)."),
     ]
@@ -84,16 +80,10 @@ class NewAdapter(io.ComfyNode):
         cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, init_seed
     ) -> io.NodeOutput:
         geometry = flux_geometry(model)
-        chosen = MECHANISMS[mechanisms]
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
+        chosen = CHOICES[mechanisms]
         config = adapter_config(
-            dino.spec,
-            geometry,
-            layers=layers,
-            mechanisms=chosen,
-            width=width,
-            grid=grid,
-            sites=sites,
+            dino.spec, geometry, layers=layers, mechanisms=chosen, sites=sites, width=width, grid=grid
         )
         return io.NodeOutput(new_host_adapter(config, seed=init_seed))
 

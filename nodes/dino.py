@@ -10,7 +10,7 @@ from ..hosts.comfy.dino import dino_from_clip_vision, load_host_dino
 from ..hosts.comfy.folders import model_files
 from ..hosts.comfy.images import rgb, to_host
 from . import sockets
-from .inputs import number
+from .sockets import number
 
 CATEGORY = f"{sockets.CATEGORY}/DINO"
 

@@ -10,7 +10,7 @@ from ..hosts.comfy.model import tile_model
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.preview import describe_plan, draw_plan
 from . import sockets
-from .inputs import number
+from .sockets import number
 
 CATEGORY = f"{sockets.CATEGORY}/Tiles"
 

@@ -23,8 +23,8 @@ from ..hosts.comfy.progress import HostProgress, Interrupted
 from ..hosts.comfy.redux import HostTeacher
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
-from .adapter import MECHANISMS, adapter_inputs
-from .inputs import SEED, layers, number, patches_file, pictures
+from .adapter import CHOICES, adapter_inputs
+from .sockets import SEED, layers, number, patches_file, pictures
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -138,11 +138,7 @@ class TrainAdapter(io.ComfyNode):
         dtype = str(compute_dtype(model)).removeprefix("torch.")
         config = config_from(
             {
-                "model": {
-                    "dtype": dtype,
-                    "guidance": guidance,
-                    "gradient_checkpointing": gradient_checkpointing,
-                },
+                "model": {"dtype": dtype, "guidance": guidance, "gradient_checkpointing": gradient_checkpointing},
                 "data": {"path": picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
                 "conditions": {"dino_guidance": dino_guidance},
                 "optimisation": {
@@ -158,7 +154,7 @@ class TrainAdapter(io.ComfyNode):
         )
         geometry = flux_geometry(model)
         if adapter is None:
-            settings = AdapterSettings(mechanisms=MECHANISMS[mechanisms], width=width, grid=grid)
+            settings = AdapterSettings(mechanisms=CHOICES[mechanisms], width=width, grid=grid)
             start = new_adapter(config_of(settings, dino.spec, geometry, layers=layers), seed=seed)
         else:
             adapter.adapter.module.check_geometry(geometry)

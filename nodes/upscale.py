@@ -13,7 +13,7 @@ from ..upscaling.guides import check_pair, whole_picture
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
-from .inputs import SEED, number
+from .sockets import SEED, number
 
 
 class Upscale(io.ComfyNode):

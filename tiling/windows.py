@@ -28,10 +28,9 @@ def window(pair: tuple[Tensor, Tensor]) -> Tensor:
 
 def _profiles(origins: tuple[int, ...], size: int) -> list[Tensor]:
     """Weights [size] per tile along one axis, normalised over all the tiles that cover a cell."""
-    raw = [
-        [_fade(i, before=before, after=after, size=size) for i in range(size)]
-        for before, after in _overlaps(origins, size)
-    ]
+    shared = [a + size - b for a, b in zip(origins, origins[1:], strict=False)]  # cells of each tile and the next
+    overlaps = zip([0, *shared], [*shared, 0], strict=True)
+    raw = [[_fade(i, before=before, after=after, size=size) for i in range(size)] for before, after in overlaps]
     total = [0.0] * (origins[-1] + size)
     for origin, weights in zip(origins, raw, strict=True):
         for i, weight in enumerate(weights):
@@ -40,12 +39,6 @@ def _profiles(origins: tuple[int, ...], size: int) -> list[Tensor]:
         torch.tensor([w / total[origin + i] for i, w in enumerate(weights)], dtype=torch.float32)
         for origin, weights in zip(origins, raw, strict=True)
     ]
-
-
-def _overlaps(origins: tuple[int, ...], size: int) -> list[tuple[int, int]]:
-    """Cells shared with the tile before and after, for each tile."""
-    shared = [a + size - b for a, b in zip(origins, origins[1:], strict=False)]
-    return list(zip([0, *shared], [*shared, 0], strict=True))
 
 
 def _fade(i: int, *, before: int, after: int, size: int) -> float:

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..dino.encode import DinoEncoder
 from ..dino.load import load_dino
 from ..files.pictures import Picture, from_image, load_picture, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress
-from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
-from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
+from ..hosts.diffusers.sources import Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
 from .guides import check_pair
@@ -86,7 +84,11 @@ def load_upscaler(
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
     files = model_files(variant, model_path=model_path, vae_path=vae_path, dino=dino, adapter=adapter)
-    encoder, module = (None, None) if no_dino else _load_dino(files)
+    encoder = module = None
+    if not no_dino:
+        check_pair(files.dino, files.adapter)
+        if files.dino is not None and files.adapter is not None:
+            encoder, module = load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
     return Upscaler(
         load_transformer(files.flux, dtype=kind),
         load_vae(files.vae, dtype=kind),
@@ -122,13 +124,6 @@ def find_dtype(name: str, *, variant: str) -> torch.dtype:
     if name not in known:
         raise ValueError(f"dtype {name!r} must be one of auto, {', '.join(known)}")
     return known[name]
-
-
-def _load_dino(files: ModelFiles) -> tuple[DinoEncoder | None, LoadedAdapter | None]:
-    check_pair(files.dino, files.adapter)
-    if files.dino is None or files.adapter is None:
-        return None, None
-    return load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
 
 
 def _text(flux: Source, *, prompt: str | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Text | None:

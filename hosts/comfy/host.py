@@ -45,13 +45,7 @@ class ComfyHost:
         return pixels.movedim(-1, 1).float().clamp(0, 1).cpu()
 
     def velocity(
-        self,
-        latents: Tensor,
-        sigmas: Tensor,
-        *,
-        text: Text,
-        rows: Sequence[DinoRow] = (),
-        memo: dict | None = None,
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
     ) -> Tensor:
         """memo: not used; a sampling run of ComfyUI's brings its own."""
         self.load(list(latents.shape))

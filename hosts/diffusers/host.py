@@ -62,13 +62,7 @@ class DiffusersHost:
         return vae_path.decode(self.vae, latents)
 
     def velocity(
-        self,
-        latents: Tensor,
-        sigmas: Tensor,
-        *,
-        text: Text,
-        rows: Sequence[DinoRow] = (),
-        memo: dict | None = None,
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
     ) -> Tensor:
         call = None
         if rows and self.adapter is not None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.dino.views import pca_picture, similarity
+from dinotile.dino.views import pca_picture
 
 
 def feature_map(patches: torch.Tensor) -> FeatureMap:
@@ -33,18 +33,3 @@ def test_a_map_without_structure_is_grey(patches: torch.Tensor):
     torch.testing.assert_close(
         pca_picture(feature_map(patches), height=6, width=6), torch.full((1, 6, 6, 3), 0.5), atol=1e-6, rtol=0
     )
-
-
-def test_similarity_is_the_cosine_to_the_patch_at_the_point():
-    features = feature_map(torch.randn(2, 6, 9, 16))
-    got = similarity(features, point=(0.99, 0.34))  # patch (5, 3)
-    want = torch.cosine_similarity(features.patches, features.patches[:, 5:6, 3:4], dim=-1)
-    assert got.shape == (2, 6, 9)
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-    torch.testing.assert_close(got[:, 5, 3], torch.ones(2), atol=1e-5, rtol=0)
-    assert torch.equal(similarity(features, point=(1, 1)), similarity(features, point=(0.999, 0.999)))
-
-
-def test_a_point_outside_the_picture_is_refused():
-    with pytest.raises(ValueError, match="lies outside the picture"):
-        similarity(feature_map(torch.randn(1, 4, 4, 8)), point=(1.2, 0.5))

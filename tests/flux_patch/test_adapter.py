@@ -228,8 +228,8 @@ def test_other_models_are_refused_by_name():
 
 def test_geometry_is_read_from_diffusers(transformer):
     assert geometry_of(transformer) == GEOMETRY
-    assert FluxGeometry(**GEOMETRY.to_dict()) == GEOMETRY
-    assert config_from(new_adapter(config_of()).config.to_dict(), name="file") == config_of()
+    assert FluxGeometry(**dataclasses.asdict(GEOMETRY)) == GEOMETRY
+    assert config_from(dataclasses.asdict(new_adapter(config_of()).config), name="file") == config_of()
 
 
 def config_of():

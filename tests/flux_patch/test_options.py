@@ -1,6 +1,6 @@
 """Options of an adapter: without positions, and with a hidden layer on the way to the text."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_a_hidden_layer_is_kept_in_the_file_and_changes_the_text_tokens(config, 
 
 
 def test_an_older_file_without_the_options_has_positions_and_no_hidden_layer(config):
-    values = config.to_dict()
+    values = asdict(config)
     del values["positions"], values["context_hidden"]
     assert config_from(values, name="file") == config
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class AdapterTask(Task):
         return dict(zip(config.sites, found.tolist(), strict=True))
 
     def identity(self) -> dict[str, Any]:
-        return json.loads(json.dumps(replace(self.adapter.config, provenance={}).to_dict()))
+        return json.loads(json.dumps(asdict(replace(self.adapter.config, provenance={}))))
 
     def validate(self) -> dict[str, float]:
         return self.validation.losses()
