@@ -1,4 +1,4 @@
-"""Small models of FLUX's real architecture, trained by demo/train.py: where their files lie.
+"""Small models of FLUX's real architecture, trained by demo/train/: where their files lie.
 
 ComfyUI gets the folders as additional model folders, so that its own loaders list them as ``dinotile-demo``.
 """

@@ -1,6 +1,31 @@
 from .fixtures import *  # noqa: F403
 
+ROOMS = (
+    "files",
+    "tiling",
+    "dino",
+    "flux_patch",
+    "hosts",
+    "upscaling",
+    "cli",
+    "nodes",
+    "demo",
+    "benchmarks",
+    "training",
+)
+ORDER = ("test_house.py", *ROOMS, "gpu", "comfyui")  # cheap first, so that a mistake shows soon
+
 
 def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where there is no ComfyUI")
     parser.addoption("--rewrite-schema", action="store_true", help="write tests/nodes/schema.json anew from ComfyUI")
+
+
+def pytest_collection_modifyitems(config, items):
+    def room(item):
+        return item.path.relative_to(config.rootpath / "tests").parts[0]
+
+    items.sort(key=lambda item: ORDER.index(room(item)))
+    for item in items:
+        if room(item) == "comfyui":
+            item.add_marker("host")

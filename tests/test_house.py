@@ -11,6 +11,7 @@ import pytest
 import dinotile
 
 from . import house
+from .conftest import ORDER
 
 ROOT = Path(__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -117,6 +118,11 @@ def test_contributing_shows_the_same_floors():
     assert [(room, int(floor)) for room, floor in rows] == [
         (room, floor) for floor, line in house.FLOORS for room in line
     ]
+
+
+def test_every_folder_of_tests_has_its_turn():
+    places = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")}
+    assert places == set(ORDER)
 
 
 def listed(name):

@@ -1,4 +1,4 @@
-"""``dinotile run`` without a server, and with answers that no ComfyUI gives. tests/host runs it against a real one."""
+"""``dinotile run`` without a server, and with answers that no ComfyUI gives. tests/comfyui runs it against a real one."""
 
 import base64
 import hashlib

@@ -35,7 +35,7 @@ def visible(info: dict) -> dict[str, dict]:
 
 
 def test_the_schema_of_every_node_is_the_one_that_workflows_rely_on(nodes, request):
-    """A change on purpose: ``pytest tests/host/test_nodes.py --rewrite-schema``; new inputs go last, with a default."""
+    """A change on purpose: ``pytest tests/comfyui/test_nodes.py --rewrite-schema``; new inputs go last, with a default."""
     found = {name: stable(info) for name, info in sorted(nodes.items())}
     if request.config.getoption("--rewrite-schema"):
         SCHEMA.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""The schema snapshot against what else names the nodes; test_nodes.py in tests/host holds it against ComfyUI."""
+"""The schema snapshot against what else names the nodes; test_nodes.py in tests/comfyui holds it against ComfyUI."""
 
 import json
 import re
