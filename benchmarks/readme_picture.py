@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from dinotile.demo import DEMO
 from dinotile.demo.train.pictures import held_out
+from dinotile.files.pictures import to_image
 from dinotile.files.pixels import resize
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 
-WINDOW = (slice(40, 232), slice(96, 352))  # rows, columns of the original
+WINDOW = (..., slice(40, 232), slice(96, 352))  # rows, columns of the original
 ZOOM, BAR = 2, 28
 
 
@@ -22,31 +21,21 @@ def main(path: Path = DEMO / "picture.jpg") -> None:
     small = resize(true, height=height // 2, width=width // 2)
     result, _ = load_upscaler("demo").upscale(small, settings_for("demo"))
     panels = {
-        f"source, {width // 2} x {height // 2}": _nearest(small),
+        f"source, {width // 2} x {height // 2}": small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3),
         "bicubic": resize(small, height=height, width=width),
         "DINOTile, demo models": result,
         "original": true,
     }
-    pictures = [_panel(name, pixels) for name, pixels in panels.items()]
-    side, tall = pictures[0].size
+    shown = [
+        to_image(pixels[WINDOW].repeat_interleave(ZOOM, 2).repeat_interleave(ZOOM, 3)) for pixels in panels.values()
+    ]
+    side, tall = shown[0].width, shown[0].height + BAR
     sheet = Image.new("RGB", (2 * side, 2 * tall), "white")
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % 2 * side, index // 2 * tall))
+    for index, (name, picture) in enumerate(zip(panels, shown, strict=True)):
+        left, top = index % 2 * side, index // 2 * tall
+        sheet.paste(picture, (left, top + BAR))
+        ImageDraw.Draw(sheet).text((left + 6, top + 5), name, fill="black", font=ImageFont.load_default(16))
     sheet.save(path, quality=88)
-
-
-def _nearest(pixels: Tensor) -> Tensor:
-    return pixels.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-
-
-def _panel(name: str, pixels: Tensor) -> Image.Image:
-    window = pixels[0, :, WINDOW[0], WINDOW[1]].permute(1, 2, 0).clamp(0, 1).numpy()
-    picture = Image.fromarray((window * 255).round().astype(np.uint8))
-    picture = picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
-    panel = Image.new("RGB", (picture.width, picture.height + BAR), "white")
-    panel.paste(picture, (0, BAR))
-    ImageDraw.Draw(panel).text((6, 5), name, fill="black", font=ImageFont.load_default(16))
-    return panel
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dinotile.demo.train import world
+from dinotile.files.pictures import to_image
 from dinotile.files.pixels import resize
 
 from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of
@@ -36,9 +37,9 @@ def main() -> None:
         settings = replace(SETTINGS, seed=seed_of(index))
         shown += [upscaler.upscale(source, settings)[0] for upscaler in (without, with_dino)]
         lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))
-    pixels = torch.cat(lines, dim=2)[0].permute(1, 2, 0).clamp(0, 1).numpy()
-    picture = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + BAR), "white")
-    picture.paste(Image.fromarray((pixels * 255).round().astype(np.uint8)), (0, BAR))
+    scenes = to_image(torch.cat(lines, dim=2))
+    picture = Image.new("RGB", (scenes.width, scenes.height + BAR), "white")
+    picture.paste(scenes, (0, BAR))
     draw = ImageDraw.Draw(picture)
     for column, title in enumerate(TITLES):
         draw.text((column * world.SIDE + 8, 4), title, fill="black", font=ImageFont.load_default(16))
