@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
+from ...flux_patch.families import FLUX1
+from ...hosts.diffusers.flux import flux_velocity
+from ...hosts.host import Text
 from .. import FLUX, VAE
 from . import world
 from .muon import optimizers
@@ -126,7 +128,9 @@ def new_flux() -> nn.Module:
     """The transformer with every block's modulation and the output at zero, so that it starts as the identity."""
     from diffusers import FluxTransformer2DModel
 
-    flux = FluxTransformer2DModel(in_channels=64, joint_attention_dim=4096, pooled_projection_dim=768, **GEOMETRY)
+    flux = FluxTransformer2DModel(
+        in_channels=FLUX1.token_channels, joint_attention_dim=4096, pooled_projection_dim=768, **GEOMETRY
+    )
     for name, parameter in flux.named_parameters():
         if "norm" in name and "linear" in name or name.startswith("proj_out"):
             nn.init.zeros_(parameter)
@@ -143,21 +147,9 @@ def velocity(
     flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None, pooled: Tensor | None = None
 ) -> Tensor:
     """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] and pooled vector [B, 768], or without."""
-    count, _, height, width = latents.shape
-    pooled = latents.new_zeros(count, 768) if pooled is None else pooled
-    text = latents.new_zeros(count, world.TEXT_TOKENS, 4096) if text is None else text
-    rows, columns = height // 2, width // 2
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
-    flow = flux(
-        hidden_states=rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2),
-        encoder_hidden_states=text,
-        pooled_projections=pooled,
-        timestep=time,
-        img_ids=ids.view(-1, 3),
-        txt_ids=torch.zeros(text.shape[1], 3),
-    ).sample
-    return rearrange(flow, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=2, q=2)
+    words = latents.new_zeros(1, world.TEXT_TOKENS, FLUX1.text_widths[0]) if text is None else text
+    vector = latents.new_zeros(1, FLUX1.pooled_width) if pooled is None else pooled
+    return flux_velocity(flux, latents, time, text=Text(words, vector), call=None)
 
 
 @torch.no_grad()

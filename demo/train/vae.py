@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from ...files.weights import read_weights
+from ...flux_patch.families import FLUX1
 from .. import VAE
 from .linear_start import LinearCoder, pour
 from .muon import optimizers
@@ -14,8 +15,6 @@ from .pictures import Pictures, held_out, psnr, soft_copy
 from .task import log, write
 from .task import train as run
 
-# FLUX's latent format. With these in the file ComfyUI's model latents are the encoder's output, unchanged.
-SCALE, SHIFT = 0.3611, 0.1159
 # Spread of the latents (of the linear start's, too), and the most noise they are decoded with. Wide latents lose less
 # to FLUX's noise, but the decoder squashes what is beyond 3, which a linear coder cannot undo.
 STD, LINEAR_STD, NOISE = 2.5, 1.0, 0.75
@@ -105,7 +104,8 @@ def decode(vae: nn.Module, latents: Tensor) -> Tensor:
 def export(vae: nn.Module, *, steps: int, seed: int) -> None:
     """Writes the TAESD key layout that ComfyUI's VAELoader reads."""
     state = {_taesd_name(name): value for name, value in vae.state_dict().items()}
-    state |= {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(SHIFT)}
+    # FLUX's latent format: with it in the file ComfyUI's model latents are the encoder's output, unchanged.
+    state |= {"vae_scale": torch.tensor(FLUX1.latent_scale), "vae_shift": torch.tensor(FLUX1.latent_shift)}
     write(VAE, state, steps=steps, seed=seed)
     log.info("vae: %d steps, %s", steps, report(vae))
 
