@@ -1,1 +1,1 @@
-"""Training of DINO adapters on a frozen FLUX: ``loop.train(config)``, or ``loop.Trainer`` on models already loaded."""
+"""Training: a loop that knows a task (core), its pictures (data), and two kinds of task (adapter, redux)."""

@@ -152,10 +152,10 @@ class TrainedBlock:
 
         streams = [args[name] for name in names]
         if self.checkpointing:
-            found = checkpoint(run, *streams, use_reentrant=False, preserve_rng_state=False)
+            outputs = checkpoint(run, *streams, use_reentrant=False, preserve_rng_state=False)
         else:
-            found = run(*streams)
-        return dict(zip(names, found, strict=True))
+            outputs = run(*streams)
+        return dict(zip(names, outputs, strict=True))
 
     def _run(self, args: dict[str, Any]) -> dict[str, Tensor]:
         rest = {name: args[name] for name in ("vec", "pe", "attn_mask", "transformer_options")}

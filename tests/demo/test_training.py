@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 pytest.importorskip("skimage")
 
@@ -10,6 +11,8 @@ from dinotile.demo import VAE
 from dinotile.demo.train import decoder as train_decoder  # noqa: E402
 from dinotile.demo.train import flux as train_flux
 from dinotile.demo.train import vae as train_vae
+from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.task import train
 
 
 def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch):
@@ -28,3 +31,28 @@ def test_only_windows_of_the_world_come_with_text():
     windows = train_flux.LatentBank(train_vae.load_vae(VAE), pictures, size=5, seed=0).batch()
     assert windows.latents.shape[:2] == (len(windows.text), 16)
     assert windows.text[~windows.photos].any() and not windows.text[windows.photos].any()
+
+
+def test_a_training_learns_and_goes_on_from_its_folder(tmp_path):
+    written = []
+
+    def run(minutes):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+        train(
+            model,
+            optimizers(model, lr=0.1),
+            batch=lambda share: torch.randn(32, 4),
+            loss=lambda x: (model(x) - x.flip(1)).square().mean(),
+            write=lambda steps, loss: written.append((steps, float((model.weight - torch.eye(4).flip(1)).norm()))),
+            minutes=minutes,
+            seed=0,
+            folder=tmp_path,
+            save_every=10**9,
+        )
+
+    for minutes in (0.003, 0.02):
+        run(minutes)
+    (first, far), (steps, near) = written
+    assert 1 <= first < steps and near < far
+    assert not (tmp_path / f"step-{first:06d}").exists() and (tmp_path / f"step-{steps:06d}").is_dir()

@@ -137,19 +137,19 @@ def velocity_losses(
     The latents at noise level s are ``(1 - s) * clean + s * noise`` and their velocity is ``noise - clean``.
 
     guidance: the DINO guidance that the adapter learns to bring along. The target of the rows in ``null`` (what
-    ``null_velocities`` gave) is moved by ``(1 - 1 / guidance) * (found - null)``, without gradient, as in arXiv 2502.12154;
+    ``null_velocities`` gave) is moved by ``(1 - 1 / guidance) * (predicted - null)``, without gradient, as in arXiv 2502.12154;
     the velocity that meets it on average is ``null + guidance * (expected - null)``, with the expected velocity of the data.
     """
     if guidance != 1 and null is None:
         raise ValueError(f"guidance {guidance} needs null_velocities of the same rows")
     null = null or {}
     losses, sizes = [], []
-    for i, (row, found) in enumerate(zip(rows, velocities(host, rows), strict=True)):
+    for i, (row, predicted) in enumerate(zip(rows, velocities(host, rows), strict=True)):
         target = (row.noise - row.clean).to(host.device)
         if i in null:
-            target = target + (1 - 1 / guidance) * (found.detach() - null[i])
-        losses.append((found - target).square().mean())
-        sizes.append(found.detach().square().mean().sqrt())
+            target = target + (1 - 1 / guidance) * (predicted.detach() - null[i])
+        losses.append((predicted - target).square().mean())
+        sizes.append(predicted.detach().square().mean().sqrt())
     return torch.stack(losses), torch.stack(sizes)
 
 
@@ -170,7 +170,7 @@ def velocities(host: Host, rows: Sequence[TrainRow]) -> list[Tensor]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault((*row.clean.shape, row.text.context.shape[1]), []).append(i)
-    found: dict[int, Tensor] = {}
+    by_number: dict[int, Tensor] = {}
     for chosen in groups.values():
         part = [rows[i] for i in chosen]
         clean, noise = (
@@ -184,8 +184,8 @@ def velocities(host: Host, rows: Sequence[TrainRow]) -> list[Tensor]:
         mixed = (1 - share) * clean + share * noise
         text = replace(part[0].text, context=context, pooled=pooled)
         velocity = host.velocity(mixed, sigmas, text=text, rows=[dino_rows[i] for i in chosen])
-        found.update(zip(chosen, velocity, strict=True))
-    return [found[i] for i in range(len(rows))]
+        by_number.update(zip(chosen, velocity, strict=True))
+    return [by_number[i] for i in range(len(rows))]
 
 
 def _dino_rows(adapter: DinoAdapter, rows: Sequence[TrainRow], *, device: torch.device) -> list[DinoRow]:

@@ -93,8 +93,8 @@ class AdapterTask(Task):
         if "cross_attention" not in config.mechanisms:
             return {}
         with torch.no_grad():
-            found = self.adapter.gate(torch.linspace(0.1, 0.9, 5, device=self.device)).float().mean(0)
-        return dict(zip(config.sites, found.tolist(), strict=True))
+            gates = self.adapter.gate(torch.linspace(0.1, 0.9, 5, device=self.device)).float().mean(0)
+        return dict(zip(config.sites, gates.tolist(), strict=True))
 
     def identity(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(replace(self.adapter.config, provenance={}))))

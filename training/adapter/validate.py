@@ -24,8 +24,8 @@ from .dropout import Kept
 from .encode import EncodedPicture, PictureEncoder
 from .step import ON, TrainRow, make_row, null_velocities, velocity_losses
 
-Shown = Literal["own", "swap", "text", "dino", "none"]
-SHOWN: dict[Shown, Kept] = {"own": "both", "swap": "both", "text": "text", "dino": "dino", "none": "none"}
+Comparison = Literal["own", "swap", "text", "dino", "none"]
+COMPARISONS: dict[Comparison, Kept] = {"own": "both", "swap": "both", "text": "text", "dino": "dino", "none": "none"}
 LEVELS = (0.2, 0.5, 0.8)  # of the range of noise levels
 REDRAW, REDRAW_STEPS = 0.6, 8  # highest noise level (where no row begins at a source) and steps of the grid's pictures
 
@@ -50,13 +50,13 @@ class Validation:
     def losses(self) -> dict[str, float]:
         """Mean velocity loss with: own features and text, another picture's features and text, text, DINO, nothing.
 
-        As in training: with the guidance that is learned taken off what was found.
+        As in training: with the guidance that is learned taken off what was predicted.
         """
-        found = {}
-        for shown in SHOWN:
-            rows = [row for i in range(len(self.pictures())) for row in self._rows(i, shown)]
-            found[shown] = float(torch.cat([self._losses(part) for part in self._batches(rows)]).mean())
-        return found
+        means = {}
+        for comparison in COMPARISONS:
+            rows = [row for i in range(len(self.pictures())) for row in self._rows(i, comparison)]
+            means[comparison] = float(torch.cat([self._losses(part) for part in self._batches(rows)]).mean())
+        return means
 
     @torch.no_grad()
     def grid(self) -> Tensor:
@@ -74,8 +74,8 @@ class Validation:
         if not self._pictures:
             count = len(self.encoder.data)
             wanted = min(self.config.output.validation_pictures, count)
-            found = [self._picture(index) for index in range(count - wanted, count)]
-            self._pictures = [picture for picture in found if picture is not None]
+            last = [self._picture(index) for index in range(count - wanted, count)]
+            self._pictures = [picture for picture in last if picture is not None]
             if len(self._pictures) < 2:
                 raise ValueError(
                     f"{len(self._pictures)} of the last {wanted} pictures can be used, validation needs 2: "
@@ -93,11 +93,11 @@ class Validation:
         features = sample.features or encoder.features(source)
         return ValidationPicture(sample, source, encoder.encoded(sample, features, degraded=source))
 
-    def _rows(self, i: int, shown: Shown) -> list[TrainRow]:
-        """The rows of one picture: the same windows, noise and noise levels whatever is shown."""
+    def _rows(self, i: int, comparison: Comparison) -> list[TrainRow]:
+        """The rows of one picture: the same windows, noise and noise levels in every comparison."""
         config, pictures = self.config, self.pictures()
         picture = pictures[i].encoded
-        if shown == "swap":
+        if comparison == "swap":
             picture = replace(picture, features=pictures[(i + 1) % len(pictures)].encoded.features)
         low, high = config.optimisation.sigma
         generator = generator_for(config.optimisation.seed, "validation rows", i)
@@ -109,7 +109,7 @@ class Validation:
             make_row(
                 picture,
                 family=self.host.family,
-                kept=SHOWN[shown],
+                kept=COMPARISONS[comparison],
                 sigma=sigma,
                 start=start,
                 tile=config.data.tile,

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE = 960, 480  # width, height in px
 MARGINS = 72, 24, 24, 44  # left, top, right, bottom
 LINES = 4  # of the grid, in each direction
-WINDOW = 20  # the smooth line is the mean of the last 1/WINDOW of the run
+PARTS = 20  # the smooth line is the mean of the last 1/PARTS of the run
 PAPER, GRID, INK, SINGLE, SMOOTH = (255, 255, 255), (225, 225, 225), (70, 70, 70), (170, 190, 225), (30, 70, 160)
 
 
@@ -45,13 +45,13 @@ def draw_curve(losses: Sequence[float], *, every: int = 1) -> Image.Image:
 
 def smooth(losses: Sequence[float]) -> list[float]:
     """The mean of each step and those before it, as many as a twentieth of the run; what is not finite is left out."""
-    window, found, kept = max(1, len(losses) // WINDOW), [], []
+    length, means, kept = max(1, len(losses) // PARTS), [], []
     for loss in losses:
         if math.isfinite(loss):
             kept.append(loss)
-        part = kept[-window:]
-        found.append(sum(part) / len(part) if part else math.nan)
-    return found
+        part = kept[-length:]
+        means.append(sum(part) / len(part) if part else math.nan)
+    return means
 
 
 def _round_up(value: float) -> float:

@@ -66,13 +66,13 @@ class _Run:
         self.folder = Path(output.folder) if output.folder else None
         self.writes = trainer.processes.process_index == 0
         self.saved = self.exported = -1
-        window = self._resumed(resume=resume)
+        sums = self._resumed(resume=resume)
         trainer.task.begin(looks=self.writes and bool(output.validate_every or output.sample_every))
         self.monitor = None
         if self.writes and self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self.monitor = Monitor(self.folder, output, step=trainer.done, window=window)
+                self.monitor = Monitor(self.folder, output, step=trainer.done, sums=sums)
             except OSError as error:
                 raise ValueError(
                     f"folder {self.folder} cannot be written ({reason(error)}): choose another place"
@@ -122,9 +122,9 @@ class _Run:
                     look(report.step)
 
     def _validate(self, step: int) -> None:
-        found = self.trainer.task.validate()
+        numbers = self.trainer.task.validate()
         if self.monitor is not None:
-            self.monitor.write({"step": step, "validation": found})
+            self.monitor.write({"step": step, "validation": numbers})
 
     def _picture(self, step: int) -> None:
         pixels = self.trainer.task.picture()
@@ -147,19 +147,19 @@ class _Run:
         return f"the state before it is in {place}: {advice}, and remove {place.name} where that is too late"
 
     def _state(self) -> Any:
-        window = {} if self.monitor is None else self.monitor.window
-        return replace(self.trainer.state(), log=window, config=dict(self.config))
+        sums = {} if self.monitor is None else self.monitor.sums
+        return replace(self.trainer.state(), log=sums, config=dict(self.config))
 
     def _resumed(self, *, resume: bool) -> dict[str, Any]:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""
-        found = checkpoints(self.folder) if self.folder is not None else []
-        if not found or self.trainer.done:
+        earlier = checkpoints(self.folder) if self.folder is not None else []
+        if not earlier or self.trainer.done:
             return {}
         if not resume:
             raise ValueError(
-                f"{self.folder} holds {found[-1].name} of an earlier run: resume it, remove it, or choose another folder"
+                f"{self.folder} holds {earlier[-1].name} of an earlier run: resume it, remove it, or choose another folder"
             )
-        state = read_checkpoint(found[-1])
+        state = read_checkpoint(earlier[-1])
         self.trainer.restore(state)
         self.saved = self.trainer.done
         changed = _changed(state.config, dict(self.config))

@@ -18,11 +18,11 @@ log = logging.getLogger("dinotile")
 
 
 class Monitor:
-    """Averages steps into lines of ``folder/log.jsonl``. ``window`` holds the sums since the last line, for checkpoints."""
+    """Averages steps into lines of ``folder/log.jsonl``. ``sums``: since the last line, for checkpoints."""
 
-    def __init__(self, folder: Path, settings: OutputSettings, *, step: int, window: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: OutputSettings, *, step: int, sums: dict[str, Any]) -> None:
         self.settings, self.path = settings, folder / LOG
-        self.window = window
+        self.sums = sums
         self.clock = time.perf_counter()
         _forget_after(self.path, step)
         self.board = _board(folder, step) if settings.tensorboard else None
@@ -33,7 +33,7 @@ class Monitor:
 
     def record(self, report: StepReport) -> dict[str, Any] | None:
         """Add a step; the line, where one is due."""
-        sums = self.window
+        sums = self.sums
         for name, value in _numbers(report).items():
             sums[name] = sums.get(name, 0.0) + value
         now = time.perf_counter()
@@ -45,7 +45,7 @@ class Monitor:
         if not self.due(report.step):
             return None
         line = self._line(report)
-        self.window = {}
+        self.sums = {}
         self.write(line)
         return line
 
@@ -69,7 +69,7 @@ class Monitor:
             self.board.close()
 
     def _line(self, report: StepReport) -> dict[str, Any]:
-        sums, steps = self.window, self.window["steps"]
+        sums, steps = self.sums, self.sums["steps"]
         cases = {name[5:]: value for name, value in sums.items() if name.startswith("case ")}
         rows = sum(count for count, _ in cases.values())
         return {
@@ -118,10 +118,10 @@ def _board(folder: Path, step: int) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    flat: list[tuple[str, float]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{name}/")
+            flat += _flat(value, f"{prefix}{name}/")
         elif name != "step":
-            found.append((f"{prefix}{name}", float(value)))
-    return found
+            flat.append((f"{prefix}{name}", float(value)))
+    return flat

@@ -44,7 +44,7 @@ def memory_of(optimizers: Sequence[Optimizer], parameters: Parameters) -> tuple[
 
 
 def remember(optimizers: Sequence[Optimizer], parameters: Parameters, memory: Mapping[str, Any]) -> None:
-    """Give optimisers what ``memory_of`` found; torch brings each tensor to where its optimiser needs it."""
+    """Give optimisers what ``memory_of`` gave; torch brings each tensor to where its optimiser needs it."""
     by_name: dict[str, dict[str, Any]] = {}
     for key, value in memory.items():
         kind, _, name = key.partition(".")

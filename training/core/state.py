@@ -65,8 +65,8 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
-    whole = [path for path in found if all((path / name).is_file() for name in FILES)]
+    places = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
+    whole = [path for path in places if all((path / name).is_file() for name in FILES)]
     return sorted(whole, key=lambda path: int(path.name[5:]))
 
 

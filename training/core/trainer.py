@@ -138,7 +138,7 @@ class Trainer:
         """Go on from a state of this task; ValueError where it is another's."""
         mine, theirs = self.task.identity(), state.identity
         differs = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        shapes, kept = ({name: t.shape for name, t in found.items()} for found in (self.parameters, state.weights))
+        shapes, kept = ({name: t.shape for name, t in held.items()} for held in (self.parameters, state.weights))
         if differs or shapes != kept:
             raise ValueError(
                 f"the checkpoint differs in {', '.join(differs) or 'its parameters'}: choose another output folder, or the "
@@ -164,11 +164,11 @@ class Trainer:
         for micro in range(self.settings.accumulation):
             slots = self._slots(micro)
             rows = self.task.rows(slots, step=self.done, total=total)
-            found = self.task.losses(rows, watch=watch and not micro)
-            self.scaler.scale(found["loss"].sum() / total).backward()
+            told = self.task.losses(rows, watch=watch and not micro)
+            self.scaler.scale(told["loss"].sum() / total).backward()
             for place, name in enumerate(names):
                 at = torch.tensor(slots, device=counts.device) + place * total
-                counts[at] = found[name].detach().to(counts)
+                counts[at] = told[name].detach().to(counts)
             shown.update((slot, self.task.name(row)) for slot, row in zip(slots, rows, strict=True))
         add_up([counts, *gradients], self.processes)
         *values, stopped = counts.tolist()

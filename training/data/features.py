@@ -63,20 +63,20 @@ def precompute(
     all. Samples that cannot be used are counted. Raises ValueError.
     """
     paths = find_paths(path)
-    tars = [found for found in paths if found.is_file()]
+    tars = [place for place in paths if place.is_file()]
     if tars and output is None:
         raise ValueError(f"features of {tars[0].name} go into a new tar: give a folder for it with --output")
     if output is not None and len(tars) < len(paths):
         raise ValueError("features of a folder go beside its pictures: leave --output out")
     reports = [FeatureReport(recipe.name) for recipe in recipes]
     steps = list(zip(recipes, reports, strict=True))
-    for found in paths:
-        entries = _counted(entries_of(found), found.name, progress)
+    for place in paths:
+        entries = _counted(entries_of(place), place.name, progress)
         if output is None:
-            _beside(found, entries, steps)
+            _beside(place, entries, steps)
         else:
             make_folder(output)
-            _new_tar(found, output / found.name, entries, steps)
+            _new_tar(place, output / place.name, entries, steps)
     if not any(report.computed + report.kept for report in reports):
         reasons = "; ".join(f"{report.name}: {report.reasons}" for report in reports if report.skipped) or "it is empty"
         raise ValueError(f"no picture in {', '.join(map(str, paths))} can be used ({reasons}): check the data")

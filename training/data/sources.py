@@ -62,7 +62,7 @@ def find_entries(path: str | Path | Sequence[str | Path]) -> list[Entry]:
     the name up to the first dot, are one sample. ValueError where there is nothing to read.
     """
     paths = find_paths(path)
-    entries = [entry for found in paths for entry in entries_of(found)]
+    entries = [entry for path in paths for entry in entries_of(path)]
     if not entries:
         raise ValueError(
             f"there are no samples in {', '.join(map(str, paths))}, needed are pictures ({', '.join(PICTURES)}) or tar "
@@ -84,15 +84,15 @@ def listing(entries: Sequence[Entry]) -> list[tuple[str, str, int, int, int]]:
 def find_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders and tar files that ``path`` names, globs and braces expanded; ValueError for anything else."""
     given = [path] if isinstance(path, (str, Path)) else path
-    paths = [found for one in given for found in _expanded(str(one))]
+    paths = [place for one in given for place in _expanded(str(one))]
     if not paths:
         raise ValueError("no data is named: give a folder of pictures, tar files or a glob of them")
-    for found in paths:
-        if not found.exists():
-            raise ValueError(f"there is no data at {found}: give a folder of pictures, tar files or a glob of them")
-        if found.is_file() and found.suffix != ".tar":
+    for place in paths:
+        if not place.exists():
+            raise ValueError(f"there is no data at {place}: give a folder of pictures, tar files or a glob of them")
+        if place.is_file() and place.suffix != ".tar":
             raise ValueError(
-                f"data {found.name} is neither a folder nor a .tar file (compressed tars cannot be read at random): "
+                f"data {place.name} is neither a folder nor a .tar file (compressed tars cannot be read at random): "
                 "give a folder of pictures or uncompressed tars"
             )
     return paths
@@ -156,5 +156,5 @@ def _tar(path: Path) -> Iterator[Entry]:
     except ValueError as error:
         raise ValueError(f"{path.name} names a member twice ({error.args[0]}): write it again") from error
     for group in groups:
-        found = {ending: member for ending, member in group.items() if isinstance(member, Member)}
-        yield Entry(f"{path.stem}/{group['__key__']}", found)
+        members = {ending: member for ending, member in group.items() if isinstance(member, Member)}
+        yield Entry(f"{path.stem}/{group['__key__']}", members)

@@ -46,15 +46,15 @@ class FitReport:
         head = f"{self.pictures} pictures, {self.held_out} of them held out, ridge strength {self.strength:g}"
         if self.skipped:
             head += f"; skipped: {', '.join(f'{count} {reason}' for reason, count in self.skipped.items())}"
-        found = [head, "held-out cosine   own    other  mean   | about the mean: own    other"]
+        lines = [head, "held-out cosine   own    other  mean   | about the mean: own    other"]
         for name, c in (("ridge", self.ridge), ("hidden layer", self.mlp)):
             if c is not None:
                 about = f"{c.fitted_about_mean:<6.3f} {c.permuted_about_mean:.3f}"
-                found.append(f"{name:<17} {c.fitted:<6.3f} {c.permuted:<6.3f} {c.mean:<6.3f} |                 {about}")
+                lines.append(f"{name:<17} {c.fitted:<6.3f} {c.permuted:<6.3f} {c.mean:<6.3f} |                 {about}")
         if self.mlp is not None:
             best = f"the hidden layer after {self.epochs} epochs"
-            found.append(f"kept: {best if self.epochs else 'ridge (the hidden layer did not get better)'}")
-        return found
+            lines.append(f"kept: {best if self.epochs else 'ridge (the hidden layer did not get better)'}")
+        return lines
 
 
 @torch.no_grad()

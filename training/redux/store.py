@@ -47,9 +47,9 @@ class TokenStore:
 
     def read(self, index: int) -> tuple[Tensor, ...]:
         """The tensors of a picture."""
-        found = []
+        tensors = []
         for file, shape in zip(self._files, self.shapes, strict=True):
             size = int(np.prod(shape))
             flat = np.fromfile(file.name, dtype=np.float32, count=size, offset=4 * size * index)
-            found.append(torch.from_numpy(flat).view(shape))
-        return tuple(found)
+            tensors.append(torch.from_numpy(flat).view(shape))
+        return tuple(tensors)

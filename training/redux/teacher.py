@@ -102,14 +102,14 @@ def _download(repository: str, names: Sequence[str]) -> Path:
     with loading(repository, examples=("black-forest-labs/FLUX.1-Redux-dev",)):
         for name in names:
             try:
-                found = Path(hf_hub_download(repository, name))
+                file = Path(hf_hub_download(repository, name))
             except EntryNotFoundError:
                 continue
             try:
                 hf_hub_download(repository, str(Path(name).with_name("config.json")))
             except EntryNotFoundError:
                 pass  # the file alone will do where its sizes are known
-            return found
+            return file
     raise ValueError(f"{repository} holds none of {', '.join(names)}: give another hub name or the .safetensors file")
 
 
@@ -129,15 +129,15 @@ def _siglip(path: Path) -> tuple[Any, int, int]:
 def _vision_weights(state: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
     mark = "vision_model."
     nested = any(mark in key for key in state)
-    found = {
+    weights = {
         key.partition(mark)[2] if nested else key: tensor for key, tensor in state.items() if mark in key or not nested
     }
-    if "embeddings.patch_embedding.weight" not in found or "embeddings.class_embedding" in found:
+    if "embeddings.patch_embedding.weight" not in weights or "embeddings.class_embedding" in weights:
         some = ", ".join(list(state)[:3]) or "no tensors"
         raise ValueError(
             f"{name} is no SigLIP vision model (it holds {some}): give the one that the Redux model was made for"
         )
-    return found
+    return weights
 
 
 def _siglip_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_the_losses_of_rows_that_begin_at_the_source_are_told_apart(pictures):
 
 def test_the_seconds_of_a_step_are_without_validation_and_of_all_steps_of_the_line(tmp_path):
     settings = OutputSettings(log_every=3, tensorboard=False)
-    monitor = Monitor(tmp_path, settings, step=1, window={"steps": 1, "seconds": 30.0})  # of an interrupted run
+    monitor = Monitor(tmp_path, settings, step=1, sums={"steps": 1, "seconds": 30.0})  # of an interrupted run
     monitor.write({"step": 1, "validation": {}})
     for step in (2, 3):
         time.sleep(0.5)  # a validation
