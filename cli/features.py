@@ -69,7 +69,7 @@ def features(
         reports = precompute(data, recipes, output=output, progress=bars)
     for report in reports:
         line = f"{report.name}: {report.computed} computed, {report.kept} kept, {report.skipped.total()} skipped"
-        typer.echo(f"{line} ({report.reasons})" if report.skipped else line)
+        typer.echo(f"{line} ({report.skipped})" if report.skipped else line)
 
 
 def load_encoder(dino: str, device: str) -> DinoEncoder:

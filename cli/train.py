@@ -18,7 +18,7 @@ from .bars import Bars
 
 def _print_keys(wanted: bool) -> None:
     if wanted:
-        from ..training.adapter.config_page import keys_page
+        from ..training.adapter.config import keys_page
 
         typer.echo(keys_page(), nl=False)
         raise typer.Exit

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dinotile.files.fingerprints import fingerprint
-from dinotile.training.data.feature_files import FeatureInfo, pack
+from dinotile.training.data.side_files import FeatureInfo, pack
 
 
 def colours(height, width, seed=0):
@@ -49,7 +49,13 @@ def write_tar(path, members):
 
 def feature_members(features, picture, *, encoder="weights", **changes):
     """{ending: bytes} of features of a picture file, as `dinotile features` writes them."""
-    info = FeatureInfo(features.spec, features.layers, encoder, fingerprint(picture), features.image_size)
+    info = FeatureInfo(
+        spec=features.spec,
+        layers=features.layers,
+        encoder=encoder,
+        picture=fingerprint(picture),
+        image_size=features.image_size,
+    )
     files = pack(features, info, family=features.spec.partition("-")[0])
     for ending, content in files.items():
         if ending.endswith(".json"):

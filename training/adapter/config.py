@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -18,12 +19,17 @@ from ..core.config import (
     Range,
     Settings,
     Share,
+    allowed,
     from_mapping,
     read_yaml,
     wrong,
 )
 from ..data.settings import DataSettings, DegradationSettings
 
+HEAD = """# Keys of a training configuration
+
+What `dinotile train CONFIG.yaml` reads. A key that is left out keeps its default. `dinotile train --keys` prints this page.
+"""
 PRECISIONS = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}  # that a dtype needs
 Start = Annotated[float, Field(ge=0.05, le=1), FROM_TEXT]
 Guidance = Annotated[float, Field(ge=1), FROM_TEXT]
@@ -125,3 +131,17 @@ class TrainConfig(Settings):
 
 load_config = partial(read_yaml, kind=TrainConfig)  # from a path
 config_from = partial(from_mapping, kind=TrainConfig)  # from nested mappings
+
+
+def keys_page() -> str:
+    """docs/training-config.md: all keys, a table for each section."""
+    parts = [HEAD]
+    for name, section in TrainConfig():
+        schema = section.model_json_schema()
+        rows = [
+            f"| `{key}` | {allowed(of)} | `{json.dumps(of['default'])}` | {of['description']} |\n"
+            for key, of in schema["properties"].items()
+        ]
+        table = "| key | allowed | default | what it is |\n|---|---|---|---|\n"
+        parts.append(f"## {name}\n\n{schema['description']}\n\n{table}{''.join(rows)}")
+    return "\n".join(parts)

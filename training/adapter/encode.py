@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,23 +14,11 @@ from ...dino.feature_map import FeatureMap
 from ...hosts.host import Host, Text
 from ..core.random import generator_for
 from ..data.degrade import degrade
+from ..data.pictures import Data
 from ..data.sample import Sample
 from .config import TrainConfig
 
 Source = Literal["none", "usual", "weak"]  # what DINO sees
-
-
-class Pictures(Protocol):
-    """``data.Data``, or whatever a caller brings."""
-
-    @property
-    def skipped(self) -> Counter[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def get(self, index: int, *, generator: torch.Generator) -> Sample | None:
-        """The sample, cropped and flipped by ``generator``; None where it cannot be used, which ``skipped`` counts."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +40,7 @@ class PictureEncoder:
     picture only: what the memory holds at a moment never changes a result.
     """
 
-    def __init__(self, host: Host, encoder: DinoEncoder, data: Pictures, *, config: TrainConfig) -> None:
+    def __init__(self, host: Host, encoder: DinoEncoder, data: Data, *, config: TrainConfig) -> None:
         assert host.adapter is not None
         self.host, self.encoder, self.data, self.config = host, encoder, data, config
         self.settings = EncodeSettings(layers=host.adapter.config.layers)

@@ -49,8 +49,8 @@ def train(
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
     host, encoder = load_models(config.model, config.adapter, device=device, seed=config.optimisation.seed)
     assert host.adapter is not None
-    needed = (host.adapter.config.dino, host.adapter.config.layers) if config.data.features else None
-    data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint if needed else "")
+    needed = (host.adapter.config.dino, host.adapter.config.layers)
+    data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
     task = AdapterTask(host, encoder, data, config, path=Path(config.output.folder, FILE))

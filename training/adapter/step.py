@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +16,9 @@ from ...flux_patch.rows import DinoRow, Fractions
 from ...flux_patch.schedule import Strength
 from ...flux_patch.tokens import DinoTokens
 from ...hosts.host import Host, Text
+from ..core.optimiser import autocast
 from ..core.random import generator_for, item_at
+from .config import TrainConfig
 from .dropout import Kept, draw_kept, draw_sigma, draw_start
 from .encode import EncodedPicture, PictureEncoder
 
@@ -79,8 +82,7 @@ def _draw_picture(pictures: PictureEncoder, number: int, *, blind: bool, count: 
         if picture is not None:
             return picture
         index = int(torch.randint(count, (), generator=generator))
-    reasons = ", ".join(f"{times} {reason}" for reason, times in pictures.data.skipped.items())
-    raise ValueError(f"{TRIES} pictures in a row cannot be used ({reasons}): mend the data")
+    raise ValueError(f"{TRIES} pictures in a row cannot be used ({pictures.data.skipped}): mend the data")
 
 
 def make_row(
@@ -127,6 +129,18 @@ def make_row(
 def _silent(text: Text) -> Text:
     """Zeros of the same size."""
     return replace(text, context=torch.zeros_like(text.context), pooled=torch.zeros_like(text.pooled))
+
+
+def training_losses(
+    host: Host, rows: Sequence[TrainRow], config: TrainConfig, *, watched: AbstractContextManager[None] | None = None
+) -> tuple[Tensor, Tensor]:
+    """``velocity_losses`` in the configuration's precision and with its guidance; ``watched`` is around what has a gradient."""
+    guidance = config.conditions.dino_guidance
+    # A context of its own: some versions of torch keep casts that were made without gradient.
+    with autocast(config.optimisation, device=host.device):
+        null = null_velocities(host, rows) if guidance > 1 else None
+    with autocast(config.optimisation, device=host.device), watched or nullcontext():
+        return velocity_losses(host, rows, guidance=guidance, null=null)
 
 
 def velocity_losses(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from ...dino.encode import DinoEncoder
 from ...flux_patch.adapter import DinoAdapter
 from ...flux_patch.checkpoint import save_adapter
 from ...hosts.host import Host
-from ..core.optimiser import autocast
 from ..core.random import generator_for
 from ..core.task import Task
+from ..data.pictures import Data
 from .attention import AttentionMass
 from .config import TrainConfig
 from .dropout import draw_kept, draw_start
-from .encode import PictureEncoder, Pictures
-from .step import TrainRow, draw_rows, null_velocities, velocity_losses
+from .encode import PictureEncoder
+from .step import TrainRow, draw_rows, training_losses
 from .validate import Validation
 
 FILE = "adapter.safetensors"  # in the output folder
@@ -39,7 +38,7 @@ class AdapterTask(Task):
 
     measures = ("velocity",)  # root mean square of what was predicted
 
-    def __init__(self, host: Host, encoder: DinoEncoder, data: Pictures, config: TrainConfig, *, path: Path) -> None:
+    def __init__(self, host: Host, encoder: DinoEncoder, data: Data, config: TrainConfig, *, path: Path) -> None:
         assert host.adapter is not None
         self.host, self.data, self.config, self.path = host, data, config, path
         self.device, self.adapter = host.device, host.adapter.module
@@ -62,15 +61,11 @@ class AdapterTask(Task):
         return list(draw_rows(self.pictures, slots, step=step, first=step * total, count=self.count).values())
 
     def losses(self, rows: Sequence[TrainRow], *, watch: bool) -> dict[str, Tensor]:
-        guidance, settings = self.config.conditions.dino_guidance, self.config.optimisation
+        watched = None
         if watch:
             self._attention = AttentionMass()
-        # A context of its own: some versions of torch keep casts that were made without gradient.
-        with autocast(settings, device=self.device):
-            null = null_velocities(self.host, rows) if guidance > 1 else None
-        watched = self._attention.watching(self.host, rows) if watch else nullcontext()
-        with autocast(settings, device=self.device), watched:
-            losses, velocities = velocity_losses(self.host, rows, guidance=guidance, null=null)
+            watched = self._attention.watching(self.host, rows)
+        losses, velocities = training_losses(self.host, rows, self.config, watched=watched)
         return {"loss": losses, "velocity": velocities}
 
     def case(self, slot: int, *, step: int) -> str:

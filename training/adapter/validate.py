@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from ..data.sample import Sample
 from .config import TrainConfig
 from .dropout import Kept
 from .encode import EncodedPicture, PictureEncoder
-from .step import ON, TrainRow, make_row, null_velocities, velocity_losses
+from .step import ON, TrainRow, make_row, training_losses
 
 Comparison = Literal["own", "swap", "text", "dino", "none"]
 COMPARISONS: dict[Comparison, Kept] = {"own": "both", "swap": "both", "text": "text", "dino": "dino", "none": "none"}
@@ -52,10 +51,12 @@ class Validation:
 
         As in training: with the guidance that is learned taken off what was predicted.
         """
-        means = {}
+        size, means = self.config.optimisation.batch, {}
         for comparison in COMPARISONS:
             rows = [row for i in range(len(self.pictures())) for row in self._rows(i, comparison)]
-            means[comparison] = float(torch.cat([self._losses(part) for part in self._batches(rows)]).mean())
+            batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+            losses = [training_losses(self.host, batch, self.config)[0] for batch in batches]
+            means[comparison] = float(torch.cat(losses).mean())
         return means
 
     @torch.no_grad()
@@ -117,16 +118,6 @@ class Validation:
             )
             for sigma, start in places
         ]
-
-    def _batches(self, rows: Sequence[TrainRow]) -> list[Sequence[TrainRow]]:
-        size = self.config.optimisation.batch
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    def _losses(self, rows: Sequence[TrainRow]) -> Tensor:
-        guidance = self.config.conditions.dino_guidance
-        with autocast(self.config.optimisation, device=self.host.device):
-            null = null_velocities(self.host, rows) if guidance > 1 else None
-            return velocity_losses(self.host, rows, guidance=guidance, null=null)[0]
 
     def _redraw(self, picture: ValidationPicture, *, dino: bool) -> Tensor:
         """The source brought to a noise level and back by FLUX, in tiles of the training's size; [3, H, W]."""

@@ -55,7 +55,7 @@ def fit(
             run.finish()
         raise
     finally:
-        run.close()
+        run.monitor.close()
 
 
 class _Run:
@@ -68,20 +68,17 @@ class _Run:
         self.saved = self.exported = -1
         sums = self._resumed(resume=resume)
         trainer.task.begin(looks=self.writes and bool(output.validate_every or output.sample_every))
-        self.monitor = None
-        if self.writes and self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.monitor = Monitor(self.folder, output, step=trainer.done, sums=sums)
-            except OSError as error:
-                raise ValueError(
-                    f"folder {self.folder} cannot be written ({reason(error)}): choose another place"
-                ) from error
+        place = self.folder if self.writes else None
+        try:
+            if place is not None:
+                place.mkdir(parents=True, exist_ok=True)
+            self.monitor = Monitor(place, output, step=trainer.done, sums=sums)
+        except OSError as error:
+            raise ValueError(f"folder {place} cannot be written ({reason(error)}): choose another place") from error
 
     def step(self, *, stop: bool) -> StepReport:
         try:
-            due = self.monitor is not None and self.monitor.due(self.trainer.done + 1)
-            report = self.trainer.step(details=due, stop=stop)
+            report = self.trainer.step(details=self.monitor.due(self.trainer.done + 1), stop=stop)
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}, {self._keep_last_good()}") from error
         if self.writes:
@@ -108,27 +105,20 @@ class _Run:
         elif self.exported != self.trainer.done and self.writes:
             self.trainer.export()
 
-    def close(self) -> None:
-        if self.monitor is not None:
-            self.monitor.close()
-
     def _tell(self, report: StepReport) -> None:
         """Log the step, and the looks at the averaged weights that are due after it."""
-        if self.monitor is not None:
-            self.monitor.record(report)
+        self.monitor.record(report)
         for every, look in ((self.output.validate_every, self._validate), (self.output.sample_every, self._picture)):
             if every and report.step % every == 0:
                 with self.trainer.average.in_place():
                     look(report.step)
 
     def _validate(self, step: int) -> None:
-        numbers = self.trainer.task.validate()
-        if self.monitor is not None:
-            self.monitor.write({"step": step, "validation": numbers})
+        self.monitor.write({"step": step, "validation": self.trainer.task.validate()})
 
     def _picture(self, step: int) -> None:
-        pixels = self.trainer.task.picture()
-        if pixels is not None and self.monitor is not None and self.folder is not None:
+        pixels = self.trainer.task.picture()  # [3, H, W]
+        if pixels is not None and self.folder is not None:
             self.monitor.picture("samples", pixels, step=step)
             place = self.folder / "samples" / f"step-{step:06d}.png"
             make_folder(place.parent)
@@ -147,8 +137,7 @@ class _Run:
         return f"the state before it is in {place}: {advice}, and remove {place.name} where that is too late"
 
     def _state(self) -> Any:
-        sums = {} if self.monitor is None else self.monitor.sums
-        return replace(self.trainer.state(), log=sums, config=dict(self.config))
+        return replace(self.trainer.state(), log=self.monitor.sums, config=dict(self.config))
 
     def _resumed(self, *, resume: bool) -> dict[str, Any]:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""

@@ -18,27 +18,29 @@ log = logging.getLogger("dinotile")
 
 
 class Monitor:
-    """Averages steps into lines of ``folder/log.jsonl``. ``sums``: since the last line, for checkpoints."""
+    """Averages steps into lines of ``folder/log.jsonl``; without a folder it says nothing.
 
-    def __init__(self, folder: Path, settings: OutputSettings, *, step: int, sums: dict[str, Any]) -> None:
-        self.settings, self.path = settings, folder / LOG
+    ``sums``: since the last line, for checkpoints.
+    """
+
+    def __init__(self, folder: Path | None, settings: OutputSettings, *, step: int, sums: dict[str, Any]) -> None:
+        self.settings, self.path, self.board = settings, None, None
         self.sums = sums
         self.clock = time.perf_counter()
-        _forget_after(self.path, step)
-        self.board = _board(folder, step) if settings.tensorboard else None
+        if folder is not None:
+            self.path = folder / LOG
+            _forget_after(self.path, step)
+            self.board = _board(folder, step) if settings.tensorboard else None
 
     def due(self, step: int) -> bool:
         """Whether the line of this step, which wants its details, is written."""
-        return step % self.settings.log_every == 0
+        return self.path is not None and step % self.settings.log_every == 0
 
     def record(self, report: StepReport) -> dict[str, Any] | None:
         """Add a step; the line, where one is due."""
-        sums = self.sums
-        for name, value in _numbers(report).items():
-            sums[name] = sums.get(name, 0.0) + value
-        now = time.perf_counter()
-        sums["seconds"], self.clock = sums.get("seconds", 0.0) + now - self.clock, now
-        sums["steps"] = sums.get("steps", 0) + 1
+        sums, before, self.clock = self.sums, self.clock, time.perf_counter()
+        for name, value in {**_numbers(report), "seconds": self.clock - before, "steps": 1}.items():
+            sums[name] = sums.get(name, 0) + value
         for case, losses in report.case_losses.items():
             count, total = sums.get(f"case {case}", (0, 0.0))
             sums[f"case {case}"] = (count + len(losses), total + sum(losses))
@@ -51,6 +53,8 @@ class Monitor:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line with at least its step."""
+        if self.path is None:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:

@@ -1,7 +1,8 @@
-"""The optimiser, what it remembers by the parameters' names, the precision around it, and the gradient by part."""
+"""The optimiser, its rate, what it remembers by the parameters' names, the precision around it, and the gradient by part."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,15 +30,24 @@ def adamw(parameters: Parameters, settings: OptimisationSettings, *, device: tor
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda"))
 
 
+def rate_at(share: float, *, step: int, warmup: int, least: float = 0.1) -> float:
+    """The learning rate as a part of its peak: a linear warm-up times a cosine from 1 to ``least``.
+
+    share: of the run, 0 to 1, that is done before the step; step: its number, counted from 0.
+    """
+    warm = min(1.0, (step + 1) / max(1, warmup))
+    return warm * ((1 + least) / 2 + (1 - least) / 2 * math.cos(math.pi * min(1.0, share)))
+
+
 def memory_of(optimizers: Sequence[Optimizer], parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What optimisers remember, as ``KIND.PARAMETER``: tensors, on the CPU, and plain numbers."""
+    """What optimisers remember, as ``KIND.PARAMETER``: their tensors and plain numbers."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for name, parameter in parameters.items():
         for optimizer in optimizers:
             for kind, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
-                    tensors[f"{kind}.{name}"] = value.detach().to("cpu", copy=True).contiguous()
+                    tensors[f"{kind}.{name}"] = value
                 else:
                     numbers[f"{kind}.{name}"] = value
     return tensors, numbers

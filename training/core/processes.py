@@ -9,30 +9,25 @@ from torch import Tensor
 
 
 class Processes(Protocol):
-    """What the trainer needs of ``accelerate.Accelerator``."""
+    """What the trainer needs of ``accelerate.Accelerator``; the answers here are those of one process without it."""
 
     @property
-    def num_processes(self) -> int: ...
+    def num_processes(self) -> int:
+        return 1
 
     @property
-    def process_index(self) -> int: ...
+    def process_index(self) -> int:
+        return 0
 
-    def reduce(self, tensor: Tensor, reduction: str) -> Any: ...
-
-    def wait_for_everyone(self) -> None: ...
-
-
-class SingleProcess:
-    """One process without ``accelerate``."""
-
-    num_processes = 1
-    process_index = 0
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+    def reduce(self, tensor: Tensor, reduction: str) -> Any:
         return tensor
 
     def wait_for_everyone(self) -> None:
-        pass
+        return
+
+
+class SingleProcess(Processes):
+    """One process without ``accelerate``."""
 
 
 def add_up(tensors: list[Tensor], processes: Processes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ class TrainState:
     identity: dict[str, Any]
     step: int
     seconds: float
-    weights: dict[str, Tensor]
-    average: dict[str, Tensor]
-    memory: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    memory: Mapping[str, Tensor]
     numbers: dict[str, Any]
     scaler: dict[str, Any]
     log: dict[str, Any] = field(default_factory=dict)

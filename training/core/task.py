@@ -62,5 +62,5 @@ class Task(Protocol):
         return {}
 
     def picture(self) -> Tensor | None:
-        """[3, H, W] in 0..1 of what the averaged weights do; they are in the parameters."""
+        """[3, H, W] in 0..1 of what the averaged weights do, None for no picture; they are in the parameters."""
         return None

@@ -13,9 +13,8 @@ from torch.optim import Optimizer
 
 from .average import Average, write
 from .config import OptimisationSettings
-from .optimiser import adamw, memory_of, part_norms, remember
+from .optimiser import adamw, memory_of, part_norms, rate_at, remember
 from .processes import Processes, SingleProcess, add_up
-from .schedule import rate_at
 from .state import TrainState
 from .task import Task
 
@@ -121,14 +120,14 @@ class Trainer:
             self.task.export(steps=self.done, rows_per_step=self.rows_per_step)
 
     def state(self) -> TrainState:
-        """All that the next step depends on."""
+        """All that the next step depends on, with the tensors themselves: write it before that step."""
         memory, numbers = memory_of(self.optimizers, self.parameters)
         return TrainState(
             identity=self.task.identity(),
             step=self.done,
             seconds=self.seconds,
-            weights=_on_cpu(self.parameters),
-            average=_on_cpu(self.average.weights),
+            weights=self.parameters,
+            average=self.average.weights,
             memory=memory,
             numbers=numbers,
             scaler=self.scaler.state_dict(),
@@ -162,7 +161,8 @@ class Trainer:
             gradient.zero_()
         shown: dict[int, str] = {}
         for micro in range(self.settings.accumulation):
-            slots = self._slots(micro)
+            first = (micro * self.processes.num_processes + self.processes.process_index) * self.settings.batch
+            slots = range(first, first + self.settings.batch)  # this process's places in the global batch
             rows = self.task.rows(slots, step=self.done, total=total)
             told = self.task.losses(rows, watch=watch and not micro)
             self.scaler.scale(told["loss"].sum() / total).backward()
@@ -176,18 +176,8 @@ class Trainer:
         self._check(losses, cases, shown)
         return losses, dict(zip(self.task.measures, measures, strict=True)), stopped > 0
 
-    def _slots(self, micro: int) -> list[int]:
-        """This process's places in the global batch."""
-        batch = self.settings.batch
-        first = (micro * self.processes.num_processes + self.processes.process_index) * batch
-        return list(range(first, first + batch))
-
     def _check(self, losses: Sequence[float], cases: Sequence[str], shown: Mapping[int, str]) -> None:
         for slot, loss in enumerate(losses):
             if not math.isfinite(loss):
                 told = ", ".join(part for part in (f"case {cases[slot]}", shown.get(slot)) if part)
                 raise NotFiniteError(f"the loss is not finite at step {self.done + 1} ({told})")
-
-
-def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ...files.pictures import from_image, to_image
 from ...files.pixels import resize
 from ..core.config import Range
 from .settings import DegradationSettings
@@ -27,7 +27,7 @@ def degrade(pixels: Tensor, settings: DegradationSettings, *, generator: torch.G
     out = _blur(pixels[None].float(), sigma=sigma)
     out = resize(out, height=max(1, round(height / factor)), width=max(1, round(width / factor)))
     out = (out + amount * torch.randn(out.shape, generator=generator)).clamp(0, 1)
-    return resize(_jpeg(out[0], quality=round(quality))[None], height=height, width=width)[0].clamp(0, 1)
+    return resize(_jpeg(out, quality=round(quality)), height=height, width=width)[0].clamp(0, 1)
 
 
 def _draw(range_: Range[float], generator: torch.Generator, *, logarithmic: bool = False) -> float:
@@ -49,8 +49,6 @@ def _blur(pixels: Tensor, *, sigma: float) -> Tensor:
 
 
 def _jpeg(pixels: Tensor, *, quality: int) -> Tensor:
-    array = pixels.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()  # [H, W, 3]
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="JPEG", quality=quality)
-    decoded = np.array(Image.open(buffer), dtype=np.float32) / 255
-    return torch.from_numpy(decoded).permute(2, 0, 1)
+    content = io.BytesIO()
+    to_image(pixels).save(content, format="JPEG", quality=quality)
+    return from_image(Image.open(content)).pixels

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, replace
 
 import torch
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.fingerprints import fingerprint
 from .degrade import degrade
-from .feature_files import FeatureInfo, feature_files, pack, read_info
-from .pictures import decode, picture_of
+from .pictures import decode
 from .settings import DegradationSettings
+from .side_files import FeatureInfo, feature_files, pack
 from .sources import Entry
 
 
-@dataclass(frozen=True)
 class DinoRecipe:
     """How the features of a picture are made. degradation: of the picture before DINO sees it, by ``seed`` and name."""
 
-    encoder: DinoEncoder
-    settings: EncodeSettings
-    degradation: DegradationSettings | None = None
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.encoder.spec.family
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return feature_files(self.encoder.spec.family)
+    def __init__(
+        self,
+        encoder: DinoEncoder,
+        settings: EncodeSettings,
+        degradation: DegradationSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.encoder, self.settings, self.degradation, self.seed = encoder, settings, degradation, seed
+        self.name = encoder.spec.family
+        self.files = feature_files(self.name)
 
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files to write by ending, the json last; None where exactly these features of the picture are there."""
-        content = picture_of(entry).read()
-        if self._has(entry, content):
+        content = entry.picture().read()
+        info = self._info(content)
+        if self._known(entry) == info:
             return None
         pixels = decode(content)  # [3, H, W]
         if self.degradation is not None:
@@ -45,12 +41,10 @@ class DinoRecipe:
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
             pixels = degrade(pixels, self.degradation, generator=generator)
         features = self.encoder.encode(pixels[None], settings=self.settings)
-        info = replace(self._info(content), image_size=features.image_size)
-        return pack(features, info, family=self.encoder.spec.family)
+        return pack(features, info.model_copy(update={"image_size": features.image_size}), family=self.name)
 
     def _info(self, content: bytes) -> FeatureInfo:
         """Of a picture file, its size left open."""
-        degraded = {} if self.degradation is None else {**self.degradation.model_dump(), "seed": self.seed}
         return FeatureInfo(
             spec=self.encoder.spec.name,
             layers=self.settings.canonical(self.encoder.spec),
@@ -59,14 +53,17 @@ class DinoRecipe:
             image_size=(0, 0),
             side=self.settings.side or self.encoder.spec.max_side,
             crops=self.settings.crops,
-            degraded=json.loads(json.dumps(degraded)),  # tuples become what they are when they are read again
+            degraded={}
+            if self.degradation is None
+            else {**self.degradation.model_dump(mode="json"), "seed": self.seed},
         )
 
-    def _has(self, entry: Entry, content: bytes) -> bool:
+    def _known(self, entry: Entry) -> FeatureInfo | None:
+        """Of the files that are there, the picture's size left open; None where they are not whole."""
         if any(ending not in entry.members for ending in self.files):
-            return False
+            return None
         try:
-            known = read_info(entry.members[self.files[-1]].read())
+            known = FeatureInfo.model_validate_json(entry.members[self.files[-1]].read())
         except ValueError:
-            return False
-        return replace(known, image_size=(0, 0)) == self._info(content)
+            return None
+        return known.model_copy(update={"image_size": (0, 0)})

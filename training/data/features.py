@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from ...files.progress import Progress
+from ...files.progress import Progress, counted
 from ...files.writing import make_folder, replacing, same_file
-from .pictures import picture_of
-from .sources import Entry, Unusable, entries_of, find_paths, require_webdataset
+from .sample import Skipped
+from .sources import Entry, entries_of, find_paths, require_webdataset
 
 
 class Recipe(Protocol):
-    """What is made of every sample, and how."""
+    """What is made of every sample, and how. name: for reports. files: the endings of its files, as they are written:
+    without the last one they do not count."""
 
-    @property
-    def name(self) -> str:
-        """Of the recipe, for reports."""
-        ...
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The endings of its files, as they are written: without the last one they do not count."""
-        ...
+    name: str
+    files: tuple[str, ...]
 
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files of a sample to write by ending; None: they are there. Raises ``Unusable``."""
@@ -39,11 +32,7 @@ class FeatureReport:
     name: str
     computed: int = 0
     kept: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def reasons(self) -> str:
-        return ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 Steps = Sequence[tuple[Recipe, FeatureReport]]
@@ -71,14 +60,14 @@ def precompute(
     reports = [FeatureReport(recipe.name) for recipe in recipes]
     steps = list(zip(recipes, reports, strict=True))
     for place in paths:
-        entries = _counted(entries_of(place), place.name, progress)
+        entries = counted(entries_of(place), place.name, progress)
         if output is None:
             _beside(place, entries, steps)
         else:
             make_folder(output)
             _new_tar(place, output / place.name, entries, steps)
     if not any(report.computed + report.kept for report in reports):
-        reasons = "; ".join(f"{report.name}: {report.reasons}" for report in reports if report.skipped) or "it is empty"
+        reasons = "; ".join(f"{report.name}: {report.skipped}" for report in reports if report.skipped) or "it is empty"
         raise ValueError(f"no picture in {', '.join(map(str, paths))} can be used ({reasons}): check the data")
     return reports
 
@@ -129,23 +118,11 @@ def _with_known(entry: Entry, before: Entry | None, recipe: Recipe) -> Entry:
 
 def _made(entry: Entry, recipe: Recipe, report: FeatureReport) -> dict[str, bytes]:
     """The files to write for a sample: none where they are there or cannot be made, which the report counts."""
-    try:
-        picture_of(entry)
+    with report.skipped.counting():
+        entry.picture()
         files = recipe.make(entry)
-    except Unusable as reason:
-        report.skipped[str(reason)] += 1
-        return {}
-    if files is None:
+        if files is not None:
+            report.computed += 1
+            return files
         report.kept += 1
-        return {}
-    report.computed += 1
-    return files
-
-
-def _counted(entries: Sequence[Entry], name: str, progress: Progress | None) -> Iterator[Entry]:
-    for number, entry in enumerate(entries):
-        if progress is not None:
-            progress(name, number, len(entries))
-        yield entry
-    if progress is not None:
-        progress(name, len(entries), len(entries))
+    return {}

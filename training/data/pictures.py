@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -17,15 +15,10 @@ from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
 from .crops import Box, centred_crop, random_crop
-from .feature_files import FeatureInfo, feature_files, read_info, read_npy, unpack
-from .sample import Sample
-from .sources import Entry, Member, Unusable, find_entries
-from .text_files import ARRAYS, INFO, is_of_caption
-
-if TYPE_CHECKING:
-    from .settings import DataSettings
-
-BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+from .sample import Sample, Skipped, Unusable, unusable
+from .settings import DataSettings
+from .side_files import TEXT_ARRAYS, TEXT_INFO, FeatureInfo, TextInfo, feature_files, read_npy, unpack
+from .sources import Entry, find_entries
 
 
 def open_data(settings: DataSettings, *, needs_features: tuple[str, str] | None, encoder: str = "") -> Data:
@@ -34,58 +27,39 @@ def open_data(settings: DataSettings, *, needs_features: tuple[str, str] | None,
     needs_features: spec and canonical layers that precomputed features must come from; encoder: the fingerprint of its
     weights, empty to accept any. Raises ValueError where there is nothing to train on.
     """
-    sides = (settings.picture,) if isinstance(settings.picture, int) else settings.picture
-    data = Data(
-        find_entries(settings.path),
-        height=sides[0],
-        width=sides[-1],
-        least=settings.tile or min(sides),
-        flip=settings.flip,
-        features=settings.features,
-        needs_features=needs_features,
-        encoder=encoder,
-    )
+    data = Data(settings, needs_features=needs_features, encoder=encoder)
     if not any(data.usable(index) for index in range(len(data))):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
-        raise ValueError(f"none of the {len(data)} samples in {settings.path} can be used: {reasons}; check the data")
+        raise ValueError(
+            f"none of the {len(data)} samples in {settings.path} can be used: {data.skipped}; check the data"
+        )
     return data
 
 
 class Data:
     """Random access to samples; what cannot be used is None and counted by reason.
 
-    height, width: of the samples' pixels. least: pictures with a side below so many px are skipped. features: family of
-    the precomputed features that every sample must have; empty for none, then pictures are cropped and flipped at random.
+    Where precomputed features are named, every sample must have them; else pictures are cropped and flipped at random.
     """
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        *,
-        height: int,
-        width: int,
-        least: int,
-        flip: bool = True,
-        features: str = "",
-        needs_features: tuple[str, str] | None = None,
-        encoder: str = "",
-    ) -> None:
-        self.entries = entries
-        self.names = [entry.name for entry in entries]
-        self.height, self.width, self.least = height, width, least
-        self.flip = flip and not features  # DINO's features of a mirrored picture are not the mirrored features
-        self.feature_files = feature_files(features) if features else ()
-        self.needs_features = needs_features
-        self.encoder = encoder
+    def __init__(self, settings: DataSettings, *, needs_features: tuple[str, str] | None, encoder: str) -> None:
+        self.entries = find_entries(settings.path)
+        self.names = [entry.name for entry in self.entries]
+        sides = (settings.picture,) if isinstance(settings.picture, int) else settings.picture
+        self.height, self.width = sides[0], sides[-1]  # of the samples' pixels
+        self.least = settings.tile or min(sides)  # px of a picture's side
+        # DINO's features of a mirrored picture are not the mirrored features.
+        self.flip = settings.flip and not settings.features
+        self.feature_files = feature_files(settings.features) if settings.features else ()
+        self.needs_features, self.encoder = needs_features, encoder
         self._unusable: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
 
     @property
-    def skipped(self) -> Counter[str]:
-        """How many samples have been found unusable so far, by reason."""
-        return Counter(self._unusable.values())
+    def skipped(self) -> Skipped:
+        """What has been found unusable so far."""
+        return Skipped(self._unusable.values())
 
     def usable(self, index: int) -> bool:
         """Whether a sample has its members and a large enough picture, as far as can be told without decoding it."""
@@ -114,7 +88,7 @@ class Data:
             self._unusable[index] = str(reason)
 
     def _picture(self, entry: Entry) -> bytes:
-        picture = picture_of(entry)
+        picture = entry.picture()
         missing = [name for name in self.feature_files if name not in entry.members]
         if missing:
             raise Unusable(f"without {', '.join(missing)}")
@@ -159,7 +133,7 @@ class Data:
     def _features(self, entry: Entry, picture: str) -> FeatureMap:
         with unusable("with damaged features"):
             patches, cls, text = (entry.members[name].read() for name in self.feature_files)
-            info = read_info(text)
+            info = FeatureInfo.model_validate_json(text)
             features = unpack(info, patches=patches, cls=cls)
         self._check_encoder(entry.name, info)
         if info.picture != picture:
@@ -174,22 +148,6 @@ class Data:
                 f"{name} has features of {got[0]} layers {got[1]} (weights {info.encoder}), needed are those of "
                 f"{needed[0]} layers {needed[1]} (weights {weights}): run `dinotile features` with that encoder"
             )
-
-
-def picture_of(entry: Entry) -> Member:
-    """The picture's file; ``Unusable`` where the sample has none."""
-    if entry.picture is None:
-        raise Unusable("without a picture")
-    return entry.picture
-
-
-@contextmanager
-def unusable(reason: str) -> Iterator[None]:
-    """Turn what damaged content raises into ``Unusable``."""
-    try:
-        yield
-    except BROKEN_PICTURE:
-        raise Unusable(reason) from None
 
 
 def decode(content: bytes) -> Tensor:
@@ -207,13 +165,13 @@ def _array(entry: Entry, name: str, *, axes: int) -> Tensor | None:
 
 def _check_text(entry: Entry) -> None:
     """Raise ``Unusable`` where `dinotile features` has not finished the sample's text or made it of another caption."""
-    if INFO not in entry.members:
+    if TEXT_INFO not in entry.members:
         return
-    missing = [name for name in ARRAYS if name not in entry.members]
+    missing = [name for name in TEXT_ARRAYS if name not in entry.members]
     if missing:
         raise Unusable(f"without {', '.join(missing)}")
     if "txt" in entry.members:
-        with unusable(f"with a damaged {INFO}"):
-            fits = is_of_caption(entry.members[INFO].read(), entry.members["txt"].read())
-        if not fits:
+        with unusable(f"with a damaged {TEXT_INFO}"):
+            info = TextInfo.model_validate_json(entry.members[TEXT_INFO].read())
+        if info.caption != fingerprint(entry.members["txt"].read()):
             raise Unusable("with text of another caption")

@@ -1,12 +1,18 @@
-"""One picture of the training data, with whatever came beside it."""
+"""One picture of the training data, with whatever came beside it, and why others are left out."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from PIL import Image
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
+
+BROKEN = (OSError, SyntaxError, TypeError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -19,3 +25,31 @@ class Sample:
     features: FeatureMap | None = None  # B = 1, of the whole picture; None: encode the degraded source
     context: Tensor | None = None  # [n, 4096] text tokens
     pooled: Tensor | None = None  # [768] pooled text vector
+
+
+class Unusable(Exception):
+    """Why a sample is skipped."""
+
+
+class Skipped(Counter[str]):
+    """How many samples cannot be used, by reason."""
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is ``Unusable``."""
+        try:
+            yield
+        except Unusable as reason:
+            self[str(reason)] += 1
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.items())
+
+
+@contextmanager
+def unusable(reason: str) -> Iterator[None]:
+    """Turn what damaged content raises into ``Unusable``."""
+    try:
+        yield
+    except BROKEN:
+        raise Unusable(reason) from None

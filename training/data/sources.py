@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from .feature_files import feature_files
-from .text_files import TEXT_FILES
+from .sample import Unusable
+from .side_files import TEXT_FILES, feature_files
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, "source.png", "txt")
-
-
-class Unusable(Exception):
-    """Why a sample is skipped."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,12 @@ class Entry:
     members: Mapping[str, Member]
     stem: Path | None = None
 
-    @property
-    def picture(self) -> Member | None:
-        return next((self.members[ending] for ending in PICTURES if ending in self.members), None)
+    def picture(self) -> Member:
+        """Raises ``Unusable`` where the sample has none."""
+        for ending in PICTURES:
+            if ending in self.members:
+                return self.members[ending]
+        raise Unusable("without a picture")
 
 
 def find_entries(path: str | Path | Sequence[str | Path]) -> list[Entry]:
@@ -106,16 +105,13 @@ def entries_of(path: Path) -> list[Entry]:
 def _expanded(text: str) -> list[Path]:
     if not text or Path(text).exists():
         return [Path(text)] if text else []
-    parts = _braced(text) if "{" in text else [text]
+    parts = [text]
+    if "{" in text:  # as WebDataset reads it: a-{00..09}.tar is a-00.tar, a-01.tar, ...
+        require_webdataset()
+        from braceexpand import braceexpand
+
+        parts = list(braceexpand(text))
     return [Path(name) for part in parts for name in sorted(glob.glob(part)) or [part]]
-
-
-def _braced(text: str) -> list[str]:
-    """``a-{00..09}.tar`` as WebDataset reads it: a-00.tar, a-01.tar, ..."""
-    require_webdataset()
-    from braceexpand import braceexpand
-
-    return list(braceexpand(text))
 
 
 def require_webdataset() -> None:

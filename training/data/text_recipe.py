@@ -6,9 +6,9 @@ from functools import cached_property
 
 from ...files.fingerprints import fingerprint, fingerprint_of, first_numbers
 from ...hosts.diffusers.text import TextEncoder
-from .feature_files import to_npy
-from .sources import Entry, Unusable
-from .text_files import ARRAYS, INFO, TEXT_FILES, TextInfo
+from .sample import Unusable
+from .side_files import TEXT_ARRAYS, TEXT_FILES, TEXT_INFO, TextInfo, to_npy
+from .sources import Entry
 
 WIDTHS = (4096, 768)  # of FLUX.1's T5 tokens and CLIP vector
 MOST_TOKENS = 512
@@ -39,21 +39,21 @@ class TextRecipe:
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files to write by ending, None where they are there. Arrays that the data brought stay as they are."""
         members = entry.members
-        there = {ending for ending in ARRAYS if ending in members}
-        whole, ours = len(there) == len(ARRAYS), INFO in members
+        there = {ending for ending in TEXT_ARRAYS if ending in members}
+        whole, ours = len(there) == len(TEXT_ARRAYS), TEXT_INFO in members
         if whole and not (ours and "txt" in members):
             return None
         if "txt" not in members:
             raise Unusable("without a caption")
         content = members["txt"].read()
-        info = TextInfo(fingerprint(content), self.fingerprint, self.tokens).pack()
-        if whole and members[INFO].read() == info:
+        info = TextInfo(caption=fingerprint(content), encoder=self.fingerprint, tokens=self.tokens).pack()
+        if whole and members[TEXT_INFO].read() == info:
             return None
         text = self.encoder.encode(_caption(content), tokens=self.tokens)
         arrays = {"t5.npy": to_npy(text.context[0]), "clip.npy": to_npy(text.pooled[0])}  # [tokens, 4096], [768]
         if there and not ours:
             return {ending: array for ending, array in arrays.items() if ending not in there}
-        return {INFO: info, **arrays}
+        return {TEXT_INFO: info, **arrays}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from ...dino.encode import DinoEncoder, EncodeSettings
-from ...files.progress import Progress
+from ...files.progress import Progress, counted
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter
 from ...flux_patch.geometry import FluxGeometry
+from ..data.pictures import decode
+from ..data.sample import Skipped
 from ..data.sources import find_entries
 from .mlp import refine
 from .report import FitReport, cosines
-from .ridge import Ridge
+from .ridge import Moments, Ridge
 from .store import TokenStore
 from .teacher import ReduxTeacher
-from .tokens import fill_store, passing_adapter, split, summed
+from .tokens import context_inputs, context_targets, passing_adapter
 
 # Rounding inputs to bfloat16 adds noise of 1e-6 times their variance, and such noise is a ridge strength of its own.
 STRENGTHS = tuple(10.0**power for power in range(-6, 4))
@@ -84,20 +86,18 @@ def fit_redux(
         mechanisms=("context",),
     )
     device = next(encoder.model.parameters()).device
+    adapter, skipped = passing_adapter(config).to(device), Skipped()
     tokens = 1 + settings.grid**2
     with TokenStore(folder, ((tokens, config.width), (tokens, teacher.width))) as store:
-        skipped = fill_store(
-            store,
-            find_entries(path),
-            adapter=passing_adapter(config).to(device),
-            encoder=encoder,
-            settings=encode,
-            teacher=teacher,
-            progress=progress,
-        )
+        for entry in counted(find_entries(path), "encode", progress):
+            with skipped.counting():
+                pixels = decode(entry.picture().read())[None]  # [1, 3, H, W]
+                targets = teacher.tokens(pixels).float().cpu()
+                inputs = context_inputs(adapter, encoder.encode(pixels, settings=encode))
+                store.add(inputs, context_targets(targets, grid=settings.grid))
         if len(store) < LEAST_PICTURES:
             raise ValueError(
-                f"{len(store)} pictures can be used ({sum(skipped.values())} were skipped), needed are {LEAST_PICTURES}, "
+                f"{len(store)} pictures can be used ({skipped.total()} were skipped), needed are {LEAST_PICTURES}, "
                 "usually thousands: give more pictures"
             )
         layers, null, report = fit_store(store, settings, device=device, progress=progress)
@@ -123,20 +123,16 @@ def fit_store(
     """The context layers by parameter name, the mean input [T, D], and the report."""
     fit, choose, held = split(len(store), share=settings.held_out, seed=settings.seed)
     some, others = summed(store, fit), summed(store, choose)
-    errors = {s: Ridge(some.moments).solution(s).mean_squared_error(others.moments) for s in STRENGTHS}
+    ridge = Ridge(some)
+    errors = {s: ridge.solution(s).mean_squared_error(others) for s in STRENGTHS}
     strength = min(errors, key=lambda s: errors[s])
     training = some.merged(others)
-    linear = Ridge(training.moments).solution(strength)
+    linear, mean = Ridge(training).solution(strength), training.y / training.pictures
     layers = {"context.weight": linear.weight.T, "context.bias": linear.bias}
-    report = FitReport(
-        pictures=len(store),
-        held_out=len(held),
-        strength=strength,
-        ridge=cosines(linear, store, held, mean=training.targets),
-    )
+    report = FitReport(len(store), len(held), strength, ridge=cosines(linear, store, held, mean=mean))
     if settings.mlp:
         refined = refine(
-            Ridge(some.moments).solution(strength),
+            ridge.solution(strength),
             store,
             fit=fit,
             choose=choose,
@@ -145,10 +141,10 @@ def fit_store(
             device=device,
             progress=progress,
         )
-        report = replace(report, mlp=cosines(refined, store, held, mean=training.targets), epochs=refined.epochs)
+        report = replace(report, mlp=cosines(refined, store, held, mean=mean), epochs=refined.epochs)
         if refined.epochs:
             layers = refined.layers()
-    return layers, training.inputs, report
+    return layers, training.x / training.pictures, report
 
 
 def _adapter(config: AdapterConfig, layers: dict[str, Tensor], *, null: Tensor) -> DinoAdapter:
@@ -158,3 +154,20 @@ def _adapter(config: AdapterConfig, layers: dict[str, Tensor], *, null: Tensor) 
     state = {**adapter.state_dict(), **layers, "null_cls": null[0], "null_patch": null[1:].mean(0)}
     adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return adapter
+
+
+def split(count: int, *, share: float, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """Pictures to fit, to choose by, and held out: a random partition, the last two about ``share`` of what there is."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    held = max(2, round(share * count))
+    chosen = max(1, round(share * (count - held)))
+    return sorted(order[held + chosen :]), sorted(order[held : held + chosen]), sorted(order[:held])
+
+
+def summed(store: TokenStore, pictures: Sequence[int]) -> Moments:
+    """Over some pictures of the store, one at a time."""
+    (tokens, inputs), (_, outputs) = store.shapes
+    moments = Moments.empty(tokens, inputs, outputs)
+    for index in pictures:
+        moments.add(*store.read(index))
+    return moments

@@ -122,15 +122,12 @@ def refine(
         settings = OptimisationSettings(
             steps=epochs * steps, batch=batch, learning_rate=LEARNING_RATE, warmup=steps, ema=0.0, clip=0.0
         )
-        told = None if progress is None else _by_epochs(progress, steps, epochs)
+
+        def tell(stage: str, done: float, total: float, note: str = "") -> None:
+            if progress is not None:
+                progress("hidden layer", done / steps, epochs, note)
+
         output = OutputSettings(validate_every=steps)
-        run(Trainer(task, settings, least=0.0), output, progress=told, should_stop=task.stale)
+        run(Trainer(task, settings, least=0.0), output, progress=tell, should_stop=task.stale)
         model.load_state_dict(task.best)
         return model.cpu().requires_grad_(False)
-
-
-def _by_epochs(progress: Progress, steps: int, epochs: int) -> Progress:
-    def tell(stage: str, done: float, total: float, note: str = "") -> None:
-        progress("hidden layer", done / steps, epochs, note)
-
-    return tell

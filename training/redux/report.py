@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.sample import Skipped
 from .store import TokenStore
 
 
@@ -45,7 +46,7 @@ class FitReport:
         """For people to read."""
         head = f"{self.pictures} pictures, {self.held_out} of them held out, ridge strength {self.strength:g}"
         if self.skipped:
-            head += f"; skipped: {', '.join(f'{count} {reason}' for reason, count in self.skipped.items())}"
+            head += f"; skipped: {Skipped(self.skipped)}"
         lines = [head, "held-out cosine   own    other  mean   | about the mean: own    other"]
         for name, c in (("ridge", self.ridge), ("hidden layer", self.mlp)):
             if c is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,42 +11,40 @@ from torch import Tensor
 
 @dataclass
 class Moments:
-    """Sums over pairs of x [D] and y [C], all float64: count, sum of x, of y, of |y|^2, of x x^T and of x y^T."""
+    """Sums over pictures of T tokens x [T, D] and as many y [T, C], all float64. xx, xy, yy: over all tokens as well."""
 
-    x: Tensor  # [D]
-    y: Tensor  # [C]
-    xx: Tensor  # [D, D]
-    xy: Tensor  # [D, C]
-    yy: float = 0.0
-    count: int = 0
+    x: Tensor  # [T, D]
+    y: Tensor  # [T, C]
+    xx: Tensor  # [D, D], of x x^T
+    xy: Tensor  # [D, C], of x y^T
+    yy: Tensor  # [], of |y|^2
+    pictures: int = 0
 
     @classmethod
-    def empty(cls, inputs: int, outputs: int) -> Moments:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64)
+    def empty(cls, tokens: int, inputs: int, outputs: int) -> Moments:
+        zeros = partial(torch.zeros, dtype=torch.float64)
+        return cls(
+            zeros(tokens, inputs), zeros(tokens, outputs), zeros(inputs, inputs), zeros(inputs, outputs), zeros(())
+        )
 
-        return cls(zeros(inputs), zeros(outputs), zeros(inputs, inputs), zeros(inputs, outputs))
+    @property
+    def count(self) -> int:
+        """Of tokens."""
+        return self.pictures * len(self.x)
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """x: [n, D], y: [n, C]."""
+        """One picture, x: [T, D], y: [T, C]."""
         x, y = x.double(), y.double()
-        self.x += x.sum(0)
-        self.y += y.sum(0)
+        self.x += x
+        self.y += y
         self.xx.addmm_(x.T, x)
         self.xy.addmm_(x.T, y)
-        self.yy += float(y.square().sum())
-        self.count += len(x)
+        self.yy += y.square().sum()
+        self.pictures += 1
 
     def merged(self, other: Moments) -> Moments:
         """The sums over both sets."""
-        return Moments(
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-            self.yy + other.yy,
-            self.count + other.count,
-        )
+        return Moments(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +58,10 @@ class Linear:
         return (x.double() @ self.weight + self.bias).float()
 
     def mean_squared_error(self, moments: Moments) -> float:
-        """Mean over the moments' pairs of |y - x W - b|^2, from their sums alone."""
+        """Mean over the moments' tokens of |y - x W - b|^2, from their sums alone."""
         m, w, b = moments, self.weight, self.bias
-        fit = (w * (m.xx @ w)).sum() + 2 * b @ (w.T @ m.x) + m.count * b @ b
-        cross = (w * m.xy).sum() + b @ m.y
+        fit = (w * (m.xx @ w)).sum() + 2 * b @ (w.T @ m.x.sum(0)) + m.count * b @ b
+        cross = (w * m.xy).sum() + b @ m.y.sum(0)
         return float(m.yy - 2 * cross + fit) / m.count
 
 
@@ -73,7 +72,7 @@ class Ridge:
     """
 
     def __init__(self, moments: Moments) -> None:
-        self.mean_x, self.mean_y = moments.x / moments.count, moments.y / moments.count
+        self.mean_x, self.mean_y = moments.x.sum(0) / moments.count, moments.y.sum(0) / moments.count
         covariance = moments.xx / moments.count - torch.outer(self.mean_x, self.mean_x)
         self.cross = moments.xy / moments.count - torch.outer(self.mean_x, self.mean_y)
         values, self.axes = torch.linalg.eigh(covariance)

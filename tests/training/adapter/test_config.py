@@ -5,8 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dinotile.cli import app as cli
-from dinotile.training.adapter.config import AdapterSettings, TrainConfig, config_from, load_config
-from dinotile.training.adapter.config_page import keys_page
+from dinotile.training.adapter.config import AdapterSettings, TrainConfig, config_from, keys_page, load_config
 from dinotile.training.adapter.start import config_of
 
 from ...dino.tiny import tiny_encoder

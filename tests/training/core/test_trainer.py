@@ -7,8 +7,7 @@ import torch
 
 from dinotile.training.adapter.step import draw_rows, null_velocities, velocities
 from dinotile.training.core.monitor import read_log
-from dinotile.training.core.optimiser import part_of
-from dinotile.training.core.schedule import rate_at
+from dinotile.training.core.optimiser import part_of, rate_at
 
 from ..tiny import largest_difference, run, settings, tiny_host, tiny_trainer, weights
 

@@ -19,9 +19,9 @@ from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.host import Text
 from dinotile.training.data.pictures import decode
-from dinotile.training.redux.fit import FitSettings, fit_redux
+from dinotile.training.redux.fit import FitSettings, fit_redux, split
 from dinotile.training.redux.teacher import _siglip_config, load_teacher
-from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter, split
+from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter
 
 from ...dino.tiny import tiny_encoder
 from ...limits import largest_file

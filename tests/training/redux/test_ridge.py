@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dinotile.training.redux.fit import STRENGTHS, FitSettings, fit_store
+from dinotile.training.redux.fit import STRENGTHS, FitSettings, fit_store, split
 from dinotile.training.redux.mlp import Refined, refine
 from dinotile.training.redux.report import cosines
 from dinotile.training.redux.ridge import Linear, Moments, Ridge
 from dinotile.training.redux.store import TokenStore
-from dinotile.training.redux.tokens import context_targets, split
+from dinotile.training.redux.tokens import context_targets
 
 WEIGHT = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
@@ -35,9 +35,9 @@ def pairs(count=60, inputs=5, outputs=3, seed=0):
 
 
 def moments(x, y):
-    found = Moments.empty(x.shape[1], y.shape[1])
-    for start in range(0, len(x), 7):
-        found.add(x[start : start + 7], y[start : start + 7])
+    found = Moments.empty(4, x.shape[1], y.shape[1])
+    for start in range(0, len(x), 4):
+        found.add(x[start : start + 4], y[start : start + 4])
     return found
 
 

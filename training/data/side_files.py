@@ -1,0 +1,85 @@
+"""What is computed of a picture as files: DINO's features or text as .npy, and a small .json that says whose they are."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...dino.feature_map import FeatureMap
+from ..core.config import Settings
+
+TEXT_ARRAYS = ("t5.npy", "clip.npy")
+TEXT_INFO = "text.json"
+TEXT_FILES: tuple[str, ...] = (
+    TEXT_INFO,
+    *TEXT_ARRAYS,
+)  # as they are written; arrays without an info are the data's own
+
+
+class Info(Settings):
+    """What decides the arrays; ``model_validate_json`` is a ValueError for other files."""
+
+    def pack(self) -> bytes:
+        return (json.dumps(self.model_dump(), sort_keys=True) + "\n").encode()
+
+
+class FeatureInfo(Info):
+    """encoder: fingerprint of its weights. picture: fingerprint of the picture file. side, crops: of ``EncodeSettings``.
+    degraded: how the picture was degraded first, empty for not at all."""
+
+    spec: str
+    layers: str
+    encoder: str
+    picture: str
+    image_size: tuple[int, int]
+    side: int = 0
+    crops: int = 1
+    degraded: dict[str, Any] = {}
+
+
+class TextInfo(Info):
+    """caption: fingerprint of the caption's file. encoder: of CLIP's and T5's weights."""
+
+    caption: str
+    encoder: str
+    tokens: int
+
+
+def feature_files(family: str) -> tuple[str, str, str]:
+    """Endings of the patches', the CLS token's and the info's file of dinov2 or dinov3."""
+    return f"{family}_patches.npy", f"{family}_cls.npy", f"{family}.json"
+
+
+def pack(features: FeatureMap, info: FeatureInfo, *, family: str) -> dict[str, bytes]:
+    """The files by ending, in the order in which to write them: the json last, so that it vouches for the others."""
+    contents = to_npy(features.patches[0]), to_npy(features.cls[0]), info.pack()  # [h, w, D], [D]
+    return dict(zip(feature_files(family), contents, strict=True))
+
+
+def unpack(info: FeatureInfo, *, patches: bytes, cls: bytes) -> FeatureMap:
+    """Features of one picture, float32; raises what ``read_npy`` does, and ValueError for arrays of different widths."""
+    grid, token = read_npy(patches, axes=3), read_npy(cls, axes=1)
+    if grid.shape[2] != len(token):
+        raise ValueError(f"patches are {grid.shape[2]} wide and CLS {len(token)}")
+    return FeatureMap(grid[None], token[None], info.spec, info.layers, info.image_size)
+
+
+def read_npy(content: bytes, *, axes: int) -> Tensor:
+    """A float32 tensor with so many axes; ValueError or TypeError for anything else, such as pickles and infinity."""
+    array = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
+    tensor = torch.from_numpy(array.astype(np.float32))
+    if tensor.ndim != axes or 0 in tensor.shape or not bool(tensor.isfinite().all()):
+        raise ValueError(f"an array has shape {list(tensor.shape)}, needed are {axes} axes of finite numbers")
+    return tensor
+
+
+def to_npy(tensor: Tensor) -> bytes:
+    """A .npy file's content, in half precision."""
+    content = BytesIO()
+    np.save(content, tensor.half().cpu().numpy(), allow_pickle=False)
+    return content.getvalue()
