@@ -124,9 +124,7 @@ def plain_weights(state: Mapping[str, Tensor], spec: DinoSpec) -> dict[str, Tens
             weights.update(zip(parts, tensor.chunk(len(parts)) if len(parts) > 1 else [tensor], strict=True))
     if spec.family == "dinov3":  # Meta keeps a key bias there that its own bias_mask turns off
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith(".k_proj.bias")}
-    mask = weights.get("embeddings.mask_token")
-    if mask is None:
-        mask = torch.zeros(spec.width)  # used in training only, some files leave it out
+    mask = weights.get("embeddings.mask_token", torch.zeros(spec.width))  # for training only, some files lack it
     with whole("this file", "DINO encoder"):
         shape = (1, spec.width) if spec.family == "dinov2" else (1, 1, spec.width)
         weights["embeddings.mask_token"] = mask.reshape(shape)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -91,20 +91,18 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     """
     path = Path(path)
     check_picture_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
-    note = None
+    form, note = Image.registered_extensions()[path.suffix.lower()], None
     pixels, alpha = picture.pixels, picture.alpha
-    if alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
+    if alpha is not None and form == "JPEG":
         pixels, alpha = picture.on_white, None
         note = f"{path.name}: JPEG has no transparency, so the picture was put on white; write a .png to keep it"
-    options = {"icc_profile": picture.icc} if picture.icc else {}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        options |= {"quality": 95, "subsampling": 0}
-    elif path.suffix.lower() == ".webp":
-        options |= {"lossless": True}
+    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
+    if picture.icc:
+        options["icc_profile"] = picture.icc
     image = to_image(pixels, alpha=alpha)
     content = BytesIO()  # PIL, writing JPEG and TIFF to a file itself, does not notice that a disk took only a part
     with replacing(path) as part:
-        image.save(content, format=Image.registered_extensions()[path.suffix.lower()], **options)
+        image.save(content, format=form, **options)
         part.write_bytes(content.getbuffer())
     return note
 

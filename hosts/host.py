@@ -27,8 +27,8 @@ class Text:
     guidance: float = 3.5
 
     @classmethod
-    def empty(cls, geometry: FluxGeometry, *, guidance: float = 3.5) -> Text:
-        return cls(torch.zeros(1, EMPTY_TOKENS, geometry.context), torch.zeros(1, geometry.vector), guidance)
+    def empty(cls, geometry: FluxGeometry, *, tokens: int = EMPTY_TOKENS, guidance: float = 3.5) -> Text:
+        return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Text:
         return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype))

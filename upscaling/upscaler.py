@@ -59,11 +59,7 @@ class Upscaler:
         make_guide: MakeGuide | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
-
-        make_guide: who looks at the picture for its tiles; None: DINO at the whole of it, where there is a DINO model.
-        Raises ValueError for NaN, an empty batch or wrong channels.
-        """
+        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
         if make_guide is None and self.dino is not None:
             make_guide = self.guide(strength=settings.dino_strength)
         sampler = JointEuler(self.host, self.text, settings)

@@ -14,13 +14,11 @@ from ...tiling.plan import TilePlan
 def crop_entries(entries: dict[str, Any], area: tuple[int, int, int, int], plan: TilePlan) -> dict[str, Any]:
     """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks."""
     cropped = dict(entries)
-    if "ref_latents" in cropped:
-        cropped["ref_latents"] = _with(
-            cropped["ref_latents"], [crop_reference(latent, area, plan) for latent in cropped["ref_latents"].cond]
-        )
-    if "attention_mask" in cropped:
-        entry = cropped["attention_mask"]
-        cropped["attention_mask"] = _with(entry, crop_attention_mask(entry.cond, area, plan))
+    references, mask = entries.get("ref_latents"), entries.get("attention_mask")
+    if references is not None:
+        cropped["ref_latents"] = _with(references, [crop_reference(one, area, plan) for one in references.cond])
+    if mask is not None:
+        cropped["attention_mask"] = _with(mask, crop_attention_mask(mask.cond, area, plan))
     return cropped
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
-import torch
 
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from ...flux_patch.guide import Guide
 from ...tiling.plan import TilePlan
+from ..host import Text
 from .adapter import HostAdapter
 from .carrier import DinoCond
 from .control import crop_control
@@ -51,9 +51,8 @@ def attach(conditioning: list, adapter: LoadedAdapter, guide: Guide) -> list:
 
 def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
     """CONDITIONING of zero text tokens [1, tokens, context] and a zero pooled vector, in the model's widths."""
-    geometry = flux_geometry(model)
-    text = torch.zeros(1, tokens, geometry.context)
-    return [[text, {"pooled_output": torch.zeros(1, geometry.vector), "guidance": guidance}]]
+    text = Text.empty(flux_geometry(model), tokens=tokens)
+    return [[text.context, {"pooled_output": text.pooled, "guidance": guidance}]]
 
 
 def tile_model(model: Any, plan: TilePlan) -> Any:

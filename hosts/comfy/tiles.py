@@ -84,7 +84,9 @@ class TileRun:
             return on_canvas(self._sheets[key], box, self.plan)
         weight = window(pair)[None].to(device)
         if area is not None:
-            rows, columns = area_weights(area, self.plan, soft=mask is None)
+            height, width, top, left = area
+            rows = area_weights(top, height, side=self.plan.height, soft=mask is None)
+            columns = area_weights(left, width, side=self.plan.width, soft=mask is None)
             region = rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
             weight = weight * region.to(device)
         if mask is not None:
@@ -151,16 +153,9 @@ def _start(plan: TilePlan) -> int:
     return plan.tops[-1] * plan.tile_width + plan.lefts[-1]
 
 
-def area_weights(area: tuple[int, ...], plan: TilePlan, *, soft: bool) -> tuple[Tensor, Tensor]:
-    """Weights [canvas height] and [canvas width] of a conditioning's area (height, width, top, left) in latent cells."""
-    height, width, top, left = area
-    return (
-        _area_profile(top, min(height, plan.height - top), plan.height, soft=soft),
-        _area_profile(left, min(width, plan.width - left), plan.width, soft=soft),
-    )
-
-
-def _area_profile(start: int, length: int, side: int, *, soft: bool) -> Tensor:
+def area_weights(start: int, length: int, *, side: int, soft: bool) -> Tensor:
+    """Weights [side] of a conditioning's area along one axis of the canvas, in latent cells."""
+    length = min(length, side - start)
     profile = torch.zeros(side)
     profile[start : start + length] = 1.0
     fade = min(FADE, length // 4) if soft else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,10 +38,7 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
             model = FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
         return _complete(model, name=str(source))
     weights = _unwrapped(_read(path), "model.diffusion_model.")
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    config = flux_config(shapes, name=path.name)
-    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    return _single_file(FluxTransformer2DModel, weights, config, name=path.name, dtype=dtype)
+    return _single_file(FluxTransformer2DModel, weights, flux_config, name=path.name, dtype=dtype)
 
 
 def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
@@ -62,8 +60,7 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
     weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
-    config = kl_config({name: tuple(tensor.shape) for name, tensor in weights.items()}, name=path.name)
-    return _single_file(AutoencoderKL, weights, config, name=path.name, dtype=dtype)
+    return _single_file(AutoencoderKL, weights, kl_config, name=path.name, dtype=dtype)
 
 
 def read_geometry(source: str | Path) -> FluxGeometry:
@@ -124,9 +121,11 @@ def _unwrapped(named: dict[str, Held], prefix: str) -> dict[str, Held]:
 
 
 def _single_file(
-    model: Any, weights: dict[str, Tensor], config: dict[str, Any], *, name: str, dtype: torch.dtype
+    model: Any, weights: dict[str, Tensor], config_of: Callable[..., dict[str, Any]], *, name: str, dtype: torch.dtype
 ) -> Any:
     """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
+    config = config_of({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=name)
+    weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
     if find_spec("accelerate") is None:  # without it diffusers fills what a file lacks with random numbers
         raise ValueError(f"reading the single file {name} needs accelerate: pip install accelerate, or give a folder")
     with tempfile.TemporaryDirectory() as folder:
