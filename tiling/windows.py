@@ -29,22 +29,23 @@ def window(pair: tuple[Tensor, Tensor]) -> Tensor:
 def _profiles(origins: tuple[int, ...], size: int) -> list[Tensor]:
     """Weights [size] per tile along one axis, normalised over all the tiles that cover a cell."""
     shared = [a + size - b for a, b in zip(origins, origins[1:], strict=False)]  # cells of each tile and the next
-    overlaps = zip([0, *shared], [*shared, 0], strict=True)
-    raw = [[_fade(i, before=before, after=after, size=size) for i in range(size)] for before, after in overlaps]
-    total = [0.0] * (origins[-1] + size)
-    for origin, weights in zip(origins, raw, strict=True):
-        for i, weight in enumerate(weights):
-            total[origin + i] += weight
+    overlaps = list(zip([0, *shared], [*shared, 0], strict=True))
+    fades = {pair: _fade(*pair, size=size) for pair in set(overlaps)}
+    total = torch.zeros(origins[-1] + size, dtype=torch.float64)
+    for origin, pair in zip(origins, overlaps, strict=True):
+        total[origin : origin + size] += fades[pair]
     return [
-        torch.tensor([w / total[origin + i] for i, w in enumerate(weights)], dtype=torch.float32)
-        for origin, weights in zip(origins, raw, strict=True)
+        (fades[pair] / total[origin : origin + size]).float() for origin, pair in zip(origins, overlaps, strict=True)
     ]
 
 
-def _fade(i: int, *, before: int, after: int, size: int) -> float:
-    weight = 1.0
-    if i < before:
-        weight *= math.sin(math.pi / 2 * (i + 0.5) / before) ** 2
-    if size - 1 - i < after:
-        weight *= math.sin(math.pi / 2 * (size - 0.5 - i) / after) ** 2
-    return weight
+def _fade(before: int, after: int, *, size: int) -> Tensor:
+    """Weights [size] that rise over the first ``before`` cells and fall over the last ``after``."""
+    weights = torch.ones(size, dtype=torch.float64)
+    weights[:before] *= _ramp(before)
+    weights[size - after :] *= _ramp(after).flip(0)
+    return weights
+
+
+def _ramp(cells: int) -> Tensor:
+    return torch.sin(math.pi / 2 * (torch.arange(cells, dtype=torch.float64) + 0.5) / max(1, cells)) ** 2

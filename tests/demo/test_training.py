@@ -1,5 +1,7 @@
 """The demo's training scripts run, and change what they say they change."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch
     """Every latent keeps its meaning, for FLUX and for the adapters."""
     polished = tmp_path / "vae.safetensors"
     monkeypatch.setattr(train_vae, "VAE", polished)  # where it writes
+    monkeypatch.setattr(train_decoder, "Pictures", partial(train_decoder.Pictures, scenes=2, worlds=2))
     train_decoder.train(minutes=0.02, seed=0)
     before, after = load_file(VAE), load_file(polished)
     assert before.keys() == after.keys()
