@@ -24,7 +24,8 @@ SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
 
 @pytest.fixture(scope="module")
 def source():
-    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())
+    """Four tiles of a scene, where the table has sixteen."""
+    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())[..., :112, :112]
 
 
 def drawn(name, source, shown=None, **changes):
