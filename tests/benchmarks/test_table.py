@@ -25,7 +25,7 @@ SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
 @pytest.fixture(scope="module")
 def source():
     """Four tiles of a scene, where the table has sixteen."""
-    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())[..., :112, :112]
+    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())[..., :56, :56]
 
 
 def drawn(name, source, shown=None, **changes):
