@@ -6,20 +6,16 @@ across tile borders beside the untiled run's, and the seconds by stage.
 """
 
 import argparse
-import json
-import os
-import platform
-import time
 from pathlib import Path
 
 import torch
 
+from dinotile.benchmarks.figures import about, publish
 from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.files.pixels import resize
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.tiling.seams import border_ratio
 from dinotile.upscaling.api import load_upscaler
-from dinotile.upscaling.report import environment
 from dinotile.upscaling.settings import settings_for
 
 
@@ -53,14 +49,9 @@ def main() -> None:
         "border_ratio_untiled": round(border_ratio(whole, plan), 4),
         "seconds": {stage: round(value, 3) for stage, value in report["seconds"].items()},
         "dino_seconds_second_seed": round(again["seconds"]["dino"], 4),
-        "versions": environment(torch.device("cpu"))["versions"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "command": "python benchmarks/demo_upscale.py",
-        "date": time.strftime("%Y-%m-%d"),
+        **about(torch.device("cpu")),
     }
-    print(json.dumps(figures, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    publish(figures, options.json)
 
 
 if __name__ == "__main__":

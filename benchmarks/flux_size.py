@@ -10,12 +10,7 @@ and every fourth block, are the same share of them as of all, so the ratios hold
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,28 +18,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from dinotile import demo
+from dinotile.benchmarks.figures import about, publish
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch.adapter import AdapterConfig, LoadedAdapter, adapter_config
 from dinotile.flux_patch.checkpoint import described, load_adapter, new_adapter
-from dinotile.flux_patch.families import FLUX1, Mechanism
+from dinotile.flux_patch.families import FLUX1, MECHANISMS, Mechanism
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.host import Text
-from dinotile.upscaling.report import environment
+from dinotile.upscaling.report import peak_memory, restart_peak
 
-FULL = {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "guidance_embeds": True}
-MECHANISMS: dict[str, tuple[Mechanism, ...]] = {
+ADAPTERS: dict[str, tuple[Mechanism, ...]] = {
     "no adapter": (),
-    "cross_attention": ("cross_attention",),
-    "context": ("context",),
-    "vector": ("vector",),
-    "all": ("cross_attention", "context", "vector"),
+    **{mechanism: (mechanism,) for mechanism in MECHANISMS},
+    "all": MECHANISMS,
 }
 
 
@@ -57,11 +51,6 @@ class Setting:
     side: int
     text: int
     patches: int
-    device: torch.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.flux.dtype
 
 
 def main() -> None:
@@ -69,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each kind")
     parser.add_argument("--demo", action="store_true", help="the demo's models, on any device")
     parser.add_argument(
-        "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="a less deep FLUX.1, on any device"
+        "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="a less deep FLUX.1, anywhere"
     )
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
@@ -80,23 +69,15 @@ def main() -> None:
     setting = demo_setting(device) if options.demo else full_setting(device, blocks=options.blocks)
     figures: dict[str, Any] = steps(setting, rounds=options.rounds)
     figures["training step, cross_attention"] = training_step(setting)
-    about = {
-        "command": " ".join(["python benchmarks/flux_size.py", *sys.argv[1:]]),
+    told = {
+        **about(device),
         "image_tokens": setting.side**2,
         "text_tokens": setting.text,
         "dino_tokens": setting.adapter.grid**2 + 1,
         "sites": setting.adapter.sites,
-        "dtype": str(setting.dtype),
-        "machine": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": environment(device)["versions"],
-        "date": time.strftime("%Y-%m-%d"),
+        "dtype": str(setting.flux.dtype),
     }
-    text = json.dumps({"about": about, "figures": figures}, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    publish({"about": told, "figures": figures}, options.json)
 
 
 def full_setting(device: torch.device, *, blocks: Sequence[int] | None = None) -> Setting:
@@ -106,18 +87,18 @@ def full_setting(device: torch.device, *, blocks: Sequence[int] | None = None) -
 
     depth = dict(zip(("num_layers", "num_single_layers"), blocks, strict=True)) if blocks else {}
     with torch.device("meta"):
-        flux = FluxTransformer2DModel(**FULL | depth)
+        flux = FluxTransformer2DModel(guidance_embeds=True, **depth)
     flux = flux.to(torch.bfloat16).to_empty(device=device).requires_grad_(False).eval()
     generator = torch.Generator(device).manual_seed(0)
     for parameter in flux.parameters():
         parameter.normal_(std=0.02, generator=generator)
-    geometry = geometry_of(flux)
-    return Setting(flux, adapter_config(SPECS["dinov2-base"], geometry, layers="2/3"), 64, 512, 74, device)
+    adapter = adapter_config(SPECS["dinov2-base"], geometry_of(flux), layers="2/3")
+    return Setting(flux, adapter, side=64, text=512, patches=74)
 
 
 def demo_setting(device: torch.device) -> Setting:
     flux: Any = load_transformer(demo.FLUX).to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
-    return Setting(flux, load_adapter(demo.ADAPTER).config, 32, 8, 12, device)
+    return Setting(flux, load_adapter(demo.ADAPTER).config, side=32, text=8, patches=12)
 
 
 def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> LoadedAdapter:
@@ -131,54 +112,46 @@ def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> LoadedAd
 
 
 def random_features(setting: Setting) -> FeatureMap:
-    patches = torch.randn(1, setting.patches, setting.patches, setting.adapter.dino_width, device=setting.device)
+    patches = torch.randn(1, setting.patches, setting.patches, setting.adapter.dino_width, device=setting.flux.device)
     side = FLUX1.token * setting.side
     return FeatureMap(patches, patches.mean((1, 2)), setting.adapter.dino, setting.adapter.layers, (side, side))
 
 
-def caller(setting: Setting, adapter: LoadedAdapter | None) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """One evaluation of FLUX as the upscaler does it (features projected once, tokens sampled once per run), and what
-    takes the adapter off again."""
-    device, dtype = setting.device, setting.dtype
-    host = DiffusersHost(setting.flux, load_vae(demo.VAE), adapter=adapter, device=device)
+def caller(setting: Setting, host: DiffusersHost) -> Callable[[], Tensor]:
+    """One evaluation of FLUX as the upscaler does it: features projected once, tokens sampled once per run."""
     latents, text = random_latents(setting), random_text(setting)
-    sigmas, memo = torch.full((1,), 0.5, device=device), {}
+    sigmas, memo = torch.full((1,), 0.5, device=host.device), {}
     rows = []
-    if adapter is not None:
-        tokens = adapter.module.project(random_features(setting).to(device, dtype))
+    if host.adapter is not None:
+        tokens = host.adapter.module.project(random_features(setting).to(host.device, host.dtype))
         rows = [DinoRow(tokens, settings=Strength(1.0))]
-    return lambda: host.velocity(latents, sigmas, text=text, rows=rows, memo=memo), host.remove
+    return lambda: host.velocity(latents, sigmas, text=text, rows=rows, memo=memo)
 
 
 def random_latents(setting: Setting) -> Tensor:
     side = FLUX1.patch * setting.side
-    return torch.randn(1, FLUX1.latent_channels, side, side, device=setting.device)
+    return torch.randn(1, FLUX1.latent_channels, side, side, device=setting.flux.device)
 
 
 def random_text(setting: Setting) -> Text:
-    geometry, device = setting.adapter.geometry, setting.device
-    context = torch.randn(1, setting.text, geometry.context, device=device)
-    return Text(context, torch.randn(1, geometry.vector, device=device))
+    geometry = setting.adapter.geometry
+    return Text(torch.randn(1, setting.text, geometry.context), torch.randn(1, geometry.vector))
 
 
 @torch.no_grad()
 def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
     """Median seconds of a step of each kind, taken in turns, over that without an adapter, and the peak memory."""
-    adapters = {name: adapter_for(setting, kinds) if kinds else None for name, kinds in MECHANISMS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in MECHANISMS}
+    adapters = {name: adapter_for(setting, kinds) if kinds else None for name, kinds in ADAPTERS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ADAPTERS}
     peaks: dict[str, float] = {}
+    vae = load_vae(demo.VAE)
     for _ in range(rounds):
         for name, adapter in adapters.items():
-            if adapter is not None:  # the others wait elsewhere and do not count for the peak
-                adapter.module.to(setting.device, setting.dtype)
-            call, remove = caller(setting, adapter)
-            _restart_peak(setting.device)
-            call()  # warms up, and fills the memo
-            seconds[name].append(_seconds(call, setting.device))
-            peaks[name] = _peak(setting.device)
-            remove()
-            del call
-            if adapter is not None:
+            host = DiffusersHost(setting.flux, vae, adapter=adapter, device=setting.flux.device)
+            seconds[name].append(_seconds(caller(setting, host), host.device))
+            peaks[name] = _peak(host.device)
+            host.remove()
+            if adapter is not None:  # it waits elsewhere and does not count for the others' peak
                 adapter.module.to("cpu")
     bare = statistics.median(seconds["no adapter"])
     return {
@@ -200,45 +173,35 @@ def training_step(setting: Setting) -> dict[str, float]:
         adapter=adapter,
         adapter_dtype=torch.float32,
         gradient_checkpointing=True,
-        device=setting.device,
+        device=setting.flux.device,
     )
     adapter.module.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
     noise, text, features = random_latents(setting), random_text(setting), random_features(setting)
 
     def step() -> None:
-        with torch.autocast(setting.device.type, torch.bfloat16):
+        with torch.autocast(host.device.type, torch.bfloat16):
             rows = [DinoRow(adapter.module.project(features), settings=Strength(1.0))]
-            velocity = host.velocity(noise, torch.full((1,), 0.5, device=setting.device), text=text, rows=rows)
+            velocity = host.velocity(noise, torch.full((1,), 0.5, device=host.device), text=text, rows=rows)
             loss = (velocity - noise).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    _restart_peak(setting.device)
-    taken = [_seconds(step, setting.device) for _ in range(3)][-1]
+    taken = _seconds(step, host.device)
     host.remove()
-    return {"seconds": round(taken, 4), "peak GiB": _peak(setting.device)}
+    return {"seconds": round(taken, 4), "peak GiB": _peak(host.device)}
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def _restart_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    """Of the third call: the timer makes two before, which warm up and fill the memo. The peak is of all three."""
+    restart_peak(device)
+    return Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).timeit(1).mean
 
 
 def _peak(device: torch.device) -> float:
     """GiB allocated on the device at most; 0 on the CPU, where nobody counts."""
-    return round(torch.cuda.max_memory_allocated() / 2**30, 3) if device.type == "cuda" else 0.0
+    return round((peak_memory(device)["device"] or 0) / 2**30, 3)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ def _block(text: str, spec: DinoSpec) -> int:
     return int(value)
 
 
+def normalise(pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> ImageNet statistics, as every DINO expects."""
+    mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean) / std
+
+
 class DinoEncoder:
     """Encodes pictures with one DINO backbone; the host owns the device of `model`, this class never moves it."""
 
@@ -169,9 +175,7 @@ class DinoEncoder:
 
     def _tokens(self, pixels: Tensor, blocks: tuple[int, ...]) -> Features:
         """The mean over the blocks of their tokens, each token normalised without affine."""
-        mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None]
-        std = pixels.new_tensor(IMAGENET_STD)[:, None, None]
-        hidden = self.backbone.hidden((pixels - mean) / std, blocks)
+        hidden = self.backbone.hidden(normalise(pixels), blocks)
         width = (self.spec.width,)
         patches = torch.stack([F.layer_norm(patches.float(), width) for patches, _ in hidden]).mean(dim=0)
         cls = torch.stack([F.layer_norm(cls.float(), width) for _, cls in hidden]).mean(dim=0)

@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, one_hot
+from torch.nn.functional import cross_entropy, interpolate
 
 from dinotile.demo.train import world
-from dinotile.demo.train.task import log, write
-from dinotile.demo.train.task import train as run
+from dinotile.demo.train.dino import KINDS, most_frequent
+from dinotile.demo.train.task import log, train_for, write
 from dinotile.files.weights import read_weights
 
 CELL = 8  # px: one answer for each
 JUDGE = Path(__file__).with_name("judge.safetensors")
 VIEW = 160  # px of a picture that is learned from
-KINDS = world.GROUND + 1
 
 
 class TextureClassifier(nn.Module):
@@ -81,7 +80,7 @@ def train(*, minutes: float, seed: int, scenes: int = 500, count: int = 16) -> N
 
     tools = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
-    run(model, tools, batch=batch, loss=loss, write=export, **settings)
+    train_for(model, tools, batch=batch, loss=loss, write=export, **settings)
 
 
 def load(path: Path = JUDGE) -> TextureClassifier:
@@ -93,8 +92,7 @@ def load(path: Path = JUDGE) -> TextureClassifier:
 
 def cell_labels(scene: world.Scene) -> tuple[Tensor, Tensor]:
     """Of every cell of CELL px the share of its most frequent texture and which that is, [side / CELL, side / CELL]."""
-    shares = one_hot(torch.from_numpy(scene.labels()), KINDS).movedim(-1, 0).float()
-    return adaptive_avg_pool2d(shares, scene.side // CELL).max(0)
+    return most_frequent(torch.from_numpy(scene.labels()), scene.side // CELL)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -31,10 +30,10 @@ from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.upscaling.pipeline import MakeGuide
-from dinotile.upscaling.report import environment
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
+from ..figures import about
 from . import classifier
 from .guides import Dropped, Elsewhere, PerTile
 from .measure import Scores, measure, summary
@@ -123,21 +122,18 @@ def main() -> None:
         scores = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
         results[row.name] = {"row": asdict(row), **_rounded(summary(scores))}
         print(line(row.name, results[row.name]), f"  {time.perf_counter() - start:.0f} s", flush=True)
-    about = {
-        "command": " ".join(["python -m benchmarks.semantics.table", *sys.argv[1:]]),
+    told = {
+        **about(torch.device("cpu")),
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
         "settings": asdict(settings),
         "models": models(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": environment(torch.device("cpu"))["versions"],
-        "date": time.strftime("%Y-%m-%d"),
     }
     whole = len(sys.argv) == 1
     if output := options.output or (RESULT if whole else None):
         output.parent.mkdir(exist_ok=True)
-        output.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n")
+        output.write_text(json.dumps({"about": told, "rows": results}, indent=1) + "\n")
 
 
 def models() -> dict[str, str]:

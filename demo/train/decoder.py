@@ -4,26 +4,28 @@ Encoder and FLUX stay as they are, so every latent keeps its meaning. The file i
 was polished halfway should not be polished again.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from ...hosts.diffusers.load import load_transformer, load_vae
 from .. import FLUX, VAE
-from .flux import load_flux, redraw
+from .flux import redraw, report
 from .muon import optimizers
-from .pictures import Pictures, held_out, psnr, soft_copy
-from .task import log
-from .task import train as run
-from .vae import decode, difference, encode, export, load_vae
+from .pictures import Pictures
+from .task import log, train_for
+from .vae import decode, difference, encode, export
 
 SIDE, COUNT = 128, 6  # px and number of pictures in a batch
 CLEAN = 0.3  # share of the pictures that are decoded as they were encoded
 MOST = 0.45  # the others are redrawn from at most this t
 
 
-def train(*, minutes: float, seed: int) -> None:
+def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
     """Trains for `minutes` and writes VAE at the end."""
     torch.manual_seed(seed)
-    pictures, flux = Pictures(seed=seed), load_flux(FLUX)
+    pictures, flux = Pictures(seed=seed), load_transformer(FLUX)
     vae = load_vae(VAE).to(memory_format=torch.channels_last)
     vae.encoder.requires_grad_(False)
 
@@ -36,14 +38,15 @@ def train(*, minutes: float, seed: int) -> None:
         export(vae, steps=steps, seed=seed)
         log.info("decoder: %d steps, %s", steps, report(flux, vae))
 
-    run(
+    train_for(
         vae,
         optimizers(vae.decoder, lr=5e-4),
-        batch=lambda share: pictures.crops(COUNT, height=SIDE, width=SIDE).to(memory_format=torch.channels_last),
+        batch=lambda share: pictures.crops(COUNT, side=SIDE).to(memory_format=torch.channels_last),
         loss=loss,
         write=write,
         minutes=minutes,
         seed=seed,
+        folder=folder,
         save_every=10**9,
     )
 
@@ -57,12 +60,3 @@ def _latents(flux: nn.Module, vae: nn.Module, pixels: Tensor) -> Tensor:
         denoise = MOST * torch.rand(()).item()
         latents[drawn] = redraw(flux, latents[drawn].float(), denoise=denoise, steps=steps, seed=seed).to(latents.dtype)
     return latents
-
-
-@torch.no_grad()
-def report(flux: nn.Module, vae: nn.Module) -> str:
-    """The held-out cat's soft copy, coded only, and redrawn: PSNR to the true picture."""
-    true = held_out()
-    latents = encode(vae, soft_copy(true))
-    coded, drawn = psnr(decode(vae, latents), true), psnr(decode(vae, redraw(flux, latents)), true)
-    return f"cat coded {coded:.2f} dB, redrawn {drawn:.2f} dB"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import (
     adaptive_avg_pool2d,
@@ -21,21 +22,23 @@ from torch.nn.functional import (
     one_hot,
 )
 
-from ...files.weights import read_weights
+from ...dino.backbone import build_model
+from ...dino.encode import normalise
+from ...dino.specs import SPECS
 from .. import DINO
 from . import world
 from .muon import optimizers
 from .pictures import Pictures, held_out, soft_copy
-from .task import log, write
-from .task import train as run
+from .task import log, train_for, write
 
-PATCH, SIDE = 14, 168
+SPEC = SPECS["dinov2-demo"]
+PATCH, SIDE = SPEC.patch, SPEC.train_side
 GRID = SIDE // PATCH
 BLOCKS = (2, 3, 4)  # whose outputs are taught, counted from 1
+SOURCES, COUNT = 1500, 24  # pictures of the world, and how many are in a batch
 KINDS = world.GROUND + 1
 WEIGHT = torch.tensor([1.0] * world.GROUND + [0.1])  # of the kinds: most patches are ground, and easy
 LOOK = 4  # a patch's looks are this many cells per side
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Student(nn.Module):
@@ -43,7 +46,7 @@ class Student(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = new_encoder()
+        self.encoder = build_model(SPEC)
         widths = (KINDS, 1, 3 * LOOK**2, KINDS)
         self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(128, width) for width in widths) for _ in BLOCKS)
 
@@ -65,44 +68,45 @@ class Sources:
 
     def __init__(self, *, seed: int, count: int) -> None:
         rng = np.random.default_rng((seed, 1))
-        self.pictures, self.labels, self.distances = [], [], []
+        self.planes = []  # each [5, side, side]: picture, labels, distances
         for _ in range(count):
             scene = world.scene(rng)
-            self.pictures.append(torch.from_numpy(scene.source()).permute(2, 0, 1))
-            self.labels.append(torch.from_numpy(scene.labels()[:: world.FACTOR, :: world.FACTOR].copy()))
-            self.distances.append(_distances(scene))
+            labels = scene.labels()[:: world.FACTOR, :: world.FACTOR]
+            planes = np.dstack([scene.source(), labels, _distances(scene)])
+            self.planes.append(torch.from_numpy(planes).permute(2, 0, 1).float())
         self.photos = Pictures(seed=seed, worlds=0)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Degraded pictures [B, 3, SIDE, SIDE], kinds and distances [B, GRID * GRID]; kind -100: there is no label."""
         made = []
         for _ in range(count - count // 6):
-            picture, kinds, distances = self._view(torch.randint(len(self.pictures), ()).item())
+            picture, kinds, distances = self._view(self.planes[torch.randint(len(self.planes), ()).item()])
             made.append((degraded(picture), kinds, distances))
-        for photo in self.photos.crops(count // 6, height=SIDE, width=SIDE, zoom=(0.7, 2.5)):
+        for photo in self.photos.crops(count // 6, side=SIDE, zoom=(0.7, 2.5)):
             made.append((degraded(photo), torch.full((GRID * GRID,), -100), torch.zeros(GRID * GRID)))
         views, kinds, distances = (torch.stack(parts) for parts in zip(*made, strict=True))
         return views, kinds, distances
 
-    def _view(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _view(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A source, perhaps mirrored, with other colours, sometimes zoomed in."""
-        planes = self.pictures[index], self.labels[index], self.distances[index]
-        side = whole = planes[0].shape[-1]
+        side = whole = planes.shape[-1]
         if torch.rand(()) < 0.4:
             side = int(whole * (0.6 + 0.4 * torch.rand(())))
         top, left = torch.randint(whole - side + 1, (2,)).tolist()
-        mirrored = torch.rand(()) < 0.5
-        planes = (plane[..., top : top + side, left : left + side] for plane in planes)
-        picture, labels, distances = (plane.flip(-1) if mirrored else plane for plane in planes)
-        shares = adaptive_avg_pool2d(one_hot(labels, KINDS).movedim(-1, 0).float()[None], GRID)
-        return (
-            picture[torch.randperm(3)],
-            shares[0].argmax(0).flatten(),
-            adaptive_avg_pool2d(distances[None], GRID).flatten(),
-        )
+        planes = planes[:, top : top + side, left : left + side]
+        if torch.rand(()) < 0.5:
+            planes = planes.flip(-1)
+        _, kinds = most_frequent(planes[3].long(), GRID)
+        return planes[torch.randperm(3)], kinds.flatten(), adaptive_avg_pool2d(planes[4:], GRID).flatten()
 
 
-def _distances(scene: world.Scene) -> Tensor:
+def most_frequent(labels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """Of every cell of labels [side, side] the share of its most frequent kind and which that is, both [cells, cells]."""
+    shares = one_hot(labels, KINDS).movedim(-1, 0).float()
+    return adaptive_avg_pool2d(shares, cells).max(0)
+
+
+def _distances(scene: world.Scene) -> np.ndarray:
     """From every source pixel of an object to the object's centre, in radii; 0 on the ground."""
     side = scene.side // world.FACTOR
     y, x = (np.mgrid[0:side, 0:side] + 0.5) * world.FACTOR
@@ -110,34 +114,25 @@ def _distances(scene: world.Scene) -> Tensor:
     for thing in scene.things:
         inside = scene.mask(thing)[:: world.FACTOR, :: world.FACTOR] > 0.5
         found[inside] = (np.hypot(y - thing.top, x - thing.left) / thing.radius)[inside]
-    return torch.from_numpy(found)
+    return found
 
 
-def train(*, minutes: float, seed: int, count: int = 24, sources: int = 1500, folder: Path | None = None) -> None:
+def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
     """Trains for `minutes` (after drawing the sources) and writes DINO now and then and at the end."""
     torch.manual_seed(seed)
-    data = Sources(seed=seed, count=sources)
+    data = Sources(seed=seed, count=SOURCES)
     student = Student().train()
     place(student.encoder)
-    run(
+    train_for(
         student,
         optimizers(student, lr=4e-3, keep=("encoder.embeddings",)),
-        batch=lambda share: data.batch(count),
+        batch=lambda share: data.batch(COUNT),
         loss=lambda batch: _loss(student, *batch),
         write=lambda steps, loss: export(student, steps=steps, seed=seed, loss=loss),
         minutes=minutes,
         seed=seed,
         folder=folder,
     )
-
-
-def new_encoder() -> nn.Module:
-    from transformers import Dinov2Config, Dinov2Model
-
-    config = Dinov2Config(
-        hidden_size=128, num_hidden_layers=4, num_attention_heads=2, image_size=SIDE, patch_size=PATCH
-    )
-    return Dinov2Model(config)
 
 
 @torch.no_grad()
@@ -148,18 +143,6 @@ def place(encoder: nn.Module) -> None:
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # [GRID, 64]
     rows, columns = waves[:, None].expand(-1, GRID, -1), waves[None].expand(GRID, -1, -1)
     encoder.embeddings.position_embeddings[0, 1:] = 0.5 * torch.cat([rows, columns], dim=-1).flatten(0, 1)
-
-
-def load_encoder(path: Path) -> nn.Module:
-    """The encoder of a file written by `export`, in float32."""
-    encoder = new_encoder().eval()
-    encoder.load_state_dict({key: value.float() for key, value in read_weights(path)[0].items()})
-    return encoder
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """[B, 3, H, W] in 0..1 -> ImageNet statistics, as every DINO expects."""
-    return (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(STD).view(3, 1, 1)
 
 
 def degraded(picture: Tensor) -> Tensor:
@@ -187,8 +170,7 @@ def report(student: Student) -> str:
         scene = world.scene(rng)
         pixels = interpolate(torch.from_numpy(scene.source()).permute(2, 0, 1)[None], (SIDE, SIDE), mode="bicubic")
         found = student(pixels.clamp(0, 1))[-1][0].argmax(-1)
-        shares = one_hot(torch.from_numpy(scene.labels()), KINDS).movedim(-1, 0).float()[None]
-        most, labels = adaptive_avg_pool2d(shares, GRID)[0].flatten(1).max(0)
+        most, labels = (each.flatten() for each in most_frequent(torch.from_numpy(scene.labels()), GRID))
         inside = (most > 0.9) & (labels != world.GROUND)
         right, counted = right + int((found[0] == labels)[inside].sum()), counted + int(inside.sum())
     true = interpolate(held_out(), (PATCH * 12, PATCH * 18), mode="bicubic", antialias=True).clamp(0, 1)
@@ -206,9 +188,7 @@ def _patches(encoder: nn.Module, pixels: Tensor, *, rows: int) -> Tensor:
 
 def _loss(student: Student, pixels: Tensor, labels: Tensor, distances: Tensor) -> Tensor:
     looks = adaptive_avg_pool2d(pixels, GRID * LOOK) - 0.5
-    looks = (
-        looks.unflatten(2, (GRID, LOOK)).unflatten(4, (GRID, LOOK)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-    )
+    looks = rearrange(looks, "b c (h p) (w q) -> b (h w) (c p q)", p=LOOK, q=LOOK)
     present = one_hot(labels.clamp(min=0), KINDS).amax(1).float()
     known = labels[:, 0] >= 0
     with torch.autocast("cpu", torch.bfloat16):

@@ -13,20 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...flux_patch.families import FLUX1
+from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.flux import flux_velocity
+from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.host import Text
+from ...upscaling.joint import seeded_noise
 from .. import FLUX, VAE
 from . import world
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .task import log, write
-from .task import train as run
-from .vae import decode, encode, load_vae
+from .task import log, train_for, write
+from .vae import decode, encode
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+# What differs from FLUX.1, whose sizes are diffusers' defaults
 GEOMETRY = {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 1, "attention_head_dim": 128}
-BANK_SIDE = world.SIDE  # px of an encoded picture; batches are cut out of these
+BANK_SIZE, BANK_SIDE = 300, world.SIDE  # number and px of the encoded pictures; batches are cut out of these
 # Windows in tokens (rows, columns) of 16 px. The benchmark's tiles are 8 x 8, the demo's 16 x 16.
 GRIDS = (*[(8, 8)] * 6, (16, 16), (16, 16), (24, 24))
 TOKENS_PER_BATCH = 2560
@@ -36,21 +38,15 @@ TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, a
 
 
 def train(
-    *,
-    minutes: float,
-    seed: int,
-    bank_size: int = 300,
-    resume: bool = False,
-    compiled: bool = False,
-    folder: Path | None = None,
+    *, minutes: float, seed: int, resume: bool = False, compiled: bool = False, folder: Path | None = None
 ) -> None:
     """Trains for `minutes` (after encoding the first pictures) and writes FLUX now and then and at the end. A run that goes
     on from `folder` fills its bank anew."""
     torch.manual_seed(seed)
-    bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=bank_size, seed=seed)
-    flux = load_flux(FLUX).train() if resume else new_flux()
+    bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=BANK_SIZE, seed=seed)
+    flux = load_transformer(FLUX).train() if resume else new_flux()
     forward = torch.compile(flux, dynamic=False) if compiled else flux
-    run(
+    train_for(
         flux,
         optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out")),
         batch=lambda share: bank.batch(),
@@ -64,11 +60,10 @@ def train(
 
 @dataclass(frozen=True)
 class Windows:
-    """latents [B, 16, h, w]; text [B, TEXT_TOKENS, 4096]; pooled [B, 768]; photos [B] bool: windows not of the world."""
+    """latents [B, 16, h, w]; a text for each; photos [B] bool: windows not of the world."""
 
     latents: Tensor
-    text: Tensor
-    pooled: Tensor
+    text: Text
     photos: Tensor
 
 
@@ -94,17 +89,17 @@ class LatentBank:
         self.batches += 1
         if self.batches % FRESH_EVERY == 0:
             self._fill(torch.randint(len(self.latents), ()).item())
-        latents, texts, pooled = [], [], []
+        latents, words, pooled = [], [], []
         chosen = torch.randint(len(self.latents), (count,))
         for index in chosen.tolist():
             top, left = (2 * torch.randint(side - tokens + 1, ()).item() for tokens in (rows, columns))
             window = (slice(top, top + 2 * rows), slice(left, left + 2 * columns))
             latents.append(self.latents[(index, slice(None), *window)])
             seen = _present(self.textures[index][window])
-            texts.append(world.caption(seen if torch.rand(()) < TEXT else []))
+            words.append(world.caption(seen if torch.rand(()) < TEXT else []))
             pooled.append(world.pooled_caption(seen if torch.rand(()) < POOLED else []))
-        words, vectors = (torch.from_numpy(np.stack(arrays)) for arrays in (texts, pooled))
-        return Windows(torch.stack(latents), words, vectors, chosen >= self.worlds)
+        text = Text(*(torch.from_numpy(np.stack(arrays)) for arrays in (words, pooled)))
+        return Windows(torch.stack(latents), text, chosen >= self.worlds)
 
     @torch.no_grad()
     def _fill(self, index: int) -> None:
@@ -113,7 +108,7 @@ class LatentBank:
             pixels = torch.from_numpy(scene.true()).permute(2, 0, 1)[None]
             self.textures[index] = scene.labels()[4::8, 4::8]
         else:
-            pixels = self.pictures.crops(1, height=BANK_SIDE, width=BANK_SIDE, zoom=(0.4, 2.0))
+            pixels = self.pictures.crops(1, side=BANK_SIDE, zoom=(0.4, 2.0))
         with torch.autocast("cpu", torch.bfloat16):
             self.latents[index] = encode(self.vae, pixels.to(memory_format=torch.channels_last)).float()[0]
 
@@ -128,38 +123,21 @@ def new_flux() -> nn.Module:
     """The transformer with every block's modulation and the output at zero, so that it starts as the identity."""
     from diffusers import FluxTransformer2DModel
 
-    flux = FluxTransformer2DModel(
-        in_channels=FLUX1.token_channels, joint_attention_dim=4096, pooled_projection_dim=768, **GEOMETRY
-    )
+    flux = FluxTransformer2DModel(**GEOMETRY)
     for name, parameter in flux.named_parameters():
         if "norm" in name and "linear" in name or name.startswith("proj_out"):
             nn.init.zeros_(parameter)
     return flux
 
 
-def load_flux(folder: Path) -> nn.Module:
-    from diffusers import FluxTransformer2DModel
-
-    return FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
-
-
-def velocity(
-    flux: nn.Module, latents: Tensor, time: Tensor, *, text: Tensor | None = None, pooled: Tensor | None = None
-) -> Tensor:
-    """v of latents [B, 16, H, W] at times [B] in 0..1, with text [B, n, 4096] and pooled vector [B, 768], or without."""
-    words = latents.new_zeros(1, world.TEXT_TOKENS, FLUX1.text_widths[0]) if text is None else text
-    vector = latents.new_zeros(1, FLUX1.pooled_width) if pooled is None else pooled
-    return flux_velocity(flux, latents, time, text=Text(words, vector), call=None)
-
-
 @torch.no_grad()
 def redraw(flux: nn.Module, latents: Tensor, *, denoise: float = 0.3, steps: int = 6, seed: int = 0) -> Tensor:
     """Img2img: noise to t = `denoise`, then `steps` Euler steps of equal length to 0."""
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    noisy = (1 - denoise) * latents + denoise * noise
+    text = Text.empty(geometry_of(flux))
+    noisy = (1 - denoise) * latents + denoise * seeded_noise(latents.shape, seed=seed)
     for step in range(steps):
         time = torch.full((len(latents),), denoise * (1 - step / steps))
-        noisy = noisy - denoise / steps * velocity(flux, noisy, time)
+        noisy = noisy - denoise / steps * flux_velocity(flux, noisy, time, text=text, call=None)
     return noisy
 
 
@@ -194,5 +172,5 @@ def _loss(flux: nn.Module, windows: Windows) -> Tensor:
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, pooled=windows.pooled)
+        found = flux_velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, call=None)
     return (found.float() - (noise - clean)).square().mean()

@@ -50,13 +50,13 @@ class Pictures:
         drawn = [one.flat() if index % 4 == 0 else one.true() for index, one in enumerate(drawn)]
         self.worlds = [_tensor((picture * 255).round().astype(np.uint8)) for picture in drawn]
 
-    def crops(self, count: int, *, height: int, width: int, zoom: tuple[float, float] = (0.4, 2.5)) -> Tensor:
-        """Random crops [count, 3, height, width] in 0..1, by torch's own generator. A zoom below 1 enlarges: such crops are
+    def crops(self, count: int, *, side: int, zoom: tuple[float, float] = (0.4, 2.5)) -> Tensor:
+        """Random crops [count, 3, side, side] in 0..1, by torch's own generator. A zoom below 1 enlarges: such crops are
         soft, as an upscaler's input is."""
         self.rng = np.random.default_rng(torch.randint(2**31, (2,)).tolist())
-        return torch.stack([self._crop(height, width, zoom) for _ in range(count)])
+        return torch.stack([self._crop(side, zoom) for _ in range(count)])
 
-    def _crop(self, height: int, width: int, zoom: tuple[float, float]) -> Tensor:
+    def _crop(self, side: int, zoom: tuple[float, float]) -> Tensor:
         rng = self.rng
         kind = rng.random()
         if kind < 0.72:
@@ -64,13 +64,11 @@ class Pictures:
         else:
             drawn = self.scenes if kind < 0.8 or not self.worlds else self.worlds
             source = drawn[rng.integers(len(drawn))]
-        limit = min(source.shape[1] / height, source.shape[2] / width)
-        scale = min(np.exp(rng.uniform(*np.log(zoom))), limit)
-        rows, columns = int(height * scale), int(width * scale)
-        top = rng.integers(source.shape[1] - rows + 1)
-        left = rng.integers(source.shape[2] - columns + 1)
-        crop = source[None, :, top : top + rows, left : left + columns].float() / 255
-        crop = interpolate(crop, (height, width), mode="bicubic", antialias=True).clamp(0, 1)[0]
+        scale = min(np.exp(rng.uniform(*np.log(zoom))), min(source.shape[1:]) / side)
+        cut = int(side * scale)
+        top, left = (rng.integers(length - cut + 1) for length in source.shape[1:])
+        crop = source[None, :, top : top + cut, left : left + cut].float() / 255
+        crop = interpolate(crop, (side, side), mode="bicubic", antialias=True).clamp(0, 1)[0]
         return self._recolour(crop.flip(2) if rng.random() < 0.5 else crop)
 
     def _recolour(self, crop: Tensor) -> Tensor:
@@ -92,10 +90,10 @@ def held_out() -> Tensor:
     return _tensor(chelsea())[None, :, 6:294, 1:449].float() / 255
 
 
-def soft_copy(pixels: Tensor, *, factor: int = 2) -> Tensor:
-    """Bicubic down and up again by `factor`: the input of an upscaler whose true result is `pixels` [B, 3, H, W]."""
+def soft_copy(pixels: Tensor) -> Tensor:
+    """Bicubic down and up again by 2: the input of an upscaler whose true result is `pixels` [B, 3, H, W]."""
     height, width = pixels.shape[-2:]
-    small = interpolate(pixels, (height // factor, width // factor), mode="bicubic", antialias=True)
+    small = interpolate(pixels, (height // 2, width // 2), mode="bicubic", antialias=True)
     return interpolate(small.clamp(0, 1), (height, width), mode="bicubic").clamp(0, 1)
 
 
@@ -108,9 +106,8 @@ def write_sample(path: Path) -> None:
     """The README's picture: the held-out cat at 384x256."""
     from skimage.data import chelsea
 
-    Image.fromarray(chelsea()).crop((0, 0, 450, 300)).resize((384, 256), Image.Resampling.LANCZOS).save(
-        path, quality=93
-    )
+    cat = Image.fromarray(chelsea()).crop((0, 0, 450, 300))
+    cat.resize((384, 256), Image.Resampling.LANCZOS).save(path, quality=93)
 
 
 def _photos() -> dict[str, Tensor]:

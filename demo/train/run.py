@@ -9,15 +9,13 @@ cat "chelsea" is never trained on, and sample.jpg is made from it (CC0).
 import argparse
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from .. import SAMPLE
-from . import decoder as train_decoder
-from . import dino as train_dino
-from . import flux as train_flux
-from . import vae as train_vae
+from . import decoder, dino, flux, vae
 from .pictures import write_sample
 
 PARTS = ("vae", "dino", "flux", "decoder")
@@ -46,21 +44,15 @@ def main() -> None:
 
 
 def train(
-    minutes: Mapping[str, float],
-    *,
-    seed: int,
-    resume: bool = False,
-    compiled: bool = False,
-    folder: Path | None = None,
+    minutes: Mapping[str, float], *, seed: int, resume: bool = False, compiled: bool = False, folder: Path | None = None
 ) -> None:
     """Trains the parts that `minutes` names, in the order in which they need each other."""
-    places = {part: folder and folder / part for part in PARTS}
-    if "vae" in minutes:
-        train_vae.train(minutes=minutes["vae"], seed=seed, resume=resume, folder=places["vae"])
-    if "dino" in minutes:
-        train_dino.train(minutes=minutes["dino"], seed=seed, folder=places["dino"])
-    if "flux" in minutes:
-        where = places["flux"]
-        train_flux.train(minutes=minutes["flux"], seed=seed, resume=resume, compiled=compiled, folder=where)
-    if "decoder" in minutes:
-        train_decoder.train(minutes=minutes["decoder"], seed=seed)
+    trainings = {
+        "vae": partial(vae.train, resume=resume),
+        "dino": dino.train,
+        "flux": partial(flux.train, resume=resume, compiled=compiled),
+        "decoder": decoder.train,
+    }
+    for part, training in trainings.items():
+        if part in minutes:
+            training(minutes=minutes[part], seed=seed, folder=folder and folder / part)

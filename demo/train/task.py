@@ -47,7 +47,7 @@ class DemoTask(Task):
         self.module.train()
 
 
-def train(
+def train_for(
     module: nn.Module,
     optimizers: Sequence[Optimizer],
     *,

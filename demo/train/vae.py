@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
-from ...files.weights import read_weights
 from ...flux_patch.families import FLUX1
+from ...hosts.diffusers.load import load_vae
 from .. import VAE
 from .linear_start import LinearCoder, pour
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .task import log, write
-from .task import train as run
+from .task import log, train_for, write
 
 # Spread of the latents (of the linear start's, too), and the most noise they are decoded with. Wide latents lose less
 # to FLUX's noise, but the decoder squashes what is beyond 3, which a linear coder cannot undo.
@@ -32,9 +31,9 @@ def train(*, minutes: float, seed: int, resume: bool = False, folder: Path | Non
 
     def batch(share: float) -> Tensor:
         side, count = (64, 8) if share < 0.5 else (96, 6) if share < 0.85 else (192, 2)
-        return pictures.crops(count, height=side, width=side).to(memory_format=torch.channels_last)
+        return pictures.crops(count, side=side).to(memory_format=torch.channels_last)
 
-    run(
+    train_for(
         vae,
         optimizers(vae, lr=5e-4),
         batch=batch,
@@ -49,11 +48,13 @@ def train(*, minutes: float, seed: int, resume: bool = False, folder: Path | Non
 def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path | None = None) -> nn.Module:
     """A VAE that begins as the linear coder of `minutes` of training. Without it the held-out cat's
     soft copy was at 33 dB after half an hour on a shared CPU; with it, at 37 dB after 75 seconds."""
+    from diffusers import AutoencoderTiny
+
     coder = LinearCoder().to(memory_format=torch.channels_last)
-    run(
+    train_for(
         coder,
         optimizers(coder, lr=2e-3),
-        batch=lambda share: pictures.crops(8, height=64, width=64).to(memory_format=torch.channels_last),
+        batch=lambda share: pictures.crops(8, side=64).to(memory_format=torch.channels_last),
         loss=lambda pixels: _loss(coder, pixels, std=LINEAR_STD),
         write=lambda steps, loss: log.info("linear start: %s", report(coder)),
         minutes=minutes,
@@ -62,7 +63,7 @@ def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path |
         ema=0.0,
         save_every=1000,
     )
-    vae = new_vae()
+    vae = AutoencoderTiny(latent_channels=FLUX1.latent_channels)
     pour(coder, vae)
     widen(vae, pictures)
     return vae
@@ -71,24 +72,10 @@ def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path |
 @torch.no_grad()
 def widen(vae: nn.Module, pictures: Pictures) -> None:
     """Scales the latents to STD, and the decoder's first layer back; exact for small latents."""
-    gain = STD / encode(vae, pictures.crops(16, height=64, width=64)).std()
+    gain = STD / encode(vae, pictures.crops(16, side=64)).std()
     vae.encoder.layers[-1].weight.mul_(gain)
     vae.encoder.layers[-1].bias.mul_(gain)
     next(layer for layer in vae.decoder.layers if isinstance(layer, nn.Conv2d)).weight.div_(gain)
-
-
-def new_vae() -> nn.Module:
-    from diffusers import AutoencoderTiny
-
-    return AutoencoderTiny(latent_channels=16)
-
-
-def load_vae(path: Path) -> nn.Module:
-    """The autoencoder of a file written by `export`, in float32."""
-    vae, state = new_vae(), read_weights(path)[0]
-    names = {_taesd_name(name): name for name in vae.state_dict()}
-    vae.load_state_dict({names[key]: value.float() for key, value in state.items() if key in names})
-    return vae
 
 
 def encode(vae: nn.Module, pixels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A world in which the right texture is known and cannot be read from a tile.
 
 A picture shows two to four flat shapes on a pale ground. Every shape has its own texture, always the same one: discs are
-furry, squares of straw and so on (TEXTURE_OF). Colour, size, place and light are random, and within limits the angles of
+furry, squares of straw and so on. Colour, size, place and light are random, and within limits the angles of
 shape and texture and the texture's scale. The source that an upscaler gets keeps shapes, mean colours and light, but no texture
 at all: it is the same scene drawn without. Tiles are smaller than most objects: they show a piece of an outline, which is
 seldom enough to tell a heart from a crescent; who sees the whole shape knows its texture.
@@ -19,8 +19,20 @@ Array = np.ndarray
 SIDE = 384  # px of a true picture
 FACTOR = 4  # the source is this many times smaller
 SHAPES = ("disc", "square", "triangle", "star", "cross", "crescent", "heart", "bar")
-TEXTURES = ("fur", "straw", "bark", "water", "grass", "rain", "pebbles", "sand")
-TEXTURE_OF = dict(zip(SHAPES, TEXTURES, strict=True))
+# The textures of these shapes: width and length of their soft streaks, and how far they lean from upright, in radians. No
+# lattices (bricks, woven cloth): a FLUX of four million parameters did not learn to keep their rhythm from token to token,
+# whatever told it the texture.
+STREAKS = {
+    "fur": (0.36, 2.0, 0.0),
+    "straw": (0.36, 2.0, np.pi / 2),
+    "bark": (0.95, 3.2, 0.0),
+    "water": (0.95, 3.2, np.pi / 2),
+    "grass": (0.6, 2.6, np.pi / 4),
+    "rain": (0.6, 2.6, -np.pi / 4),
+    "pebbles": (1.0, 1.0, 0.0),
+    "sand": (0.36, 0.36, 0.0),
+}
+TEXTURES = tuple(STREAKS)
 GROUND = len(TEXTURES)  # the label of what is no object
 SOFTNESS = 2.0  # px: textures without edges, which a toy FLUX can learn to draw
 TEXT_TOKENS = 8
@@ -192,21 +204,11 @@ def _bar(y: Array, x: Array) -> Array:
     return np.hypot(np.maximum(np.abs(y) - 0.72, 0), np.maximum(np.abs(x) - 0.1, 0)) - 0.3
 
 
-_SHAPES: tuple[Callable[[Array, Array], Array], ...] = (
-    _disc,
-    _square,
-    _triangle,
-    _star,
-    _cross,
-    _crescent,
-    _heart,
-    _bar,
-)
+_SHAPES: tuple[Callable[[Array, Array], Array], ...]
+_SHAPES = (_disc, _square, _triangle, _star, _cross, _crescent, _heart, _bar)  # in the order of SHAPES
 
 
-# Textures: random fields with a direction and a fineness, in units of the texture's scale; mean 0 and standard deviation
-# 1 afterwards. No lattices (bricks, woven cloth): a FLUX of four million parameters did not learn to keep their rhythm from
-# token to token, whatever told it the texture.
+# Textures: random fields with a direction and a fineness, in units of the texture's scale
 
 
 def _texture(thing: Thing, mask: Array) -> Array:
@@ -214,7 +216,7 @@ def _texture(thing: Thing, mask: Array) -> Array:
     rows, columns = (slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
     y, x = np.mgrid[rows, columns].astype(np.float32)
     y, x = _turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)
-    tone = _TEXTURES[thing.texture](y, x, _Hash(thing.seed))
+    tone = _streaks(y, x, _Hash(thing.seed), *STREAKS[TEXTURES[thing.texture]])
     tone = gaussian_filter(tone, SOFTNESS) - gaussian_filter(tone, thing.texture_scale)  # colour and light stay
     mean = np.average(tone, weights=mask[rows, columns])
     spread = np.average((tone - mean) ** 2, weights=mask[rows, columns]) ** 0.5
@@ -242,31 +244,11 @@ class _Hash:
         return above + (below - above) * v
 
 
-Texture = Callable[[Array, Array, _Hash], Array]
-
-
-def _streaks(width: float, length: float, lean: float) -> Texture:
-    """Soft streaks. lean: from upright, in radians."""
-
-    def tone(y: Array, x: Array, random: _Hash) -> Array:
-        y, x = _turned(y, x, lean)
-        bent = x + 0.3 * width * random.smooth(y / length, x / width / 3, channel=1)
-        fine = random.smooth(1.7 * y / length, 1.7 * bent / width, channel=2)
-        return random.smooth(y / length, bent / width) + 0.5 * fine
-
-    return tone
-
-
-_TEXTURES: tuple[Texture, ...] = (
-    _streaks(0.36, 2.0, 0.0),  # fur
-    _streaks(0.36, 2.0, np.pi / 2),  # straw
-    _streaks(0.95, 3.2, 0.0),  # bark
-    _streaks(0.95, 3.2, np.pi / 2),  # water
-    _streaks(0.6, 2.6, np.pi / 4),  # grass
-    _streaks(0.6, 2.6, -np.pi / 4),  # rain
-    _streaks(1.0, 1.0, 0.0),  # pebbles
-    _streaks(0.36, 0.36, 0.0),  # sand
-)
+def _streaks(y: Array, x: Array, random: _Hash, width: float, length: float, lean: float) -> Array:
+    y, x = _turned(y, x, lean)
+    bent = x + 0.3 * width * random.smooth(y / length, x / width / 3, channel=1)
+    fine = random.smooth(1.7 * y / length, 1.7 * bent / width, channel=2)
+    return random.smooth(y / length, bent / width) + 0.5 * fine
 
 
 def _turned(y: Array, x: Array, angle: Array | float) -> tuple[Array, Array]:

@@ -9,10 +9,12 @@ from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, VAE
 
 pytest.importorskip("skimage")
 
-from dinotile.demo.train.dino import load_encoder, normalise  # noqa: E402
-from dinotile.demo.train.flux import WEIGHTS, load_flux, redraw  # noqa: E402
+from dinotile.demo.train.flux import WEIGHTS, redraw  # noqa: E402
 from dinotile.demo.train.pictures import held_out, psnr, soft_copy  # noqa: E402
-from dinotile.demo.train.vae import decode, encode, load_vae  # noqa: E402
+from dinotile.demo.train.vae import decode, encode  # noqa: E402
+from dinotile.dino.encode import normalise  # noqa: E402
+from dinotile.dino.load import load_dino  # noqa: E402
+from dinotile.hosts.diffusers.load import load_transformer, load_vae  # noqa: E402
 
 TILE = (..., slice(16, 272), slice(96, 352))
 
@@ -24,7 +26,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def flux():
-    return load_flux(FLUX)
+    return load_transformer(FLUX)
 
 
 def test_everything_in_demo_together_stays_below_16_megabytes():
@@ -66,7 +68,7 @@ def test_redrawing_denoises_better_than_shrinking_each_latent_could(vae, flux):
 
 
 def test_features_differ_between_regions_and_pictures_and_survive_blur():
-    encoder = load_encoder(DINO)
+    encoder = load_dino(DINO).model
     true = interpolate(held_out(), (224, 336), mode="bicubic", antialias=True).clamp(0, 1)
     cat, soft, other = (_features(encoder, pixels) for pixels in (true, soft_copy(true), 1 - true.flip(2)))
     middle = cat.mean((0, 1))

@@ -14,7 +14,8 @@ from dinotile.demo.train import decoder as train_decoder  # noqa: E402
 from dinotile.demo.train import flux as train_flux
 from dinotile.demo.train import vae as train_vae
 from dinotile.demo.train.muon import optimizers
-from dinotile.demo.train.task import train
+from dinotile.demo.train.task import train_for
+from dinotile.hosts.diffusers.load import load_vae
 
 
 def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch):
@@ -31,9 +32,10 @@ def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch
 
 def test_only_windows_of_the_world_come_with_text():
     pictures = train_flux.Pictures(seed=0, scenes=1, worlds=0)
-    windows = train_flux.LatentBank(train_vae.load_vae(VAE), pictures, size=5, seed=0).batch()
-    assert windows.latents.shape[:2] == (len(windows.text), 16)
-    assert windows.text[~windows.photos].any() and not windows.text[windows.photos].any()
+    windows = train_flux.LatentBank(load_vae(VAE), pictures, size=5, seed=0).batch()
+    text = windows.text.context
+    assert windows.latents.shape[:2] == (len(text), 16)
+    assert text[~windows.photos].any() and not text[windows.photos].any()
 
 
 def test_a_training_learns_and_goes_on_from_its_folder(tmp_path):
@@ -42,7 +44,7 @@ def test_a_training_learns_and_goes_on_from_its_folder(tmp_path):
     def run(minutes):
         torch.manual_seed(0)
         model = nn.Linear(4, 4)
-        train(
+        train_for(
             model,
             optimizers(model, lr=0.1),
             batch=lambda share: torch.randn(32, 4),
