@@ -111,31 +111,24 @@ def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> LoadedAd
     return described(module, trained=True)
 
 
-def random_features(setting: Setting) -> FeatureMap:
-    patches = torch.randn(1, setting.patches, setting.patches, setting.adapter.dino_width, device=setting.flux.device)
-    side = FLUX1.token * setting.side
-    return FeatureMap(patches, patches.mean((1, 2)), setting.adapter.dino, setting.adapter.layers, (side, side))
-
-
 def caller(setting: Setting, host: DiffusersHost) -> Callable[[], Tensor]:
     """One evaluation of FLUX as the upscaler does it: features projected once, tokens sampled once per run."""
-    latents, text = random_latents(setting), random_text(setting)
+    latents, text, features = random_inputs(setting)
     sigmas, memo = torch.full((1,), 0.5, device=host.device), {}
     rows = []
     if host.adapter is not None:
-        tokens = host.adapter.module.project(random_features(setting).to(host.device, host.dtype))
+        tokens = host.adapter.module.project(features.to(host.device, host.dtype))
         rows = [DinoRow(tokens, settings=Strength(1.0))]
     return lambda: host.velocity(latents, sigmas, text=text, rows=rows, memo=memo)
 
 
-def random_latents(setting: Setting) -> Tensor:
-    side = FLUX1.patch * setting.side
-    return torch.randn(1, FLUX1.latent_channels, side, side, device=setting.flux.device)
-
-
-def random_text(setting: Setting) -> Text:
-    geometry = setting.adapter.geometry
-    return Text(torch.randn(1, setting.text, geometry.context), torch.randn(1, geometry.vector))
+def random_inputs(setting: Setting) -> tuple[Tensor, Text, FeatureMap]:
+    adapter, geometry, device = setting.adapter, setting.adapter.geometry, setting.flux.device
+    cells, side = FLUX1.patch * setting.side, FLUX1.token * setting.side
+    latents = torch.randn(1, FLUX1.latent_channels, cells, cells, device=device)
+    text = Text(torch.randn(1, setting.text, geometry.context), torch.randn(1, geometry.vector))
+    patches = torch.randn(1, setting.patches, setting.patches, adapter.dino_width, device=device)
+    return latents, text, FeatureMap(patches, patches.mean((1, 2)), adapter.dino, adapter.layers, (side, side))
 
 
 @torch.no_grad()
@@ -153,14 +146,11 @@ def steps(setting: Setting, *, rounds: int) -> dict[str, Any]:
             host.remove()
             if adapter is not None:  # it waits elsewhere and does not count for the others' peak
                 adapter.module.to("cpu")
-    bare = statistics.median(seconds["no adapter"])
+    taken = {name: statistics.median(values) for name, values in seconds.items()}
+    bare = taken["no adapter"]
     return {
-        name: {
-            "seconds": round(statistics.median(values), 5),
-            "over no adapter": round(statistics.median(values) / bare, 4),
-            "peak GiB": peaks[name],
-        }
-        for name, values in seconds.items()
+        name: {"seconds": round(each, 5), "over no adapter": round(each / bare, 4), "peak GiB": peaks[name]}
+        for name, each in taken.items()
     }
 
 
@@ -177,7 +167,7 @@ def training_step(setting: Setting) -> dict[str, float]:
     )
     adapter.module.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
-    noise, text, features = random_latents(setting), random_text(setting), random_features(setting)
+    noise, text, features = random_inputs(setting)
 
     def step() -> None:
         with torch.autocast(host.device.type, torch.bfloat16):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from torch.nn.functional import interpolate
 
 from dinotile.demo import DEMO
 from dinotile.demo.train.pictures import held_out
@@ -21,14 +22,12 @@ def main(path: Path = DEMO / "picture.jpg") -> None:
     small = resize(true, height=height // 2, width=width // 2)
     result, _ = load_upscaler("demo").upscale(small, settings_for("demo"))
     panels = {
-        f"source, {width // 2} x {height // 2}": small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3),
+        f"source, {width // 2} x {height // 2}": interpolate(small, scale_factor=2),
         "bicubic": resize(small, height=height, width=width),
         "DINOTile, demo models": result,
         "original": true,
     }
-    shown = [
-        to_image(pixels[WINDOW].repeat_interleave(ZOOM, 2).repeat_interleave(ZOOM, 3)) for pixels in panels.values()
-    ]
+    shown = [to_image(interpolate(pixels[WINDOW], scale_factor=ZOOM)) for pixels in panels.values()]
     side, tall = shown[0].width, shown[0].height + BAR
     sheet = Image.new("RGB", (2 * side, 2 * tall), "white")
     for index, (name, picture) in enumerate(zip(panels, shown, strict=True)):

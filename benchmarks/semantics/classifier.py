@@ -20,7 +20,8 @@ from dinotile.files.weights import read_weights
 
 CELL = 8  # px: one answer for each
 JUDGE = Path(__file__).with_name("judge.safetensors")
-VIEW = 160  # px of a picture that is learned from
+SCENES = 500
+VIEW, COUNT = 160, 16  # px of a picture that is learned from, and how many are in a batch
 
 
 class TextureClassifier(nn.Module):
@@ -29,43 +30,35 @@ class TextureClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs, stride, dilation in (
-            (1, 24, 1, 1),
-            (24, 32, 2, 1),
-            (32, 48, 2, 1),
-            (48, 64, 2, 1),
-            (64, 64, 1, 1),
-            (64, 64, 1, 2),
-        ):
-            conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        width = 1
+        for outputs, stride, dilation in ((24, 1, 1), (32, 2, 1), (48, 2, 1), (64, 2, 1), (64, 1, 1), (64, 1, 2)):
+            conv = nn.Conv2d(width, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
             layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(64, KINDS, 1))
+            width = outputs
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, KINDS, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.layers((pixels.mean(1, keepdim=True) - 0.5) * 4)
 
 
-def train(*, minutes: float, seed: int, scenes: int = 500, count: int = 16) -> None:
+def train(*, minutes: float, seed: int) -> None:
     """Trains for `minutes` (after drawing the scenes) and writes JUDGE."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 3))
     pictures, labels = [], []
-    for index in range(scenes):
+    for index in range(SCENES):
         scene = world.scene(rng, shuffled=True)
         plain = index % 8 == 0
         pictures.append(torch.from_numpy(scene.flat() if plain else scene.true()).permute(2, 0, 1))
-        kinds = torch.full((world.SIDE // CELL,) * 2, world.GROUND) if plain else cell_labels(scene)[1]
-        labels.append(kinds)
+        labels.append(torch.full((world.SIDE // CELL,) * 2, world.GROUND) if plain else cell_labels(scene)[1])
     model = TextureClassifier().train()
 
     def batch(share: float) -> tuple[Tensor, Tensor]:
         views, kinds = [], []
-        for index in torch.randint(scenes, (count,)).tolist():
+        for index in torch.randint(SCENES, (COUNT,)).tolist():
             top, left = (CELL * torch.randint((world.SIDE - VIEW) // CELL + 1, (2,))).tolist()
-            view = pictures[index][:, top : top + VIEW, left : left + VIEW]
-            place = slice(top // CELL, (top + VIEW) // CELL), slice(left // CELL, (left + VIEW) // CELL)
-            views.append(_worn(view))
-            kinds.append(labels[index][place])
+            views.append(_worn(pictures[index][:, top : top + VIEW, left : left + VIEW]))
+            kinds.append(labels[index][top // CELL : (top + VIEW) // CELL, left // CELL : (left + VIEW) // CELL])
         return torch.stack(views), torch.stack(kinds)
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -18,24 +18,29 @@ from dinotile.upscaling.guides import WholePicture
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """DINO looks at another picture [1, 3, h, w] than it is given."""
+class _Instead:
+    """What stands for the whole picture's guide, and tells of itself the same."""
 
     whole: WholePicture
-    pixels: Tensor
-
-    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
-        return self.whole(self.pixels, plan=plan, size=size)
 
     def describe(self) -> dict[str, Any]:
         return self.whole.describe()
 
 
 @dataclass(frozen=True)
-class PerTile:
+class Elsewhere(_Instead):
+    """DINO looks at another picture [1, 3, h, w] than it is given."""
+
+    pixels: Tensor
+
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        return self.whole(self.pixels, plan=plan, size=size)
+
+
+@dataclass(frozen=True)
+class PerTile(_Instead):
     """DINO sees every tile alone; with ``both`` its tokens are averaged with those cropped from the whole picture's."""
 
-    whole: WholePicture
     grid: int
     both: bool
 
@@ -51,21 +56,12 @@ class PerTile:
             tiles[cells] = DinoTokens(tokens[None, 1:].unflatten(1, (self.grid, self.grid)), tokens[:1])
         return _TileGuide(tiles, self.whole.strength)
 
-    def describe(self) -> dict[str, Any]:
-        return self.whole.describe()
 
-
-@dataclass(frozen=True)
-class Dropped:
+class Dropped(_Instead):
     """The adapter acts, but DINO shows it nothing: every tile gets the learned null, as dropped rows do in training."""
-
-    whole: WholePicture
 
     def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
         return NullGuide(self.whole(pixels, plan=plan, size=size))
-
-    def describe(self) -> dict[str, Any]:
-        return self.whole.describe()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ Needs the files that train.py makes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -24,6 +23,7 @@ from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.flux import WEIGHTS
 from dinotile.dino.load import load_dino
+from dinotile.files.fingerprints import fingerprint
 from dinotile.files.weights import read_weights
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
 from dinotile.flux_patch.families import plan_tiles
@@ -109,10 +109,11 @@ def main() -> None:
     settings = replace(SETTINGS, denoise=options.denoise, steps=options.steps)
     judge = classifier.load()
     scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
-    vae = load_vae(demo.VAE)
+    vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
+    coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
     results: dict[str, Any] = {}
-    for name, draw in (("truth", lambda scene: as_pixels(scene.true())), ("truth through the VAE", _coder(vae))):
-        found = [[measure(draw(scene), scene, PLAN, judge)] for scene in scenes]
+    for name, pictures in (("truth", true), ("truth through the VAE", coded)):
+        found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
         results[name] = _rounded(summary(found))
         print(line(name, results[name]), flush=True)
     for row in ROWS:
@@ -130,8 +131,7 @@ def main() -> None:
         "settings": asdict(settings),
         "models": models(),
     }
-    whole = len(sys.argv) == 1
-    if output := options.output or (RESULT if whole else None):
+    if output := options.output or (RESULT if len(sys.argv) == 1 else None):
         output.parent.mkdir(exist_ok=True)
         output.write_text(json.dumps({"about": told, "rows": results}, indent=1) + "\n")
 
@@ -147,7 +147,7 @@ def models() -> dict[str, str]:
         "vae": b"".join(encoder[name].tobytes() for name in sorted(encoder)),
         "world": b"".join(picture.tobytes() for picture in pictures),
     }
-    return {name: hashlib.sha256(part).hexdigest()[:12] for name, part in parts.items()}
+    return {name: fingerprint(part)[:12] for name, part in parts.items()}
 
 
 def check_adapters() -> None:
@@ -161,9 +161,8 @@ def check_adapters() -> None:
     now = models()
     stale = [name for name in now if made.get(name) != now[name]]
     if stale or not shipped:
-        raise SystemExit(
-            f"the adapters in {WORK} are of another {', '.join(stale) or 'training than the demo'}: {again}"
-        )
+        other = ", ".join(stale) or "training than the demo"
+        raise SystemExit(f"the adapters in {WORK} are of another {other}: {again}")
 
 
 def run(
@@ -201,17 +200,16 @@ def seed_of(index: int) -> int:
 
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
-    adapter = None
+    flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
+    if not row.adapter:
+        return Upscaler(flux, vae)
+    shipped = row.adapter in ("demo", "untrained")
+    adapter = load_adapter(demo.ADAPTER if shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
     if row.adapter == "untrained":
-        adapter = new_adapter(load_adapter(demo.ADAPTER).config)
-    elif row.adapter:
-        path = demo.ADAPTER if row.adapter == "demo" else WORK / "adapters" / f"{row.adapter}.safetensors"
-        adapter = load_adapter(path)
-    if adapter is not None and row.tile != SETTINGS.tile:  # as many tokens per px as in the tiles
-        config = adapter.config
-        adapter.module.config = replace(config, grid=config.grid * row.tile // SETTINGS.tile)
-    encoder = None if adapter is None else load_dino(demo.DINO)
-    return Upscaler(load_transformer(demo.FLUX), load_vae(demo.VAE), dino=encoder, adapter=adapter)
+        adapter = new_adapter(adapter.config)
+    # as many tokens per px as in the tiles
+    adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
+    return Upscaler(flux, vae, dino=load_dino(demo.DINO), adapter=adapter)
 
 
 def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:
@@ -230,11 +228,8 @@ def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeG
 
 def line(name: str, found: dict[str, Any]) -> str:
     """A row of a Markdown table."""
-    shares = ("accuracy", "follows", "agreement")
-    cells = [
-        "-" if found[key][0] is None else f"{100 * found[key][0]:.0f} % \u00b1 {100 * found[key][1]:.0f}"
-        for key in shares
-    ]
+    shares = (found[key] for key in ("accuracy", "follows", "agreement"))
+    cells = ["-" if mean is None else f"{100 * mean:.0f} % \u00b1 {100 * half:.0f}" for mean, half in shares]
     cells += [f"{found[key][0]:.2f}" for key in ("sharpness", "colour", "seams")]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -247,10 +242,6 @@ def _rounded(found: dict[str, tuple[float, float]]) -> dict[str, list[float | No
 def as_pixels(picture: np.ndarray) -> Tensor:
     """[H, W, 3] in 0..1 -> [1, 3, H, W]."""
     return torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-
-
-def _coder(vae: Any) -> Any:
-    return lambda scene: vae_path.decode(vae, vae_path.encode(vae, as_pixels(scene.true()))).detach()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ default variant becomes the demo's adapter).
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import shutil
@@ -20,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
+from dinotile.files.fingerprints import fingerprint
+from dinotile.files.pictures import to_image
 from dinotile.training.adapter.config import TrainConfig, config_from
 from dinotile.training.adapter.run import load_models
 from dinotile.training.adapter.task import FILE, AdapterTask
@@ -34,7 +34,7 @@ from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from . import classifier
-from .table import DEFAULT, WORK, models
+from .table import DEFAULT, WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES = 4.0
@@ -79,7 +79,7 @@ def main() -> None:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
         begin_adapters(WORK / "adapters")
-        encoded: dict[bytes, Tensor] = {}
+        encoded: dict[str, Tensor] = {}
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
             shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
@@ -95,8 +95,8 @@ def write_pictures(folder: Path, *, count: int, seed: int) -> None:
     rng = np.random.default_rng((seed, 4))
     for index in range(count):
         scene, name = world.scene(rng), f"{index:04d}"
-        _save(scene.true(), folder / f"{name}.png")
-        _save(scene.source(), folder / f"{name}.source.png")
+        to_image(as_pixels(scene.true())).save(folder / f"{name}.png")
+        to_image(as_pixels(scene.source())).save(folder / f"{name}.source.png")
         textures = sorted({thing.texture for thing in scene.things})
         np.save(folder / f"{name}.t5.npy", world.caption(textures).astype(np.float16))
         np.save(folder / f"{name}.clip.npy", world.pooled_caption(textures).astype(np.float16))
@@ -112,7 +112,7 @@ def begin_adapters(folder: Path) -> None:
         note.write_text(about)
 
 
-def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[bytes, Tensor]) -> Path:
+def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[str, Tensor]) -> Path:
     """The path of the trained adapter of a variant, from step 0. encoded: latents that the variants share."""
     shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
     config = recipe(name, steps=steps, seed=seed)
@@ -124,9 +124,9 @@ def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[bytes, Tens
     return path
 
 
-def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[bytes, Tensor], pixels: Tensor) -> Tensor:
+def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[str, Tensor], pixels: Tensor) -> Tensor:
     """``encode(pixels)``, once for all variants: encoding takes longer than training."""
-    key = hashlib.sha256(pixels.numpy().tobytes()).digest()
+    key = fingerprint(pixels.numpy().tobytes())
     if key not in encoded:
         with torch.autocast("cpu", torch.bfloat16):
             encoded[key] = encode(pixels).float()
@@ -162,10 +162,6 @@ def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
     for section, changes in VARIANTS[name].items():
         values[section].update(changes)
     return config_from(values)
-
-
-def _save(picture: np.ndarray, path: Path) -> None:
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path)
 
 
 if __name__ == "__main__":

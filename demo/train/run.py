@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
     parser.add_argument("--folder", type=Path, help="for checkpoints and logs; the same command goes on from there")
     parser.add_argument("--threads", type=int, default=2, help="1 is faster where another job uses a core")
-    parser.add_argument(
-        "--compile", action="store_true", help="FLUX with torch.compile: half again as fast, needs a C++ compiler"
-    )
+    parser.add_argument("--compile", action="store_true", help="FLUX half again as fast, with a C++ compiler")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)

@@ -30,11 +30,12 @@ class DemoTask(Task):
         self.module, self.batch, self.loss, self.write, self.seed = module, batch, loss, write, seed
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.device = torch.device("cpu")
-        self.share, self.running = 0.0, 0.0
+        self.share: Callable[[], float] = lambda: 0.0
+        self.running = 0.0
 
     def rows(self, slots: Sequence[int], *, step: int, total: int) -> list[Any]:
         torch.manual_seed(generator_for(self.seed, "batch", step).initial_seed())
-        return [self.batch(self.share)]
+        return [self.batch(self.share())]
 
     def losses(self, rows: Sequence[Any], *, watch: bool) -> dict[str, Tensor]:
         loss = self.loss(rows[0])
@@ -66,12 +67,8 @@ def train_for(
     task = DemoTask(module, batch=batch, loss=loss, write=write, seed=seed)
     settings = OptimisationSettings(warmup=40, ema=ema, clip=1.0)
     trainer = Trainer(task, settings, optimizers=optimizers, minutes=minutes, least=0.02)
-
-    def tell(stage: str, done: float, total: float, note: str = "") -> None:
-        task.share = done / total
-
-    where = "" if folder is None else str(folder)
-    fit(trainer, OutputSettings(folder=where, save_every=save_every, keep=1, tensorboard=False), progress=tell)
+    task.share = lambda: trainer.share
+    fit(trainer, OutputSettings(folder=str(folder or ""), save_every=save_every, keep=1, tensorboard=False))
 
 
 def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int, trained_by: str = "demo/train.py") -> None:
