@@ -33,17 +33,16 @@ def fit_redux(
 ) -> None:
     """Learn to turn DINO's patches into the tokens of FLUX.1 Redux; FLUX itself is not trained and not run."""
     check_writable(output)
-    from .. import demo
     from ..flux_patch.checkpoint import save_adapter
     from ..hosts.diffusers.load import read_geometry
-    from ..hosts.diffusers.sources import find_variant
+    from ..hosts.diffusers.sources import model_files
     from ..training.redux.fit import FitSettings
     from ..training.redux.fit import fit_redux as fit
     from ..training.redux.teacher import load_teacher
     from ..upscaling.api import find_device
 
     settings = FitSettings(layers, side, grid, held_out, mlp, epochs, seed)
-    geometry = read_geometry(model_path or find_variant(variant).repository or demo.FLUX)
+    geometry = read_geometry(model_files(variant, model_path=model_path).flux)
     teacher = load_teacher(siglip, redux, device=find_device(device))
     encoder = load_encoder(dino, device)
     with Bars() as bars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from .errors import reason
 
 PART = ".part"
+OURS = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)  # names that _part_of gives
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
 
 
@@ -23,7 +25,7 @@ def replacing(path: Path, *, advice: str = "make room or choose another place") 
 
     After any error ``path`` is as it was and nothing else is left. What the system refuses is a ValueError with ``advice``.
     """
-    if path.parent.suffix == PART:  # a folder that is written itself, and takes its place or goes as a whole
+    if OURS.fullmatch(path.parent.name):  # a folder that is written itself, and takes its place or goes as a whole
         yield path
         return
     part = _part_of(path)

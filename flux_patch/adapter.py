@@ -229,6 +229,11 @@ class DinoAdapter(nn.Module):
                 f"{self.config.dino} layers {self.config.layers}: load that DINO model and choose those layers"
             )
 
+    def check_dino(self, spec: DinoSpec, layers: str) -> None:
+        """The same before anything is encoded; another model's layers are not even looked at."""
+        known = spec.name == self.config.dino
+        self.check_encoder(spec.name, EncodeSettings(layers=layers).canonical(spec) if known else layers)
+
     def check_geometry(self, geometry: FluxGeometry) -> None:
         if geometry != self.config.geometry:
             raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import read_weights, write_weights
 from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
+from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
 
 FORMAT = "dinotile_adapter"
@@ -43,13 +44,16 @@ def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
     )
 
 
-def save_adapter(module: DinoAdapter, path: str | Path, *, trained: bool) -> None:
-    """Write an adapter whole or not at all; ValueError where that fails."""
+def save_adapter(adapter: LoadedAdapter | DinoAdapter, path: str | Path, *, trained: bool | None = None) -> None:
+    """Write an adapter whole or not at all; ValueError where that fails. trained: None for what is known of a loaded one."""
+    if isinstance(adapter, LoadedAdapter):
+        adapter, trained = adapter.module, adapter.trained if trained is None else trained
+    module = adapter
     metadata = {
         "format": FORMAT,
         "version": VERSION,
         "config": json.dumps(asdict(module.config), sort_keys=True),
-        "trained": json.dumps(trained),
+        "trained": json.dumps(bool(trained)),
     }
     write_weights(Path(path), module.state_dict(), metadata)
 
@@ -64,9 +68,7 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
             f"choose a file that DINOTile saved or trained"
         )
     if metadata.get("version") not in ("1", VERSION):
-        raise ValueError(
-            f"{path.name} has adapter version {metadata.get('version')}, this DINOTile reads 1 to {VERSION}: update it"
-        )
+        raise _newer(path.name, f"adapter version {metadata.get('version')}")
     try:
         config = config_from(json.loads(metadata["config"]), name=path.name)
         trained = bool(json.loads(metadata["trained"]))
@@ -82,14 +84,20 @@ def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
     if "sites" not in values:  # version 1
         sites = ((kind, values.pop(f"{kind}_sites")) for kind in ("double", "single"))
         values["sites"] = [f"{kind}.{number}" for kind, numbers in sites for number in numbers]
-    for kind, given in ((AdapterConfig, values), (FluxGeometry, values["geometry"])):
-        unknown = sorted(given.keys() - {field.name for field in fields(kind)})
-        if unknown:
-            raise ValueError(f"{name} was made by a newer DINOTile (it has {', '.join(unknown[:3])}): update this one")
+    known = ((AdapterConfig, values), (FluxGeometry, values["geometry"]))
+    unknown = [key for kind, given in known for key in sorted(given.keys() - {field.name for field in fields(kind)})]
+    unknown += [f"mechanism {each}" for each in values["mechanisms"] if each not in MECHANISMS]
+    family = values["geometry"].get("family", FLUX1.name)
+    if unknown := unknown + ([] if family in FAMILIES else [f"model family {family}"]):
+        raise _newer(name, ", ".join(unknown[:3]))
     values["geometry"] = FluxGeometry(**values["geometry"])
     for sequence in ("mechanisms", "sites"):
         values[sequence] = tuple(values[sequence])
     return AdapterConfig(**values)
+
+
+def _newer(name: str, what: str) -> ValueError:
+    return ValueError(f"{name} was made by a newer DINOTile (it has {what}): update this one")
 
 
 def _skeleton(config: AdapterConfig, *, operations: Any) -> DinoAdapter:
@@ -108,7 +116,7 @@ def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, 
 def idle_mechanisms(config: AdapterConfig, weights: dict[str, Tensor]) -> frozenset[str]:
     """Mechanisms that cannot have an effect because their output weights (and biases) are all zero."""
     outputs = {m: [w for name, w in weights.items() if _OUTPUTS[m].fullmatch(name)] for m in config.mechanisms}
-    return frozenset(m for m, found in outputs.items() if not any(bool(weight.any()) for weight in found))
+    return frozenset(m for m, theirs in outputs.items() if not any(bool(weight.any()) for weight in theirs))
 
 
 def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:

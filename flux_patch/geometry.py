@@ -39,8 +39,8 @@ class FluxGeometry:
 
     def __str__(self) -> str:
         return (
-            f"width {self.hidden}, {self.heads} heads, {self.double_blocks} double and {self.single_blocks} single blocks, "
-            f"context {self.context}, vector {self.vector}"
+            f"family {self.family}, width {self.hidden}, {self.heads} heads, {self.double_blocks} double and "
+            f"{self.single_blocks} single blocks, context {self.context}, vector {self.vector}"
         )
 
 

@@ -11,7 +11,7 @@ CATEGORY = "DINOTile"
 # All packs share the names of socket types, so these carry our prefix.
 Dino = io.Custom("DINOTILE_DINO")  # dino.DinoEncoder
 Features = io.Custom("DINOTILE_FEATURES")  # dino.FeatureMap
-Adapter = io.Custom("DINOTILE_ADAPTER")  # host.HostAdapter
+Adapter = io.Custom("DINOTILE_ADAPTER")  # hosts.comfy.adapter.HostAdapter
 Plan = io.Custom("DINOTILE_PLAN")  # tiling.TilePlan, in pixels
 SEED = (0, 0, 0xFFFFFFFFFFFFFFFF)
 

@@ -158,7 +158,7 @@ class TrainAdapter(io.ComfyNode):
             start = new_adapter(config_of(settings, dino.spec, geometry, layers=layers), seed=seed)
         else:
             adapter.adapter.module.check_geometry(geometry)
-            adapter.check_dino(dino)
+            adapter.adapter.module.check_dino(dino.spec, adapter.adapter.config.layers)
             start = copied(adapter.adapter)
         curve = to_host(from_image(train(model, vae, dino, start, config=config, path=path)).pixels.movedim(1, -1))
         return io.NodeOutput(load_host_adapter(adapter_name(path)), curve, ui=ui.PreviewImage(curve, cls=cls))

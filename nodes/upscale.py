@@ -118,7 +118,7 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if dino is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength)
-        sampling = ComfySampler(model, positive, negative, adapter, sampler, scheduler, cfg, steps, denoise, seed)
+        sampling = ComfySampler(host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed)
         result, _ = run(
             host,
             rgb(image).movedim(-1, 1).cpu(),

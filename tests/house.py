@@ -104,7 +104,10 @@ def _imports(tree: ast.Module, room: str, root: Path) -> Iterator[tuple[int, str
                 inside = here[: len(here) + 1 - level] + parts if level else parts[parts[0] == "dinotile" :]
                 target = _room(inside, root)
                 if target != room:
-                    yield node.lineno, _upward(room, target), target
+                    wrong = _upward(room, target)
+                    if room == "nodes" and target.split("/")[0] == "training" and node in at_once:
+                        wrong = f"imports {target} at once: only nodes that train import it, where they do"
+                    yield node.lineno, wrong, target
 
 
 def _foreign(parts: list[str], room: str, *, at_import: bool) -> str:

@@ -59,6 +59,5 @@ def whole_picture(
     """For the adapter of ``host``. layers: the adapter's where empty; ValueError for another DINO model or other layers."""
     assert host.adapter is not None
     settings = EncodeSettings(layers=layers or host.adapter.config.layers)
-    known = encoder.spec.name == host.adapter.config.dino  # else its blocks may have other numbers
-    host.adapter.module.check_encoder(encoder.spec.name, settings.canonical(encoder.spec) if known else settings.layers)
+    host.adapter.module.check_dino(encoder.spec, settings.layers)
     return WholePicture(encoder, project, settings, Strength(strength), host.family)

@@ -82,17 +82,17 @@ class JointEuler:
         guide: Guide | None,
         memo: dict,
     ) -> Tensor:
-        """With DINO guidance w: null + w * (found - null), where null is with the adapter's learned null in DINO's place."""
+        """With DINO guidance w: null + w * (guided - null), where null is with the adapter's learned null in DINO's place."""
         sigmas = torch.full((len(x),), sigma, device=x.device)
         if guide is None:
             return self.host.velocity(x, sigmas, text=self.text)
         dino = [guide.row(row.image, row.box, canvas=canvas) for row in rows]
-        found = self.host.velocity(x, sigmas, text=self.text, rows=dino, memo=memo)
+        guided = self.host.velocity(x, sigmas, text=self.text, rows=dino, memo=memo)
         if self.settings.dino_guidance == 1:
-            return found
+            return guided
         dropped = [replace(row, tokens=None) for row in dino]
         null = self.host.velocity(x, sigmas, text=self.text, rows=dropped, memo=memo)
-        return null + self.settings.dino_guidance * (found - null)
+        return null + self.settings.dino_guidance * (guided - null)
 
 
 def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> list[float]:

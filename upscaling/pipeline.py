@@ -16,7 +16,7 @@ from ..hosts.host import Host
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.plan import TilePlan, canvas_size
-from .report import peak_memory, restart_peak, timed
+from .report import timed
 from .settings import UpscaleSettings
 
 
@@ -63,7 +63,6 @@ def upscale(
     """
     check_pixels(pixels)
     seconds: dict[str, float] = {}
-    restart_peak(host.device)
     token = host.family.token
     height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
@@ -98,6 +97,5 @@ def upscale(
         **sampled,
         "settings": asdict(settings),
         "seconds": seconds,
-        "peak_memory": peak_memory(host.device),
     }
     return result, report

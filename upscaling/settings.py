@@ -57,8 +57,10 @@ class UpscaleSettings:
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:
     """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity and schedule where None is given."""
-    found = find_variant(variant)
-    if STRENGTH in given:
-        given["denoise"] = given.pop(STRENGTH)
-    defaults = {field.name: getattr(found, field.name, field.default) for field in fields(UpscaleSettings)}
+    usual = find_variant(variant)
+    strength = given.pop(STRENGTH, None)
+    if strength is not None and given.get("denoise") is not None:
+        raise ValueError(f"denoise {given['denoise']} and strength {strength} are one setting: give one of them")
+    given["denoise"] = given.get("denoise") if strength is None else strength
+    defaults = {field.name: getattr(usual, field.name, field.default) for field in fields(UpscaleSettings)}
     return UpscaleSettings(**{**defaults, **{name: value for name, value in given.items() if value is not None}})

@@ -17,6 +17,7 @@ from ..hosts.host import Text
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
 from .pipeline import MakeGuide, upscale
+from .report import peak_memory, restart_peak
 from .settings import UpscaleSettings
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Upscaler:
         if make_guide is None and self.dino is not None:
             make_guide = self.guide(strength=settings.dino_strength)
         sampler = JointEuler(self.host, self.text, settings)
-        return upscale(self.host, pixels, settings, sampler=sampler, make_guide=make_guide, progress=progress)
+        restart_peak(self.host.device)
+        result, report = upscale(self.host, pixels, settings, sampler=sampler, make_guide=make_guide, progress=progress)
+        return result, {**report, "peak_memory": peak_memory(self.host.device)}
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

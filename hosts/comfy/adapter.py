@@ -11,7 +11,6 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ...dino.encode import DinoEncoder
 from ...dino.feature_map import FeatureMap
 from ...flux_patch import checkpoint
 from ...flux_patch.adapter import AdapterConfig, LoadedAdapter
@@ -23,21 +22,15 @@ log = logging.getLogger("dinotile")
 
 @dataclass(frozen=True)
 class HostAdapter:
+    """What goes over ComfyUI's adapter socket: the adapter, and the ModelPatcher by which the host owns it."""
+
     adapter: LoadedAdapter
     patcher: Any
-
-    def check_dino(self, dino: DinoEncoder) -> None:
-        """ValueError where the adapter was made for another DINO model."""
-        made_for, given = self.adapter.config.dino, dino.spec.name
-        if made_for != given:
-            raise ValueError(
-                f"the adapter was made for {made_for}, the DINO model is {given}: connect the one it was made for"
-            )
 
     def project(self, features: FeatureMap) -> DinoTokens:
         """On the adapter's device; the tokens come back to the CPU."""
         module = self.adapter.module
-        module.check_encoder(features.spec, features.layers)
+        module.check_encoder(features.spec, features.layers)  # before anything is loaded for it
         comfy.model_management.load_models_gpu([self.patcher])
         return module.project(features.to(self.patcher.load_device)).to("cpu")
 

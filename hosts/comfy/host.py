@@ -12,7 +12,7 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
-from ...flux_patch.families import FLUX1
+from ...flux_patch.families import FAMILIES, FLUX1
 from ...flux_patch.rows import DinoRow
 from ..host import Text
 from .adapter import HostAdapter
@@ -23,12 +23,11 @@ from .model import Wrappers, flux_geometry, patch_flux
 class ComfyHost:
     """``hosts.host.Host`` on the models of ComfyUI's sockets; ComfyUI loads, moves and frees them."""
 
-    family = FLUX1
-
     def __init__(self, model: Any, vae: Any, *, adapter: HostAdapter | None = None) -> None:
         check_vae(vae)
-        self.vae = vae
+        self.model, self.vae = model, vae
         self.geometry = flux_geometry(model)
+        self.family = FAMILIES[self.geometry.family]
         self.device, self.dtype = model.load_device, compute_dtype(model)
         self.adapter = None if adapter is None else adapter.adapter
         self.patcher = model if adapter is None else patch_flux(model, adapter)

@@ -14,19 +14,18 @@ from torch import Tensor
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
 from ...tiling.plan import TilePlan
-from .adapter import HostAdapter
-from .model import attach, patch_flux, tile_model
+from .host import ComfyHost
+from .model import attach, tile_model
 
 
 @dataclass(frozen=True)
 class ComfySampler:
-    """``upscaling.pipeline.Sampler`` on ComfyUI's own sampling. The plan is in px, as *Plan Tiles* gives it; model: neither
-    tiled nor patched."""
+    """``upscaling.pipeline.Sampler`` on ComfyUI's own sampling. The plan is in px, as *Plan Tiles* gives it; the host's
+    model is not tiled."""
 
-    model: Any
+    host: ComfyHost
     positive: list
     negative: list
-    adapter: HostAdapter | None
     sampler: str
     scheduler: str
     cfg: float
@@ -37,11 +36,10 @@ class ComfySampler:
     def __call__(
         self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
     ) -> Tensor:
-        model, positive, negative = self.model, self.positive, self.negative
-        if guide is not None and self.adapter is not None:
-            adapter = self.adapter.adapter
+        model, positive, negative, adapter = self.host.model, self.positive, self.negative, self.host.adapter
+        if guide is not None and adapter is not None:
             positive, negative = attach(positive, adapter, guide), attach(negative, adapter, NullGuide(guide))
-            model = patch_flux(model, self.adapter)
+            model = self.host.patcher
         sigmas = self.sigmas()
         if len(sigmas) < 2:
             return latents
@@ -56,7 +54,7 @@ class ComfySampler:
         return model.model.process_latent_in(out["samples"])
 
     def sigmas(self) -> Tensor:
-        return denoise_sigmas(self.model, self.scheduler, steps=self.steps, denoise=self.denoise)
+        return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas().tolist()

@@ -38,7 +38,7 @@ def flux_velocity(
             keywords["joint_attention_kwargs"] = {"attention_mask": bias}
     if call is not None and call.vector is not None:
         pooled = pooled + call.vector
-    found = transformer(
+    velocity = transformer(
         hidden_states=pack(latents).to(dtype),
         timestep=sigmas,
         guidance=torch.full_like(sigmas, text.guidance) if transformer.config["guidance_embeds"] else None,
@@ -49,7 +49,7 @@ def flux_velocity(
         return_dict=False,
         **keywords,
     )[0]
-    return unpack(found.float(), rows=rows)
+    return unpack(velocity.float(), rows=rows)
 
 
 def pack(latents: Tensor) -> Tensor:

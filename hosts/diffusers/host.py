@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...flux_patch.adapter import LoadedAdapter
-from ...flux_patch.families import FLUX1
+from ...flux_patch.families import FAMILIES
 from ...flux_patch.geometry import geometry_of
 from ...flux_patch.rows import DinoCall, DinoRow, make_call
 from ..host import Text
@@ -30,8 +30,6 @@ class DiffusersHost:
     they are of another dtype.
     """
 
-    family = FLUX1
-
     def __init__(
         self,
         transformer: FluxTransformer2DModel,
@@ -47,6 +45,7 @@ class DiffusersHost:
         self.device, self.dtype = torch.device(device), dtype or transformer.dtype
         self.transformer, self.vae = (_placed(model, self.device, self.dtype) for model in (transformer, vae))
         self.geometry = geometry_of(transformer)
+        self.family = FAMILIES[self.geometry.family]
         self.adapter, self.hooks = adapter, None
         if adapter is not None:
             adapter.module.check_geometry(self.geometry)

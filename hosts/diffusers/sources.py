@@ -68,13 +68,13 @@ def model_files(
     adapter: Source | None = None,
 ) -> ModelFiles:
     """What was given, else the variant's own; a VAE that comes with the model goes before the variant's."""
-    found = find_variant(variant)
-    flux: Source = model_path or found.repository or demo.FLUX
+    usual = find_variant(variant)
+    flux: Source = model_path or usual.repository or demo.FLUX
     path = local_path(flux)
     brought = flux if path is None or (path / "vae").is_dir() else None
     if flux == demo.FLUX:
         dino, adapter = dino or demo.DINO, adapter or demo.ADAPTER
-    return ModelFiles(flux, vae_path or brought or found.repository or demo.VAE, dino or None, adapter or None)
+    return ModelFiles(flux, vae_path or brought or usual.repository or demo.VAE, dino or None, adapter or None)
 
 
 def dino_path(source: Source) -> Path:

@@ -95,3 +95,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     killed[2].touch()
     remove_parts(tmp_path, "a-*")
     assert os.listdir(tmp_path) == [killed[2].name]
+
+
+def test_a_users_folder_that_ends_in_part_is_a_folder_like_any_other(tmp_path):
+    folder = tmp_path / "photos.part"
+    folder.mkdir()
+    (folder / "a.txt").write_text("old")
+    with pytest.raises(ValueError, match="cannot be written"), replacing(folder / "a.txt") as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.txt": "old"}

@@ -54,3 +54,6 @@ def test_strength_is_another_name_of_denoise():
     for name in ("strength", "denoise"):
         with pytest.raises(ValueError, match="denoise 2 must be from 0 to 1"):
             dinotile.upscale(SAMPLE, **{name: 2})
+    assert settings_for("demo", denoise=0.5, strength=None).denoise == 0.5
+    with pytest.raises(ValueError, match="denoise 0.5 and strength 0.4 are one setting: give one of them"):
+        settings_for("demo", denoise=0.5, strength=0.4)

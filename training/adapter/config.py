@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ...flux_patch.families import Mechanism
 from ..core.config import (
     FROM_TEXT,
     Count,
@@ -57,7 +58,7 @@ class ModelSettings(Settings):
 class AdapterSettings(Settings):
     """The adapter that is trained."""
 
-    mechanisms: tuple[Literal["cross_attention", "context", "vector"], ...] = Field(
+    mechanisms: tuple[Mechanism, ...] = Field(
         default=("cross_attention",), description="Ways by which DINO reaches FLUX."
     )
     width: Count = Field(default=1024, description="Channels of the adapter's tokens. Usual: 1024.")

@@ -87,7 +87,8 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        path = path / (AVERAGE if (path / AVERAGE).is_file() else FILE)
+        names = (AVERAGE, "ema.safetensors", FILE)  # the second is of older checkpoints
+        path = next((path / name for name in names if (path / name).is_file()), path / FILE)
     weights, metadata = read_weights(path)
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
     loaded = [name for name in mine if name in weights]

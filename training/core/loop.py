@@ -141,8 +141,14 @@ class _Run:
 
     def _resumed(self, *, resume: bool) -> dict[str, Any]:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""
-        earlier = checkpoints(self.folder) if self.folder is not None else []
-        if not earlier or self.trainer.done:
+        if self.folder is None or self.trainer.done:
+            return {}
+        earlier, others = checkpoints(self.folder), sorted(self.folder.glob("step-*"))
+        if not earlier and others:
+            raise ValueError(
+                f"{self.folder} holds {others[-1].name}, no whole checkpoint of this version: remove it, or choose another folder"
+            )
+        if not earlier:
             return {}
         if not resume:
             raise ValueError(

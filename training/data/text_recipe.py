@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 from ...files.fingerprints import fingerprint, fingerprint_of, first_numbers
+from ...flux_patch.families import FLUX1
 from ...hosts.diffusers.text import TextEncoder
 from .sample import Unusable
 from .side_files import TEXT_ARRAYS, TEXT_FILES, TEXT_INFO, TextInfo, to_npy
 from .sources import Entry
 
-WIDTHS = (4096, 768)  # of FLUX.1's T5 tokens and CLIP vector
+WIDTHS = (FLUX1.text_widths[0], FLUX1.pooled_width)  # of T5's tokens and CLIP's vector
 MOST_TOKENS = 512
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.progress import Progress, counted
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+from ...flux_patch.adapter import AdapterConfig, DinoAdapter, adapter_config
 from ...flux_patch.geometry import FluxGeometry
 from ..data.pictures import decode
 from ..data.sample import Skipped
@@ -75,15 +75,14 @@ def fit_redux(
             "give the FLUX that the Redux model was made for"
         )
     encode = EncodeSettings(side=settings.side, layers=settings.layers)
-    config = AdapterConfig(
-        dino=encoder.spec.name,
-        dino_width=encoder.spec.width,
-        layers=encode.canonical(encoder.spec),
-        geometry=geometry,
+    config = adapter_config(
+        encoder.spec,
+        geometry,
+        layers=settings.layers,
+        mechanisms=("context",),
         width=encoder.spec.width,
         grid=settings.grid,
         context_grid=settings.grid,
-        mechanisms=("context",),
     )
     device = next(encoder.model.parameters()).device
     adapter, skipped = passing_adapter(config).to(device), Skipped()

@@ -18,8 +18,14 @@ class TokenStore:
     def __init__(self, folder: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
         self.shapes = shapes
         self.count = 0
-        self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=".fit-redux-")
-        self._files = [Path(self._folder.name, str(number)).open("wb") for number in range(len(shapes))]
+        try:
+            self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=".fit-redux-")
+            # Unbuffered: what does not fit on the disk is told when it is written, and not when the file is closed.
+            self._files = [
+                Path(self._folder.name, str(number)).open("wb", buffering=0) for number in range(len(shapes))
+            ]
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be written ({reason(error)}): write to another folder") from error
 
     def __enter__(self) -> TokenStore:
         return self
@@ -36,8 +42,9 @@ class TokenStore:
         """One picture's tensors; ValueError where the disk is full."""
         try:
             for file, tensor in zip(self._files, tensors, strict=True):
-                file.write(tensor.float().cpu().contiguous().numpy().tobytes())
-                file.flush()
+                content = memoryview(tensor.float().cpu().contiguous().numpy().tobytes())
+                while content:
+                    content = content[file.write(content) :]
         except OSError as error:
             raise ValueError(
                 f"the tokens of picture {self.count + 1} cannot be kept in {self._folder.name} ({reason(error)}): make room "

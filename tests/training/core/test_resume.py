@@ -210,3 +210,15 @@ def test_weights_that_explode_are_told_with_the_step(pictures, tmp_path):
     with pytest.raises(NotFiniteError, match="not finite at step 2 .*in .*step-000001: .*remove step-000001"):
         tiny.run(trainer, progress=explode)
     assert json.loads((tmp_path / "step-000001" / "state.json").read_text())["step"] == 1
+
+
+def test_a_folder_of_another_versions_checkpoints_is_refused_and_left_alone(pictures, tmp_path):
+    older = tmp_path / "step-000500"
+    older.mkdir()
+    (older / "ema.safetensors").write_bytes(b"older")
+    (tmp_path / "log.jsonl").write_text('{"step": 500}\n')
+    with pytest.raises(
+        ValueError, match="holds step-000500, no whole checkpoint of this version: remove it, or choose"
+    ):
+        run(settings(pictures, output={"folder": str(tmp_path)}))
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 500}\n'

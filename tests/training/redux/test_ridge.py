@@ -13,6 +13,8 @@ from dinotile.training.redux.ridge import Linear, Moments, Ridge
 from dinotile.training.redux.store import TokenStore
 from dinotile.training.redux.tokens import context_targets
 
+from ...limits import largest_file
+
 WEIGHT = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -93,13 +95,21 @@ def test_the_store_gives_back_what_it_got_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
-    with TokenStore(tmp_path, ((100_000,),)) as store:
-        store._files[0].close()
-        store._files[0] = open("/dev/full", "wb")  # noqa: SIM115
-        with pytest.raises(ValueError, match="tokens of picture 1 cannot be kept .*No space left"):
-            store.add(torch.zeros(100_000))
-        store._files[0] = open("/dev/null", "wb")  # noqa: SIM115
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, size):
+    with (
+        pytest.raises(ValueError, match=r"tokens of picture \d+ cannot be kept in .*(File too large|No space left)"),
+        largest_file(5000),
+        TokenStore(tmp_path, ((size,),)) as store,
+    ):
+        for _ in range(5):
+            store.add(torch.zeros(size))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="missing cannot be written .*: write to another folder"):
+        TokenStore(tmp_path / "missing", ((3,),))
 
 
 def test_the_cosines_tell_a_good_fit_from_a_mean_and_from_a_swap(tmp_path):
