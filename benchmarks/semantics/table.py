@@ -116,9 +116,7 @@ def main() -> None:
         found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
         results[name] = _rounded(summary(found))
         print(line(name, results[name]), flush=True)
-    for row in ROWS:
-        if options.rows and row.name not in options.rows:
-            continue
+    for row in [row for row in ROWS if not options.rows or row.name in options.rows]:
         start = time.perf_counter()
         scores = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
         results[row.name] = {"row": asdict(row), **_rounded(summary(scores))}

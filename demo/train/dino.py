@@ -10,17 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    interpolate,
-    layer_norm,
-    mse_loss,
-    one_hot,
-)
 
 from ...dino.backbone import build_model
 from ...dino.encode import normalise
@@ -56,7 +48,7 @@ class Student(nn.Module):
         states = self.encoder(normalise(pixels), output_hidden_states=True).hidden_states
         found = []
         for block, heads in zip(BLOCKS, self.heads, strict=True):
-            tokens = layer_norm(states[block].float(), (128,))
+            tokens = F.layer_norm(states[block].float(), (128,))
             *of_patches, of_picture = heads
             found.append([*(head(tokens[:, 1:]) for head in of_patches), of_picture(tokens[:, 0])])
         return found
@@ -97,13 +89,13 @@ class Sources:
         if torch.rand(()) < 0.5:
             planes = planes.flip(-1)
         _, kinds = most_frequent(planes[3].long(), GRID)
-        return planes[torch.randperm(3)], kinds.flatten(), adaptive_avg_pool2d(planes[4:], GRID).flatten()
+        return planes[torch.randperm(3)], kinds.flatten(), F.adaptive_avg_pool2d(planes[4:], GRID).flatten()
 
 
 def most_frequent(labels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Of every cell of labels [side, side] the share of its most frequent kind and which that is, both [cells, cells]."""
-    shares = one_hot(labels, KINDS).movedim(-1, 0).float()
-    return adaptive_avg_pool2d(shares, cells).max(0)
+    shares = F.one_hot(labels, KINDS).movedim(-1, 0).float()
+    return F.adaptive_avg_pool2d(shares, cells).max(0)
 
 
 def _distances(scene: world.Scene) -> np.ndarray:
@@ -149,8 +141,8 @@ def degraded(picture: Tensor) -> Tensor:
     """What an upscaler's input looks like, [3, SIDE, SIDE] of [3, h, w]: softer, noisier, with other colours."""
     factor = 1 + 2 * torch.rand(()).item() ** 2
     side = max(24, int(min(picture.shape[-1], SIDE) / factor))
-    soft = interpolate(picture[None], (side, side), mode="bilinear", antialias=True)
-    soft = interpolate(soft, (SIDE, SIDE), mode="bicubic")[0]
+    soft = F.interpolate(picture[None], (side, side), mode="bilinear", antialias=True)
+    soft = F.interpolate(soft, (SIDE, SIDE), mode="bicubic")[0]
     colour = (1 + 0.1 * torch.randn(3, 1, 1)) * soft + 0.05 * torch.randn(3, 1, 1)
     return (colour + 0.04 * torch.rand(()) * torch.randn_like(colour)).clamp(0, 1)
 
@@ -168,12 +160,12 @@ def report(student: Student) -> str:
     right, counted = 0, 0
     for _ in range(20):
         scene = world.scene(rng)
-        pixels = interpolate(torch.from_numpy(scene.source()).permute(2, 0, 1)[None], (SIDE, SIDE), mode="bicubic")
+        pixels = F.interpolate(torch.from_numpy(scene.source()).permute(2, 0, 1)[None], (SIDE, SIDE), mode="bicubic")
         found = student(pixels.clamp(0, 1))[-1][0].argmax(-1)
         most, labels = (each.flatten() for each in most_frequent(torch.from_numpy(scene.labels()), GRID))
         inside = (most > 0.9) & (labels != world.GROUND)
         right, counted = right + int((found[0] == labels)[inside].sum()), counted + int(inside.sum())
-    true = interpolate(held_out(), (PATCH * 12, PATCH * 18), mode="bicubic", antialias=True).clamp(0, 1)
+    true = F.interpolate(held_out(), (PATCH * 12, PATCH * 18), mode="bicubic", antialias=True).clamp(0, 1)
     clean, soft = (_patches(student.encoder, pixels, rows=12) for pixels in (true, soft_copy(true)))
     far, same = (clean[:, 9:] * clean[:, :-9]).sum(-1).mean(), (clean * soft).sum(-1).mean()
     return f"{right / counted:.1%} of held-out patches, cat: cosine of patches 9 apart {far:.2f}, with soft {same:.2f}"
@@ -182,22 +174,21 @@ def report(student: Student) -> str:
 def _patches(encoder: nn.Module, pixels: Tensor, *, rows: int) -> Tensor:
     """Unit features [rows, columns, 128], centred on the picture's mean."""
     tokens = encoder(normalise(pixels)).last_hidden_state[0, 1:]
-    tokens = tokens - tokens.mean(0)
-    return (tokens / tokens.norm(dim=-1, keepdim=True)).unflatten(0, (rows, -1))
+    return F.normalize(tokens - tokens.mean(0), dim=-1).unflatten(0, (rows, -1))
 
 
 def _loss(student: Student, pixels: Tensor, labels: Tensor, distances: Tensor) -> Tensor:
-    looks = adaptive_avg_pool2d(pixels, GRID * LOOK) - 0.5
+    looks = F.adaptive_avg_pool2d(pixels, GRID * LOOK) - 0.5
     looks = rearrange(looks, "b c (h p) (w q) -> b (h w) (c p q)", p=LOOK, q=LOOK)
-    present = one_hot(labels.clamp(min=0), KINDS).amax(1).float()
+    present = F.one_hot(labels.clamp(min=0), KINDS).amax(1).float()
     known = labels[:, 0] >= 0
     with torch.autocast("cpu", torch.bfloat16):
         found = student(pixels)
     loss = looks.new_zeros(())
     inside = (labels >= 0) & (labels != world.GROUND)
     for kinds, far, seen, named in found:
-        loss = loss + cross_entropy(kinds.flatten(0, 1).float(), labels.flatten(), weight=WEIGHT)
-        loss = loss + 5 * mse_loss(far[..., 0].float()[inside], distances[inside])
-        loss = loss + mse_loss(seen.float(), looks)
-        loss = loss + 0.3 * binary_cross_entropy_with_logits(named.float()[known], present[known])
+        loss = loss + F.cross_entropy(kinds.flatten(0, 1).float(), labels.flatten(), weight=WEIGHT)
+        loss = loss + 5 * F.mse_loss(far[..., 0].float()[inside], distances[inside])
+        loss = loss + F.mse_loss(seen.float(), looks)
+        loss = loss + 0.3 * F.binary_cross_entropy_with_logits(named.float()[known], present[known])
     return loss

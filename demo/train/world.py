@@ -9,7 +9,7 @@ seldom enough to tell a heart from a crescent; who sees the whole shape knows it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +18,7 @@ from scipy.ndimage import gaussian_filter
 Array = np.ndarray
 SIDE = 384  # px of a true picture
 FACTOR = 4  # the source is this many times smaller
-SHAPES = ("disc", "square", "triangle", "star", "cross", "crescent", "heart", "bar")
-# The textures of these shapes: width and length of their soft streaks, and how far they lean from upright, in radians. No
+# The textures of SHAPES, in their order: width and length of their soft streaks, and their lean from upright in radians. No
 # lattices (bricks, woven cloth): a FLUX of four million parameters did not learn to keep their rhythm from token to token,
 # whatever told it the texture.
 STREAKS = {
@@ -90,7 +89,7 @@ class Scene:
     def mask(self, thing: Thing) -> Array:
         """How much of every pixel the object covers, [side, side] float32."""
         y, x = self._around(thing)
-        return np.clip(0.5 - _SHAPES[thing.shape](y, x) * thing.radius, 0, 1).astype(np.float32)
+        return np.clip(0.5 - SHAPES[thing.shape](y, x) * thing.radius, 0, 1).astype(np.float32)
 
     def exchanged(self, rng: np.random.Generator) -> Scene:
         """The same places and colours with other shapes, and so with other textures."""
@@ -204,8 +203,7 @@ def _bar(y: Array, x: Array) -> Array:
     return np.hypot(np.maximum(np.abs(y) - 0.72, 0), np.maximum(np.abs(x) - 0.1, 0)) - 0.3
 
 
-_SHAPES: tuple[Callable[[Array, Array], Array], ...]
-_SHAPES = (_disc, _square, _triangle, _star, _cross, _crescent, _heart, _bar)  # in the order of SHAPES
+SHAPES = (_disc, _square, _triangle, _star, _cross, _crescent, _heart, _bar)
 
 
 # Textures: random fields with a direction and a fineness, in units of the texture's scale
