@@ -83,7 +83,11 @@ def test_a_house_that_keeps_the_law_has_no_violations(tmp_path):
         ("tiling__x", "import comfy.utils", "tiling/x.py:1: imports comfy: only hosts/comfy does"),
         ("nodes__y", "def f():\n    import comfy.sd", "nodes/y.py:2: imports comfy: only hosts/comfy does"),
         ("nodes__z", "import folder_paths", "imports folder_paths: only hosts/comfy does"),
-        ("nodes__t", "from ..training import core", "nodes/t.py:1: imports training/core at once: only nodes that train"),
+        (
+            "nodes__t",
+            "from ..training import core",
+            "nodes/t.py:1: imports training/core at once: only nodes that train",
+        ),
         ("dino__a", "import transformers", "dino/a.py:1: imports transformers at once"),
         ("dino__b", "try:\n    from diffusers import x\nexcept ImportError:\n    pass", "imports diffusers at once"),
         ("dino__c", "class A:\n    import transformers", "dino/c.py:2: imports transformers at once"),
