@@ -50,6 +50,9 @@ class AdapterConfig:
         for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        for name, kind in (("dino", str), ("layers", str), ("positions", bool)):
+            if type(getattr(self, name)) is not kind:
+                raise ValueError(f"{name} {getattr(self, name)!r} must be {'text' if kind is str else 'true or false'}")
         if type(self.context_hidden) is not int or self.context_hidden < 0:
             raise ValueError(f"context_hidden {self.context_hidden!r} must be a whole number: 0 for no hidden layer")
         if self.context_grid > self.grid:

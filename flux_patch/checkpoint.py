@@ -134,6 +134,11 @@ def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor
 def _check_weights(config: AdapterConfig, weights: dict[str, Tensor], name: str) -> None:
     expected = {key: tuple(tensor.shape) for key, tensor in _skeleton(config, operations=nn).state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    odd = next((key for key, tensor in weights.items() if not tensor.is_floating_point()), None)
+    if odd:
+        raise ValueError(
+            f"{name} holds {odd} as {weights[odd].dtype}, needed are floating point weights: download it again"
+        )
     if expected == found:
         return
     missing = sorted(expected.keys() - found.keys())

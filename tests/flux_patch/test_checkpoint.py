@@ -69,6 +69,23 @@ def test_what_this_version_does_not_know_is_of_a_newer_one(file, what):
         load_adapter(rewritten(file, NEWER[what]))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"layers": [3]}, "layers .3. must be text"), ({"positions": [1]}, "positions .1. must be true or")],
+)
+def test_settings_of_other_types_are_refused(file, change, said):
+    with pytest.raises(ValueError, match=said):
+        load_adapter(rewritten(file, lambda config, metadata: config.update(change)))
+
+
+def test_weights_that_are_no_numbers_with_a_point_are_refused(file):
+    with safe_open(file, framework="pt") as opened:
+        weights, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
+    save_file(weights | {"null_cls": weights["null_cls"].int()}, file, metadata=metadata)
+    with pytest.raises(ValueError, match="holds null_cls as torch.int32, needed are floating point weights"):
+        load_adapter(file)
+
+
 def test_a_loaded_adapter_is_saved_as_it_is(file, tmp_path):
     loaded = load_adapter(file)
     save_adapter(loaded, tmp_path / "again.safetensors")
