@@ -1,3 +1,5 @@
+import os
+
 from .fixtures import *  # noqa: F403
 
 ROOMS = (
@@ -14,6 +16,11 @@ ROOMS = (
     "training",
 )
 ORDER = ("test_house.py", *ROOMS, "gpu", "comfyui")  # cheap first, so that a mistake shows soon
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes where no ComfyUI takes part; its tests share a server and print what they measured at the end."""
+    return min(2, os.cpu_count() or 1) if config.option.markexpr == "not host" else 0
 
 
 def pytest_addoption(parser):
