@@ -23,6 +23,10 @@ def number(name: str, limits: tuple[float, ...], tooltip: str, **more: Any) -> i
     return kind.Input(name, tooltip=tooltip, **named, **more)
 
 
+def tile() -> io.Input:
+    return number("tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.")
+
+
 def layers() -> io.Input:
     return io.String.Input("layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3.")
 

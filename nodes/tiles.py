@@ -32,9 +32,7 @@ class PlanTiles(io.ComfyNode):
                 number(
                     "height", (2048, 16, 65536, 1), "Height in px of the picture that is sampled. Usual: 2048 to 8192."
                 ),
-                number(
-                    "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256."
-                ),
+                sockets.tile(),
                 number(
                     "overlap",
                     (128, 0, 2048, 16),

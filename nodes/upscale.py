@@ -56,9 +56,7 @@ class Upscale(io.ComfyNode):
                     "True CFG scale, by prompt and DINO; it multiplies guidance that the adapter learned. Usual: 1 (off, "
                     "half the time); 1.5 to 3 follows DINO closely.",
                 ),
-                number(
-                    "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256."
-                ),
+                sockets.tile(),
                 number(
                     "overlap", (128, 0, 2048, 16), "Least overlap of neighbours in px. Usual: 128; demo models: 32."
                 ),
