@@ -67,8 +67,8 @@ def upscale(
     height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
     with timed(seconds, "dino"):
-        looks = settings.dino_strength > 0 and make_guide is not None
-        guide = make_guide(pixels, plan=plan, size=(height, width)) if looks else None  # type: ignore[misc]
+        wanted = make_guide if settings.dino_strength > 0 else None
+        guide = None if wanted is None else wanted(pixels, plan=plan, size=(height, width))
     with timed(seconds, "encode"):
         host.check_interrupt()
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
@@ -93,7 +93,7 @@ def upscale(
             "overlap": plan.overlap,
             "batch": sampled.pop("batch", None),
         },
-        "dino": None if guide is None or make_guide is None else make_guide.describe(),
+        "dino": None if guide is None or wanted is None else wanted.describe(),
         **sampled,
         "settings": asdict(settings),
         "seconds": seconds,
