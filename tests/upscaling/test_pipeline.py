@@ -8,6 +8,7 @@ from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.host import Text
+from dinotile.tiling.color import back_project
 from dinotile.upscaling.joint import default_tile_batch, seeded_noise
 from dinotile.upscaling.settings import UpscaleSettings, settings_for
 from dinotile.upscaling.upscaler import Upscaler
@@ -50,6 +51,14 @@ def test_a_second_run_is_equal_and_another_seed_is_not(upscaler):
     other, _ = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, seed=1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_the_result_keeps_the_colours_of_the_picture_as_far_as_fidelity_says(upscaler):
+    pixels = picture(40, 48)
+    plain, faithful = (
+        upscaler.upscale(pixels, dataclasses.replace(SETTINGS, fidelity=share))[0] for share in (0.0, 1.0)
+    )
+    assert torch.equal(faithful, back_project(plain, pixels, fidelity=1.0)) and not torch.equal(faithful, plain)
 
 
 def test_the_input_is_not_written_to_and_the_global_random_state_is_left_alone(upscaler):
