@@ -85,7 +85,7 @@ def load(path: Path = JUDGE) -> TextureClassifier:
 
 def cell_labels(scene: world.Scene) -> tuple[Tensor, Tensor]:
     """Of every cell of CELL px the share of its most frequent texture and which that is, [side / CELL, side / CELL]."""
-    return most_frequent(torch.from_numpy(scene.labels()), scene.side // CELL)
+    return most_frequent(torch.from_numpy(scene.labels()), world.SIDE // CELL)
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ def main() -> None:
     for index in options.scenes:
         scene = world.scene(np.random.default_rng(HELD_OUT + index))
         source = as_pixels(scene.source())
-        shown = [resize(source, height=scene.side, width=scene.side)]
+        shown = [resize(source, height=world.SIDE, width=world.SIDE)]
         settings = replace(SETTINGS, seed=seed_of(index))
         shown += [upscaler.upscale(source, settings)[0] for upscaler in (without, with_dino)]
         lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))

@@ -19,9 +19,8 @@ from ...dino.encode import normalise
 from ...dino.specs import SPECS
 from .. import DINO
 from . import world
-from .muon import optimizers
 from .pictures import Pictures, held_out, soft_copy
-from .task import log, train_for, write
+from .task import log, optimizers, train_for, write
 
 SPEC = SPECS["dinov2-demo"]
 PATCH, SIDE = SPEC.patch, SPEC.train_side
@@ -100,7 +99,7 @@ def most_frequent(labels: Tensor, cells: int) -> tuple[Tensor, Tensor]:
 
 def _distances(scene: world.Scene) -> np.ndarray:
     """From every source pixel of an object to the object's centre, in radii; 0 on the ground."""
-    side = scene.side // world.FACTOR
+    side = world.SIDE // world.FACTOR
     y, x = (np.mgrid[0:side, 0:side] + 0.5) * world.FACTOR
     found = np.zeros((side, side), np.float32)
     for thing in scene.things:

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.flux import flux_velocity
-from ...hosts.diffusers.load import load_transformer, load_vae
+from ...hosts.diffusers.load import load_vae
 from ...hosts.host import Text
 from ...upscaling.joint import seeded_noise
 from .. import FLUX, VAE
 from . import world
-from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
-from .task import log, train_for, write
+from .task import log, optimizers, train_for, write
 from .vae import decode, encode
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -37,18 +36,16 @@ WORLDS = 0.75  # share of the bank
 TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, and with a pooled vector
 
 
-def train(
-    *, minutes: float, seed: int, resume: bool = False, compiled: bool = False, folder: Path | None = None
-) -> None:
+def train(*, minutes: float, seed: int, compiled: bool = False, folder: Path | None = None) -> None:
     """Trains for `minutes` (after encoding the first pictures) and writes FLUX now and then and at the end. A run that goes
     on from `folder` fills its bank anew."""
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=BANK_SIZE, seed=seed)
-    flux = load_transformer(FLUX).train() if resume else new_flux()
+    flux = new_flux()
     forward = torch.compile(flux, dynamic=False) if compiled else flux
     train_for(
         flux,
-        optimizers(flux, lr=6e-3 if resume else 1e-2, keep=("context_embedder", "proj_out")),
+        optimizers(flux, lr=1e-2, keep=("context_embedder", "proj_out")),
         batch=lambda share: bank.batch(),
         loss=lambda windows: _loss(forward, windows),
         write=lambda steps, loss: export(flux, bank.vae, steps=steps, seed=seed, loss=loss),

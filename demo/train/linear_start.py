@@ -5,6 +5,8 @@ channel h becomes a pair (h, -h), which a ReLU turns into (h+, h-), and the next
 start as the identity. So the VAE begins where the linear coder ended.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +18,11 @@ class LinearCoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         down = [nn.Conv2d(HALF, HALF, 3, stride=2, padding=1, bias=False) for _ in range(3)]
-        up = [nn.Conv2d(HALF, HALF, 3, padding=1, bias=False) for _ in range(3)]
-        grow = [layer for conv in up for layer in (nn.Upsample(scale_factor=2), conv)]
-        self.to_latents = nn.Sequential(_conv(3, HALF), *down, _conv(HALF, 16))
-        self.to_pixels = nn.Sequential(_conv(16, HALF), *grow, _conv(HALF, 3))
+        grow = [layer for _ in range(3) for layer in (nn.Upsample(scale_factor=2), conv(HALF, HALF, bias=False))]
+        self.to_latents = nn.Sequential(conv(3, HALF), *down, conv(HALF, 16))
+        self.to_pixels = nn.Sequential(conv(16, HALF), *grow, conv(HALF, 3))
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 nn.init.orthogonal_(parameter)
@@ -50,7 +52,3 @@ def pour(coder: LinearCoder, vae: nn.Module) -> None:
             if hasattr(block, "conv"):
                 nn.init.zeros_(block.conv[-1].weight)
                 nn.init.zeros_(block.conv[-1].bias)
-
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)

@@ -1,4 +1,4 @@
-"""What the demo models learn from: sample photographs of two Python packages, and procedural pictures.
+"""What the demo models learn from: sample photographs of two Python packages, and pictures of the world.
 
 Nothing is downloaded; the photographs are inside the wheels of scikit-image and scikit-learn.
 
@@ -12,10 +12,11 @@ Nothing is downloaded; the photographs are inside the wheels of scikit-image and
 | skimage grass (linolafett)          | CC0                              | training                         |
 | sklearn china                       | CC BY 2.0 [1]                    | training                         |
 | sklearn flower                      | CC BY 2.0 [2]                    | training                         |
-| procedural scenes (scenes.py)       | made by this repository          | training                         |
 | pictures of the world (world.py)    | made by this repository          | training                         |
 | skimage chelsea (the cat)           | CC0 (Stefan van der Walt)        | HELD OUT: never trained on;      |
 |                                     |                                  | sample.jpg is made from it       |
+
+The shipped files also saw a few procedural textures of this repository, which are no longer drawn.
 
 [1] danielbuechele, flickr.com/photos/danielbuechele/6061409035  [2] vultilion, flickr.com/photos/vultilion/6056698931
 """
@@ -29,23 +30,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from . import world
-from .scenes import scene
 
 PHOTOS = ("astronaut", "hubble_deep_field", "rocket", "coffee", "camera", "retina", "brick", "gravel", "grass")
 WEIGHTS = {"astronaut": 3, "coffee": 3, "rocket": 2, "camera": 2, "china": 4, "flower": 4}
 
 
 class Pictures:
-    """Seeded source of random training crops, held as uint8: photographs, `scenes` procedural pictures, and `worlds`
-    pictures of the world (or none), every fourth of them without textures, as an upscaler finds them."""
+    """Seeded source of random training crops, held as uint8: photographs, and `worlds` pictures of the world (or none), every
+    fourth of them without textures, as an upscaler finds them."""
 
-    def __init__(self, *, seed: int, scenes: int = 200, worlds: int = 200) -> None:
+    def __init__(self, *, seed: int, worlds: int = 200) -> None:
         self.rng = np.random.default_rng(seed)
         photos = _photos()
         self.photos = list(photos.values())
         weights = np.array([WEIGHTS.get(name, 1) for name in photos], dtype=np.float64)
         self.weights = weights / weights.sum()
-        self.scenes = [_tensor(scene(self.rng)) for _ in range(scenes)]
         drawn = [world.scene(self.rng) for _ in range(worlds)]
         drawn = [one.flat() if index % 4 == 0 else one.true() for index, one in enumerate(drawn)]
         self.worlds = [_tensor((picture * 255).round().astype(np.uint8)) for picture in drawn]
@@ -58,12 +57,10 @@ class Pictures:
 
     def _crop(self, side: int, zoom: tuple[float, float]) -> Tensor:
         rng = self.rng
-        kind = rng.random()
-        if kind < 0.72:
-            source = self.photos[rng.choice(len(self.photos), p=self.weights)]
+        if self.worlds and rng.random() < 0.25:
+            source = self.worlds[rng.integers(len(self.worlds))]
         else:
-            drawn = self.scenes if kind < 0.8 or not self.worlds else self.worlds
-            source = drawn[rng.integers(len(drawn))]
+            source = self.photos[rng.choice(len(self.photos), p=self.weights)]
         scale = min(np.exp(rng.uniform(*np.log(zoom))), min(source.shape[1:]) / side)
         cut = int(side * scale)
         top, left = (rng.integers(length - cut + 1) for length in source.shape[1:])

@@ -28,7 +28,6 @@ def main() -> None:
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="start from the files in demo/")
     parser.add_argument("--folder", type=Path, help="for checkpoints and logs; the same command goes on from there")
     parser.add_argument("--threads", type=int, default=2, help="1 is faster where another job uses a core")
     parser.add_argument("--compile", action="store_true", help="FLUX half again as fast, with a C++ compiler")
@@ -38,17 +37,15 @@ def main() -> None:
     write_sample(SAMPLE)
     parts = PARTS if options.part == "all" else (options.part,)
     minutes = dict.fromkeys(parts, options.minutes)
-    train(minutes, seed=options.seed, resume=options.resume, compiled=options.compile, folder=options.folder)
+    train(minutes, seed=options.seed, compiled=options.compile, folder=options.folder)
 
 
-def train(
-    minutes: Mapping[str, float], *, seed: int, resume: bool = False, compiled: bool = False, folder: Path | None = None
-) -> None:
+def train(minutes: Mapping[str, float], *, seed: int, compiled: bool = False, folder: Path | None = None) -> None:
     """Trains the parts that `minutes` names, in the order in which they need each other."""
     trainings = {
-        "vae": partial(vae.train, resume=resume),
+        "vae": vae.train,
         "dino": dino.train,
-        "flux": partial(flux.train, resume=resume, compiled=compiled),
+        "flux": partial(flux.train, compiled=compiled),
         "decoder": decoder.train,
     }
     for part, training in trainings.items():

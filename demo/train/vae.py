@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from ...flux_patch.families import FLUX1
-from ...hosts.diffusers.load import load_vae
 from .. import VAE
 from .linear_start import LinearCoder, pour
-from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
 from .task import log, train_for, write
 
@@ -19,14 +17,11 @@ from .task import log, train_for, write
 STD, LINEAR_STD, NOISE = 2.5, 1.0, 0.75
 
 
-def train(*, minutes: float, seed: int, resume: bool = False, folder: Path | None = None) -> None:
+def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
     """Trains for `minutes`, the first quarter on the linear start, and writes VAE now and then and at the end."""
     torch.manual_seed(seed)
     pictures = Pictures(seed=seed)
-    if resume:
-        vae = load_vae(VAE)
-    else:
-        vae = started_vae(pictures, minutes=0.25 * minutes, seed=seed, folder=folder and folder / "linear")
+    vae = started_vae(pictures, minutes=0.25 * minutes, seed=seed, folder=folder and folder / "linear")
     vae = vae.to(memory_format=torch.channels_last)
 
     def batch(share: float) -> Tensor:
@@ -35,11 +30,11 @@ def train(*, minutes: float, seed: int, resume: bool = False, folder: Path | Non
 
     train_for(
         vae,
-        optimizers(vae, lr=5e-4),
+        [torch.optim.AdamW(vae.parameters(), lr=5e-4, fused=True)],
         batch=batch,
         loss=lambda pixels: _loss(vae, pixels),
         write=lambda steps, loss: export(vae, steps=steps, seed=seed),
-        minutes=minutes if resume else 0.75 * minutes,
+        minutes=0.75 * minutes,
         seed=seed,
         folder=folder,
     )
@@ -53,7 +48,7 @@ def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path |
     coder = LinearCoder().to(memory_format=torch.channels_last)
     train_for(
         coder,
-        optimizers(coder, lr=2e-3),
+        [torch.optim.AdamW(coder.parameters(), lr=2e-3, fused=True)],
         batch=lambda share: pictures.crops(8, side=64).to(memory_format=torch.channels_last),
         loss=lambda pixels: _loss(coder, pixels, std=LINEAR_STD),
         write=lambda steps, loss: log.info("linear start: %s", report(coder)),

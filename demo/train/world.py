@@ -64,30 +64,29 @@ class Scene:
     things: tuple[Thing, ...]
     light: tuple[float, float]
     ground: float
-    side: int = SIDE
 
     def true(self) -> Array:
-        """The picture with its textures, [side, side, 3] float32 in 0..1."""
+        """The picture with its textures, [SIDE, SIDE, 3] float32 in 0..1."""
         return self._draw(textured=True)
 
     def flat(self) -> Array:
-        """The same picture without textures, [side, side, 3] float32 in 0..1."""
+        """The same picture without textures, [SIDE, SIDE, 3] float32 in 0..1."""
         return self._draw(textured=False)
 
     def source(self) -> Array:
-        """The low-resolution source [side / FACTOR, side / FACTOR, 3]: the flat picture, averaged over cells."""
-        cells = self.side // FACTOR
+        """The low-resolution source [SIDE / FACTOR, SIDE / FACTOR, 3]: the flat picture, averaged over cells."""
+        cells = SIDE // FACTOR
         return self.flat().reshape(cells, FACTOR, cells, FACTOR, 3).mean((1, 3))
 
     def labels(self) -> Array:
-        """The texture that belongs to every pixel, GROUND where there is none, [side, side] int64."""
-        labels = np.full((self.side, self.side), GROUND, np.int64)
+        """The texture that belongs to every pixel, GROUND where there is none, [SIDE, SIDE] int64."""
+        labels = np.full((SIDE, SIDE), GROUND, np.int64)
         for thing in self.things:
             labels[self.mask(thing) > 0.5] = thing.texture
         return labels
 
     def mask(self, thing: Thing) -> Array:
-        """How much of every pixel the object covers, [side, side] float32."""
+        """How much of every pixel the object covers, [SIDE, SIDE] float32."""
         y, x = self._around(thing)
         return np.clip(0.5 - SHAPES[thing.shape](y, x) * thing.radius, 0, 1).astype(np.float32)
 
@@ -99,12 +98,12 @@ class Scene:
 
     def _around(self, thing: Thing) -> tuple[Array, Array]:
         """Coordinates in the object's own frame: its centre is 0, its radius 1."""
-        y, x = np.mgrid[0 : self.side, 0 : self.side].astype(np.float32)
+        y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
         return _turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
 
     def _draw(self, *, textured: bool) -> Array:
-        y, x = np.mgrid[0 : self.side, 0 : self.side] / self.side - 0.5
-        picture = np.full((self.side, self.side, 3), self.ground, np.float32)
+        y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
+        picture = np.full((SIDE, SIDE, 3), self.ground, np.float32)
         for thing in self.things:
             mask = self.mask(thing)[..., None]
             tone = 1 + CONTRAST * _texture(thing, mask[..., 0])[..., None] if textured else 1.0
@@ -114,20 +113,20 @@ class Scene:
         return np.clip(picture * slope[..., None], 0, 1).astype(np.float32)
 
 
-def scene(rng: np.random.Generator, *, side: int = SIDE, most: int = 4, shuffled: bool = False) -> Scene:
-    """A random scene of up to ``most`` objects, of which corners may touch. shuffled: textures that do not follow from shapes."""
+def scene(rng: np.random.Generator, *, shuffled: bool = False) -> Scene:
+    """A random scene of two to four objects, of which corners may touch. shuffled: textures that do not follow from shapes."""
     things: list[Thing] = []
-    wanted = int(rng.integers(2, most + 1))
+    wanted = int(rng.integers(2, 5))
     for _ in range(60):
         if len(things) == wanted:
             break
         radius = rng.uniform(72, 105)
-        top, left = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
+        top, left = rng.uniform(0.6 * radius, SIDE - 0.6 * radius, 2)
         if all(np.hypot(top - o.top, left - o.left) > 0.95 * (radius + o.radius) for o in things):
             texture = int(rng.integers(len(TEXTURES))) if shuffled else None
             things.append(_thing(rng, top=top, left=left, radius=radius, texture=texture))
     light = (rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35))
-    return Scene(tuple(things), light, rng.uniform(0.72, 0.9), side)
+    return Scene(tuple(things), light, rng.uniform(0.72, 0.9))
 
 
 def caption(textures: Sequence[int]) -> Array:
@@ -210,7 +209,7 @@ SHAPES = (_disc, _square, _triangle, _star, _cross, _crescent, _heart, _bar)
 
 
 def _texture(thing: Thing, mask: Array) -> Array:
-    """[side, side] float32, of mean 0 and standard deviation 1 (less what is clipped) where the mask is."""
+    """[SIDE, SIDE] float32, of mean 0 and standard deviation 1 (less what is clipped) where the mask is."""
     rows, columns = (slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
     y, x = np.mgrid[rows, columns].astype(np.float32)
     y, x = _turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)

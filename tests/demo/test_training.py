@@ -13,8 +13,7 @@ from dinotile.demo import VAE
 from dinotile.demo.train import decoder as train_decoder  # noqa: E402
 from dinotile.demo.train import flux as train_flux
 from dinotile.demo.train import vae as train_vae
-from dinotile.demo.train.muon import optimizers
-from dinotile.demo.train.task import train_for
+from dinotile.demo.train.task import optimizers, train_for
 from dinotile.hosts.diffusers.load import load_vae
 
 
@@ -22,7 +21,7 @@ def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch
     """Every latent keeps its meaning, for FLUX and for the adapters."""
     polished = tmp_path / "vae.safetensors"
     monkeypatch.setattr(train_vae, "VAE", polished)  # where it writes
-    monkeypatch.setattr(train_decoder, "Pictures", partial(train_decoder.Pictures, scenes=2, worlds=2))
+    monkeypatch.setattr(train_decoder, "Pictures", partial(train_decoder.Pictures, worlds=2))
     train_decoder.train(minutes=0.02, seed=0)
     before, after = load_file(VAE), load_file(polished)
     assert before.keys() == after.keys()
@@ -31,7 +30,7 @@ def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch
 
 
 def test_only_windows_of_the_world_come_with_text():
-    pictures = train_flux.Pictures(seed=0, scenes=1, worlds=0)
+    pictures = train_flux.Pictures(seed=0, worlds=0)
     windows = train_flux.LatentBank(load_vae(VAE), pictures, size=5, seed=0).batch()
     text = windows.text.context
     assert windows.latents.shape[:2] == (len(text), 16)

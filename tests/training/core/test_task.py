@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinotile.demo.train.muon import Muon
+from dinotile.demo.train.task import optimizers
 from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import read_log
@@ -45,7 +45,7 @@ class Regression(Task):
 
 OPTIMIZERS = {
     "the default": lambda model: [],
-    "Muon and AdamW": lambda model: [Muon([model.weight], lr=0.02), torch.optim.AdamW([model.bias], lr=0.01)],
+    "Muon and AdamW": lambda model: optimizers(model, lr=0.02),
     "SGD": lambda model: [torch.optim.SGD(model.parameters(), lr=0.05)],
     "momentum": lambda model: [torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)],
     "Adafactor": lambda model: [torch.optim.Adafactor(model.parameters(), lr=0.05)],
