@@ -44,32 +44,23 @@ class FluxGeometry:
         )
 
 
+# What the hosts call ``FluxGeometry``'s numbers after the first, in its order.
+_DIFFUSERS = ("num_attention_heads", "num_layers", "num_single_layers", "joint_attention_dim", "pooled_projection_dim")
+_COMFY = ("num_heads", "depth", "depth_single_blocks", "context_in_dim", "vec_in_dim")
+
+
 def geometry_of(model: Any) -> FluxGeometry:
     """Read the geometry of ComfyUI's ``Flux`` or diffusers' ``FluxTransformer2DModel``; ValueError for anything else."""
     kind = type(model).__name__
     if kind == "FluxTransformer2DModel":
-        config = model.config
-        geometry = FluxGeometry(
-            hidden=config.num_attention_heads * config.attention_head_dim,
-            heads=config.num_attention_heads,
-            double_blocks=config.num_layers,
-            single_blocks=config.num_single_layers,
-            context=config.joint_attention_dim,
-            vector=config.pooled_projection_dim,
-        )
-        axes = tuple(config.axes_dims_rope)
+        numbers = [getattr(model.config, name) for name in _DIFFUSERS]
+        geometry = FluxGeometry(numbers[0] * model.config.attention_head_dim, *numbers)
+        axes = tuple(model.config.axes_dims_rope)
     elif kind == "Flux" and hasattr(model, "double_blocks"):
         params = model.params
         if params.global_modulation or not params.vec_in_dim or params.txt_ids_dims:
             _refuse(f"of the {FLUX2.title} kind, which is not supported yet")
-        geometry = FluxGeometry(
-            hidden=params.hidden_size,
-            heads=params.num_heads,
-            double_blocks=params.depth,
-            single_blocks=params.depth_single_blocks,
-            context=params.context_in_dim,
-            vector=params.vec_in_dim,
-        )
+        geometry = FluxGeometry(params.hidden_size, *(getattr(params, name) for name in _COMFY))
         axes = tuple(params.axes_dim)
     elif kind == "Flux2Transformer2DModel":
         _refuse(f"of the {FLUX2.title} kind, which is not supported yet")

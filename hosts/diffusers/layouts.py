@@ -21,7 +21,7 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
     if not diffusers_layout and "img_in.weight" not in shapes:
         some = ", ".join(sorted(shapes)[:3]) or "nothing"
         raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
-    names = _DIFFUSERS if diffusers_layout else _ORIGINAL
+    names = {part: both[0 if diffusers_layout else 1] for part, both in _NAMES.items()}
     with whole(name, "FLUX.1 transformer"):
         hidden, channels = shapes[names["image_in"]]
         head = shapes[names["head"]][0]
@@ -51,25 +51,14 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
     return config
 
 
-_DIFFUSERS = {
-    "image_in": "x_embedder.weight",
-    "text_in": "context_embedder.weight",
-    "vector_in": "time_text_embed.text_embedder.linear_1.weight",
-    "guidance": "time_text_embed.guidance_embedder.linear_1.weight",
-    "head": "transformer_blocks.0.attn.norm_q.weight",
-    "out": "proj_out.weight",
-    "double": "transformer_blocks",
-    "single": "single_transformer_blocks",
-}
-_ORIGINAL = {
-    "image_in": "img_in.weight",
-    "text_in": "txt_in.weight",
-    "vector_in": "vector_in.in_layer.weight",
-    "guidance": "guidance_in.in_layer.weight",
-    "head": "double_blocks.0.img_attn.norm.query_norm.scale",
-    "out": "final_layer.linear.weight",
-    "double": "double_blocks",
-    "single": "single_blocks",
+_NAMES = {  # in diffusers' layout and in the original one
+    "image_in": ("x_embedder.weight", "img_in.weight"),
+    "text_in": ("context_embedder.weight", "txt_in.weight"),
+    "vector_in": ("time_text_embed.text_embedder.linear_1.weight", "vector_in.in_layer.weight"),
+    "guidance": ("time_text_embed.guidance_embedder.linear_1.weight", "guidance_in.in_layer.weight"),
+    "head": ("transformer_blocks.0.attn.norm_q.weight", "double_blocks.0.img_attn.norm.query_norm.scale"),
+    "out": ("proj_out.weight", "final_layer.linear.weight"),
+    **{kind.name: (kind.diffusers, kind.comfy) for kind in FLUX1.blocks},
 }
 
 
