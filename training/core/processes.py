@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Processes(Protocol):
-    """What the trainer needs of ``accelerate.Accelerator``; the answers here are those of one process without it."""
+class SingleProcess:
+    """What the trainer needs of ``accelerate.Accelerator``, of one process without it."""
 
-    @property
-    def num_processes(self) -> int:
-        return 1
-
-    @property
-    def process_index(self) -> int:
-        return 0
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Any:
-        return tensor
+    num_processes, process_index = 1, 0
 
     def wait_for_everyone(self) -> None:
         return
 
 
-class SingleProcess(Processes):
-    """One process without ``accelerate``."""
-
-
-def add_up(tensors: list[Tensor], processes: Processes) -> None:
+def add_up(tensors: list[Tensor], processes: Any) -> None:
     """Replace each tensor by its sum over the processes, all in one message."""
     if processes.num_processes == 1:
         return

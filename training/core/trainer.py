@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from .average import Average, write
 from .config import OptimisationSettings
 from .optimiser import adamw, memory_of, part_norms, rate_at, remember
-from .processes import Processes, SingleProcess, add_up
+from .processes import SingleProcess, add_up
 from .state import TrainState
 from .task import Task
 
@@ -45,8 +46,9 @@ class StepReport:
 class Trainer:
     """Trains ``task``, with AdamW unless ``optimizers`` of its parameters are given.
 
-    minutes: of computing, instead of ``settings.steps``; the weights then depend on the machine's speed. least: the
-    learning rate at the end, as a part of its peak.
+    processes: an ``accelerate.Accelerator``, None for this process alone. minutes: of computing, instead of
+    ``settings.steps``; the weights then depend on the machine's speed. least: the learning rate at the end, as a part of
+    its peak.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Trainer:
         task: Task,
         settings: OptimisationSettings,
         *,
-        processes: Processes | None = None,
+        processes: Any = None,
         optimizers: Sequence[Optimizer] = (),
         minutes: float | None = None,
         least: float = 0.1,
