@@ -9,7 +9,8 @@ from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.host import Text
 from dinotile.tiling.color import back_project
-from dinotile.upscaling.joint import default_tile_batch, seeded_noise
+from dinotile.upscaling.joint import JointEuler, default_tile_batch, seeded_noise
+from dinotile.upscaling.pipeline import upscale
 from dinotile.upscaling.settings import UpscaleSettings, settings_for
 from dinotile.upscaling.upscaler import Upscaler
 
@@ -73,6 +74,15 @@ def test_strength_zero_is_the_vae_alone(upscaler, vae):
     result, report = upscaler.upscale(pixels, dataclasses.replace(SETTINGS, denoise=0.0))
     through_vae = vae_path.decode(vae, vae_path.encode(vae, resize(pixels, height=80, width=96)))
     assert report["steps"] == 0
+    assert (result - through_vae).abs().max() < 1e-6
+
+
+def test_the_first_enlargement_may_be_another_s_of_any_size(upscaler, vae):
+    pixels, larger = picture(40, 48), picture(160, 192, seed=5)
+    settings = dataclasses.replace(SETTINGS, denoise=0.0)
+    sampler = JointEuler(upscaler.host, upscaler.text, settings)
+    result, _ = upscale(upscaler.host, pixels, settings, sampler=sampler, enlarge=lambda given: larger)
+    through_vae = vae_path.decode(vae, vae_path.encode(vae, resize(larger, height=80, width=96)))
     assert (result - through_vae).abs().max() < 1e-6
 
 
