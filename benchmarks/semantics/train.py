@@ -40,7 +40,6 @@ MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES = 4.0
 PICTURES = 240
 STEPS = 700
-SITES = {"double_sites": [0, 1, 2], "single_sites": []}
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {"conditions": {"dino_guidance": 2.0}},
     "guided": {"conditions": {"dino_guidance": 2.0}},
@@ -65,11 +64,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the shipped one takes twice as many")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="FLUX with torch.compile, which needs a C++ compiler")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
     parts = ("models", "judge", "pictures", "adapters", "demo") if options.part == "all" else (options.part,)
     if "models" in parts:
         demo_train.train(MINUTES, seed=options.seed, compiled=options.compile)
@@ -138,7 +135,7 @@ def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
     steps *= 2 if name == DEFAULT else 1
     values: dict[str, Any] = {
         "model": {"variant": "demo", "layers": "2/3"},
-        "adapter": {"width": 64, "grid": 8, "context_grid": 2, **SITES},
+        "adapter": {"width": 64, "grid": 8, "context_grid": 2, "double_sites": [0, 1, 2], "single_sites": []},
         "data": {
             "path": str(WORK / "pictures"),
             "picture": world.SIDE,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...hosts.diffusers.load import load_transformer, load_vae
 from .. import FLUX, VAE
 from .flux import redraw, report
+from .muon import optimizers
 from .pictures import Pictures
 from .task import log, train_for
 from .vae import decode, difference, encode, export
@@ -39,7 +40,7 @@ def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
 
     train_for(
         vae,
-        [torch.optim.AdamW(vae.decoder.parameters(), lr=5e-4, fused=True)],
+        optimizers(vae.decoder, lr=5e-4),
         batch=lambda share: pictures.crops(COUNT, side=SIDE).to(memory_format=torch.channels_last),
         loss=loss,
         write=write,

@@ -14,18 +14,16 @@ Nothing is downloaded; the photographs are inside the wheels of scikit-image and
 | sklearn flower                      | CC BY 2.0 [2]                    | training                         |
 | pictures of the world (world.py)    | made by this repository          | training                         |
 | skimage chelsea (the cat)           | CC0 (Stefan van der Walt)        | HELD OUT: never trained on;      |
-|                                     |                                  | sample.jpg is made from it       |
+|                                     |                                  | sample.jpg is its upper left     |
+|                                     |                                  | 450 x 300 px at 384 x 256        |
 
 The shipped files also saw a few procedural textures of this repository, which are no longer drawn.
 
 [1] danielbuechele, flickr.com/photos/danielbuechele/6061409035  [2] vultilion, flickr.com/photos/vultilion/6056698931
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -97,14 +95,6 @@ def soft_copy(pixels: Tensor) -> Tensor:
 def psnr(left: Tensor, right: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of pictures in 0..1."""
     return -10 * torch.log10((left.float().clamp(0, 1) - right.float().clamp(0, 1)).square().mean()).item()
-
-
-def write_sample(path: Path) -> None:
-    """The README's picture: the held-out cat at 384x256."""
-    from skimage.data import chelsea
-
-    cat = Image.fromarray(chelsea()).crop((0, 0, 450, 300))
-    cat.resize((384, 256), Image.Resampling.LANCZOS).save(path, quality=93)
 
 
 def _photos() -> dict[str, Tensor]:

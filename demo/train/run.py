@@ -3,7 +3,7 @@
 --minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE and DINO need nothing.
 The adapter is trained by `python -m benchmarks.semantics.train`, with the package's own trainer. Two cores with bf16
 matrix units (AMX) do it all in about an hour and a half. pictures.py lists what they learn from and what is held out: skimage's
-cat "chelsea" is never trained on, and sample.jpg is made from it (CC0).
+cat "chelsea" is never trained on.
 """
 
 import argparse
@@ -12,11 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from .. import SAMPLE
 from . import decoder, dino, flux, vae
-from .pictures import write_sample
 
 PARTS = ("vae", "dino", "flux", "decoder")
 
@@ -29,12 +25,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="time for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for checkpoints and logs; the same command goes on from there")
-    parser.add_argument("--threads", type=int, default=2, help="1 is faster where another job uses a core")
     parser.add_argument("--compile", action="store_true", help="FLUX half again as fast, with a C++ compiler")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
-    write_sample(SAMPLE)
     parts = PARTS if options.part == "all" else (options.part,)
     minutes = dict.fromkeys(parts, options.minutes)
     train(minutes, seed=options.seed, compiled=options.compile, folder=options.folder)

@@ -77,12 +77,3 @@ def write(path: Path, tensors: dict[str, Tensor], *, steps: int, seed: int, trai
     about = {"format": "pt", "dinotile": "demo", "trained_by": trained_by, "steps": str(steps), "seed": str(seed)}
     make_folder(path.parent)
     write_weights(path, tensors, about)
-
-
-def optimizers(module: nn.Module, *, lr: float, keep: tuple[str, ...] = ()) -> list[Optimizer]:
-    """Muon (Jordan et al. 2024) for matrices; AdamW for the rest, and for parameters whose names begin as in ``keep``."""
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.ndim == 2 and not name.startswith(keep)]
-    others = [p for name, p in named if p.ndim != 2 or name.startswith(keep)]
-    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, lr=lr / 2, fused=True)]

@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 from ...flux_patch.families import FLUX1
 from .. import VAE
 from .linear_start import LinearCoder, pour
+from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
 from .task import log, train_for, write
 
@@ -30,7 +31,7 @@ def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
 
     train_for(
         vae,
-        [torch.optim.AdamW(vae.parameters(), lr=5e-4, fused=True)],
+        optimizers(vae, lr=5e-4),
         batch=batch,
         loss=lambda pixels: _loss(vae, pixels),
         write=lambda steps, loss: export(vae, steps=steps, seed=seed),
@@ -48,7 +49,7 @@ def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path |
     coder = LinearCoder().to(memory_format=torch.channels_last)
     train_for(
         coder,
-        [torch.optim.AdamW(coder.parameters(), lr=2e-3, fused=True)],
+        optimizers(coder, lr=2e-3),
         batch=lambda share: pictures.crops(8, side=64).to(memory_format=torch.channels_last),
         loss=lambda pixels: _loss(coder, pixels, std=LINEAR_STD),
         write=lambda steps, loss: log.info("linear start: %s", report(coder)),

@@ -13,7 +13,8 @@ from dinotile.demo import VAE
 from dinotile.demo.train import decoder as train_decoder  # noqa: E402
 from dinotile.demo.train import flux as train_flux
 from dinotile.demo.train import vae as train_vae
-from dinotile.demo.train.task import optimizers, train_for
+from dinotile.demo.train.muon import optimizers, orthogonal
+from dinotile.demo.train.task import train_for
 from dinotile.hosts.diffusers.load import load_vae
 
 
@@ -60,3 +61,9 @@ def test_a_training_learns_and_goes_on_from_its_folder(tmp_path):
     (first, far), (steps, near) = written
     assert 1 <= first < steps and near < far
     assert not (tmp_path / f"step-{first:06d}").exists() and (tmp_path / f"step-{steps:06d}").is_dir()
+
+
+@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
+def test_muon_s_matrices_are_nearly_orthogonal(shape):
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    assert values.min() > 0.5 and values.max() < 1.3

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinotile.demo.train.task import optimizers
+from dinotile.demo.train.muon import optimizers
 from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import read_log
