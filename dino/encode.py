@@ -150,7 +150,7 @@ class DinoEncoder:
         features = patches[0].float().cpu(), cls[0].float().cpu()
         if not all(bool(tensor.isfinite().all()) for tensor in features):
             raise ValueError(
-                f"{self.spec.name} in {next(self.model.parameters()).dtype} gave features that are not finite: "
+                f"{self.spec.name} in {next(self.model.parameters()).dtype} gave features that are not finite (stage dino): "
                 f"use another weights file or float32"
             )
         self.cache.put(key, features)

@@ -78,8 +78,10 @@ def from_image(image: Image.Image) -> Picture:
 
 
 def to_image(pixels: Tensor, *, alpha: Tensor | None = None) -> Image.Image:
-    """``pixels`` [1,3,H,W] in 0..1 (and ``alpha`` [1,1,H,W]) as an 8-bit RGB or RGBA image."""
+    """``pixels`` [1,3,H,W] in 0..1 (and ``alpha`` [1,1,H,W]) as an 8-bit RGB or RGBA image; ValueError for NaN and infinity."""
     channels = pixels if alpha is None else torch.cat([pixels, alpha], dim=1)
+    if not bool(channels.isfinite().all()):
+        raise ValueError("the picture has pixels that are NaN or infinite: look for the step that made them")
     array = channels[0].float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()  # [H, W, C]
     return Image.fromarray(np.ascontiguousarray(array))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -26,6 +27,10 @@ class Text:
     pooled: Tensor
     guidance: float = 3.5
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance {self.guidance} must be a finite number: usually 2 to 4")
+
     @classmethod
     def empty(cls, geometry: FluxGeometry, *, tokens: int = EMPTY_TOKENS, guidance: float = 3.5) -> Text:
         return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
@@ -48,7 +53,7 @@ class Host(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The model's latents -> [B, 3, H, W] in 0..1, float32."""
+        """The model's latents -> [B, 3, H, W] in 0..1, float32; ValueError where the VAE gives what is not finite."""
         ...
 
     def velocity(

@@ -108,6 +108,7 @@ class Upscale(io.ComfyNode):
             steps=steps,
             tile=tile,
             overlap=overlap,
+            cfg=cfg,
             seed=seed,
             dino_strength=dino_strength,
             fidelity=fidelity,

@@ -14,6 +14,7 @@ from ..flux_patch.families import ModelFamily
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import Strength
 from ..flux_patch.tokens import DinoTokens
+from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.plan import TilePlan
 
@@ -35,7 +36,10 @@ class WholePicture:
 
     def tokens(self, pixels: Tensor) -> DinoTokens:
         """Of pictures [B, 3, h, w] in 0..1."""
-        return self.project(self.encoder.encode(pixels, settings=self.settings))
+        tokens = self.project(self.encoder.encode(pixels, settings=self.settings))
+        finite(tokens.patches, "dino")
+        finite(tokens.cls, "dino")
+        return tokens
 
     def guide(self, tokens: DinoTokens | None, *, size: tuple[int, int]) -> PictureGuide:
         """For a result of that height and width in px."""

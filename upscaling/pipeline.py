@@ -12,6 +12,7 @@ from torch import Tensor
 from ..files.pixels import check_pixels, resize
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
+from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
@@ -59,7 +60,7 @@ def upscale(
 
     enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic. The result depends on the pictures,
     the models and the settings only; never on how many tiles share a model call. Raises ValueError for NaN, an empty batch or
-    wrong channels.
+    wrong channels, and where a stage gives what is NaN or infinite.
     """
     check_pixels(pixels)
     seconds: dict[str, float] = {}
@@ -72,12 +73,12 @@ def upscale(
     with timed(seconds, "encode"):
         host.check_interrupt()
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
-        latents = host.encode(pad_to_grid(larger, grid=token))
+        latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
     with timed(seconds, "sample"):
-        latents = sampler(latents, plan=plan, guide=guide, progress=progress)
+        latents = finite(sampler(latents, plan=plan, guide=guide, progress=progress), "sample")
     with timed(seconds, "decode"):
         host.check_interrupt()
-        result = host.decode(latents)[..., :height, :width].contiguous()
+        result = finite(host.decode(latents), "decode")[..., :height, :width].contiguous()
         result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
     sampled = sampler.describe(plan)
     report = {

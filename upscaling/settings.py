@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from ..flux_patch.families import FLUX1
@@ -16,8 +16,8 @@ STRENGTH = "strength"  # what the command line and diffusers also call denoise
 @dataclass(frozen=True)
 class UpscaleSettings:
     """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
-    denoise. tile, overlap: in px. guidance: FLUX.1 dev's. dino_guidance: classifier-free guidance by DINO, 1 is off.
-    fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
+    denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
+    off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device.
     """
 
@@ -27,6 +27,7 @@ class UpscaleSettings:
     tile: int = 1024
     overlap: int = 128
     guidance: float = 3.5
+    cfg: float = 1.0
     seed: int = 0
     dino_strength: float = 1.0
     dino_guidance: float = 1.0
@@ -35,14 +36,17 @@ class UpscaleSettings:
     tile_batch: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tile", "overlap", "seed", "tile_batch"):
-            if not isinstance(getattr(self, name), Integral):
-                raise ValueError(f"{name.replace('_', ' ')} {getattr(self, name)!r} must be a whole number: round it")
+        for field in fields(self):
+            value, whole = getattr(self, field.name), field.type == "int"
+            if field.type != "bool" and not isinstance(value, Integral if whole else Real):
+                needed = "whole number: round it" if whole else "number: write it in digits"
+                raise ValueError(f"{field.name.replace('_', ' ')} {value!r} must be a {needed}")
         for name, low, high, use in (
             ("denoise", 0, 1, "usually 0.2 to 0.5"),
             ("steps", 1, 1000, "usually 4 for schnell and 20 for dev"),
             ("guidance", 0, 100, "usually 2 to 4"),
             ("seed", 0, 2**64 - 1, "any whole number in this range"),
+            ("cfg", 1, 30, "1 is off, usually 1.5 to 3"),
             ("dino_strength", 0, 2, "0 is off, 1 is as trained"),
             ("dino_guidance", 1, 30, "1 is off, usually 1.5 to 3"),
             ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ...flux_patch.families import FAMILIES, FLUX1
 from ...flux_patch.rows import DinoRow
+from ..finite import finite
 from ..host import Text
 from .adapter import HostAdapter
 from .inject import cond_key
@@ -25,7 +27,7 @@ class ComfyHost:
 
     def __init__(self, model: Any, vae: Any, *, adapter: HostAdapter | None = None) -> None:
         check_vae(vae)
-        self.model, self.vae = model, vae
+        self.model, self.vae = model, checked_vae(vae)
         self.geometry = flux_geometry(model)
         self.family = FAMILIES[self.geometry.family]
         self.device, self.dtype = model.load_device, compute_dtype(model)
@@ -87,6 +89,13 @@ class ComfyHost:
 def compute_dtype(model: Any) -> torch.dtype:
     """In which the host will compute a MODEL."""
     return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
+
+
+def checked_vae(vae: Any) -> Any:
+    """The same VAE, which refuses pictures that are not finite before it brings them to 0..1, where infinity is white."""
+    checked = copy.copy(vae)
+    checked.process_output = lambda image: vae.process_output(finite(image, "decode"))
+    return checked
 
 
 def check_vae(vae: Any) -> None:

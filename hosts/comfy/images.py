@@ -29,6 +29,8 @@ def single_mask(mask: Tensor | None) -> Tensor | None:
         return None
     if mask.ndim == 3 and len(mask) != 1:
         raise ValueError(f"the mask holds {len(mask)} pictures, one is allowed: pick one mask for the whole batch")
+    if not bool(mask.isfinite().all()):
+        raise ValueError("the mask holds NaN or infinite values: repair the node that made it")
     return mask.reshape(mask.shape[-2:]).float().clamp(0, 1).cpu()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.geometry import RopeOptions
 from ...flux_patch.rows import DinoCall, make_call
+from ..finite import finite
 from .carrier import DinoCond
 
 OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall}
@@ -38,7 +39,7 @@ def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE: gives a sampling run its memo. ``guider.model_options`` is the run's own copy."""
     options = executor.class_obj.model_options.setdefault("transformer_options", {})
     options[MEMO] = RunMemo()
-    return executor(*args, **kwargs)
+    return finite(executor(*args, **kwargs), "sample")
 
 
 class CanvasWrapper:

@@ -51,8 +51,8 @@ def attach(conditioning: list, adapter: LoadedAdapter, guide: Guide) -> list:
 
 def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
     """CONDITIONING of zero text tokens [1, tokens, context] and a zero pooled vector, in the model's widths."""
-    text = Text.empty(flux_geometry(model), tokens=tokens)
-    return [[text.context, {"pooled_output": text.pooled, "guidance": guidance}]]
+    text = Text.empty(flux_geometry(model), tokens=tokens, guidance=guidance)
+    return [[text.context, {"pooled_output": text.pooled, "guidance": text.guidance}]]
 
 
 def tile_model(model: Any, plan: TilePlan) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
+from ..finite import finite
 from .crop import crop_entries
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
@@ -107,7 +108,7 @@ class TileWrapper:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
         executor.class_obj.model_options[RUN] = TileRun(self.plan.latent, crop_control=self.crop_control)
-        return executor(*args, **kwargs)
+        return finite(executor(*args, **kwargs), "sample")
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict, *args: Any

@@ -12,6 +12,7 @@ from ...flux_patch.families import FLUX1
 from ...tiling.canvas import cut
 from ...tiling.plan import TilePlan
 from ...tiling.windows import tile_windows, window
+from ..finite import finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny
@@ -30,11 +31,12 @@ def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor, *, tile: int = 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int = TILE) -> Tensor:
-    """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32."""
+    """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
     raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
     height, width = (side * FLUX1.cell for side in latents.shape[-2:])
     plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE)
-    return _by_tiles(lambda part: _decode(vae, part), raw, source=plan.latent, target=plan).clamp(0, 1)
+    pixels = _by_tiles(lambda part: _decode(vae, part), raw, source=plan.latent, target=plan)
+    return finite(pixels, "decode").clamp(0, 1)  # which would make white of infinity
 
 
 def _encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image
 from dinotile.files.pictures import Picture, load_picture, save_picture
 
 from ..limits import largest_file
-from ..tiny import picture
+from ..tiny import overflowing, picture, tiny_vae
 
 SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
 LIMIT = 200  # seconds
@@ -256,6 +256,16 @@ def test_a_full_memory_is_said_on_every_device(dinotile, models, photo, tmp_path
 
     monkeypatch.setattr(engine, "pad_to_grid", full)
     refused(dinotile, "ran out of memory", photo, "-o", tmp_path / "out.png", *models, folder=tmp_path)
+
+
+def test_half_precision_that_overflows_is_one_line_and_no_black_picture(dinotile, models, photo, tmp_path):
+    overflowing(tiny_vae()).save_pretrained(tmp_path / "vae")
+    options = ["-o", tmp_path / "out.png", *models, "--vae-path", tmp_path / "vae", "--dtype"]
+    code, out, err = dinotile("upscale", photo, *options, "float16")
+    assert code == 2 and out == "" and not (tmp_path / "out.png").exists()
+    words = "stage decode gave values that are NaN or infinite, and no picture: use float32 (--dtype float32"
+    assert err.splitlines()[-1].startswith(f"dinotile: {words}")
+    assert dinotile("upscale", photo, *options, "float32")[0] == 0
 
 
 def test_one_tile_is_no_plural(dinotile, models, photo, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,7 +30,8 @@ FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
 )
 DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
-VAE, VAE_NAN = "vae.safetensors", "vae-nan.safetensors"
+VAE, VAE_NAN, VAE_WHITE = "vae.safetensors", "vae-nan.safetensors", "vae-white.safetensors"
+FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
@@ -95,6 +97,9 @@ def write_flux(folder: Path) -> None:
     save_file(flux_state(pooled_projection_dim=768, **thin), folder / FLUX_THIN)
     save_file(still(flux_state()), folder / FLUX_STILL)
     save_file(pooled_only(flux_state()), folder / FLUX_POOLED)
+    state = flux_state()
+    state["proj_out.bias"][0] = float("nan")
+    save_file(state, folder / FLUX_NAN)
     save_file(flux2_state(), folder / FLUX2)
 
 
@@ -162,6 +167,9 @@ def write_vae(folder: Path) -> None:
         state[f"taesd_{half}.{int(number) + (half == 'decoder')}.{rest}"] = tensor
     save_file(state, folder / VAE)
     save_file({name: tensor * float("nan") for name, tensor in state.items()}, folder / VAE_NAN)
+    last = max((name for name in state if name.startswith("taesd_decoder.")), key=lambda name: int(name.split(".")[1]))
+    last = f"{last.rsplit('.', 1)[0]}.bias"
+    save_file(state | {last: torch.full_like(state[last], float("inf"))}, folder / VAE_WHITE)
 
 
 def stretch(last: torch.nn.Conv2d, output: Callable[[], Tensor], *, std: float, mean: float) -> None:
@@ -246,6 +254,13 @@ def write_adapters(folder: Path) -> None:
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)
     write_adapter(folder / FOR_OTHER_DINO, adapter_config(dino="dinov2-small", dino_width=384, layers="8"), seed=4)
     write_adapter(folder / FOR_OTHER_LAYERS, adapter_config(layers="2,4"), seed=5)
+    write_adapter(folder / ADAPTER_NAN, adapter_config(), seed=1)
+    weights = load_file(folder / ADAPTER_NAN)
+    name = next(name for name in weights if name.endswith(".v.weight"))
+    weights[name][0, 0] = float("nan")
+    with safe_open(folder / ADAPTER_NAN, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(weights, folder / ADAPTER_NAN, metadata=metadata)
 
 
 # Files that are something else

@@ -93,6 +93,38 @@ def test_what_does_not_fit_is_refused_by_the_one_node(server, small, changes, pa
     refused(server, prompt, at, *parts)
 
 
+def test_what_is_not_finite_is_refused_and_its_stage_named_by_every_node_that_ends_in_a_picture(server, small):
+    for changes, stage in (({"vae": models.VAE_NAN}, "encode"), ({"vae": models.VAE_WHITE}, "decode")):
+        refused(
+            server, graphs.one_node(small, **changes), "upscale", f"stage {stage} gave", "NaN or infinite", "float32"
+        )
+    bad_models = {"flux": {"unet_name": models.FLUX_NAN}, "adapter": {"adapter_name": models.ADAPTER_NAN}}
+    for loader, file in bad_models.items():
+        for sampler in (None, graphs.by_ksampler(), graphs.by_tiled_sampler()):
+            steps = graphs.step_by_step(small, tile=64, overlap=16) if sampler else graphs.one_node(small)
+            steps |= sampler or {}
+            steps[loader]["inputs"] |= file
+            at = "upscale" if not sampler else "ksampler" if "ksampler" in sampler else "sampler"
+            refused(server, steps, at, "stage sample gave")
+    steps = graphs.step_by_step(small) | graphs.by_ksampler()
+    steps["ksampler"]["inputs"]["model"] = ["patched", 0]  # without tiles
+    steps["adapter"]["inputs"] |= bad_models["adapter"]
+    refused(server, steps, "ksampler", "stage sample gave")
+
+
+def test_numbers_that_are_nan_pass_the_hosts_check_and_not_ours(server, small):
+    for name in ("cfg", "denoise", "scale", "dino_strength", "fidelity"):
+        prompt = graphs.one_node(small, **{name: float("nan")})
+        refused(server, prompt, "upscale", f"{name.replace('_', ' ')} nan must be")
+    prompt = graphs.one_node(small)
+    prompt["empty"]["inputs"]["guidance"] = float("nan")
+    refused(server, prompt, "empty", "guidance nan must be")
+    for name in ("strength", "start_percent", "end_percent"):
+        prompt = graphs.step_by_step(small) | graphs.by_ksampler()
+        prompt["conds"]["inputs"][name] = float("nan")
+        refused(server, prompt, "conds", "nan")
+
+
 def test_an_adapter_for_other_layers_is_refused_when_conditioning_is_projected(server, small):
     prompt = graphs.step_by_step(small) | graphs.by_ksampler()
     prompt["features"]["inputs"]["layers"] = "last"
