@@ -10,6 +10,7 @@ import typer
 from ..files.writing import check_writable
 from .bars import Bars
 from .features import DINO, Data, Device, Layers, Seed, Side, load_encoder
+from .outputs import OVERWRITE, check_free, check_inputs_stay
 
 
 def fit_redux(
@@ -30,8 +31,11 @@ def fit_redux(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Learn to turn DINO's patches into the tokens of FLUX.1 Redux; FLUX itself is not trained and not run."""
+    check_inputs_stay([output], [*data, dino, siglip, redux, model_path])
+    check_free([output], overwrite=overwrite)
     check_writable(output)
     from ..flux_patch.checkpoint import save_adapter
     from ..hosts.diffusers.load import read_geometry

@@ -1,17 +1,21 @@
-"""Output files of the command line: where they go."""
+"""Output files of the command line: where they go, and that nothing is lost there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..files.writing import check_writable, same_file
+from ..files.writing import same_file
+
+OVERWRITE = "Replace output files that exist already; an input is never replaced."
 
 
 def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
     """One output file per input. ``output`` is a file for one input; a folder for several, where it exists as one, or
-    where it ends with a slash. In a folder, results are named after their inputs, as .png. Raises ValueError."""
+    where it ends with a slash. In a folder, results are named after their inputs, as .png. Raises ValueError, also where
+    one of them would replace any of the inputs."""
     folder = Path(output).is_dir() or output.endswith(("/", os.sep))
     if not folder and len(inputs) > 1:
         if Path(output).exists() or Path(output).suffix:
@@ -20,10 +24,10 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
             )
         folder = True
     outputs = [Path(output) / f"{path.stem}.png" for path in inputs] if folder else [Path(output)]
-    for path, source in zip(outputs, inputs, strict=True):
-        if outputs.count(path) > 1:
-            raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
-        check_no_input(path, source)
+    path, times = Counter(outputs).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
+    check_inputs_stay(outputs, inputs)
     return outputs
 
 
@@ -32,9 +36,36 @@ def check_no_input(output: Path, source: Path) -> None:
         raise ValueError(f"output {output} is the input itself: choose another name")
 
 
+def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Raise ValueError where an output would replace an input: one of these files, or a file in one of these folders.
+
+    What is no path here, such as a hub name or None, is passed over.
+    """
+    places = [Path(source).expanduser() for source in inputs if source]
+    known = {name for place in places if place.exists() for name in _names(place)}
+    for output in outputs:
+        if output.exists() and not known.isdisjoint(_names(output)):
+            raise ValueError(f"output {output} is the input itself: choose another name")
+        if output.exists() and any(str(parent) in known for parent in output.resolve().parents):
+            raise ValueError(f"output {output} is a part of an input: choose another name")
+
+
+def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise ValueError where there are such files already, unless they may be overwritten."""
+    there = [] if overwrite else [path for path in paths if os.path.lexists(path)]
+    if there:
+        more = f" and {len(there) - 1} more" if there[1:] else ""
+        raise ValueError(f"output {there[0]}{more} exists already: choose another name, or replace it with --overwrite")
+
+
 def check_report(report: Path, pictures: Sequence[Path]) -> None:
-    """Raise ValueError where a report at ``report`` could not be written, or would replace one of the pictures."""
+    """Raise ValueError where a report at ``report`` would replace one of the pictures, old or new."""
     for picture in pictures:
         if same_file(report, picture):
             raise ValueError(f"report {report} is also one of the pictures: choose another name, such as report.json")
-    check_writable(report)
+
+
+def _names(path: Path) -> set[object]:
+    """By which an existing file is known: links of both kinds lead to the same."""
+    found = path.stat()
+    return {str(path.resolve()), (found.st_dev, found.st_ino)}

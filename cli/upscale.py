@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from ..files.progress import Progress
-from ..files.writing import check_picture_output, make_folder, write_text
+from ..files.writing import check_picture_output, check_writable, make_folder, write_text
 from .bars import Bars
 from .features import DINO, Device
-from .outputs import check_report, plan_outputs
+from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, plan_outputs
+
+FILES = ("inputs", "output", "report", "overwrite", "skip_existing")  # options about files, not about pictures
 
 
 def upscale(
@@ -62,11 +64,28 @@ def upscale(
     report: Annotated[
         Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out pictures whose output file exists already.")
+    ] = False,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
-    options = {name: value for name, value in locals().items() if name not in ("inputs", "output", "report")}
+    options = {name: value for name, value in locals().items() if name not in FILES}
+    if overwrite and skip_existing:
+        raise ValueError("--overwrite and --skip-existing exclude each other: give one of them")
     outputs = plan_outputs(inputs, output)
     folder = None if outputs[0] == Path(output) else Path(output)
+    if report is not None:
+        check_report(report, [*inputs, *outputs])
+    written = [*outputs, *([report] if report else [])]
+    check_inputs_stay(written, [model_path, vae_path, dino, adapter])
+    if skip_existing:
+        left = [pair for pair in zip(inputs, outputs, strict=True) if not pair[1].exists()]
+        typer.echo(f"{len(outputs) - len(left)} of {len(outputs)} pictures are there already")
+        if not left:
+            return
+        inputs, outputs = (list(paths) for paths in zip(*left, strict=True))
+    check_free([*outputs, *([report] if report else [])], overwrite=overwrite)
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers
     with Bars() as bars:
@@ -102,7 +121,7 @@ def upscale_files(
     for output, (height, width) in zip(outputs, sizes, strict=True):
         check_picture_output(output, height=height, width=width)
     if report is not None:
-        check_report(report, [*inputs, *outputs])
+        check_writable(report)
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         upscaler = load_upscaler(**models)

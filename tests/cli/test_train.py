@@ -93,6 +93,14 @@ def test_what_the_user_can_mend_is_one_line(configure, sections, told, monkeypat
     assert told in line
 
 
+def test_an_adapter_that_another_run_did_not_leave_to_go_on_with_is_not_replaced(configure, tmp_path, dinotile):
+    (tmp_path / "run").mkdir()
+    mine = tmp_path / "run" / "adapter.safetensors"
+    mine.write_text("of somebody else")
+    code, _, err = dinotile("train", configure(adapter={"warm_start": str(mine)}))
+    assert code == 2 and "adapter.safetensors is there already" in err and mine.read_text() == "of somebody else"
+
+
 def test_a_trained_adapter_guides_the_upscaler(configure, models, tmp_path, monkeypatch, capsys):
     optimisation = {"steps": 4, "learning_rate": 3e-2, "ema": 0.5}
     monkeypatch.setattr(sys, "argv", ["dinotile", "train", configure(optimisation=optimisation)])

@@ -268,6 +268,39 @@ def test_half_precision_that_overflows_is_one_line_and_no_black_picture(dinotile
     assert dinotile("upscale", photo, *options, "float32")[0] == 0
 
 
+def test_existing_files_are_replaced_with_overwrite_only_and_left_out_with_skip_existing(
+    dinotile, models, photo, tmp_path, monkeypatch
+):
+    out, report = tmp_path / "out.png", tmp_path / "r.json"
+    out.write_bytes(b"of somebody else")
+    loaded = []
+    from dinotile.upscaling import api
+
+    monkeypatch.setattr(api, "load_transformer", lambda *given, **more: loaded.append(given) or 1 / 0)
+    refused(dinotile, "out.png exists already", photo, "-o", out, *models, folder=tmp_path)
+    report.write_text("of somebody else")
+    options = [*models, "--report", report]
+    refused(dinotile, "r.json exists already", photo, "-o", tmp_path / "new.png", *options, folder=tmp_path)
+    refused(dinotile, "exclude each other", photo, "-o", out, "--overwrite", "--skip-existing", folder=tmp_path)
+    config = Path(models[1], "vae", "config.json")
+    words = "config.json is a part of an input"
+    refused(dinotile, words, photo, "-o", out, *models, "--report", config, "--overwrite", folder=tmp_path)
+    assert not loaded and out.read_bytes() == b"of somebody else" == report.read_text().encode()
+    code, said, _ = dinotile("upscale", photo, "-o", out, *models, "--skip-existing")
+    assert code == 0 and "1 of 1 pictures are there already" in said and out.read_bytes() == b"of somebody else"
+    monkeypatch.undo()
+    (tmp_path / "other.png").write_bytes(photo.read_bytes())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "photo.png").write_bytes(b"there")
+    two = [photo, tmp_path / "other.png", "-o", f"{tmp_path}/folder/", *models]
+    code, said, _ = dinotile("upscale", *two, "--skip-existing", "--steps", 1)
+    assert code == 0 and "1 of 2 pictures are there already" in said
+    assert (tmp_path / "folder" / "photo.png").read_bytes() == b"there"
+    assert Image.open(tmp_path / "folder" / "other.png").size == (104, 80)
+    assert dinotile("upscale", photo, "-o", out, *models, "--overwrite")[0] == 0
+    assert Image.open(out).size == (104, 80)
+
+
 def test_one_tile_is_no_plural(dinotile, models, photo, tmp_path):
     code, out, _ = dinotile("upscale", photo, "-o", tmp_path / "out.png", *models, "--tile", 128, "--steps", 1)
     assert code == 0 and "px, 1 tile, 1 step, without DINO" in out

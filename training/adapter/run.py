@@ -19,6 +19,7 @@ from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.sources import dino_path, model_files
 from ...upscaling.api import find_device
 from ..core.loop import fit
+from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from ..data.pictures import open_data
 from .config import AdapterSettings, ModelSettings, TrainConfig
@@ -45,6 +46,9 @@ def train(
     for name, value in (("data.path", config.data.path), ("output.folder", config.output.folder)):
         if not value:
             raise ValueError(f"{name} is empty: say where it is")
+    path = Path(config.output.folder, FILE)
+    if path.exists() and not checkpoints(path.parent):
+        raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
     processes = Accelerator(cpu=config.model.device == "cpu")
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
     host, encoder = load_models(config.model, config.adapter, device=device, seed=config.optimisation.seed)
@@ -53,7 +57,7 @@ def train(
     data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
-    task = AdapterTask(host, encoder, data, config, path=Path(config.output.folder, FILE))
+    task = AdapterTask(host, encoder, data, config, path=path)
     trainer = Trainer(task, config.optimisation, processes=processes)
     fit(trainer, config.output, config=config.model_dump(), resume=resume, progress=progress, should_stop=should_stop)
     return task.path

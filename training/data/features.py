@@ -57,6 +57,8 @@ def precompute(
         raise ValueError(f"features of {tars[0].name} go into a new tar: give a folder for it with --output")
     if output is not None and len(tars) < len(paths):
         raise ValueError("features of a folder go beside its pictures: leave --output out")
+    if output is not None:
+        _check_targets(tars, output)
     reports = [FeatureReport(recipe.name) for recipe in recipes]
     steps = list(zip(recipes, reports, strict=True))
     for place in paths:
@@ -70,6 +72,25 @@ def precompute(
         reasons = "; ".join(f"{report.name}: {report.skipped}" for report in reports if report.skipped) or "it is empty"
         raise ValueError(f"no picture in {', '.join(map(str, paths))} can be used ({reasons}): check the data")
     return reports
+
+
+def _check_targets(tars: Sequence[Path], output: Path) -> None:
+    """Raise ValueError where a new tar would replace one that is read, another new one, or one that is not an earlier run's."""
+    for number, tar in enumerate(tars):
+        target = output / tar.name
+        if any(same_file(other, target) for other in tars):
+            raise ValueError(
+                f"the new {target.name} would replace the tar that is read: give another folder with --output"
+            )
+        if any(tar.name == other.name for other in tars[:number]):
+            raise ValueError(f"several tars would be written to {target}: give tars with different names")
+        if target.is_file():
+            foreign = {entry.name for entry in entries_of(target)} - {entry.name for entry in entries_of(tar)}
+            if foreign:
+                raise ValueError(
+                    f"{target} has {len(foreign)} samples that {tar} has not ({min(foreign)}), so it is no earlier run's: "
+                    "give another folder with --output"
+                )
 
 
 def _beside(folder: Path, entries: Iterable[Entry], steps: Steps) -> None:
@@ -95,8 +116,6 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
     require_webdataset()
     from webdataset.writer import TarWriter
 
-    if same_file(tar, target):
-        raise ValueError(f"the new {target.name} would replace the tar that is read: give another folder with --output")
     done = {entry.name: entry for entry in entries_of(target)} if target.is_file() else {}
     with replacing(target) as part, part.open("wb") as file:
         with TarWriter(file, encoder=False, mtime=0, format="PAX_FORMAT") as out:

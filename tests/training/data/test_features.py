@@ -215,10 +215,22 @@ def test_an_interrupted_tar_leaves_no_half_one(tar, encoder, tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_the_output_must_suit_the_data(tar, folder, encoder):
+def test_the_output_must_suit_the_data(tar, folder, encoder, tmp_path):
     with pytest.raises(ValueError, match="give a folder for it with --output"):
         computed(tar, DinoRecipe(encoder, SETTINGS))
     with pytest.raises(ValueError, match="would replace the tar that is read"):
         computed(tar, DinoRecipe(encoder, SETTINGS), output=tar.parent)
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / tar.name
+    other.write_bytes(tar.read_bytes())
+    with pytest.raises(ValueError, match="would replace the tar that is read"):  # the other of the two
+        computed([tar, other], DinoRecipe(encoder, SETTINGS), output=other.parent)
+    with pytest.raises(ValueError, match="several tars would be written to"):
+        computed([tar, other], DinoRecipe(encoder, SETTINGS), output=tmp_path / "new")
+    write_tar(other, {"x/foreign.png": encoded(ramps(48, 48))})
+    content = other.read_bytes()
+    with pytest.raises(ValueError, match="1 samples that .* has not .shard/x/foreign., so it is no earlier run's"):
+        computed(tar, DinoRecipe(encoder, SETTINGS), output=other.parent)
+    assert other.read_bytes() == content
     with pytest.raises(ValueError, match="leave --output out"):
         computed(folder, DinoRecipe(encoder, SETTINGS), output=tar.parent)

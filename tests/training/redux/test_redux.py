@@ -309,7 +309,22 @@ def test_a_disk_that_is_full_when_the_adapter_is_written_is_one_sentence(command
     out.write_text("before")
     before = sorted(tmp_path.iterdir())
     with largest_file(30_000):  # enough for the tokens
-        code, _, err = dinotile("fit-redux", *common, *options, "--grid", "1", "-o", out)
+        code, _, err = dinotile("fit-redux", *common, *options, "--grid", "1", "-o", out, "--overwrite")
     sentence = f"dinotile: output {out} cannot be written (File too large): make room or choose another place"
     assert code == 2 and err.splitlines()[-1] == sentence and "Traceback" not in err
     assert sorted(tmp_path.iterdir()) == before and out.read_text() == "before"
+
+
+def test_the_command_replaces_no_input_and_a_file_that_is_there_on_purpose_only(command, tmp_path, dinotile):
+    common, options = command
+    mine = tmp_path / "mine.safetensors"
+    mine.write_text("of somebody else")
+    inside = tmp_path / "flux" / "diffusion_pytorch_model.safetensors"
+    for out, words, *more in (
+        (mine, "mine.safetensors exists already: choose another name, or replace it with --overwrite"),
+        (demo.DINO, "is the input itself", "--overwrite"),
+        (inside, "is a part of an input", "--overwrite"),
+    ):
+        before = out.read_bytes()
+        code, _, err = dinotile("fit-redux", *common, *options, "-o", out, *more)
+        assert code == 2 and words in err and err.count("\n") == 1 and out.read_bytes() == before
