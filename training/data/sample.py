@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
-
-BROKEN = (OSError, SyntaxError, TypeError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,10 @@ class Skipped(Counter[str]):
 
 @contextmanager
 def unusable(reason: str) -> Iterator[None]:
-    """Turn what damaged content raises into ``Unusable``."""
+    """Turn whatever a decoder raises on damaged content into ``Unusable``; of what is already, the reason stays."""
     try:
         yield
-    except BROKEN:
+    except Unusable:
+        raise
+    except Exception:  # struct.error, zlib.error, TokenError, KeyError ...: no list of them is ever whole
         raise Unusable(reason) from None

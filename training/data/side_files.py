@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from io import BytesIO
 from typing import Any
 
@@ -19,6 +20,8 @@ TEXT_FILES: tuple[str, ...] = (
     TEXT_INFO,
     *TEXT_ARRAYS,
 )  # as they are written; arrays without an info are the data's own
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # 3: for names
 
 
 class Info(Settings):
@@ -70,9 +73,16 @@ def unpack(info: FeatureInfo, *, patches: bytes, cls: bytes) -> FeatureMap:
 
 
 def read_npy(content: bytes, *, axes: int) -> Tensor:
-    """A float32 tensor with so many axes; ValueError or TypeError for anything else, such as pickles and infinity."""
-    array = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
-    tensor = torch.from_numpy(array.astype(np.float32))
+    """A float32 tensor with so many axes; raises for anything else, such as pickles and infinity.
+
+    What the header claims is compared with the content before memory is taken for it.
+    """
+    file = BytesIO(content)
+    shape, turned, kind = HEADERS[np.lib.format.read_magic(file)](file)
+    if kind.kind not in "fiu" or math.prod(shape) * kind.itemsize != len(content) - file.tell():
+        raise ValueError(f"an array claims shape {shape} of {kind}, and {len(content) - file.tell()} bytes follow")
+    array = np.frombuffer(content, kind, offset=file.tell()).reshape(shape, order="F" if turned else "C")
+    tensor = torch.from_numpy(array.astype(np.float32, order="C"))
     if tensor.ndim != axes or 0 in tensor.shape or not bool(tensor.isfinite().all()):
         raise ValueError(f"an array has shape {list(tensor.shape)}, needed are {axes} axes of finite numbers")
     return tensor

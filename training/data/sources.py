@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +27,25 @@ class Member:
     size: int | None = None
 
     def read(self) -> bytes:
-        """Raises ``Unusable``."""
+        """Raises ``Unusable``, also for a pipe, which would be waited for, and for less than ``size``."""
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                return file.read(-1 if self.size is None else self.size)
+            state = self.path.stat()
+            length = state.st_size - self.offset if self.size is None else self.size
+            if stat.S_ISREG(state.st_mode) and self.offset + length <= state.st_size:
+                with self.path.open("rb") as file:
+                    file.seek(self.offset)
+                    return file.read(length)
         except OSError:
-            raise Unusable("unreadable file") from None
+            pass
+        raise Unusable("unreadable file")
+
+    def state(self) -> tuple[int, int]:
+        """Size in bytes and time of the last change; zeros where there is no file."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return 0, 0
+        return self.size or state.st_size, state.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -72,11 +85,10 @@ def find_entries(path: str | Path | Sequence[str | Path]) -> list[Entry]:
 
 def listing(entries: Sequence[Entry]) -> list[tuple[str, str, int, int, int]]:
     """Names, members, places, sizes and times of samples: what changes when one is added, removed or written anew."""
-    members = [(entry.name, ending, member) for entry in entries for ending, member in sorted(entry.members.items())]
-    states = (member.path.stat() for _, _, member in members)
     return [
-        (name, ending, member.offset, member.size or state.st_size, state.st_mtime_ns)
-        for (name, ending, member), state in zip(members, states, strict=True)
+        (entry.name, ending, member.offset, *member.state())
+        for entry in entries
+        for ending, member in sorted(entry.members.items())
     ]
 
 
@@ -89,7 +101,7 @@ def find_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     for place in paths:
         if not place.exists():
             raise ValueError(f"there is no data at {place}: give a folder of pictures, tar files or a glob of them")
-        if place.is_file() and place.suffix != ".tar":
+        if not place.is_dir() and not (place.is_file() and place.suffix == ".tar"):
             raise ValueError(
                 f"data {place.name} is neither a folder nor a .tar file (compressed tars cannot be read at random): "
                 "give a folder of pictures or uncompressed tars"
