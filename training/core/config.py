@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
 from difflib import get_close_matches
 from functools import reduce
+from itertools import accumulate
 from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,9 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from ...files.errors import reason
+from ...files.errors import BROKEN, reason
 
-LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**20, 2000, 20  # bytes; characters; brackets
+LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**17, 2000, 20  # bytes; characters; brackets
+MOST_VALUES = 10_000  # that PyYAML reads in half a second
+LONGEST_LIST = 300  # characters, of the unknown keys in a sentence
+ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # no part of a name or a path
 WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
 
 
@@ -53,8 +58,12 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    def _lists_are_tuples_of_plain_text(cls, value: Any) -> Any:
+        value = tuple(value) if isinstance(value, list) else value
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and ODD.search(text) for text in texts):
+            raise ValueError("control characters")
+        return value
 
 
 Config = TypeVar("Config", bound=Settings)
@@ -99,7 +108,7 @@ def read_yaml(path: str | Path, kind: type[Config]) -> Config:
         raise ValueError(f"{path} is larger than {LONGEST_FILE:,} bytes, so it is no configuration: check the path")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except (*BROKEN, yaml.YAMLError, MemoryError, OSError) as error:  # PyYAML leaks what its own parts raise
         raise ValueError(f"{path} is not readable as YAML ({reason(error)}): correct it") from error
     try:
         return from_mapping(values or {}, kind)
@@ -109,6 +118,15 @@ def read_yaml(path: str | Path, kind: type[Config]) -> Config:
 
 class _Loader(yaml.SafeLoader):
     """Refuses keys that come twice, deep nesting, and merges (``<<``), by which a few lines can make gigabytes."""
+
+    values = 0  # so far
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.values += 1
+        if self.values > MOST_VALUES:
+            problem = f"more than {MOST_VALUES:,} values; name many files by a pattern"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
+        return super().compose_node(parent, index)
 
     def fetch_flow_collection_start(self, token: Any) -> None:
         if self.flow_level > DEEPEST:
@@ -127,7 +145,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_VALUE:
                 raise ValueError("too long")
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             problem = f"{shown(node.value)} cannot be read as {node.tag.rpartition(':')[2]}: {error}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
@@ -179,7 +197,9 @@ def _sentence(error: ValidationError, values: Any, kind: type[Settings]) -> str:
     errors = error.errors(include_url=False)
     unknown = [_meant(kind, *each["loc"]) for each in errors if each["type"] in ("extra_forbidden", "invalid_key")]
     if unknown:
-        return f"unknown {', '.join(unknown)}: correct or remove {'it' if len(unknown) == 1 else 'them'}"
+        told = sum(length <= LONGEST_LIST for length in accumulate(len(name) + 2 for name in unknown))
+        more = f" and {len(unknown) - told} more" if told < len(unknown) else ""
+        return f"unknown {', '.join(unknown[:told])}{more}: correct or remove {'it' if len(unknown) == 1 else 'them'}"
     place = errors[0]["loc"][:2]  # a section and its key, or less where the whole is wrong
     name, value = ".".join(map(str, place)), reduce(getitem, place, values)
     if len(place) == 2:
@@ -194,4 +214,5 @@ def _meant(kind: Any, key: int | str, *inner: int | str) -> str:
     if inner:
         return f"{key}.{_meant(kind.model_fields[key].annotation, *inner)}"
     close = get_close_matches(str(key), kind.model_fields, n=1)
-    return f"{key} (did you mean {close[0]}?)" if close else f"{key}"
+    name = str(key) if len(str(key)) <= 50 and not ODD.search(str(key)) else shown(key)
+    return f"{name} (did you mean {close[0]}?)" if close else name
