@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,16 @@ BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 
 def reason(error: BaseException) -> str:
     """Why, in a few words: what the system says about a file, else the error's own message on one line."""
-    said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    number = re.search(r"(?:os error |Os \{ code: )(\d+)", said)  # the system's, as safetensors passes it on
-    return os.strerror(int(number[1])) if number else said
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    number = re.search(r"(?:os error |Os \{ code: )(\d{1,4})\b", said)  # the system's, as safetensors passes it on
+    return os.strerror(int(number[1])) if number else plain(said, most=200)
+
+
+def plain(value: object, *, most: int = 60) -> str:
+    """What a file says, as a part of a sentence: printable and short."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    out = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[: most + 1])
+    return out if len(out) <= most else f"{out[:most]}..."
 
 
 @contextmanager

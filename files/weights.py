@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import reason
+from .errors import plain, reason
 from .writing import replacing
 
 Shapes = dict[str, tuple[int, ...]]
@@ -28,6 +28,24 @@ def read_shapes(path: str | Path) -> tuple[Shapes, dict[str, str]]:
     with _opened(Path(path)) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         return shapes, dict(file.metadata() or {})
+
+
+def read_kinds(path: str | Path) -> dict[str, str]:
+    """What a file's tensors are made of, as safetensors says it: F32, BF16, I8 ...; ValueError as for ``read_weights``."""
+    with _opened(Path(path)) as file:
+        return {name: file.get_slice(name).get_dtype() for name in file.keys()}
+
+
+def check_floating(weights: Mapping[str, Tensor], *, name: str) -> None:
+    """ValueError for a tensor of integers, which would be taken for numbers that it does not stand for."""
+    odd = next((key for key, tensor in weights.items() if not tensor.is_floating_point()), None)
+    if odd:
+        raise ValueError(not_floating(name, odd, weights[odd].dtype))
+
+
+def not_floating(name: str, tensor: str, kind: object) -> str:
+    """The sentence about it."""
+    return f"{name} holds {plain(tensor)} as {kind}, needed are floating point weights: get the full file"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -12,14 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files.errors import BROKEN, plain, whole
 from ..files.fingerprints import weights_fingerprint
-from ..files.weights import read_weights, write_weights
+from ..files.weights import check_floating, read_weights, write_weights
 from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
 from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
 
 FORMAT = "dinotile_adapter"
 VERSION = "2"  # 1: blocks as two lists of numbers, no family
+MOST = {  # of the numbers in a header: far above every DINO and FLUX, and built in no time
+    **dict.fromkeys(("dino_width", "width", "context_hidden", "hidden", "heads", "context", "vector"), 2**16),
+    **dict.fromkeys(("grid", "context_grid", "double_blocks", "single_blocks"), 2**10),
+}
 _OUTPUTS = {  # zero where a mechanism has no effect
     "cross_attention": re.compile(r"sites\..*\.v\.weight"),
     "context": re.compile(r"context\..*"),
@@ -69,12 +74,18 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
         )
     if metadata.get("version") not in ("1", VERSION):
         raise _newer(path.name, f"adapter version {metadata.get('version')}")
+    with whole(path.name, "DINOTile adapter"):
+        values, trained = json.loads(metadata["config"]), bool(json.loads(metadata["trained"]))
+        _check_sizes(values, most_sites=len(weights))
     try:
-        config = config_from(json.loads(metadata["config"]), name=path.name)
-        trained = bool(json.loads(metadata["trained"]))
+        config = config_from(values, name=path.name)
         _check_weights(config, weights, path.name)
-    except (AttributeError, KeyError, TypeError, ArithmeticError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} has a damaged header ({error!r}): download or save it again") from error
+    except ValueError as error:
+        raise ValueError(plain(str(error), most=480)) from error  # it may name what the file says
+    except BROKEN as error:
+        raise ValueError(
+            f"{path.name} has a damaged header ({plain(repr(error))}): download or save it again"
+        ) from error
     return _build(config, weights, trained=trained, operations=operations)
 
 
@@ -94,6 +105,16 @@ def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
     for sequence in ("mechanisms", "sites"):
         values[sequence] = tuple(values[sequence])
     return AdapterConfig(**values)
+
+
+def _check_sizes(values: Mapping[str, Any], *, most_sites: int) -> None:
+    """ValueError for numbers that no adapter has, before anything is built or counted by them."""
+    for name, value in {**values, **values["geometry"]}.items():
+        if type(value) is int and value > MOST.get(name, value):
+            raise ValueError(f"{name} is {plain(value)}, at most {MOST[name]} is allowed")
+    sites = sum(len(values.get(name, ())) for name in ("sites", "double_sites", "single_sites"))
+    if sites > most_sites:
+        raise ValueError(f"it names {sites} sites and has {most_sites} tensors")
 
 
 def _newer(name: str, what: str) -> ValueError:
@@ -134,11 +155,7 @@ def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor
 def _check_weights(config: AdapterConfig, weights: dict[str, Tensor], name: str) -> None:
     expected = {key: tuple(tensor.shape) for key, tensor in _skeleton(config, operations=nn).state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
-    odd = next((key for key, tensor in weights.items() if not tensor.is_floating_point()), None)
-    if odd:
-        raise ValueError(
-            f"{name} holds {odd} as {weights[odd].dtype}, needed are floating point weights: download it again"
-        )
+    check_floating(weights, name=name)
     if expected == found:
         return
     missing = sorted(expected.keys() - found.keys())

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...files.errors import BROKEN, reason
-from ...files.weights import read_shapes, read_weights
+from ...files.errors import BROKEN, plain, reason
+from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
+from .configs import check_config, check_folder, read_config
 from .layouts import flux_config, kl_config, tiny_weights
 from .sources import loading, local_path
 
@@ -34,9 +35,7 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
     path = local_path(source)
     if path is None or path.is_dir():
         folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
-        with loading(source):
-            model = FluxTransformer2DModel.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
-        return _complete(model, name=str(source))
+        return _pretrained(source, folder, {"FluxTransformer2DModel": FluxTransformer2DModel}, dtype=dtype)
     weights = _unwrapped(_read(path), "model.diffusion_model.")
     return _single_file(FluxTransformer2DModel, weights, flux_config, name=path.name, dtype=dtype)
 
@@ -52,11 +51,8 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
     path = local_path(source)
     if path is None or path.is_dir():
         folder = _component(source, path, "vae", kind="Autoencoder")
-        with loading(source):
-            config: Any = AutoencoderKL.load_config(**folder)
-            kind = AutoencoderTiny if config["_class_name"] == "AutoencoderTiny" else AutoencoderKL
-            model = kind.from_pretrained(dtype=dtype, use_safetensors=True, **folder)
-        return _complete(model, name=str(source))
+        kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+        return _pretrained(source, folder, kinds, dtype=dtype)
     weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
@@ -76,6 +72,7 @@ def read_geometry(source: str | Path) -> FluxGeometry:
         inner: dict[str, Any] = {"subfolder": "transformer"} if path is None or (path / "transformer").is_dir() else {}
         with loading(source):
             config = FluxTransformer2DModel.load_config(str(path or source), **inner)
+        check_config(config, name=str(source))
     kind = config.get("_class_name")
     if kind != "FluxTransformer2DModel":
         raise ValueError(f"{source} holds a {kind}, needed is a FLUX.1 transformer: give its folder or file")
@@ -89,19 +86,30 @@ def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -
     if path is None:
         return {"pretrained_model_name_or_path": str(source), "subfolder": name}
     for folder in (path / name, path):
-        config = folder / "config.json"
-        if config.is_file() and kind in _class_name(config):
+        if (folder / "config.json").is_file() and kind in str(read_config(folder).get("_class_name", "")):
+            check_folder(folder, floating=True)
             return {"pretrained_model_name_or_path": str(folder)}
     raise ValueError(f"folder {path} holds no {kind} (config.json in it or in {name}/): give a diffusers folder")
 
 
-def _class_name(config: Path) -> str:
-    """The class that a config.json is of, empty where it does not say; ValueError where it is no config."""
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-        return str(content.get("_class_name", ""))
-    except (AttributeError, OSError, ValueError) as error:
-        raise ValueError(f"{config} does not hold a whole model's config ({error}): download it again") from error
+def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any], *, dtype: torch.dtype) -> Any:
+    """The model that from_pretrained makes, of the kind that its config names, else of the first."""
+    usual = next(iter(kinds.values()))
+    with loading(source):
+        config = usual.load_config(**folder)
+    check_config(config, name=str(source))
+    with loading(source):
+        model, found = kinds.get(config.get("_class_name"), usual).from_pretrained(
+            dtype=dtype, use_safetensors=True, output_loading_info=True, **folder
+        )
+    parts = tuple(f"{name}." for name, _ in model.named_children())
+    extra = sorted(name for name in found["unexpected_keys"] if name.startswith(parts))
+    if extra:
+        raise ValueError(
+            f"{source} does not hold a whole model (its config.json has no place for {plain(extra[0])} and "
+            f"{len(extra) - 1} more tensors): download it again"
+        )
+    return _complete(model, name=str(source))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -112,6 +120,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     if scaled:
         raise ValueError(f"{path.name} is quantised with scales ({scaled}), which is not read here: give the bf16 file")
     return weights
+
+
+def _floating(weights: dict[str, Tensor], dtype: torch.dtype, *, name: str) -> dict[str, Tensor]:
+    check_floating(weights, name=name)
+    return {key: tensor.to(dtype) for key, tensor in weights.items()}
 
 
 def _unwrapped(named: dict[str, Held], prefix: str) -> dict[str, Held]:
@@ -125,7 +138,7 @@ def _single_file(
 ) -> Any:
     """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
     config = config_of({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=name)
-    weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
+    weights = _floating(weights, dtype, name=name)
     if find_spec("accelerate") is None:  # without it diffusers fills what a file lacks with random numbers
         raise ValueError(f"reading the single file {name} needs accelerate: pip install accelerate, or give a folder")
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +171,7 @@ def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> Autoe
     with torch.device("meta"):
         vae = AutoencoderTiny(**config)
     try:
-        vae.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
+        vae.load_state_dict(_floating(weights, dtype, name=name), assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"{name} is not a whole TAESD with encoder and decoder ({reason(error)}): choose another file"

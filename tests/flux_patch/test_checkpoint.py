@@ -1,6 +1,7 @@
 """Adapter files of other versions, and tokens that are not projected twice."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,60 @@ def test_what_this_version_does_not_know_is_of_a_newer_one(file, what):
 def test_settings_of_other_types_are_refused(file, change, said):
     with pytest.raises(ValueError, match=said):
         load_adapter(rewritten(file, lambda config, metadata: config.update(change)))
+
+
+ABSURD = {
+    "grid": 10**9,
+    "width": 2**31,
+    "context_grid": 2**62,
+    "context_hidden": 2**40,
+    "dino_width": 2**31,
+    "hidden": 10**400,
+    "heads": 2**31,
+    "double_blocks": 10**9,
+    "single_blocks": 2**63,
+    "context": 2**33,
+    "vector": 2**33,
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_a_size_that_no_adapter_has_is_refused_before_anything_is_built(file, name):
+    def change(config, metadata):
+        (config if name in config else config["geometry"])[name] = ABSURD[name]
+
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=f"^adapter.safetensors does not hold a whole .*{name} is 1?[0-9.]+, at most"):
+        load_adapter(rewritten(file, change))
+    assert time.process_time() - begin < 1
+
+
+ODD = {
+    "many sites": lambda config: config.update(sites=["double.0"] * 500),
+    "long text": lambda config: config.update(grid="a" * 5000),
+    "text that ends the terminal": lambda config: config.update(dino="\x1b[2J", grid=0),
+    "half a character": lambda config: config.update({"\ud800": 1}),
+    "sites that are none": lambda config: config.update(sites=3),
+    "no geometry": lambda config: config.update(geometry=[1]),
+    "heads of none": lambda config: config["geometry"].update(heads=0),
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_an_odd_header_is_one_short_printable_sentence(file, change):
+    with pytest.raises(ValueError, match="^(adapter.safetensors|grid)") as error:
+        load_adapter(rewritten(file, lambda config, metadata: change(config)))
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+    assert error.traceback[-1].frame.f_globals["__name__"].startswith("dinotile.")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "null", "9" * 5000, "[" * 100_000, '{"geometry": 3}'])
+def test_a_header_that_is_no_configuration_is_one_sentence(file, text):
+    with safe_open(file, framework="pt") as opened:
+        weights, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
+    save_file(weights, file, metadata=metadata | {"config": text})
+    with pytest.raises(ValueError, match="^adapter.safetensors does not hold a whole DINOTile adapter"):
+        load_adapter(file)
 
 
 def test_weights_that_are_no_numbers_with_a_point_are_refused(file):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...dino.specs import DinoSpec
-from ...files.weights import read_weights
+from ...files.errors import plain, whole
+from ...files.weights import check_floating, read_weights
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter, LoadedAdapter, adapter_config, spread_sites
 from ...flux_patch.checkpoint import described, new_adapter
 from ...flux_patch.geometry import FluxGeometry
@@ -104,6 +105,9 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
         raise ValueError(
             f"{path.name} holds {_some(tuple(weights)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
         )
+    check_floating({name: weights[name] for name in loaded}, name=path.name)
+    with whole(path.name, "adapter"):
+        theirs = dict(json.loads(metadata.get("config") or metadata.get("identity", "{}")))
     with torch.no_grad():
         for name in loaded:
             mine[name].copy_(weights[name])
@@ -111,14 +115,14 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in weights),
         unused=tuple(name for name in weights if name not in mine),
-        other=_other(json.loads(metadata.get("config") or metadata.get("identity", "{}")), adapter.config),
+        other=_other(theirs, adapter.config),
     )
 
 
 def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
     pairs = [(name, theirs.get(name), getattr(mine, name)) for name in ("dino", "layers", "grid", "positions")]
-    return tuple(f"{name} {old}, not {new}" for name, old, new in pairs if old not in (None, new))
+    return tuple(f"{name} {plain(old)}, not {new}" for name, old, new in pairs if old not in (None, new))
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+    return ", ".join(map(plain, names[:4])) + (" ..." if len(names) > 4 else "")

@@ -9,8 +9,10 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from ...files.errors import BROKEN, plain, reason
 from .sample import Unusable
 from .side_files import TEXT_FILES, feature_files
 
@@ -152,17 +154,33 @@ def _tar(path: Path) -> Iterator[Entry]:
     from webdataset.tariterators import group_by_keys
 
     try:
-        with tarfile.open(path, "r:") as archive:
-            infos = [info for info in archive if info.isfile()]
-    except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"{path.name} is not a whole tar file ({error}): write or download it again") from error
+        infos = list(_files(path))
+    except (*BROKEN, tarfile.TarError, OSError) as error:
+        raise ValueError(
+            f"{path.name} is not a whole tar file ({reason(error)}): write or download it again"
+        ) from error
     members = (
         {"fname": info.name, "data": Member(path, info.offset_data, info.size), "__url__": str(path)} for info in infos
     )
     try:
         groups = list(group_by_keys(members))
     except ValueError as error:
-        raise ValueError(f"{path.name} names a member twice ({error.args[0]}): write it again") from error
+        raise ValueError(f"{path.name} names a member twice ({plain(error.args[0])}): write it again") from error
     for group in groups:
         members = {ending: member for ending, member in group.items() if isinstance(member, Member)}
         yield Entry(f"{path.stem}/{group['__key__']}", members)
+
+
+def _files(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The files in a tar, each as long as it says; raises what tarfile does, and ReadError.
+
+    It is mapped, so that no length takes memory that is only claimed.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        with tarfile.open(fileobj=content, mode="r:") as archive:  # type: ignore[call-overload]
+            for info in archive:
+                beyond = info.isfile() and info.offset_data + info.size > len(content)
+                if info.size < 0 or beyond or info.issparse():
+                    raise tarfile.ReadError(f"{info.name} claims {info.size} bytes, or is sparse")
+                if info.isfile():
+                    yield info

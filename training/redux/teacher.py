@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...files.errors import whole
 from ...files.fingerprints import file_fingerprint
 from ...files.pixels import resize
-from ...files.weights import read_weights
+from ...files.weights import check_floating, read_weights
 from ...hosts.diffusers.sources import loading, local_path
 
 SIGLIP_FILES = ("image_encoder/model.safetensors", "model.safetensors")
@@ -117,7 +117,7 @@ def _siglip(path: Path) -> tuple[Any, int, int]:
     """The model without its pooling head, the side of its pictures and its tokens per side."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    state = _vision_weights(read_weights(path)[0], name=path.name)
+    state = _vision_weights(_weights(path), name=path.name)
     values = _siglip_config(state, path)
     with whole(path.name, "SigLIP vision model"):
         model = SiglipVisionModel(SiglipVisionConfig(**values, vision_use_head=False))
@@ -154,13 +154,15 @@ def _siglip_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         side = int(said.get("image_size", SIDES.get((grid, patch), grid * patch)))
         layers = {int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")}
         inner = state["encoder.layers.0.mlp.fc1.weight"].shape[0]
+        if side // patch != grid or layers != set(range(len(layers))):
+            raise ValueError(f"{side} px, {grid} patches a side and {len(layers)} layers do not fit")
     heads = said.get("num_attention_heads", HEADS.get(hidden))
     if heads is None:
         raise ValueError(f"{path.name} is {hidden} wide and does not say its heads: put its config.json beside it")
     return {
         "hidden_size": hidden,
         "intermediate_size": inner,
-        "num_hidden_layers": max(layers) + 1,
+        "num_hidden_layers": len(layers),
         "num_attention_heads": int(heads),
         "patch_size": patch,
         "image_size": side,
@@ -168,8 +170,15 @@ def _siglip_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     }
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    weights, _ = read_weights(path)
+    floating = {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
+    check_floating(floating, name=path.name)
+    return floating
+
+
 def _redux(path: Path) -> tuple[nn.Linear, nn.Linear]:
-    state, _ = read_weights(path)
+    state = _weights(path)
     names = [f"redux_{half}.{part}" for half in ("up", "down") for part in ("weight", "bias")]
     if any(name not in state for name in names):
         some = ", ".join(list(state)[:3]) or "no tensors"

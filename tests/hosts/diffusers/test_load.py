@@ -1,5 +1,6 @@
 import json
 import pickle
+import time
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.diffusers.layouts import flux_config
-from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.hosts.diffusers.load import load_transformer, load_vae, read_geometry
 from dinotile.hosts.diffusers.sources import dino_path
+from dinotile.hosts.diffusers.text import load_text_encoder
 from dinotile.hosts.host import Text
 
 from ...near import assert_near
 from ...tiny import picture, tiny_flux, tiny_kl
+from ...tiny_text import save_text_pipeline
 
 
 def velocity(flux):
@@ -232,7 +235,23 @@ def ours(error):
     assert error.traceback[-1].frame.f_globals["__name__"].startswith("dinotile.")
 
 
-@pytest.mark.parametrize("change", [{"num_layers": 3}, {"num_layers": "many"}, {"attention_head_dim": None}])
+FLUX_CHANGES = [
+    {"num_layers": 3},
+    {"num_layers": "many"},
+    {"num_layers": 10**9},
+    {"num_single_layers": 5000},
+    {"num_single_layers": 1},  # fewer than there are tensors for
+    {"num_layers": -1},
+    {"attention_head_dim": None},
+    {"attention_head_dim": 10**400},
+    {"joint_attention_dim": 2**40},
+    {"patch_size": 10**9},
+    {"axes_dims_rope": [1] * 100_000},
+    {"inner": {"inner": [2**70]}},
+]
+
+
+@pytest.mark.parametrize("change", FLUX_CHANGES, ids=lambda change: str(change)[:40])
 def test_a_folder_whose_config_asks_for_another_model_is_refused(flux, tmp_path, change):
     flux.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -242,13 +261,57 @@ def test_a_folder_whose_config_asks_for_another_model_is_refused(flux, tmp_path,
     ours(error)
 
 
-@pytest.mark.parametrize("change", [{"block_out_channels": [32] * 5}, {"latent_channels": "x"}, {"norm_num_groups": 0}])
+VAE_CHANGES = [
+    {"block_out_channels": [32] * 5},
+    {"latent_channels": "x"},
+    {"norm_num_groups": 0},
+    {"layers_per_block": 10**6},
+    {name: ["x"] * 10**5 for name in ("block_out_channels", "down_block_types", "up_block_types")},
+    {"_class_name": "AutoencoderTiny", "num_encoder_blocks": [10**5] * 4},
+]
+
+
+@pytest.mark.parametrize("change", VAE_CHANGES, ids=lambda change: str(change)[:40])
 def test_a_vae_folder_whose_config_asks_for_another_model_is_refused(tmp_path, change):
     tiny_kl().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match="does not hold a whole model") as error:
         load_vae(tmp_path)
+    ours(error)
+
+
+@pytest.mark.parametrize("load", [load_transformer, read_geometry])
+def test_a_config_with_absurd_counts_takes_no_time(load, flux, tmp_path):
+    flux.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_layers": 100_000}))
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=r"config.json asks for 100,00. layers, (it has|at most)"):
+        load(tmp_path)
+    assert time.process_time() - begin < 1
+
+
+def test_a_text_encoder_with_absurd_counts_takes_no_time(tmp_path):
+    pipeline = save_text_pipeline(tmp_path)
+    for part, key in (("text_encoder_2", "num_layers"), ("text_encoder", "num_hidden_layers")):
+        place = pipeline / part / "config.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {key: 10**5}))
+        with pytest.raises(ValueError, match=f"{part} does not hold a whole model .*asks for 100,00. layers"):
+            load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["flux", "kl", "tiny"])
+@pytest.mark.parametrize("layout", ["folder", "file"])
+def test_integers_are_not_taken_for_weights(kind, layout, flux, taesd_vae, tmp_path, weights_file):
+    model, load = {"flux": (flux, load_transformer), "kl": (tiny_kl(), load_vae), "tiny": (taesd_vae, load_vae)}[kind]
+    name, tensor = next((name, tensor) for name, tensor in model.state_dict().items() if tensor.ndim > 1)
+    if layout == "folder":
+        model.save_pretrained(tmp_path)
+    weights = model.state_dict() | {name: (100 * tensor).to(torch.int8)}
+    source = weights_file(weights, "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=f"holds {name} as (I8|torch.int8), only floating point weights") as error:
+        load(tmp_path if layout == "folder" else source)
     ours(error)
 
 

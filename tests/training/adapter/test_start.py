@@ -67,3 +67,16 @@ def test_training_goes_on_from_a_warm_start(pictures, trained):
     start = weights(trainer)
     trainer.step()
     assert any(not torch.equal(start[name], now) for name, now in weights(trainer).items())
+
+
+@pytest.mark.parametrize("damage", ["header", "integers"])
+def test_a_damaged_file_changes_nothing(tmp_path, damage):
+    adapter = tiny_host().adapter.module
+    before = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}
+    state = {name: tensor + 1 for name, tensor in before.items()}
+    if damage == "integers":
+        state["null_cls"] = state["null_cls"].int()
+    save_file(state, tmp_path / "odd.safetensors", metadata={"config": "[1" if damage == "header" else "{}"})
+    with pytest.raises(ValueError, match="^odd.safetensors (does not hold a whole|holds null_cls as)"):
+        warm_start(adapter, tmp_path / "odd.safetensors")
+    assert all(torch.equal(before[name], tensor) for name, tensor in adapter.state_dict().items())

@@ -152,6 +152,13 @@ def test_flux_1_redux_itself_is_recognised_from_its_tensors(tmp_path):
             {},
             "siglip.safetensors does not hold a whole SigLIP",
         ),
+        (
+            {**siglip_model().state_dict(), "encoder.layers.9999999.mlp.fc1.weight": torch.zeros(4)},
+            {},
+            "siglip.safetensors does not hold a whole SigLIP .*do not fit",
+        ),
+        ({**siglip_model().state_dict(), "post_layernorm.weight": torch.ones(48).int()}, {}, "as torch.int32"),
+        ({}, {name: tensor.int() for name, tensor in redux_model().state_dict().items()}, "as torch.int32"),
     ],
 )
 def test_other_files_are_refused(tmp_path, siglip, redux, said):
@@ -328,3 +335,12 @@ def test_the_command_replaces_no_input_and_a_file_that_is_there_on_purpose_only(
         before = out.read_bytes()
         code, _, err = dinotile("fit-redux", *common, *options, "-o", out, *more)
         assert code == 2 and words in err and err.count("\n") == 1 and out.read_bytes() == before
+
+
+def test_a_picture_size_that_the_positions_do_not_have_is_refused(models, tmp_path):
+    content = (models / "image_encoder/model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content)
+    config = json.loads((models / "image_encoder/config.json").read_text()) | {"image_size": 10**6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="model.safetensors does not hold a whole SigLIP .*1000000 px"):
+        load_teacher(tmp_path, models)

@@ -1,0 +1,83 @@
+"""What a config.json asks for, held against the tensors beside it before anything is built by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files.errors import plain, reason
+from ...files.weights import not_floating, read_kinds
+
+COUNTS = {  # of layers, in diffusers and in transformers
+    "num_layers",
+    "num_single_layers",
+    "layers_per_block",
+    "num_encoder_blocks",
+    "num_decoder_blocks",
+    "num_hidden_layers",
+    "num_decoder_layers",
+}
+MOST = 2**20  # of any number: a width, the size of a vocabulary
+MOST_LAYERS = 1000  # where no tensors are at hand
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder; ValueError where it is none."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it is {plain(config)}")
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path} does not hold a whole model's config ({reason(error)}): download it again") from error
+    return config
+
+
+def check_folder(folder: Path, *, floating: bool) -> None:
+    """ValueError where a folder's config.json asks for more layers than its files have tensors.
+
+    floating: whether the tensors must all be floating point, if the config does not say how they are quantised.
+    """
+    config, kinds = read_config(folder), {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            kinds |= read_kinds(path)
+    except ValueError as error:
+        raise ValueError(f"{folder} does not hold a whole model ({reason(error)}): download it again") from error
+    check_config(config, name=str(folder), tensors=len(kinds) or None)
+    odd = next((name for name, kind in kinds.items() if not kind.startswith(("F", "BF"))), None)
+    if odd and floating and "quantization_config" not in config:
+        raise ValueError(not_floating(str(folder), odd, kinds[odd]))
+
+
+def check_config(config: Mapping[str, Any], *, name: str, tensors: int | None = None) -> None:
+    """ValueError where a configuration asks for more layers than there are tensors, or for numbers that no model has."""
+    layers = 0
+    for key, value in _values(config):
+        if type(value) is list:
+            layers += len(value)
+        elif type(value) is int and abs(value) > MOST:
+            raise ValueError(_absurd(name, f"{plain(key)} {plain(value)}", f"at most {MOST:,} is allowed"))
+        elif type(value) is int and key in COUNTS:
+            layers += value
+    if layers > (tensors or MOST_LAYERS):
+        most = f"it has {tensors:,} tensors" if tensors else f"at most {MOST_LAYERS:,} are allowed"
+        raise ValueError(_absurd(name, f"{layers:,} layers", most))
+
+
+def _absurd(name: str, wanted: str, most: str) -> str:
+    return f"{name} does not hold a whole model (its config.json asks for {wanted}, {most}): download it again"
+
+
+def _values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value, however deep, with the key that it lies under."""
+    rest: list[tuple[str, Any]] = list(config.items())
+    while rest:
+        key, value = rest.pop()
+        yield key, value
+        if isinstance(value, Mapping):
+            rest += value.items()
+        elif isinstance(value, list):
+            rest += [(key, each) for each in value]
