@@ -68,10 +68,7 @@ class CallWrapper:
 
     def __call__(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = kwargs.pop(self.key, None)
-        names = ("c_concat", "c_crossattn", "control", "transformer_options")
-        named = dict(zip(names, args, strict=False))
-        c_concat, c_crossattn, control, options = (named.get(n, kwargs.pop(n, None)) for n in names)
-        options = dict(options or {})
+        c_concat, c_crossattn, control, options = call_arguments(args, kwargs)
         model = executor.class_obj
         call = None
         if rows is not None:
@@ -100,6 +97,14 @@ class CallWrapper:
             kwargs["y"] = call.vector if y is None else y.to(call.vector) + call.vector
         options[OPTIONS] = {**options.get(OPTIONS, {}), self.key: (call, text_start)}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def call_arguments(args: tuple, kwargs: dict) -> tuple[Any, Any, Any, dict]:
+    """c_concat, c_crossattn, control and a copy of transformer_options of an APPLY_MODEL call, taken out of its keywords."""
+    names = ("c_concat", "c_crossattn", "control", "transformer_options")
+    named = dict(zip(names, args, strict=False))
+    c_concat, c_crossattn, control, options = (named.get(n, kwargs.pop(n, None)) for n in names)
+    return c_concat, c_crossattn, control, dict(options or {})
 
 
 class BlockPatch:

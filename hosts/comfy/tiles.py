@@ -19,6 +19,8 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from .crop import crop_entries
+from .inject import OPTIONS, call_arguments
+from .tile_rows import KEY, TILES, TileCond, foreign_patches, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
@@ -28,28 +30,31 @@ RUN = "dinotile_tiles"  # in model_options: the TileRun of one sampling run
 class TileRun:
     """One sampling run over a latent plan. Masks, cropped ControlNet hints and areas are made once and kept until it ends."""
 
-    def __init__(self, plan: TilePlan, *, crop_control: CropControl) -> None:
+    def __init__(self, plan: TilePlan, rows: list[dict], *, crop_control: CropControl) -> None:
         self.plan = plan
+        self.rows = rows
         self.crop_control = crop_control
         self.windows = tile_windows(plan)
         self._fixed: dict[tuple, list[dict]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
 
-    def split(self, conds: list[dict], *, slot: int, device: torch.device) -> list[dict]:
-        """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them."""
+    def split(self, conds: list[dict], *, slot: int, device: torch.device, patches: tuple[str, ...]) -> list[dict]:
+        """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them.
+        ``patches``: as for ``TileCond``."""
         tiles = []
         for index, cond in enumerate(conds):
             key = (slot, index, cond["uuid"])
             if key not in self._fixed:
                 self._fixed[key] = self._fix(cond, device)
-            for fixed in self._fixed[key]:
+            for row, fixed in self._fixed[key]:
                 entries = crop_entries(cond["model_conds"], fixed["area"], self.plan)
+                entries[KEY] = TileCond(row, patches)
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
 
-    def _fix(self, cond: dict, device: torch.device) -> list[dict]:
-        """What stays the same over the steps for each tile that the conditioning touches."""
+    def _fix(self, cond: dict, device: torch.device) -> list[tuple[dict, dict]]:
+        """Each tile that the conditioning touches: its row for other packs, and what stays the same over the steps."""
         for name in ("default", "gligen"):
             if name in cond:
                 raise ValueError(f"a conditioning with {name!r} cannot be sampled in tiles: connect one without it")
@@ -65,7 +70,7 @@ class TileRun:
             }
             if cond.get("control") is not None:
                 tile["control"] = self._control(cond["control"], box)
-            fixed.append(tile)
+            fixed.append((self.rows[number], tile))
         return fixed
 
     def _control(self, control: Any, box: Box) -> Any:
@@ -102,12 +107,13 @@ class TileWrapper:
 
     def __init__(self, plan: TilePlan, *, crop_control: CropControl, check_interrupt: Callable[[], None]) -> None:
         self.plan = plan
+        self.rows = tile_rows(plan)
         self.crop_control = crop_control
         self.check_interrupt = check_interrupt
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
-        executor.class_obj.model_options[RUN] = TileRun(self.plan.latent, crop_control=self.crop_control)
+        executor.class_obj.model_options[RUN] = TileRun(self.plan.latent, self.rows, crop_control=self.crop_control)
         return finite(executor(*args, **kwargs), "sample")
 
     def calc_cond_batch(
@@ -122,13 +128,21 @@ class TileWrapper:
                 f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
                 f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
             )
-        tiles = [None if c is None else run.split(c, slot=i, device=x_in.device) for i, c in enumerate(conds)]
+        found = foreign_patches(model_options, conds)
+        tiles = [
+            None if c is None else run.split(c, slot=i, device=x_in.device, patches=found) for i, c in enumerate(conds)
+        ]
         return executor(model, tiles, x_in, timestep, model_options, *args)
 
-    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL: a step has many model calls; an interrupt need not wait for the last."""
+    def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL: tells patches which tiles the rows show. A step has many calls; an interrupt need not wait for the
+        last."""
         self.check_interrupt()
-        return executor(*args, **kwargs)
+        rows = kwargs.pop(KEY, None)
+        *given, options = call_arguments(args, kwargs)
+        if rows is not None:
+            options[OPTIONS] = {**options.get(OPTIONS, {}), TILES: rows}
+        return executor(x, t, *given, options, **kwargs)
 
 
 def sheet(weight: Tensor, plan: TilePlan) -> Tensor:

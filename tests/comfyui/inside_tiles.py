@@ -280,10 +280,10 @@ def time_outside_the_model():
         """The tiled and patched model, with wrappers around and inside of the pack's own."""
         outer = model.clone()
         for kind, wrapper in before.items():
-            outer.add_wrapper_with_key(kind, "test_outer", wrapper)
+            outer.add_wrapper_with_key(kind, "dinotile_test_outer", wrapper)
         wrapped = tiled(patched(chosen, outer), of)
         for kind, wrapper in after.items():
-            wrapped.add_wrapper_with_key(kind, "test_inner", wrapper)
+            wrapped.add_wrapper_with_key(kind, "dinotile_test_inner", wrapper)
         return wrapped
 
     kinds = {WrappersMP.CALC_COND_BATCH: "conds", WrappersMP.APPLY_MODEL: "apply"}

@@ -192,7 +192,7 @@ def watch(model, see):
         )
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_watch", look)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "dinotile_test_watch", look)
     return model
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import numbers_of
+from .conftest import numbers_of, one_sentence
 
 
 @pytest.fixture
@@ -120,6 +120,46 @@ def test_tiles_together_one_by_one_shuffled_and_in_batches_agree(numbers, report
     for way in ("one by one", "shuffled", "batch 2 from singles", "tile then patch"):
         assert found[f"{way} differs by"] < 1e-5
     assert found["two pictures differ by"] > 0.1
+
+
+def test_core_nodes_act_on_tiles_alike_however_many_fit_or_say_why_not(numbers, report):
+    found = numbers("core_patches")
+    others = sorted(name for name, said in found.items() if said == "for other models")
+    assert set(others) <= {"FreeU", "FreeU_V2", "HyperTile", "SelfAttentionGuidance", "TomePatchModel"}
+    refused = {
+        name: of["one row"] for name, of in found.items() if name not in others and isinstance(of["one row"], str)
+    }
+    worst = max(of["two rows"] for name, of in found.items() if name not in others)
+    report(
+        f"{len(found) - len(others)} core nodes over tiles, all against two rows: {worst:.0e}; one row: {len(refused)} refuse"
+    )
+    assert {"NAGuidance", "EasyCache", "LazyCache", "SkipLayerGuidanceDiT"} < set(found)
+    assert worst < 1e-4
+    for name in set(found) - set(others) - set(refused):
+        assert found[name]["one row"] < 1e-4, name
+    for said in refused.values():
+        one_sentence(said, ("memory of one device holds 1 of the 2", "tile of 64 x 64 px", "make the tiles smaller"))
+
+
+def test_nag_gives_each_tile_what_it_gives_a_picture(numbers):
+    found = numbers("nag")
+    assert found["slots"] == [[0, 1]] * 4
+    assert found["tiles"] == [[number] * 2 for number in range(4)]
+    assert found["differs from tile after tile by"] < 1e-5 < 0.01 < found["acts by"]
+    assert found["one tile is the whole"]
+    one_sentence(found["no room"], ("NAGuidance needs them together",))
+    assert found["without negative"] == "nothing was refused"
+
+
+@pytest.mark.parametrize("case", ["all", "two pictures", "one by one"])
+def test_a_patch_of_another_pack_reads_which_tile_each_row_shows(numbers, case):
+    """The example of docs/other-packs.md."""
+    found = numbers("contract")[case]
+    assert found["rows"] == [{"all": 2, "two pictures": 4, "one by one": 1}[case]] * 15
+    assert [seen[0] for seen in found["seen"]] == [n for n in range(15) for _ in range(found["rows"][0])]
+    assert all(seen[1:] == [15, [224, 160], True] for seen in found["seen"])
+    assert found["worst, px"] < 1e-2
+    assert numbers("contract")["whole picture is plain"]
 
 
 def test_second_runs_and_reloaded_models_give_equal_results(numbers):
