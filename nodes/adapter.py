@@ -10,7 +10,7 @@ from ..flux_patch.families import MECHANISMS
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
-from ..hosts.comfy.folders import adapter_path, model_files
+from ..hosts.comfy.folders import adapter_path, lost_adapters, model_files, model_state, note_written
 from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
@@ -51,6 +51,10 @@ class LoadAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
         return io.NodeOutput(load_host_adapter(adapter_name))
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_name) -> list:
+        return model_state(adapter_name, "model_patches")
 
 
 class NewAdapter(io.ComfyNode):
@@ -112,7 +116,12 @@ class SaveAdapter(io.ComfyNode):
     def execute(cls, adapter, filename_prefix) -> io.NodeOutput:
         path = adapter_path(filename_prefix, below="output")
         save_adapter(adapter.adapter.module, path, trained=adapter.adapter.trained)
+        note_written(filename_prefix, path)
         return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter, filename_prefix) -> int:
+        return lost_adapters(filename_prefix)
 
 
 class ProjectConditioning(io.ComfyNode):

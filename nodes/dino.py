@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..dino.encode import EncodeSettings
 from ..dino.views import pca_picture
 from ..hosts.comfy.dino import dino_from_clip_vision, load_host_dino
-from ..hosts.comfy.folders import model_files
+from ..hosts.comfy.folders import model_files, model_state
 from ..hosts.comfy.images import rgb, to_host
 from . import sockets
 from .sockets import number
@@ -38,6 +38,10 @@ class LoadDino(io.ComfyNode):
     @classmethod
     def execute(cls, dino_name) -> io.NodeOutput:
         return io.NodeOutput(load_host_dino(dino_name))
+
+    @classmethod
+    def fingerprint_inputs(cls, dino_name) -> list:
+        return model_state(dino_name, "dino", "clip_vision")
 
 
 class DinoFromClipVision(io.ComfyNode):

@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..hosts.comfy.folders import picture_folder, picture_folders
+
 CATEGORY = "DINOTile"
 
 # All packs share the names of socket types, so these carry our prefix.
@@ -33,8 +35,18 @@ def layers() -> io.Input:
 
 def pictures(usual: str) -> io.Input:
     """A folder of them. usual: how many."""
-    tooltip = "Folder of pictures (png, jpg, webp, tif; with its subfolders): a full path, or a name in ComfyUI's input folder."
-    return io.String.Input("folder", default="", tooltip=f"{tooltip} {usual}")
+    tooltip = "Folder of pictures (png, jpg, webp, tif; with its subfolders) in ComfyUI's input folder, or one that "
+    return io.Combo.Input(
+        "folder", options=picture_folders(), tooltip=f"{tooltip}models/dinotile_folders.txt lists. {usual}"
+    )
+
+
+def pictures_problem(folder: str | None) -> bool | str:
+    """For ``validate_inputs``, before anything runs: the sentence, or True. None: a link brings the folder."""
+    try:
+        return folder is None or bool(picture_folder(folder))
+    except ValueError as error:
+        return str(error)
 
 
 def patches_file(default: str) -> io.Input:

@@ -15,7 +15,15 @@ from ..files.pictures import from_image
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import new_adapter, save_adapter
 from ..hosts.comfy.adapter import load_host_adapter
-from ..hosts.comfy.folders import adapter_name, adapter_path, picture_folder, temporary_folder, training_folder
+from ..hosts.comfy.folders import (
+    adapter_name,
+    adapter_path,
+    lost_adapters,
+    note_written,
+    picture_folder,
+    temporary_folder,
+    training_folder,
+)
 from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
@@ -24,7 +32,7 @@ from ..hosts.comfy.redux import HostTeacher
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
 from .adapter import CHOICES, adapter_inputs
-from .sockets import SEED, layers, number, patches_file, pictures
+from .sockets import SEED, layers, number, patches_file, pictures, pictures_problem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +45,24 @@ SAVE_EVERY = 500  # steps
 POINTS = 1000  # of the loss curve
 
 
-class TrainAdapter(io.ComfyNode):
+class LearningNode(io.ComfyNode):
+    """Runs again where its pictures have changed or the adapter that it wrote is gone."""
+
+    @classmethod
+    def validate_inputs(cls, folder) -> bool | str:
+        return pictures_problem(folder)
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, filename_prefix, **others) -> str | float:
+        from ..training.data.sources import find_entries, listing
+
+        if folder is None:  # a link brings it, so nothing is known
+            return float("nan")
+        told = [listing(find_entries(picture_folder(folder))), lost_adapters(filename_prefix)]
+        return fingerprint(json.dumps(told).encode())
+
+
+class TrainAdapter(LearningNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -161,6 +186,7 @@ class TrainAdapter(io.ComfyNode):
             adapter.adapter.module.check_dino(dino.spec, adapter.adapter.config.layers)
             start = copied(adapter.adapter)
         curve = to_host(from_image(train(model, vae, dino, start, config=config, path=path)).pixels.movedim(1, -1))
+        note_written(filename_prefix, path)
         return io.NodeOutput(load_host_adapter(adapter_name(path)), curve, ui=ui.PreviewImage(curve, cls=cls))
 
 
@@ -214,7 +240,7 @@ def train(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class FitProjection(io.ComfyNode):
+class FitProjection(LearningNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -281,5 +307,6 @@ class FitProjection(io.ComfyNode):
             progress=HostProgress(),
         )
         save_adapter(adapter, path, trained=True)
+        note_written(filename_prefix, path)
         text = "\n".join(report.lines())
         return io.NodeOutput(load_host_adapter(adapter_name(path)), text, ui=ui.PreviewText(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,11 @@ import folder_paths
 
 from ...demo import DEMO
 from ...files.errors import reason
+
+LISTED = "dinotile_folders.txt"  # beside the models: more folders of pictures, one a line
+_written: list[
+    tuple[str, Path]
+] = []  # adapters by prefix since the server's start, for as long as its cache of nodes lives
 
 
 def register_folders() -> None:
@@ -38,6 +44,12 @@ def model_path(name: str, *folders: str) -> str:
     )
 
 
+def model_state(name: str | None, *folders: str) -> list[tuple[str, int, int]]:
+    """Path, size and time of a model file, which differ when it is replaced; of every file where the name is not known yet."""
+    paths = [model_path(each, *folders) for each in (model_files(*folders) if name is None else [name])]
+    return [(path, state.st_size, state.st_mtime_ns) for path, state in zip(paths, map(os.stat, paths), strict=True)]
+
+
 def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"]) -> Path:
     """A new file name in the first folder of that kind: prefix, counter, suffix; ValueError for one outside it."""
     patches = below == "models/model_patches"
@@ -64,11 +76,60 @@ def adapter_name(path: Path) -> str:
     return path.relative_to(folder_paths.get_folder_paths("model_patches")[0]).as_posix()
 
 
+def note_written(prefix: str, path: Path) -> None:
+    """For ``lost_adapters``: that a node wrote this file."""
+    _written.append((prefix, path))
+
+
+def lost_adapters(prefix: str | None) -> int:
+    """How many of the files that nodes wrote with this prefix (None: any) are gone; never falls, also where the name was used
+    again."""
+    paths = [path for used, path in _written if prefix in (None, used)]
+    return len(paths) - sum(path.is_file() for path in set(paths))
+
+
+def picture_folders() -> list[str]:
+    """What nodes offer: folders below ComfyUI's input folder by their names, and those that are listed by their paths."""
+    return [*folder_paths.get_input_subfolders(), *(str(root) for root in _listed() if os.path.isdir(root))]
+
+
 def picture_folder(text: str) -> str:
-    """A folder of pictures: a full path, or one below ComfyUI's input folder."""
-    if not text.strip():
-        raise ValueError("the folder is empty text: give a folder of pictures, such as /data/photos or one in input/")
-    return str(Path(folder_paths.get_input_directory()) / Path(text.strip()).expanduser())
+    """A folder of pictures (or a tar) below ComfyUI's input folder, by its name, or in one of the listed, by its path.
+
+    Nothing outside of those is looked at, whether it exists or not; ValueError.
+    """
+    name = str(text).strip()
+    if not name:
+        raise ValueError("the folder is empty text: give the name of a folder of pictures in ComfyUI's input folder")
+    roots = [Path(folder_paths.get_input_directory()), *_listed()]
+    place = Path(os.path.abspath(roots[0] / name))
+    if not any(_inside(place, root) for root in roots):
+        raise ValueError(
+            f"folder {name[:100]!r} is neither in ComfyUI's input folder nor in one that models/{LISTED} lists: move the "
+            "pictures there, or write the folder's full path into a line of that file"
+        )
+    if not (os.path.isdir(place) or place.suffix == ".tar" and os.path.isfile(place)):
+        raise ValueError(
+            f"there is no folder {name[:100]!r} in ComfyUI's input folder: choose one that the node offers"
+        )
+    return str(place)
+
+
+def _listed() -> Iterator[Path]:
+    """The folders of ``LISTED``; a # begins a remark."""
+    file = Path(folder_paths.models_dir, LISTED)
+    lines = os.fsdecode(file.read_bytes()).removeprefix("\ufeff").splitlines() if file.is_file() else []
+    names = [name for name in map(str.strip, lines) if name and not name.startswith("#")]
+    return (Path(file.parent, os.path.expanduser(name)) for name in names)
+
+
+def _inside(place: Path, root: Path) -> bool:
+    """By their names first, so that the disk is asked about nothing outside; then by where links lead."""
+    try:
+        named = place.is_relative_to(os.path.abspath(root))
+        return named and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root))
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def training_folder(fingerprint: str) -> Path:

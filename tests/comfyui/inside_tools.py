@@ -39,7 +39,7 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
-from dinotile.hosts.comfy.folders import model_path, register_folders  # noqa: E402
+from dinotile.hosts.comfy.folders import LISTED, model_path, register_folders  # noqa: E402
 from dinotile.hosts.comfy.sampling import denoise_sigmas  # noqa: E402
 
 HEIGHT, WIDTH, TILE, OVERLAP = 160, 224, 64, 16  # px: 3 x 4 tiles and more where the plan is to be symmetric
@@ -87,7 +87,8 @@ def picture(seed: int = 0, batch: int = 1, height: int = HEIGHT, width: int = WI
 
 
 def folder(name: str, sizes: list[tuple[int, int]]) -> str:
-    """A folder of soft random pictures."""
+    """A folder of soft random pictures, below one that the person has listed."""
+    (BASE / "models" / LISTED).write_text(f"# data\n\n{OUT}\n")
     place = OUT / name
     place.mkdir(exist_ok=True)
     for seed, (height, width) in enumerate(sizes):

@@ -373,6 +373,21 @@ def interrupted():
     }
 
 
+def outside() -> list[str]:
+    """Folders that a node may not say anything about; some of them exist."""
+    for name, target in (("link", BASE / "output"), ("dead", BASE / "nothing")):
+        (BASE / "input" / name).unlink(missing_ok=True)
+        (BASE / "input" / name).symlink_to(target)
+    above = ["..", "../output", "../nothing", "link", "dead", "link/../../output", "/", "a\0b", f"{OUT}x"]
+    return [str(BASE), str(BASE / "nothing"), str(OUT.parent), *above]
+
+
+def unknown() -> list[str]:
+    """Folders that are not in input; nothing is made of tildes and patterns."""
+    (BASE / "input" / "known").mkdir(exist_ok=True)
+    return ["known/nowhere", "kn*", "know[n]", "{known,other}", "~", "~root", "~nobody", "x" * 300]
+
+
 @check
 def refusals():
     empty = OUT / "empty"
@@ -407,6 +422,8 @@ def refusals():
     (PATCHES / "occupied").unlink()
     return {
         "said": said,
+        "said outside": {name: refusal(partial(train, "bad", folder=name)) for name in outside()},
+        "said of unknown": {name: refusal(partial(train, "bad", folder=name)) for name in unknown()},
         "files": [path.name for path in saved("bad")] + [path.name for path in elsewhere.iterdir()],
         "afterwards": train("fine", steps=1)[0].adapter.trained,
     }

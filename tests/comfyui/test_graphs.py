@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from . import graphs, models
 from .graphs import node
 
 PREVIEW_IMAGE = 1  # ComfyUI's protocol.py
+DEMO_DINO = Path(__file__).parents[2] / "demo" / "dino" / "dinotile-demo.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -166,11 +168,38 @@ def test_a_saved_adapter_loads_again_and_untrained_it_changes_nothing(server, ba
     (file,) = (base / "output" / "adapters").glob("mine_*.safetensors")
     assert file.name in str(result.outputs["saved"])
     shutil.copy(file, base / "models" / "model_patches" / "mine.safetensors")
+    assert "saved" in server.run(only).cached
+    file.unlink()
+    assert "saved" not in server.run(only).cached and file.is_file()
     options = server.get("/object_info/DinoTile_LoadAdapter")["DinoTile_LoadAdapter"]["input"]["required"]
     assert "mine.safetensors" in options["adapter_name"][1]["options"]
     fresh = saved(server, server.run(graphs.one_node(small, adapter="mine.safetensors")), "save")
     off = saved(server, server.run(graphs.one_node(small, dino_strength=0.0)), "save")
     assert (fresh == off).all()
+
+
+@pytest.mark.parametrize(
+    ("at", "first", "second"),
+    [
+        ("adapter", f"model_patches/{models.TRAINED}", f"model_patches/{models.SECOND}"),
+        ("dino", f"dino/{models.DINO}", DEMO_DINO),
+    ],
+)
+def test_a_model_file_that_is_replaced_under_its_name_is_read_again(server, base, small, at, first, second):
+    folder, name = base / "models", f"replaced-{at}.safetensors"
+    place = (folder / first).with_name(name)
+
+    def run() -> tuple[np.ndarray, list[str]]:
+        result = server.run(graphs.one_node(small, **{at: name}))
+        return saved(server, result, "save"), result.cached
+
+    shutil.copy(folder / first, place)
+    before, _ = run()
+    assert {at, "upscale"} <= set(run()[1])
+    shutil.copy(folder / second, place)
+    after, cached = run()
+    place.unlink()
+    assert at not in cached and (after != before).any()
 
 
 def test_a_model_with_guidance_and_a_prompt_of_other_length_run(server, small):

@@ -9,7 +9,7 @@ import pytest
 PACK = Path(__file__).parents[2]
 SCHEMA = PACK / "tests" / "nodes" / "schema.json"
 THE_HOSTS = "the host's"  # instead of lists that depend on the host and its files
-VARIABLE = {"dino_name", "adapter_name", "sampler", "scheduler"}
+VARIABLE = {"dino_name", "adapter_name", "folder", "sampler", "scheduler"}
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
 
 REFUSED = {
     "no folder": ("folder is empty",),
-    "missing folder": ("nowhere", "no data"),
+    "missing folder": ("nowhere", "no folder"),
     "missing folder in input": ("input", "nowhere"),
     "empty folder": ("no samples", "empty"),
     "unreadable": ("unreadable picture",),
@@ -220,6 +220,18 @@ def test_bad_input_is_refused_in_one_sentence_that_names_it(numbers, case):
     one_sentence(numbers("refusals")["said"][case], REFUSED[case])
 
 
+@pytest.mark.parametrize(
+    ("where", "told"), [("said outside", "is neither in"), ("said of unknown", "there is no folder")]
+)
+def test_folders_beyond_the_allowed_ones_get_one_sentence_whether_they_exist_or_not(numbers, where, told):
+    said = numbers("refusals")[where]
+    for name, sentence in said.items():
+        one_sentence(sentence, (told,))
+        assert sentence.replace(repr(name[:100]), "it") == next(iter(said.values())).replace(
+            repr(next(iter(said))), "it"
+        )
+
+
 def test_what_is_refused_leaves_no_file_and_the_next_run_works(numbers):
     assert numbers("refusals")["files"] == []
     assert numbers("refusals")["afterwards"]
@@ -228,12 +240,20 @@ def test_what_is_refused_leaves_no_file_and_the_next_run_works(numbers):
 # Over HTTP
 
 
-def training_prompt(folder: Path, **changed) -> graphs.Prompt:
-    """Two pictures, small settings."""
+@pytest.fixture
+def photos(base) -> Path:
+    """A folder of two pictures in ComfyUI's input folder."""
+    folder = base / "input" / f"photos-{uuid.uuid4().hex}"
+    folder.mkdir()
     for number in range(2):
         soft_picture(64, 64).rotate(90 * number).save(folder / f"{number}.png")
+    return folder
+
+
+def training_prompt(folder: Path, **changed) -> graphs.Prompt:
+    """Small settings."""
     settings = {
-        "folder": str(folder),
+        "folder": folder.name,
         "filename_prefix": "http/trained",
         "steps": 3,
         "batch": 1,
@@ -268,8 +288,8 @@ def made(base):
         path.unlink()
 
 
-def test_a_training_runs_in_a_prompt_and_its_adapter_can_be_chosen(server, made, tmp_path):
-    result = server.run(training_prompt(tmp_path))
+def test_a_training_runs_in_a_prompt_and_its_adapter_can_be_chosen(server, made, photos):
+    result = server.run(training_prompt(photos))
     assert result.ok, result.error
     assert server.picture(result.outputs["train"]["images"][0]).size == (960, 480)
     (file,) = made()
@@ -280,10 +300,10 @@ def test_a_training_runs_in_a_prompt_and_its_adapter_can_be_chosen(server, made,
     assert f"http/{file.name}" in json.dumps(options)
 
 
-def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server, base, made, tmp_path):
+def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server, base, made, photos):
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
-    prompt, runs = training_prompt(tmp_path, steps=60), base / "output" / "dinotile" / "training"
+    prompt, runs = training_prompt(photos, steps=60), base / "output" / "dinotile" / "training"
     before = set(runs.glob("*"))
     queued = server.queue(prompt, client_id=client)
     done = 0
@@ -302,3 +322,30 @@ def test_an_interrupt_from_the_browser_saves_and_the_same_prompt_goes_on(server,
     (place,) = set(runs.glob("*")) - before
     assert server.run(prompt).ok
     assert len(made()) == 2 and not place.exists()
+
+
+def test_a_training_runs_again_when_its_pictures_changed_or_its_adapter_is_gone_and_only_then(server, made, photos):
+    prompt = training_prompt(photos, steps=1)
+
+    def trained() -> bool:
+        result = server.run(prompt)
+        assert result.ok, result.error
+        return "train" not in result.cached
+
+    assert trained() and not trained()
+    soft_picture(64, 64).rotate(45).save(photos / "0.png")
+    assert trained() and not trained()
+    soft_picture(64, 64).save(photos / "more.png")
+    assert trained() and not trained()
+    made()[-1].unlink()
+    assert trained() and not trained()
+    assert len(made()) == 3
+
+
+def test_the_nodes_offer_the_folders_below_input_and_refuse_others_before_anything_runs(server, photos, tmp_path):
+    for kind in ("DinoTile_TrainAdapter", "DinoTile_FitProjection"):
+        assert photos.name in server.get(f"/object_info/{kind}")[kind]["input"]["required"]["folder"][1]["options"]
+    prompt = training_prompt(photos)
+    prompt["train"]["inputs"]["folder"] = str(tmp_path)
+    (error,) = server.run(prompt).node_errors["train"]["errors"]
+    assert error["extra_info"]["input_name"] == "folder" and str(tmp_path) in error["details"]
