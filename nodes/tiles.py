@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..flux_patch.families import FLUX1
 from ..hosts.comfy.images import rgb, to_host
 from ..hosts.comfy.model import tile_model
+from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.preview import describe_plan, draw_plan
 from . import sockets
@@ -71,7 +72,7 @@ class PreviewTiles(io.ComfyNode):
 
     @classmethod
     def execute(cls, plan, image) -> io.NodeOutput:
-        picture = to_host(draw_plan(rgb(image)[0], plan)[None])
+        picture = to_host(draw_plan(rgb(image)[0], plan, progress=HostProgress())[None])
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))
 
 

@@ -209,7 +209,7 @@ def train(
     from ..training.data.pictures import open_data
     from ..training.data.sources import listing
 
-    data = open_data(config.data, needs_features=None)
+    data = open_data(config.data, needs_features=None, progress=HostProgress())
     told = [config.model_dump(mode="json"), listing(data.entries), start.fingerprint]
     folder = training_folder(fingerprint((models_fingerprint(model, vae, dino) + json.dumps(told)).encode()))
     every = -(-config.optimisation.steps // POINTS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
+MOST_TILES = 10_000  # a 65536 px square in tiles of 1024 px has half as many
+
 
 @dataclass(frozen=True)
 class Box:
@@ -88,6 +90,13 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, c
     for name, side in (("height", height), ("width", width)):
         if side < 1:
             raise ValueError(f"canvas {name} {side} must be at least 1")
+    step = (tile - overlap) // grid * grid or tile  # none is refused below
+    rows, columns = (1 + max(0, -(-(side - tile) // step)) for side in (height, width))
+    if rows * columns > MOST_TILES:
+        raise ValueError(
+            f"a canvas of {width} x {height} takes {rows * columns:,} tiles of {tile} with overlap {overlap}, at most "
+            f"{MOST_TILES:,} are allowed: raise the tile or lower the overlap"
+        )
     tile_height, tops = _spread(height, tile=tile, overlap=overlap, grid=grid)
     tile_width, lefts = _spread(width, tile=tile, overlap=overlap, grid=grid)
     return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=cell)

@@ -7,10 +7,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..files.progress import Progress, counted
 from .plan import TilePlan
 
 
-def draw_plan(image: Tensor, plan: TilePlan) -> Tensor:
+def draw_plan(image: Tensor, plan: TilePlan, *, progress: Progress | None = None) -> Tensor:
     """Draw every tile's outline and number on a picture of the canvas; overlaps are tinted.
 
     image: [H, W, 3] in 0..1, of any size with the canvas' aspect. Returns a new [H, W, 3].
@@ -30,7 +31,7 @@ def draw_plan(image: Tensor, plan: TilePlan) -> Tensor:
     draw = ImageDraw.Draw(picture)
     line = max(1, min(height, width) // 300)
     font = ImageFont.load_default(max(11, min(height, width) // 40))
-    for number, (left, top, right, bottom) in enumerate(boxes):
+    for number, (left, top, right, bottom) in enumerate(counted(boxes, "draw", progress)):
         inset = line * (number % 3)  # neighbours' borders stay apart
         corners = (left + inset, top + inset, max(left + inset, right - inset), max(top + inset, bottom - inset))
         draw.rectangle(corners, outline=(255, 64, 64), width=line)

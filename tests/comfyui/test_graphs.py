@@ -14,6 +14,7 @@ from PIL import Image
 
 from . import graphs, models
 from .graphs import node
+from .server import Result
 
 PREVIEW_IMAGE = 1  # ComfyUI's protocol.py
 DEMO_DINO = Path(__file__).parents[2] / "demo" / "dino" / "dinotile-demo.safetensors"
@@ -210,6 +211,13 @@ def test_a_model_with_guidance_and_a_prompt_of_other_length_run(server, small):
 
 def watch(server, prompt, at: str, **settings) -> tuple[set[tuple[int, int]], list[Image.Image]]:
     """What a browser is sent while node ``at`` runs: (step, steps), and previews."""
+    result, steps, previews = watched(server, prompt, at, **settings)
+    assert result.ok
+    return steps, previews
+
+
+def watched(server, prompt, at: str, *, at_progress=lambda: None, **settings) -> tuple[Result, set, list[Image.Image]]:
+    """The same, also of a run that does not end well. at_progress: called whenever the node tells how far it is."""
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={client}", timeout=60)
     queued = server.queue(prompt, client_id=client, **settings)
@@ -224,17 +232,31 @@ def watch(server, prompt, at: str, **settings) -> tuple[set[tuple[int, int]], li
         event = json.loads(message)
         if event["type"] == "progress" and event["data"]["node"] == at:
             steps.add((event["data"]["value"], event["data"]["max"]))
+            at_progress()
         if event["type"] == "executing":
             running = event["data"]["node"]
     socket.close()
-    assert server.wait(queued).ok
-    return steps, previews
+    return server.wait(queued), steps, previews
 
 
 def test_progress_is_reported_while_tiles_are_sampled(server, small):
     steps, previews = watch(server, graphs.one_node(small, steps=3, seed=11), "upscale")
     assert len(steps) > 1 and max(steps) == (3, 3)  # ComfyUI leaves out what follows too fast
     assert previews == []
+
+
+def test_an_interrupt_ends_the_drawing_of_many_tiles(server):
+    canvas = {"width": 4096, "height": 4096}
+    prompt = {
+        "plan": node("DinoTile_PlanTiles", **canvas, tile=64, overlap=16),
+        "canvas": node("EmptyImage", **canvas, batch_size=1, color=0),
+        "view": node("DinoTile_PreviewTiles", plan=("plan", 0), image=("canvas", 0)),
+    }
+    stop = iter([True])
+    result, steps, _ = watched(
+        server, prompt, "view", at_progress=lambda: next(stop, False) and server.post("/interrupt", {})
+    )
+    assert result.interrupted and max(steps)[0] < 7225 == max(steps)[1]
 
 
 def test_the_tiled_sampler_sends_progress_and_previews_of_the_whole_canvas(server, small):

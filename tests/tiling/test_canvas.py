@@ -20,6 +20,15 @@ def test_sizes_are_exact():
         scaled_size(10, 10, scale=0)
 
 
+def test_the_preview_can_be_ended_at_any_tile():
+    def stop(stage, done, total, note=""):
+        if done == 3:
+            raise KeyboardInterrupt(f"{done} of {total}")
+
+    with pytest.raises(KeyboardInterrupt, match="3 of 16"):
+        draw_plan(torch.zeros(64, 64, 3), plan_tiles(256, 256, tile=64, overlap=0), progress=stop)
+
+
 def test_the_preview_draws_every_tile_and_tints_only_overlaps():
     plan = plan_tiles(256, 448, tile=256, overlap=64)
     drawn = draw_plan(torch.full((128, 224, 3), 0.5), plan)

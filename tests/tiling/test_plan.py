@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -130,3 +132,20 @@ def test_impossible_sizes_say_what_to_change(arguments, message):
         plan_tiles(512, 512, **arguments)
     with pytest.raises(ValueError, match="canvas height 0"):
         plan_tiles(0, 512)
+
+
+def test_more_tiles_than_anybody_waits_for_are_refused_at_once():
+    assert plan_tiles(65_536, 65_536, tile=1024, overlap=128).count > 5_000
+    assert plan_tiles(64 * 100, 64 * 100, tile=64, overlap=0).count == 10_000
+    for side, tile, overlap, count in (
+        (65_536, 80, 16, "1,048,576"),
+        (64 * 101, 64, 0, "10,201"),
+        (7000, 64, 33, "189,225"),
+        (10**15, 64, 0, "244,140,625"),
+    ):
+        begin = time.process_time()
+        with pytest.raises(ValueError, match=rf"{side} x {side} takes {count}.* at most 10,000 .*: raise the tile"):
+            plan_tiles(side, side, tile=tile, overlap=overlap)
+        assert time.process_time() - begin < 0.1
+    with pytest.raises(ValueError, match="at most 10,000"):
+        plan_tiles(64, 10**15, tile=64, overlap=0)

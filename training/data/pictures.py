@@ -14,6 +14,7 @@ from ...dino.feature_map import FeatureMap
 from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
+from ...files.progress import Progress, counted
 from .crops import Box, centred_crop, random_crop
 from .sample import Sample, Skipped, Unusable, unusable
 from .settings import DataSettings
@@ -21,14 +22,20 @@ from .side_files import TEXT_ARRAYS, TEXT_INFO, FeatureInfo, TextInfo, feature_f
 from .sources import Entry, find_entries
 
 
-def open_data(settings: DataSettings, *, needs_features: tuple[str, str] | None, encoder: str = "") -> Data:
+def open_data(
+    settings: DataSettings,
+    *,
+    needs_features: tuple[str, str] | None,
+    encoder: str = "",
+    progress: Progress | None = None,
+) -> Data:
     """The data that ``settings`` names, with at least one usable sample.
 
     needs_features: spec and canonical layers that precomputed features must come from; encoder: the fingerprint of its
     weights, empty to accept any. Raises ValueError where there is nothing to train on.
     """
     data = Data(settings, needs_features=needs_features, encoder=encoder)
-    if not any(data.usable(index) for index in range(len(data))):
+    if not any(data.usable(index) for index in counted(range(len(data)), "look", progress)):
         raise ValueError(
             f"none of the {len(data)} samples in {settings.path} can be used: {data.skipped}; check the data"
         )

@@ -121,14 +121,16 @@ def fit_store(
 ) -> tuple[dict[str, Tensor], Tensor, FitReport]:
     """The context layers by parameter name, the mean input [T, D], and the report."""
     fit, choose, held = split(len(store), share=settings.held_out, seed=settings.seed)
-    some, others = summed(store, fit), summed(store, choose)
+    some, others = (summed(store, part, progress) for part in (fit, choose))
     ridge = Ridge(some)
     errors = {s: ridge.solution(s).mean_squared_error(others) for s in STRENGTHS}
     strength = min(errors, key=lambda s: errors[s])
     training = some.merged(others)
     linear, mean = Ridge(training).solution(strength), training.y / training.pictures
     layers = {"context.weight": linear.weight.T, "context.bias": linear.bias}
-    report = FitReport(len(store), len(held), strength, ridge=cosines(linear, store, held, mean=mean))
+    report = FitReport(
+        len(store), len(held), strength, ridge=cosines(linear, store, held, mean=mean, progress=progress)
+    )
     if settings.mlp:
         refined = refine(
             ridge.solution(strength),
@@ -140,7 +142,7 @@ def fit_store(
             device=device,
             progress=progress,
         )
-        report = replace(report, mlp=cosines(refined, store, held, mean=mean), epochs=refined.epochs)
+        report = replace(report, mlp=cosines(refined, store, held, mean=mean, progress=progress), epochs=refined.epochs)
         if refined.epochs:
             layers = refined.layers()
     return layers, training.x / training.pictures, report
@@ -163,10 +165,10 @@ def split(count: int, *, share: float, seed: int) -> tuple[list[int], list[int],
     return sorted(order[held + chosen :]), sorted(order[held : held + chosen]), sorted(order[:held])
 
 
-def summed(store: TokenStore, pictures: Sequence[int]) -> Moments:
+def summed(store: TokenStore, pictures: Sequence[int], progress: Progress | None = None) -> Moments:
     """Over some pictures of the store, one at a time."""
     (tokens, inputs), (_, outputs) = store.shapes
     moments = Moments.empty(tokens, inputs, outputs)
-    for index in pictures:
+    for index in counted(pictures, "sum", progress):
         moments.add(*store.read(index))
     return moments

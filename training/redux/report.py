@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...files.progress import Progress, counted
 from ..data.sample import Skipped
 from .store import TokenStore
 
@@ -60,13 +61,18 @@ class FitReport:
 
 @torch.no_grad()
 def cosines(
-    predict: Callable[[Tensor], Tensor], store: TokenStore, pictures: Sequence[int], *, mean: Tensor
+    predict: Callable[[Tensor], Tensor],
+    store: TokenStore,
+    pictures: Sequence[int],
+    *,
+    mean: Tensor,
+    progress: Progress | None = None,
 ) -> Cosines:
     """Of predictions for the pictures' tokens; mean: the targets' [T, C]. Each picture's stand-in is the one before it."""
     mean = mean.float()
     rows = []
     before = predict(store.read(pictures[-1])[0])
-    for index in pictures:
+    for index in counted(pictures, "compare", progress):
         x, y = store.read(index)
         own = predict(x)
         rows.append(
