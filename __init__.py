@@ -11,6 +11,7 @@ WEB_DIRECTORY = "./web"
 _API = {
     "upscale": ".upscaling.api",
     "load_upscaler": ".upscaling.api",
+    "upscale_picture": ".upscaling.api",
     "run_workflow": ".cli.remote.run",
     "Upscaler": ".upscaling.upscaler",
     "UpscaleSettings": ".upscaling.settings",

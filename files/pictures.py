@@ -1,9 +1,10 @@
-"""Pictures from and to files: upright, RGB, with their transparency and colour profile."""
+"""Pictures from and to files: upright, RGB, with their transparency and what else the file says."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,16 +14,27 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .containers import MEGAPIXELS, UNREADABLE, UnfitError, opened
+from .deep import png, raw_mode, readable, take_all_bytes, take_low_bytes, tiff
+from .errors import reason
+from .metadata import Metadata
 from .writing import check_picture_output, replacing
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels`` [1,3,H,W] and ``alpha`` [1,1,H,W] or None, both float32 in 0..1; ``icc`` is the RGB colour profile."""
+    """``pixels`` [1,3,H,W] and ``alpha`` [1,1,H,W] or None, both float32 in 0..1; ``icc`` is the RGB or grey colour profile.
+
+    grey, deep: whether the file had no colours, and more than 8 bits. note: what of the file is not in here.
+    """
 
     pixels: Tensor
     alpha: Tensor | None = None
     icc: bytes | None = None
+    grey: bool = False
+    deep: bool = False
+    metadata: Metadata = Metadata()
+    note: str = ""
 
     @property
     def on_white(self) -> Tensor:
@@ -30,7 +42,7 @@ class Picture:
         return self.pixels if self.alpha is None else self.pixels * self.alpha + (1 - self.alpha)
 
 
-def load_picture(path: str | os.PathLike[str]) -> Picture:
+def load_picture(path: str | os.PathLike[str], *, max_megapixels: float = MEGAPIXELS) -> Picture:
     """Read a picture file upright (EXIF orientation applied) and as RGB, whatever its mode. Raises ValueError."""
     path = Path(path)
     if not path.exists():
@@ -40,75 +52,168 @@ def load_picture(path: str | os.PathLike[str]) -> Picture:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): give the path of a picture")
     try:
-        image = upright(path)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large a picture: {error}") from error
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with opened(path, max_megapixels=max_megapixels) as image:
+                picture = _read(image, path)
+    except UnfitError as error:
+        raise ValueError(f"{path}: {error}") from error
     except PermissionError as error:
         raise ValueError(f"{path} may not be read: change its permissions") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable picture ({error}): give a PNG, JPEG, WebP or TIFF file") from error
-    return from_image(image)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} is not a readable picture ({reason(error)}): give a PNG, JPEG, WebP or TIFF file"
+        ) from error
+    damage = [" ".join(str(warning.message).split()) for warning in told if warning.category is UserWarning]
+    if not damage:
+        return picture
+    note = f"{path.name}: a part of it is damaged and was left out ({damage[0]})"
+    return replace(picture, note=f"{picture.note}; {note}".removeprefix("; "))
 
 
 def upright(file: Path | BinaryIO) -> Image.Image:
-    """A picture file with its EXIF orientation applied; raises what PIL raises."""
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-        image.load()
-    return image
+    """A picture file with its EXIF orientation applied, colours in 8 bits; raises what PIL raises."""
+    with opened(file) as image:
+        return ImageOps.exif_transpose(image)
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """A PIL image upright, with what it says beside its pixels; 16-bit grey and float keep their precision."""
+    return _read(image, None)
+
+
+def _read(image: Image.Image, file: Path | None) -> Picture:
+    """A picture that may not be decoded yet; the second pass over deep colours opens its file again."""
+    mode, notes = raw_mode(image), []
+    twice = file is not None and readable(mode)
+    if twice and mode.startswith("LA"):
+        take_all_bytes(image)
+    whole = ImageOps.exif_transpose(image)
+    metadata = Metadata.of(image, info=whole.info)
+    if getattr(image, "is_animated", False):
+        notes.append("of its pages or frames the first was taken: split the file to have them all")
+    if file is not None and twice:
+        picture = _deep(whole, mode, file)
+    else:
+        if mode:
+            notes.append(f"its colours ({mode}) were read in 8 bits")
+        picture = from_image(whole)
+    if metadata.icc and not picture.icc:
+        notes.append(f"its colour profile is for {image.mode}, not for RGB, and was left out")
+    note = "; ".join(f"{file.name if file else 'the picture'}: {note}" for note in notes)
+    return replace(picture, metadata=replace(metadata, icc=picture.icc or b""), note=note)
+
+
+def _deep(high: Image.Image, mode: str, file: Path) -> Picture:
+    """16-bit colours, of which ``high`` has the high bytes (of grey with alpha: all)."""
+    bytes_ = np.asarray(high).astype(np.uint16)  # [H, W, 3 or 4]
+    if mode.startswith("LA"):
+        array = bytes_[..., 0::2] << 8 | bytes_[..., 1::2]
+    else:
+        with opened(file, max_megapixels=None) as image:
+            take_low_bytes(image, mode)
+            array = bytes_ << 8 | np.asarray(ImageOps.exif_transpose(image))
+    clear = high.info.get("transparency")
+    if isinstance(clear, tuple) and array.shape[2] == 3:  # the one colour that is not there
+        array = np.concatenate(
+            [array, 65535 * (array != np.array(clear)).any(2, keepdims=True).astype(np.uint16)], axis=2
+        )
+    values = torch.from_numpy(array.astype(np.float32) / 65535).permute(2, 0, 1)[None]
+    colours = 1 if mode.startswith("LA") else 3
+    icc = high.info.get("icc_profile")
+    return _picture(values[:, :colours], values[:, colours:], icc=icc, grey=colours == 1, deep=True)
 
 
 def from_image(image: Image.Image) -> Picture:
     """A PIL image of any mode as a ``Picture``. 16-bit and float grey keep their precision."""
+    icc = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32)
         if image.mode != "F":
             grey /= 65535.0
         if not np.isfinite(grey).all():
-            raise ValueError("the picture has pixels that are NaN or infinite: mend it or convert it to 8 bit")
+            raise UnfitError("the picture has pixels that are NaN or infinite: mend it or convert it to 8 bit")
         if grey.min() < 0 or grey.max() > 1:
-            raise ValueError(f"{image.mode} picture has values outside its range: convert it to 8 or 16 bit")
-        return Picture(torch.from_numpy(grey).expand(1, 3, -1, -1).contiguous())
-    icc = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    if not image.has_transparency_data:
-        return Picture(_tensor(image.convert("RGB")), icc=icc)
-    rgba = _tensor(image.convert("RGBA"))  # [1, 4, H, W]
-    alpha = rgba[:, 3:]
-    return Picture(rgba[:, :3].contiguous(), None if bool((alpha == 1).all()) else alpha.contiguous(), icc)
+            raise UnfitError(f"{image.mode} picture has values outside its range: convert it to 8 or 16 bit")
+        values, clear = torch.from_numpy(grey)[None, None], image.info.get("transparency")
+        alpha = (
+            values[:, :0] if not isinstance(clear, int) else torch.ne(values, float(np.float32(clear / 65535))).float()
+        )
+        return _picture(values, alpha, icc=icc, grey=True, deep=True)
+    grey = image.mode in ("1", "L", "LA", "La")
+    values = _tensor(image.convert(f"{'L' if grey else 'RGB'}{'A' if image.has_transparency_data else ''}"))
+    colours = 1 if grey else 3
+    icc = icc if grey or image.mode in ("RGB", "RGBA", "P") else None
+    return _picture(values[:, :colours], values[:, colours:], icc=icc, grey=grey, deep=False)
 
 
-def to_image(pixels: Tensor, *, alpha: Tensor | None = None) -> Image.Image:
-    """``pixels`` [1,3,H,W] in 0..1 (and ``alpha`` [1,1,H,W]) as an 8-bit RGB or RGBA image; ValueError for NaN and infinity."""
+def _picture(colours: Tensor, alpha: Tensor, *, icc: bytes | None, grey: bool, deep: bool) -> Picture:
+    """colours: [1, 1 or 3, H, W]. alpha: [1, 0 or 1, H, W]."""
+    shown = None if bool((alpha == 1).all()) else alpha.contiguous()  # also where there is none
+    return Picture(colours.expand(-1, 3, -1, -1).contiguous(), shown, icc, grey, deep)
+
+
+def to_image(pixels: Tensor, *, alpha: Tensor | None = None, grey: bool = False) -> Image.Image:
+    """``pixels`` [1,3,H,W] in 0..1 (and ``alpha`` [1,1,H,W]) as an 8-bit RGB, RGBA, L or LA image; ValueError for NaN and
+    infinity."""
+    array = _array(pixels, alpha, grey=grey, top=255, kind=np.uint8)
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def _array(pixels: Tensor, alpha: Tensor | None, *, grey: bool, top: int, kind: Any) -> np.ndarray:
+    """[H, W, 1 to 4] in 0..top; grey is the luma of ITU-R 601, as in Pillow."""
+    if grey:
+        pixels = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     channels = pixels if alpha is None else torch.cat([pixels, alpha], dim=1)
     if not bool(channels.isfinite().all()):
         raise ValueError("the picture has pixels that are NaN or infinite: look for the step that made them")
-    array = channels[0].float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()  # [H, W, C]
-    return Image.fromarray(np.ascontiguousarray(array))
+    scaled = channels[0].float().clamp(0, 1).mul(top).round().permute(1, 2, 0)  # [H, W, C]
+    return np.ascontiguousarray(scaled.cpu().numpy().astype(kind))
 
 
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     """Write ``path`` whole or not at all. Returns a note where the format could not hold all of the picture.
 
-    PNG, WebP and TIFF are written without loss; JPEG at quality 95 on a white ground.
+    PNG, WebP and TIFF are written without loss; JPEG at quality 95 on a white ground. Grey stays grey, and 16 bits stay
+    16 bits in PNG and TIFF; EXIF, XMP, colour profile, dpi and PNG texts go along as far as the format holds them.
     """
     path = Path(path)
     check_picture_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
-    form, note = Image.registered_extensions()[path.suffix.lower()], None
-    pixels, alpha = picture.pixels, picture.alpha
-    if alpha is not None and form == "JPEG":
-        pixels, alpha = picture.on_white, None
-        note = f"{path.name}: JPEG has no transparency, so the picture was put on white; write a .png to keep it"
-    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
-    if picture.icc:
-        options["icc_profile"] = picture.icc
-    image = to_image(pixels, alpha=alpha)
-    content = BytesIO()  # PIL, writing JPEG and TIFF to a file itself, does not notice that a disk took only a part
+    form = Image.registered_extensions()[path.suffix.lower()]
+    notes = [picture.note] if picture.note else []
+    if picture.alpha is not None and form == "JPEG":
+        picture = replace(picture, pixels=picture.on_white, alpha=None)
+        notes.append(f"{path.name}: JPEG has no transparency, so the picture was put on white; write a .png to keep it")
+    if picture.deep and form in ("JPEG", "WEBP"):
+        notes.append(f"{path.name}: {form} has 8 bits for a colour, the picture had more; write a .png to keep them")
+    metadata = replace(picture.metadata, icc=picture.icc or b"")
+    try:
+        content = _content(picture, form, metadata.options(form))
+    except UNREADABLE:  # of what a file said that Pillow read and cannot write; the picture is worth more
+        content = _content(picture, form, {})
+    with opened(BytesIO(content), max_megapixels=None) as image:
+        lost = metadata.lacking(Metadata.of(image))
+    if lost:
+        notes.append(f"{path.name}: {form} does not hold the picture's {', '.join(lost)}, which was left out")
     with replacing(path) as part:
-        image.save(content, format=form, **options)
-        part.write_bytes(content.getbuffer())
-    return note
+        part.write_bytes(content)
+    return "; ".join(notes) or None
+
+
+def _content(picture: Picture, form: str, options: dict[str, Any]) -> bytes:
+    """The file; from memory, because PIL, writing to a file itself, does not notice that a disk took only a part."""
+    options |= {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
+    if form == "WEBP" and picture.grey:
+        options.pop("icc_profile", None)  # it is for grey, and WebP holds colours only
+    if picture.deep and form in ("PNG", "TIFF"):
+        array = _array(picture.pixels, picture.alpha, grey=picture.grey, top=65535, kind=np.uint16)
+        return png(array, **options) if form == "PNG" else tiff(array, **options)
+    content = BytesIO()
+    to_image(picture.pixels, alpha=picture.alpha, grey=picture.grey).save(content, format=form, **options)
+    return content.getvalue()
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    array = np.array(image, dtype=np.float32) / 255.0  # [H, W, C]
+    array = np.array(image, dtype=np.float32) / 255.0  # [H, W, C] or [H, W]
+    array = array.reshape(*array.shape[:2], -1)
     return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from ..dino.load import load_dino
-from ..files.pictures import Picture, from_image, load_picture, to_image
+from ..files.containers import MEGAPIXELS
+from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress
 from ..flux_patch.checkpoint import load_adapter
@@ -26,19 +27,29 @@ from .upscaler import Upscaler
 
 
 def upscale(
-    image: str | os.PathLike[str] | Image.Image, *, progress: Progress | None = None, **options: Any
+    image: str | os.PathLike[str] | Image.Image,
+    *,
+    max_megapixels: float = MEGAPIXELS,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Image.Image:
-    """One picture, ``scale`` times as large.
+    """One picture, ``scale`` times as large, in 8 bits; grey where it was grey, with what its file said in ``info``.
 
     options: the command line's, which are the keywords of ``load_upscaler`` and the fields of ``UpscaleSettings``; None takes
-    the variant's default. For many pictures, load once with ``load_upscaler`` and call ``upscale_picture``. Raises ValueError
-    for bad input.
+    the variant's default. max_megapixels: of a file. For many pictures, and for 16 bits, load once with ``load_upscaler``, and
+    call ``load_picture``, ``upscale_picture`` and ``save_picture``. Raises ValueError for bad input.
     """
     chosen, models = split_options(options)
     settings = settings_for(models.get("variant", "demo"), **chosen)
-    picture = from_image(image) if isinstance(image, Image.Image) else load_picture(image)
+    if isinstance(image, Image.Image):
+        picture = picture_of(image)
+    else:
+        picture = load_picture(image, max_megapixels=max_megapixels)
     result, _ = upscale_picture(load_upscaler(**models), picture, settings, progress=progress)
-    return to_image(result.pixels, alpha=result.alpha)
+    drawn = to_image(result.pixels, alpha=result.alpha, grey=result.grey)
+    said = replace(result.metadata, icc=result.icc or b"")
+    drawn.info |= {**said.texts, **said.options("TIFF")}
+    return drawn
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -57,7 +68,7 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
 def upscale_picture(
     upscaler: Upscaler, picture: Picture, settings: UpscaleSettings, *, progress: Progress | None = None
 ) -> tuple[Picture, dict[str, Any]]:
-    """A picture with its transparency and its colour profile, and the report of ``Upscaler.upscale``."""
+    """A picture with its transparency and what else its file said, and the report of ``Upscaler.upscale``."""
     pixels, report = upscaler.upscale(picture.pixels, settings, progress=progress)
     alpha = None
     if picture.alpha is not None:

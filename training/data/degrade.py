@@ -7,10 +7,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from ...files.pictures import from_image, to_image
+from ...files.pictures import from_image, to_image, upright
 from ...files.pixels import resize
 from ..core.config import Range
 from .settings import DegradationSettings
@@ -51,4 +50,4 @@ def _blur(pixels: Tensor, *, sigma: float) -> Tensor:
 def _jpeg(pixels: Tensor, *, quality: int) -> Tensor:
     content = io.BytesIO()
     to_image(pixels).save(content, format="JPEG", quality=quality)
-    return from_image(Image.open(content)).pixels
+    return from_image(upright(content)).pixels

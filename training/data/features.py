@@ -85,10 +85,10 @@ def _check_targets(tars: Sequence[Path], output: Path) -> None:
         if any(tar.name == other.name for other in tars[:number]):
             raise ValueError(f"several tars would be written to {target}: give tars with different names")
         if target.is_file():
-            foreign = {entry.name for entry in entries_of(target)} - {entry.name for entry in entries_of(tar)}
-            if foreign:
+            before = {entry.name for entry in entries_of(target)}
+            if before and before.isdisjoint(entry.name for entry in entries_of(tar)):
                 raise ValueError(
-                    f"{target} has {len(foreign)} samples that {tar} has not ({min(foreign)}), so it is no earlier run's: "
+                    f"{target} has no sample of {tar}, but others ({min(before)}), so it is no earlier run's: "
                     "give another folder with --output"
                 )
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
+from ...files.containers import opened
 from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
@@ -71,7 +71,7 @@ class Data:
     def usable(self, index: int) -> bool:
         """Whether a sample has its members and a large enough picture, as far as can be told without decoding it."""
         with self._counting(index):
-            with unusable("unreadable picture"), Image.open(BytesIO(self._picture(self.entries[index]))) as image:
+            with unusable("unreadable picture"), opened(BytesIO(self._picture(self.entries[index]))) as image:
                 size = image.height, image.width
             self._check_size(*size)
         return index not in self._unusable

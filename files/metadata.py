@@ -1,0 +1,106 @@
+"""What a picture file says beside its pixels, from one file to another."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from .containers import UNREADABLE
+
+XMP = "XML:com.adobe.xmp"  # of PNG's texts
+LAYOUT = {
+    *range(254, 270),
+    *range(273, 282),
+    284,
+    288,
+    289,
+    290,
+    291,
+    *range(301, 305),
+    *range(317, 326),
+    330,
+    332,
+    334,
+}
+LAYOUT |= {336, 337, 338, 339, 340, 341, 342, 347, *range(512, 534), 700, 33723, 34377, 34675}  # tags about the file
+PARTS = {int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo)}
+NOT_INNER = {0xA002, 0xA003, 0xA005}  # width, height, and a place in the file that was read
+MARKER = 65504  # bytes of EXIF or XMP that a JPEG holds
+MOST_DPI = 1e6
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """exif: as bytes, without orientation and size, which are the pixels'. texts: of a PNG, by keyword."""
+
+    icc: bytes = b""
+    exif: bytes = b""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: Image.Image, *, info: dict[Any, Any] | None = None) -> Metadata:
+        """Of a decoded picture; what is damaged is left out, with a warning. info: after it was turned upright."""
+        info = image.info if info is None else info
+        texts = {}
+        for key, text in info.items():
+            if isinstance(text, str) and image.format == "PNG" and key != XMP and not key.startswith("Raw profile"):
+                texts[key] = str(text)
+        xmp = info.get("xmp", b"")
+        xmp = xmp.encode() if isinstance(xmp, str) else xmp
+        return cls(_bytes(info.get("icc_profile")), _exif(image), _bytes(xmp), _dpi(info.get("dpi")), texts)
+
+    def options(self, form: str) -> dict[str, Any]:
+        """For Pillow's ``save`` in a format, as far as it holds them."""
+        room = MARKER if form == "JPEG" else math.inf
+        options: dict[str, Any] = {}
+        for name, content in (("icc_profile", self.icc), ("exif", self.exif), ("xmp", self.xmp)):
+            if content and (len(content) <= room or name == "icc_profile"):
+                options[name] = content
+        if self.dpi is not None and form != "WEBP":
+            options["dpi"] = self.dpi
+        if form == "PNG":
+            options["pnginfo"] = info = PngImagePlugin.PngInfo()
+            for key, text in self.texts.items():
+                info.add_text(key, text, zip=len(text) > 1000)
+            if self.xmp:
+                info.add_itxt(XMP, self.xmp.decode("utf-8", "replace"))
+        return options
+
+    def lacking(self, written: Metadata) -> list[str]:
+        """The names of what is here and not in ``written``."""
+        names = {"icc": "colour profile", "exif": "EXIF", "xmp": "XMP", "dpi": "dpi", "texts": "PNG text"}
+        return [title for name, title in names.items() if getattr(self, name) and not getattr(written, name)]
+
+
+def _bytes(content: Any) -> bytes:
+    return content if isinstance(content, bytes) else b""
+
+
+def _dpi(given: Any) -> tuple[float, float] | None:
+    try:
+        x, y = (float(side) for side in given)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return (x, y) if 0 < x < MOST_DPI and 0 < y < MOST_DPI else None
+
+
+def _exif(image: Image.Image) -> bytes:
+    try:
+        known, kept = image.getexif(), Image.Exif()
+        for tag, value in known.items():
+            if tag not in LAYOUT | PARTS:
+                kept[tag] = value
+        for part in PARTS:
+            inner = {tag: value for tag, value in known.get_ifd(part).items() if tag not in NOT_INNER}
+            if inner:
+                kept[part] = inner
+        return kept.tobytes() if len(kept) else b""
+    except UNREADABLE:
+        warnings.warn("its EXIF is damaged", stacklevel=2)
+        return b""
