@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from ..files.progress import Progress
-from ..files.writing import check_picture_output, check_writable, make_folder, write_text
 from .bars import Bars
+from .batch import Batch, earlier, table, upscale_batch
 from .features import DINO, Device
+from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, plan_outputs
 
-FILES = ("inputs", "output", "report", "overwrite", "skip_existing")  # options about files, not about pictures
+FAILED = 1  # exit code
+FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels")
 
 
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Pictures: PNG, JPEG, WebP, TIFF.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="IN...", help="Pictures: PNG, JPEG, WebP, TIFF, BMP, GIF; files, folders, patterns."),
+    ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="A file, or a folder (ending with /).")],
     scale: Annotated[float, typer.Option(help="Output size over input size; usually 2 to 4.")] = 2.0,
     denoise: Annotated[
@@ -68,85 +70,37 @@ def upscale(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out pictures whose output file exists already.")
     ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
+    ] = False,
+    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = 500.0,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
     if overwrite and skip_existing:
         raise ValueError("--overwrite and --skip-existing exclude each other: give one of them")
-    outputs = plan_outputs(inputs, output)
-    folder = None if outputs[0] == Path(output) else Path(output)
-    if report is not None:
-        check_report(report, [*inputs, *outputs])
+    pictures = find_pictures(inputs)
+    outputs = plan_outputs(pictures, output)
     written = [*outputs, *([report] if report else [])]
+    if report is not None:
+        check_report(report, [*pictures, *outputs])
     check_inputs_stay(written, [model_path, vae_path, dino, adapter])
+    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
+    batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
-        left = [pair for pair in zip(inputs, outputs, strict=True) if not pair[1].exists()]
-        typer.echo(f"{len(outputs) - len(left)} of {len(outputs)} pictures are there already")
-        if not left:
+        batch.jobs = [(source, place) for source, place in batch.jobs if not place.exists()]
+        typer.echo(f"{len(outputs) - len(batch.jobs)} of {len(outputs)} pictures are there already")
+        if not batch.jobs:
             return
-        inputs, outputs = (list(paths) for paths in zip(*left, strict=True))
-    check_free([*outputs, *([report] if report else [])], overwrite=overwrite)
+        batch.done = earlier(report) if report and report.exists() else []
+    check_free([] if skip_existing else written, overwrite=overwrite)
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers
     with Bars() as bars:
-        for line in upscale_files(inputs, outputs, options, folder=folder, report=report, progress=bars):
+        for line in upscale_batch(batch, options, progress=bars):
             bars.close()
             typer.echo(line)
-
-
-def upscale_files(
-    inputs: Sequence[Path],
-    outputs: Sequence[Path],
-    options: dict[str, Any],
-    *,
-    folder: Path | None,
-    report: Path | None,
-    progress: Progress,
-) -> Iterator[str]:
-    """Upscale each input into its output, and yield a line about each. Looks at every file before loading a model.
-
-    options: the keywords of ``dinotile.upscale``. ``folder`` is made where it does not exist.
-    """
-    from ..files.pictures import load_picture, save_picture
-    from ..tiling.canvas import scaled_size
-    from ..upscaling.api import load_upscaler, split_options, upscale_picture
-    from ..upscaling.report import environment, timed
-    from ..upscaling.settings import settings_for
-
-    chosen, models = split_options(options)
-    settings = settings_for(options["variant"], **chosen)
-    sizes = [scaled_size(*load_picture(source).pixels.shape[-2:], scale=settings.scale) for source in inputs]
-    if folder is not None:
-        make_folder(folder)
-    for output, (height, width) in zip(outputs, sizes, strict=True):
-        check_picture_output(output, height=height, width=width)
-    if report is not None:
-        check_writable(report)
-    seconds: dict[str, float] = {}
-    with timed(seconds, "load"):
-        upscaler = load_upscaler(**models)
-    done = []
-    for source, output in zip(inputs, outputs, strict=True):
-        start = time.perf_counter()
-        result, facts = upscale_picture(upscaler, load_picture(source), settings, progress=progress)
-        note = save_picture(result, output)
-        done.append({"file": str(source), "written": str(output), "note": note, **facts})
-        size = facts["output"]
-        tiles, steps = facts["tiles"]["count"], facts["steps"]
-        guided = "with DINO" if facts["dino"] else "without DINO"
-        yield (
-            f"{output}  {size['width']} x {size['height']} px, {_counted(tiles, 'tile')}, {_counted(steps, 'step')}, {guided}, "
-            f"{time.perf_counter() - start:.1f} s"
-        )
-        if note:
-            yield note
-    if report is not None:
-        host = upscaler.host
-        summary = environment(host.device)
-        summary |= {"dtype": str(host.dtype).removeprefix("torch."), "variant": models.pop("variant")}
-        summary |= {"models": models, "seconds": seconds, "pictures": done}
-        write_text(report, json.dumps(summary, indent=2) + "\n")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    if batch.failed:
+        Console().print(table(batch.failed, batch.jobs))
+        raise typer.Exit(FAILED)

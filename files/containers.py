@@ -50,7 +50,7 @@ def check_size(width: int, height: int, *, max_megapixels: float) -> None:
         raise ValueError(f"max megapixels {max_megapixels} must be above 0: usually 500")
     if width * height > max_megapixels * 1e6:
         raise UnfitError(
-            f"{width} x {height} px are {width * height / 1e6:.0f} megapixels, {max_megapixels:g} are allowed: "
+            f"{width} x {height} px are {width * height / 1e6:.6g} megapixels, {max_megapixels:g} are allowed: "
             "raise --max-megapixels, or cut or shrink the picture"
         )
 

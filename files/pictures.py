@@ -142,6 +142,8 @@ def from_image(image: Image.Image) -> Picture:
         return _picture(values, alpha, icc=icc, grey=True, deep=True)
     grey = image.mode in ("1", "L", "LA", "La")
     values = _tensor(image.convert(f"{'L' if grey else 'RGB'}{'A' if image.has_transparency_data else ''}"))
+    if image.mode == "P" and bool((values[:, :1] == values[:, :3]).all()):
+        grey, values, icc = True, values[:, [0, *range(3, values.shape[1])]], None
     colours = 1 if grey else 3
     icc = icc if grey or image.mode in ("RGB", "RGBA", "P") else None
     return _picture(values[:, :colours], values[:, colours:], icc=icc, grey=grey, deep=False)

@@ -126,7 +126,7 @@ def test_several_pictures_of_every_kind_go_to_a_folder(dinotile, models, tmp_pat
     for name, (_, (width, height)) in kinds.items():
         result = Image.open(tmp_path / "out" / f"{name}.png")
         assert result.size == (2 * width, 2 * height)
-        assert result.mode == ("RGBA" if name == "clear" else "RGB")
+        assert result.mode == kinds[name][0]
     assert Image.open(tmp_path / "out" / "clear.png").getchannel("A").getextrema() == (120, 120)
 
 

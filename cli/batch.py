@@ -1,0 +1,170 @@
+"""The pictures of one ``dinotile upscale``, one after the other, and what became of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files.progress import Progress
+from ..files.writing import check_picture_output, check_writable, make_folder, write_text
+from .sentences import for_the_user
+
+if TYPE_CHECKING:
+    from ..upscaling.upscaler import Upscaler
+
+TOLD = 20  # unusable pictures in one sentence
+
+
+@dataclass
+class Batch:
+    """jobs: each picture and where its result goes. folder: made where it is not there. done: reports by picture.
+    failed: why a picture has no result. keep_going: whether the others are then done."""
+
+    jobs: list[tuple[Path, Path]]
+    folder: Path | None = None
+    report: Path | None = None
+    keep_going: bool = False
+    max_megapixels: float = 500.0
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+    def left(self) -> Iterator[tuple[Path, Path]]:
+        return ((source, output) for source, output in self.jobs if source not in self.failed)
+
+    @contextmanager
+    def trying(self, source: Path) -> Iterator[None]:
+        """Note what the user can mend as this picture's failure; everything else goes on its way."""
+        try:
+            yield
+        except Exception as error:
+            said = for_the_user(error)
+            if said is None:
+                raise
+            self.failed[source] = " ".join(said.split())
+            if not self.keep_going:
+                raise
+
+    def check(self) -> None:
+        """ValueError with all that failed, unless the others are to be done."""
+        if not self.failed or self.keep_going:
+            return
+        told = list(self.failed.values())
+        if len(told) == 1:
+            raise ValueError(told[0])
+        more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
+        raise ValueError(f"{len(told)} of {len(self.jobs)} pictures cannot be used: {'; '.join(told[:TOLD])}{more}")
+
+
+def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) -> Iterator[str]:
+    """Upscale each picture into its output, and yield a line about each. Looks at every file before loading a model.
+
+    options: the keywords of ``dinotile.upscale``. The report is written of what was done, however it ends.
+    """
+    from ..upscaling.api import load_upscaler, split_options
+    from ..upscaling.report import timed
+    from ..upscaling.settings import settings_for
+
+    chosen, models = split_options(options)
+    settings = settings_for(options["variant"], **chosen)
+    look(batch, scale=settings.scale)
+    upscaler, seconds = None, {}
+    try:
+        if any(batch.left()):
+            with timed(seconds, "load"):
+                upscaler = load_upscaler(**models)
+            for source, output in batch.left():
+                with batch.trying(source):
+                    yield from upscale_file(batch, upscaler, source, output, settings=settings, progress=progress)
+                if source in batch.failed:
+                    yield f"{source}  failed: {batch.failed[source]}"
+    finally:
+        if batch.report is not None:
+            write_report(batch, upscaler, models=models, seconds=seconds)
+
+
+def look(batch: Batch, *, scale: float) -> None:
+    """Read every picture, and try every place that will be written, before any work."""
+    from ..files.pictures import load_picture
+    from ..tiling.canvas import scaled_size
+
+    sizes, keep_going, batch.keep_going = {}, batch.keep_going, True  # to tell all that is wrong together
+    for source, _ in batch.jobs:
+        with batch.trying(source):
+            picture = load_picture(source, max_megapixels=batch.max_megapixels)
+            sizes[source] = scaled_size(*picture.pixels.shape[-2:], scale=scale)
+    batch.keep_going = keep_going
+    batch.check()
+    if batch.folder is not None:
+        make_folder(batch.folder)
+    for source, output in batch.left():
+        with batch.trying(source):
+            check_picture_output(output, height=sizes[source][0], width=sizes[source][1])
+    if batch.report is not None:
+        check_writable(batch.report)
+
+
+def upscale_file(
+    batch: Batch, upscaler: Upscaler, source: Path, output: Path, *, settings: Any, progress: Progress
+) -> Iterator[str]:
+    from ..files.pictures import load_picture, save_picture
+    from ..upscaling.api import upscale_picture
+
+    start = time.perf_counter()
+    picture = load_picture(source, max_megapixels=batch.max_megapixels)
+    result, facts = upscale_picture(upscaler, picture, settings, progress=progress)
+    note = save_picture(result, output)
+    batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
+    size, tiles = facts["output"], counted(facts["tiles"]["count"], "tile")
+    guided = "with DINO" if facts["dino"] else "without DINO"
+    yield (
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {counted(facts['steps'], 'step')}, {guided}, "
+        f"{time.perf_counter() - start:.1f} s"
+    )
+    if note:
+        yield note
+
+
+def write_report(batch: Batch, upscaler: Upscaler | None, *, models: dict[str, Any], seconds: dict[str, float]) -> None:
+    from ..upscaling.report import environment
+
+    summary: dict[str, Any] = {}
+    if upscaler is not None:
+        summary = environment(upscaler.host.device) | {"dtype": str(upscaler.host.dtype).removeprefix("torch.")}
+    summary |= {"variant": models["variant"], "models": {name: models[name] for name in models if name != "variant"}}
+    failed = [{"file": str(source), "error": said} for source, said in batch.failed.items()]
+    summary |= {"seconds": seconds, "pictures": batch.done, "failed": failed}
+    assert batch.report is not None
+    write_text(batch.report, json.dumps(summary, indent=2, default=str) + "\n")
+
+
+def earlier(report: Path) -> list[dict[str, Any]]:
+    """The pictures of a report that an earlier run of the same batch left; ValueError where it is no report."""
+    try:
+        pictures = json.loads(report.read_text(encoding="utf-8"))["pictures"]
+        if isinstance(pictures, list) and all(isinstance(picture, dict) for picture in pictures):
+            return pictures
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"report {report} exists already and is no report of pictures: choose another name")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def table(failed: dict[Path, str], jobs: Sequence[tuple[Path, Path]]) -> Any:
+    """For rich: what has no result, and why."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=f"{len(failed)} of {len(jobs)} pictures failed", title_justify="left")
+    shown.add_column("picture", overflow="fold")
+    shown.add_column("why", overflow="fold")
+    for source, said in failed.items():
+        shown.add_row(Text(str(source)), Text(said))
+    return shown
