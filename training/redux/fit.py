@@ -50,6 +50,8 @@ class FitSettings:
             raise ValueError(f"held out {self.held_out} must be above 0 and at most 0.5: usually 0.1")
         if self.grid < 1 or self.epochs < 1:
             raise ValueError(f"grid {self.grid} and epochs {self.epochs} must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed {self.seed} must be from 0 to 2^64 - 1: any whole number in this range")
 
 
 @torch.inference_mode(False)  # of a host, which would make weights that cannot be trained

@@ -279,7 +279,9 @@ def test_too_few_pictures_are_refused_and_bad_ones_counted(folder, tmp_path, enc
     assert report.skipped == {"unreadable picture": 1, "unreadable file": 1}
 
 
-@pytest.mark.parametrize("changes", [{"held_out": 0.0}, {"held_out": 0.6}, {"grid": 0}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"held_out": 0.0}, {"held_out": 0.6}, {"grid": 0}, {"epochs": 0}, {"seed": 2**64}, {"seed": -1}]
+)
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="must be"):
         FitSettings(**changes)
