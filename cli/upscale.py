@@ -60,6 +60,13 @@ def upscale(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
+    cfg: Annotated[
+        float,
+        typer.Option(
+            help="Classifier-free guidance by the prompt: 1 is off; usually 1.5 to 3, for up to three times the time."
+        ),
+    ] = 1.0,
+    negative: Annotated[str | None, typer.Option(help="What --cfg leads away from. Default: the empty prompt.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

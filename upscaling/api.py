@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,10 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     unknown = [name for name in options if name not in settings | models]
     if unknown:
         raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(settings | models))}")
+    if options.get("negative") and options.get("cfg") in (None, 1):
+        raise ValueError(
+            "a negative prompt acts with cfg above 1 only: give cfg too, usually 1.5 to 3, or leave it out"
+        )
     return (
         {name: value for name, value in options.items() if name in settings},
         {name: value for name, value in options.items() if name in models},
@@ -86,10 +91,15 @@ def load_upscaler(
     adapter: Source | None = None,
     no_dino: bool = False,
     prompt: str | None = None,
+    negative: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
 ) -> Upscaler:
-    """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's."""
+    """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
+
+    prompt, negative: of FLUX's text encoders, which must come with the model; a cfg above 1 leads from the negative, an empty
+    one where none is given, to the prompt.
+    """
     if no_dino and (dino or adapter):
         raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
     where = find_device(device)
@@ -100,13 +110,16 @@ def load_upscaler(
         check_pair(files.dino, files.adapter)
         if files.dino is not None and files.adapter is not None:
             encoder, module = load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
+    tokens = find_variant(variant).text_tokens
+    text, away = _texts(files.flux, [prompt, negative], tokens=tokens, device=where, dtype=kind)
     return Upscaler(
         load_transformer(files.flux, dtype=kind),
         load_vae(files.vae, dtype=kind),
         dino=encoder,
         adapter=module,
         dino_layers=dino_layers,
-        text=_text(files.flux, prompt=prompt, tokens=find_variant(variant).text_tokens, device=where, dtype=kind),
+        text=text,
+        negative=away,
         device=where,
         dtype=kind,
     )
@@ -137,12 +150,15 @@ def find_dtype(name: str, *, variant: str) -> torch.dtype:
     return known[name]
 
 
-def _text(flux: Source, *, prompt: str | None, tokens: int, device: torch.device, dtype: torch.dtype) -> Text | None:
+def _texts(
+    flux: Source, prompts: Sequence[str | None], *, tokens: int, device: torch.device, dtype: torch.dtype
+) -> list[Text | None]:
     if tokens and has_text_encoders(flux):
-        return load_text_encoder(flux, device=device, dtype=dtype).encode(prompt or "", tokens=tokens)
-    if prompt:
+        encoder = load_text_encoder(flux, device=device, dtype=dtype)
+        return [encoder.encode(prompt or "", tokens=tokens) for prompt in prompts]
+    if any(prompts):
         raise ValueError(
             f"a prompt needs FLUX's text encoders, which {flux} does not bring: "
             "give a whole pipeline (hub name or folder) as the model, or leave the prompt out"
         )
-    return None
+    return [None for _ in prompts]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
+from ..flux_patch.rows import DinoRow
 from ..hosts.host import Host, Text
 from ..tiling.canvas import cut
 from ..tiling.plan import Box, TilePlan
@@ -32,11 +33,19 @@ Velocity = Callable[[Tensor, float, Sequence[TileRow]], Tensor]
 
 
 class JointEuler:
-    """``pipeline.Sampler`` on a host's velocity: ``sample`` with the settings' schedule, noise, text and guidance by DINO."""
+    """``pipeline.Sampler`` on a host's velocity: ``sample`` with the settings' schedule, noise, text, and guidance by text and
+    DINO. negative: what a cfg above 1 leads away from."""
 
-    def __init__(self, host: Host, text: Text, settings: UpscaleSettings) -> None:
+    def __init__(self, host: Host, text: Text, settings: UpscaleSettings, *, negative: Text | None = None) -> None:
+        if settings.cfg > 1 and negative is None:
+            raise ValueError(
+                f"cfg {settings.cfg} guides by text, and there is none: give a whole pipeline with text encoders as the model, "
+                "or leave cfg at 1"
+            )
         self.host, self.settings = host, settings
-        self.text = replace(text, guidance=settings.guidance)
+        self.text, self.negative = replace(text, guidance=settings.guidance), None
+        if settings.cfg > 1 and negative is not None:
+            self.negative = replace(negative, guidance=settings.guidance)
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas(plan)
@@ -82,17 +91,22 @@ class JointEuler:
         guide: Guide | None,
         memo: dict,
     ) -> Tensor:
-        """With DINO guidance w: null + w * (guided - null), where null is with the adapter's learned null in DINO's place."""
+        """v(n, 0) + cfg * (v(p, 0) - v(n, 0)) + dino_guidance * (v(p, d) - v(p, 0)), of text p, negative n, DINO d and the
+        adapter's learned null 0 in its place: guidance by two conditions, of arXiv 2211.09800, equation 3."""
         sigmas = torch.full((len(x),), sigma, device=x.device)
-        if guide is None:
-            return self.host.velocity(x, sigmas, text=self.text)
-        dino = [guide.row(row.image, row.box, canvas=canvas) for row in rows]
-        guided = self.host.velocity(x, sigmas, text=self.text, rows=dino, memo=memo)
-        if self.settings.dino_guidance == 1:
-            return guided
+        dino = [] if guide is None else [guide.row(row.image, row.box, canvas=canvas) for row in rows]
         dropped = [replace(row, tokens=None) for row in dino]
-        null = self.host.velocity(x, sigmas, text=self.text, rows=dropped, memo=memo)
-        return null + self.settings.dino_guidance * (guided - null)
+
+        def at(text: Text, rows: Sequence[DinoRow]) -> Tensor:
+            return self.host.velocity(x, sigmas, text=text, rows=rows, memo=memo)
+
+        plain = out = at(self.text, dino)
+        if dino and (self.settings.dino_guidance != 1 or self.negative is not None):
+            plain = at(self.text, dropped)
+            out = plain + self.settings.dino_guidance * (out - plain)
+        if self.negative is not None:
+            out = out + (self.settings.cfg - 1) * (plain - at(self.negative, dropped))
+        return out
 
 
 def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> list[float]:

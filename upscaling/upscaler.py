@@ -36,12 +36,13 @@ class Upscaler:
         adapter: LoadedAdapter | None = None,
         dino_layers: str = "",
         text: Text | None = None,
+        negative: Text | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_pair(dino, adapter)
         self.host = DiffusersHost(transformer, vae, adapter=adapter, device=device, dtype=dtype)
-        self.text = text or Text.empty(self.host.geometry)
+        self.text, self.negative = text or Text.empty(self.host.geometry), negative
         self.dino, self.dino_layers = dino, dino_layers
         if dino is not None:
             self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
@@ -63,7 +64,7 @@ class Upscaler:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
         if make_guide is None and self.dino is not None:
             make_guide = self.guide(strength=settings.dino_strength)
-        sampler = JointEuler(self.host, self.text, settings)
+        sampler = JointEuler(self.host, self.text, settings, negative=self.negative)
         restart_peak(self.host.device)
         result, report = upscale(self.host, pixels, settings, sampler=sampler, make_guide=make_guide, progress=progress)
         return result, {**report, "peak_memory": peak_memory(self.host.device)}

@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dinotile.files.pictures import Picture, load_picture, save_picture
 
 from ..limits import largest_file
 from ..tiny import overflowing, picture, tiny_vae
+from ..tiny_text import save_text_pipeline
 
 SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
 LIMIT = 200  # seconds
@@ -167,6 +169,9 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("device 'tpu'", photo, *out, *models, "--device", "tpu"),
         ("dtype 'int8'", photo, *out, *models, "--dtype", "int8"),
         ("a prompt needs FLUX's text encoders", photo, *out, *models, "--prompt", "a cat"),
+        ("a prompt needs FLUX's text encoders", photo, *out, *models, "--negative", "a cat", "--cfg", 2),
+        ("a negative prompt acts with cfg above 1 only", photo, *out, *models, "--negative", "a cat"),
+        ("cfg 0.5 must be from 1 to 30", photo, *out, *models, "--cfg", 0.5),
         ("no_dino was given together with", photo, *out, *models, "--dino", "x.safetensors"),
         ("an adapter was given without a DINO model", photo, *out, "--variant", "dev", "--adapter", "x.safetensors"),
         ("a DINO model was given without an adapter", photo, *out, "--variant", "dev", "--dino", "x.safetensors"),
@@ -299,6 +304,22 @@ def test_existing_files_are_replaced_with_overwrite_only_and_left_out_with_skip_
     assert Image.open(tmp_path / "folder" / "other.png").size == (104, 80)
     assert dinotile("upscale", photo, "-o", out, *models, "--overwrite")[0] == 0
     assert Image.open(out).size == (104, 80)
+
+
+def test_cfg_and_a_negative_prompt_guide_by_text(dinotile, models, photo, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(models[1], whole)
+    (tmp_path / "text").mkdir()
+    shutil.copytree(save_text_pipeline(tmp_path / "text"), whole, dirs_exist_ok=True)
+    options = ["--variant", "schnell", "--dtype", "float32", "--model-path", whole, *models[2:-2], "--steps", 1]
+    options += ["--denoise", 0.9, "--prompt", "cat"]
+    pictures = []
+    for number, more in enumerate(([], ["--cfg", 9], ["--cfg", 9, "--negative", "dog"])):
+        out = tmp_path / f"{number}.png"
+        assert dinotile("upscale", photo, "-o", out, *options, *more)[0] == 0
+        pictures.append(np.asarray(Image.open(out), int))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(pictures[one] - pictures[other]).max() > 2
 
 
 def test_one_tile_is_no_plural(dinotile, models, photo, tmp_path):

@@ -58,8 +58,9 @@ def info(server) -> dict:
     return server.get("/object_info")
 
 
-def test_the_workflows_are_the_four_that_the_readme_names():
-    assert NAMES == ["demo", "flux1_dev_upscale", "flux1_schnell_upscale", "flux1_tile_controlnet_dino"]
+def test_the_workflows_are_the_five_that_are_meant():
+    flux = [f"flux1_{name}" for name in ("dev_upscale", "dual_guidance", "schnell_upscale", "tile_controlnet_dino")]
+    assert NAMES == ["demo", *flux]
     assert NAMES == sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 
 
@@ -180,6 +181,32 @@ def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net,
         apply["inputs"]["strength"] = 0
         without = saved_picture(server, sent)
         assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > 1
+
+
+def test_in_the_dual_guidance_workflow_text_and_dino_each_act_alone(server):
+    with Image.open(PACK / "demo" / "sample.jpg") as photo:
+        uploaded = server.upload(photo.convert("RGB").resize((64, 48)), "small.png")
+    sent = made_tiny("flux1_dual_guidance", photo=uploaded, control_net="")
+    by_title = {node["_meta"]["title"]: node for node in sent.values() if "_meta" in node}
+    by_title["New DINO Adapter"] |= {"class_type": "DinoTile_LoadAdapter", "inputs": {"adapter_name": models.TRAINED}}
+    (negative,) = (node for node in sent.values() if node["inputs"].get("conditioning") == ["29", 0])
+    projections = [node["inputs"] for node in sent.values() if node["class_type"] == "DinoTile_ProjectConditioning"]
+
+    def drawn(dino: float, text: float, *, strength: float = 1.0, away: float = 0.0) -> np.ndarray:
+        """away: the negative's FLUX guidance, which stands for its words; the prompt's is 3.5."""
+        by_title["DualCFGGuider"]["inputs"] |= {"cfg_conds": dino, "cfg_cond2_negative": text}
+        negative["inputs"]["guidance"] = away
+        for inputs in projections:
+            inputs["strength"] = strength
+        return np.asarray(saved_picture(server, sent), int)
+
+    plain, more_dino, more_text = drawn(1, 1), drawn(3, 1), drawn(1, 3)
+    for one, other in ((plain, more_dino), (plain, more_text), (more_dino, more_text), (more_dino, drawn(3, 3))):
+        assert abs(one - other).max() > 3
+    assert abs(drawn(3, 1, strength=0) - drawn(1, 1, strength=0)).max() <= 1  # no DINO, nothing for its guidance
+    assert abs(drawn(1, 3, away=3.5) - plain).max() <= 1  # no other words, nothing for the text's
+    assert abs(drawn(3, 3, away=3.5) - more_dino).max() <= 1
+    assert abs(drawn(3, 3, strength=0) - drawn(1, 3, strength=0)).max() <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
