@@ -52,8 +52,9 @@ def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: 
             f"{source} brings no text encoders, needed are {', '.join(PARTS)}: give a whole FLUX.1 pipeline"
         )
     path = local_path(source)
-    for part in PARTS[:2] if path is not None else ():
-        check_folder(path / part, floating=False)
+    if path is not None:
+        for part in PARTS[:2]:
+            check_folder(path / part, floating=False)
     with loading(source):
         pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
     return TextEncoder(pipeline.to(device))
