@@ -1,4 +1,4 @@
-"""The names that DINO weights go by: transformers' (old and new), Meta's, and one plain form of both.
+"""The names that DINO weights go by: transformers' (old and new), Meta's, timm's, and one plain form of all.
 
 Plain names: embeddings.cls_token, embeddings.register_tokens, ..., layer.N.attention.{q,k,v,o}_proj,
 layer.N.mlp.{gate,up,down}_proj (without the gate where the MLP is not gated), ..., norm.
@@ -9,14 +9,22 @@ import re
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..files.errors import whole
+from ..files.errors import printable, whole
 from .specs import SPECS, DinoSpec
 
+Shapes = Mapping[str, tuple[int, ...]]
 _RENAMES = [
     (re.compile(pattern), plain)
     for pattern, plain in [
+        # timm
+        (r"^reg_token$", "embeddings.register_tokens"),
+        (r"\.gamma_([12])$", r".layer_scale\1.lambda1"),
+        (r"\.attn\.([qv])_bias$", r".attention.\1_proj.bias"),
+        (r"\.mlp\.fc1_g\.", ".mlp.gate_proj."),
+        (r"\.mlp\.fc1_x\.", ".mlp.up_proj."),
         # Meta
         (r"^(cls_token|mask_token|register_tokens)$", r"embeddings.\1"),
         (r"^storage_tokens$", "embeddings.register_tokens"),
@@ -41,7 +49,7 @@ _RENAMES = [
         (r"\.mlp\.weights_in\.", ".mlp.gate_up."),
         (r"\.mlp\.weights_out\.", ".mlp.down_proj."),
         (r"^layernorm\.", "norm."),
-        # both
+        # all
         (r"\.mlp\.fc1\.", ".mlp.up_proj."),
         (r"\.mlp\.fc2\.", ".mlp.down_proj."),
     ]
@@ -51,6 +59,11 @@ _FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_pr
 # Part of published files, but not of the patch features.
 _HARMLESS = re.compile(
     r"rope_embeddings\.|local_cls_norm\.|cls_norm\.|(classifier|head|linear_head|pooler)\.|.*\.bias_mask$"
+)
+_KNOWN = re.compile(
+    r"embeddings\.(cls_token|mask_token|register_tokens|position_embeddings|patch_embeddings\.(weight|bias))$"
+    r"|layer\.\d+\.(norm[12]|attention\.(qkv|[qkvo]_proj)|layer_scale[12]|mlp\.(gate_up|gate_proj|up_proj|down_proj))\."
+    rf"|norm\.(weight|bias)$|{_HARMLESS.pattern}"
 )
 
 
@@ -76,19 +89,29 @@ def without_prefix(names: list[str]) -> dict[str, str]:
     return {name: name.removeprefix(prefix) for name in names}
 
 
-def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> DinoSpec:
-    """Which encoder has tensors of these names and shapes, in either layout; ValueError if none of SPECS has."""
-    short = without_prefix(list(shapes))
-    plain = {plain_name(short[name]): tuple(shape) for name, shape in shapes.items()}
-    blocks = [int(match[1]) for match in (re.match(r"layer\.(\d+)\.", name) for name in plain) if match]
+def plain_names(shapes: Shapes) -> dict[str, str]:
+    """The plain name of every tensor; timm's packed SwiGLU tells itself from an MLP by its shape alone."""
+    plain = {name: plain_name(short) for name, short in without_prefix(list(shapes)).items()}
+    by_plain = {plain[name]: tuple(shape) for name, shape in shapes.items()}
+    up, down = (by_plain.get(f"layer.0.mlp.{half}_proj.weight", ()) for half in ("up", "down"))
+    packed = len(up) == len(down) == 2 and up[0] == 2 * down[1]
+    return {name: each.replace(".mlp.up_proj.", ".mlp.gate_up.") if packed else each for name, each in plain.items()}
+
+
+def detect_spec(shapes: Shapes) -> DinoSpec:
+    """Which encoder has tensors of these names and shapes, in any layout; ValueError if none of SPECS has."""
+    names = plain_names(shapes)
+    plain = {names[name]: tuple(shape) for name, shape in shapes.items()}
+    blocks = [match[1] for match in (re.match(r"layer\.(\d{1,4})\.", name) for name in plain) if match]
     cls = plain.get("embeddings.cls_token", ())
     kernel = plain.get("embeddings.patch_embeddings.weight", ())
     down = plain.get("layer.0.mlp.down_proj.weight", ())
     if len(cls) != 3 or len(kernel) != 4 or len(down) != 2 or "layer.0.norm1.weight" not in plain:
-        some = ", ".join(list(shapes)[:3]) or "no tensors at all"
+        unknown = next((name for name in shapes if not _KNOWN.match(names[name])), "")
+        some = f"{printable(unknown)}, which no layout has" if unknown else f"only {', '.join(list(shapes)[:3])}"
         raise ValueError(
-            f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some}), allowed are "
-            f"{', '.join(SPECS)} in transformers' or Meta's layout: choose such a file"
+            f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some if shapes else 'no tensors at all'}), "
+            f"allowed are {', '.join(SPECS)} in the layouts of transformers, Meta or timm: choose such a file"
         )
     positions = plain.get("embeddings.position_embeddings")
     registers = plain.get("embeddings.register_tokens")
@@ -97,12 +120,12 @@ def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> DinoSpec:
         got = {
             "family": "dinov2" if positions else "dinov3",
             "width": cls[2],
-            "depth": max(blocks) + 1,
+            "depth": max(map(int, blocks)) + 1,
             "patch": kernel[-1],
             "registers": registers[1] if registers else 0,
             "mlp": "swiglu" if gated else "gelu",
             "mlp_width": down[1],
-            "train_side": kernel[-1] * math.isqrt(positions[1] - 1) if positions else 0,
+            "train_side": kernel[-1] * _side(positions[1]) if positions else 0,
         }
     for spec in SPECS.values():
         if all(getattr(spec, field) == value for field, value in got.items()):
@@ -111,12 +134,18 @@ def detect_spec(shapes: Mapping[str, tuple[int, ...]]) -> DinoSpec:
     raise ValueError(f"no known encoder has {seen}, allowed are {', '.join(SPECS)}: choose a file of one of these")
 
 
+def _side(positions: int) -> int:
+    """Of the grid that so many positions are, with one for the CLS token or, as timm keeps them beside registers, without."""
+    side = math.isqrt(positions)
+    return side if positions and side * side == positions else math.isqrt(positions - 1)
+
+
 def plain_weights(state: Mapping[str, Tensor], spec: DinoSpec) -> dict[str, Tensor]:
     """The weights under plain names, fused tensors split, extras that patch features do not need left out."""
-    short = without_prefix(list(state))
+    names = plain_names({name: tuple(tensor.shape) for name, tensor in state.items()})
     weights = {}
     for name, tensor in state.items():
-        plain = plain_name(short[name])
+        plain = names[name]
         if _HARMLESS.match(plain) or _HARMLESS.match(name):
             continue
         parts = parts_of(plain)
@@ -128,4 +157,17 @@ def plain_weights(state: Mapping[str, Tensor], spec: DinoSpec) -> dict[str, Tens
     with whole("this file", "DINO encoder"):
         shape = (1, spec.width) if spec.family == "dinov2" else (1, 1, spec.width)
         weights["embeddings.mask_token"] = mask.reshape(shape)
+    if any(name.endswith("reg_token") for name in state):
+        _complete_timm(weights, spec)
     return weights
+
+
+def _complete_timm(weights: dict[str, Tensor], spec: DinoSpec) -> None:
+    """Put in what timm leaves out beside registers: the CLS token's position, which it adds to the token, and the biases
+    of queries and values of DINOv3, which are zero in all files but its qkvb ones."""
+    positions = weights.get("embeddings.position_embeddings")
+    if positions is not None and positions.ndim == 3:
+        weights["embeddings.position_embeddings"] = F.pad(positions, (0, 0, 1, 0))
+    for block in range(spec.depth if spec.family == "dinov3" else 0):
+        for part in ("q", "v"):
+            weights.setdefault(f"layer.{block}.attention.{part}_proj.bias", torch.zeros(spec.width))

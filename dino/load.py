@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ..files.fingerprints import file_fingerprint
-from ..files.weights import read_weights
+from ..files.weights import read_weights, weight_files
 from .backbone import TransformersBackbone, model_with
 from .encode import DinoEncoder
 from .layouts import detect_spec, plain_weights
@@ -14,14 +14,15 @@ from .layouts import detect_spec, plain_weights
 def load_dino(
     path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> DinoEncoder:
-    """An encoder from a .safetensors file, or a hub folder that holds model.safetensors.
+    """An encoder from a .safetensors file or one of its shards, or a hub folder that holds them.
 
-    The architecture (one of SPECS) and the layout, transformers' or Meta's, are recognised from the tensors.
+    The architecture (one of SPECS) and the layout, transformers', Meta's or timm's, are recognised from the tensors.
     ValueError, one sentence, for anything else.
     """
-    path = _weights_file(Path(path))
+    path = Path(path)
+    files = weight_files(path)
     with torch.inference_mode(False):  # a host's inference mode would make weights that guidance cannot use
-        state, _ = read_weights(path)
+        state = {name: tensor for file in files for name, tensor in read_weights(file)[0].items()}
         try:
             spec = detect_spec({name: tuple(tensor.shape) for name, tensor in state.items()})
             odd = next((name for name, tensor in state.items() if not tensor.is_floating_point()), None)
@@ -30,14 +31,5 @@ def load_dino(
             weights = {name: tensor.to(device, dtype) for name, tensor in plain_weights(state, spec).items()}
             model = model_with(weights, spec)
         except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from None
-        return DinoEncoder(TransformersBackbone(model.to(device), spec), spec, file_fingerprint(path))
-
-
-def _weights_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    if not (path / "model.safetensors").is_file():
-        names = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-        raise ValueError(f"folder {path} holds {names}, needed is model.safetensors: download that file into it")
-    return path / "model.safetensors"
+            raise ValueError(f"{files[0].name}: {error}") from None
+        return DinoEncoder(TransformersBackbone(model.to(device), spec), spec, file_fingerprint(*files))

@@ -16,10 +16,10 @@ def reason(error: BaseException) -> str:
     """Why, in a few words: what the system says about a file, else the error's own message on one line."""
     said = getattr(error, "strerror", None) or " ".join(str(error).split())
     number = re.search(r"(?:os error |Os \{ code: )(\d{1,4})\b", said)  # the system's, as safetensors passes it on
-    return os.strerror(int(number[1])) if number else plain(said, most=200)
+    return os.strerror(int(number[1])) if number else printable(said, most=200)
 
 
-def plain(value: object, *, most: int = 60) -> str:
+def printable(value: object, *, most: int = 60) -> str:
     """What a file says, as a part of a sentence: printable and short."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     out = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[: most + 1])
@@ -32,5 +32,9 @@ def whole(name: str, kind: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {reason(error)}"
+        said = (
+            f"it lacks {printable(str(error))}"
+            if isinstance(error, KeyError)
+            else f"{type(error).__name__}: {reason(error)}"
+        )
         raise ValueError(f"{name} does not hold a whole {kind} ({said}): download it again") from error

@@ -23,10 +23,14 @@ def fingerprint_of(parts: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()[:16]
 
 
-def file_fingerprint(path: Path) -> str:
-    """Of a file of any size."""
+def file_fingerprint(*paths: Path) -> str:
+    """Of a file of any size, or of several, one after the other."""
+    return fingerprint_of(part for path in paths for part in _parts(path))
+
+
+def _parts(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        return fingerprint_of(iter(lambda: file.read(1 << 24), b""))
+        yield from iter(lambda: file.read(1 << 24), b"")
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor], *, head: bytes = b"") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import plain, reason
+from .errors import BROKEN, printable, reason
 from .writing import replacing
 
 Shapes = dict[str, tuple[int, ...]]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # of save_pretrained
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -28,6 +31,37 @@ def read_shapes(path: str | Path) -> tuple[Shapes, dict[str, str]]:
     with _opened(Path(path)) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         return shapes, dict(file.metadata() or {})
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a model's tensors: ``path`` itself, all shards where it is one, or those of a folder that
+    save_pretrained wrote, ``model.safetensors`` or what its index names. ValueError where some are not there."""
+    shard = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.safetensors", path.name)
+    if shard:
+        count = int(shard[2])
+        files = [path.with_name(f"{shard[1]}-{number:05}-of-{count:05}.safetensors") for number in range(1, count + 1)]
+    elif not path.is_dir():
+        files = [path]
+    elif (path / WEIGHTS).is_file() or not (path / INDEX).is_file():
+        files = [path / WEIGHTS]
+    else:
+        files = [path / name for name in indexed_files(path / INDEX)]
+    if path.is_dir() and not files[0].is_file():
+        names = ", ".join(sorted(printable(entry.name) for entry in path.iterdir())[:5]) or "nothing"
+        raise ValueError(f"folder {path} holds {names}, needed is {files[0].name}: download that file into it")
+    return files
+
+
+def indexed_files(index: Path) -> list[str]:
+    """The shards that a model.safetensors.index.json names, which lie beside it; ValueError where it is none."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (*BROKEN, OSError) as error:
+        raise ValueError(f"{index} is no index of shards ({reason(error)}): download it again") from error
+    odd = [name for name in names if not re.fullmatch(r"[^/\\:]+\.safetensors", str(name))]
+    if odd or not names:
+        raise ValueError(f"{index} names {printable(odd)}, needed are .safetensors files beside it: download it again")
+    return names
 
 
 def read_kinds(path: str | Path) -> dict[str, str]:
@@ -45,7 +79,7 @@ def check_floating(weights: Mapping[str, Tensor], *, name: str) -> None:
 
 def not_floating(name: str, tensor: str, kind: object) -> str:
     """The sentence about it."""
-    return f"{name} holds {plain(tensor)} as {kind}, needed are floating point weights: get the full file"
+    return f"{name} holds {printable(tensor)} as {kind}, needed are floating point weights: get the full file"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files.errors import BROKEN, plain, whole
+from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import check_floating, read_weights, write_weights
 from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
@@ -81,10 +81,10 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
         config = config_from(values, name=path.name)
         _check_weights(config, weights, path.name)
     except ValueError as error:
-        raise ValueError(plain(str(error), most=480)) from error  # it may name what the file says
+        raise ValueError(printable(str(error), most=480)) from error  # it may name what the file says
     except BROKEN as error:
         raise ValueError(
-            f"{path.name} has a damaged header ({plain(repr(error))}): download or save it again"
+            f"{path.name} has a damaged header ({printable(repr(error))}): download or save it again"
         ) from error
     return _build(config, weights, trained=trained, operations=operations)
 
@@ -111,7 +111,7 @@ def _check_sizes(values: Mapping[str, Any], *, most_sites: int) -> None:
     """ValueError for numbers that no adapter has, before anything is built or counted by them."""
     for name, value in {**values, **values["geometry"]}.items():
         if type(value) is int and value > MOST.get(name, value):
-            raise ValueError(f"{name} is {plain(value)}, at most {MOST[name]} is allowed")
+            raise ValueError(f"{name} is {printable(value)}, at most {MOST[name]} is allowed")
     sites = sum(len(values.get(name, ())) for name in ("sites", "double_sites", "single_sites"))
     if sites > most_sites:
         raise ValueError(f"it names {sites} sites and has {most_sites} tensors")

@@ -29,7 +29,7 @@ class LoadDino(io.ComfyNode):
                     "dino_name",
                     options=model_files("dino", "clip_vision"),
                     tooltip="A .safetensors file of DINOv2 S/B/L/g (with or without registers) or DINOv3 S/S+/B/L/H+, "
-                    "as transformers or Meta names its tensors. Usual: DINOv2 base with registers.",
+                    "as transformers, Meta or timm names its tensors. Usual: DINOv2 base with registers.",
                 ),
             ],
             outputs=[sockets.Dino.Output(display_name="dino", tooltip="The encoder.")],

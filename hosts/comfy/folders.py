@@ -27,18 +27,34 @@ def register_folders() -> None:
 
 
 def model_files(*folders: str) -> list[str]:
-    """Names of the .safetensors files in the given model folders."""
-    names = (name for folder in folders for name in folder_paths.get_filename_list(folder))
-    return sorted({name for name in names if name.endswith(".safetensors")})
+    """Names of the .safetensors files in the given model folders; one that an earlier folder has too, with its own behind it."""
+    return sorted(_places(folders))
+
+
+def _places(folders: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Folder and name of each file, by what it is offered as: name, or, as the host marks pictures, name [folder]."""
+    places: dict[str, tuple[str, str]] = {}
+    for folder in folders:
+        for name in folder_paths.get_filename_list(folder):
+            if not name.endswith(".safetensors"):
+                continue
+            if name not in places:
+                places[name] = (folder, name)
+            elif _real(folder, name) != _real(*places[name]):
+                places[f"{name} [{folder}]"] = (folder, name)
+    return places
+
+
+def _real(folder: str, name: str) -> str:
+    return os.path.realpath(folder_paths.get_full_path(folder, name) or "")
 
 
 def model_path(name: str, *folders: str) -> str:
-    """Full path of a model file; ValueError where none of the folders has it."""
-    for folder in folders:
-        if name in model_files(folder):
-            path = folder_paths.get_full_path(folder, name)
-            if path:
-                return path
+    """Full path of a model file by the name that ``model_files`` gives it; ValueError where none of the folders has it."""
+    if name in (places := _places(folders)):
+        path = folder_paths.get_full_path(*places[name])
+        if path:
+            return path
     raise ValueError(
         f"there is no model file {name!r} in models/{' or models/'.join(folders)}: put it there and refresh"
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.errors import plain, reason
+from ...files.errors import printable, reason
 from ...files.weights import not_floating, read_kinds
 
 COUNTS = {  # of layers, in diffusers and in transformers
@@ -29,7 +29,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError(f"it is {plain(config)}")
+            raise ValueError(f"it is {printable(config)}")
     except (OSError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} does not hold a whole model's config ({reason(error)}): download it again") from error
     return config
@@ -59,7 +59,7 @@ def check_config(config: Mapping[str, Any], *, name: str, tensors: int | None = 
         if type(value) is list:
             layers += len(value)
         elif type(value) is int and abs(value) > MOST:
-            raise ValueError(_absurd(name, f"{plain(key)} {plain(value)}", f"at most {MOST:,} is allowed"))
+            raise ValueError(_absurd(name, f"{printable(key)} {printable(value)}", f"at most {MOST:,} is allowed"))
         elif type(value) is int and key in COUNTS:
             layers += value
     if layers > (tensors or MOST_LAYERS):

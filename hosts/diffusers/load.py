@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...files.errors import BROKEN, plain, reason
+from ...files.errors import BROKEN, printable, reason
 from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .configs import check_config, check_folder, read_config
@@ -106,7 +106,7 @@ def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any
     extra = sorted(name for name in found["unexpected_keys"] if name.startswith(parts))
     if extra:
         raise ValueError(
-            f"{source} does not hold a whole model (its config.json has no place for {plain(extra[0])} and "
+            f"{source} does not hold a whole model (its config.json has no place for {printable(extra[0])} and "
             f"{len(extra) - 1} more tensors): download it again"
         )
     return _complete(model, name=str(source))

@@ -16,6 +16,10 @@ from safetensors.torch import load_file, save_file
 from dinotile import nodes
 from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
+from dinotile.files.fingerprints import file_fingerprint
+from dinotile.hosts.comfy.folders import model_files
+
+OTHER = "dino.safetensors [clip_vision]"
 
 
 def clip_vision_of(config: dict, state: dict) -> tuple:
@@ -53,6 +57,31 @@ def managed():
     chosen = node(nodes.LoadAdapter, "trained.safetensors")
     project(chosen, features())
     return out | {"adapter after Project DINO Conditioning": held(chosen.patcher)}
+
+
+@check
+def one_name_twice():
+    """What Load DINO Model offers where models/clip_vision has a file of the same name, and what it loads by either name."""
+    other = BASE / "models" / "clip_vision" / "dino.safetensors"
+    first = BASE / "models" / "dino" / "dino.safetensors"
+    alone = model_files("dino", "clip_vision")
+    try:
+        save_file({name: -tensor for name, tensor in load_file(first).items()}, other)
+        both = model_files("dino", "clip_vision")
+        loaded = {name: node(nodes.LoadDino, name).fingerprint for name in ("dino.safetensors", OTHER)}
+        other.unlink()
+        other.symlink_to(first)
+        linked = model_files("dino", "clip_vision")
+    finally:
+        other.unlink()
+    return {
+        "new names": sorted(set(both) - set(alone)),
+        "lost names": sorted(set(alone) - set(both)),
+        "the old name is the file in models/dino": loaded["dino.safetensors"] == file_fingerprint(first),
+        "the other name is another file": loaded["dino.safetensors"] != loaded[OTHER],
+        "one file by two ways is offered once": linked == alone,
+        "told": refusal(lambda: node(nodes.LoadDino, "dino.safetensors [dino]")),
+    }
 
 
 @check

@@ -328,6 +328,14 @@ def test_comfyuis_own_dinov2_gives_the_same_features(numbers, report):
     assert "no DINO model" in found["refused"]
 
 
+def test_two_dino_files_of_one_name_are_both_offered_and_the_old_name_stays(numbers):
+    found = numbers("one_name_twice")
+    assert found["new names"] == ["dino.safetensors [clip_vision]"] and found["lost names"] == []
+    assert found["the old name is the file in models/dino"] and found["the other name is another file"]
+    assert found["one file by two ways is offered once"]
+    assert "there is no model file 'dino.safetensors [dino]' in models/dino or models/clip_vision" in found["told"]
+
+
 def test_comfyuis_own_dinov3_gives_the_same_last_features_as_load_dino_model_from_clip_vision(numbers, report):
     found = numbers("clip_vision_dinov3")
     report(f"DINOv3 of ComfyUI against ours, relative: {max(found['patches'], found['cls']):.0e}")

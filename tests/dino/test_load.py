@@ -15,7 +15,7 @@ from dinotile.dino.load import load_dino
 from dinotile.dino.specs import SPECS
 
 from ..near import assert_near
-from .tiny import TINY, meta_forward, meta_shapes, meta_state, random_model
+from .tiny import TINY, meta_forward, meta_shapes, meta_state, random_model, timm_state
 
 PUBLISHED = {  # width, depth, heads, patch, registers, mlp width; the models' configurations on the hub
     "dinov2-small": (384, 12, 6, 14, 0, 1536),
@@ -96,6 +96,91 @@ def test_all_layouts_of_the_same_weights_give_the_same_features(name: str, meta_
         assert_near(got.encode(pixels, settings=settings).patches, want.patches)
         assert got.fingerprint != meta.fingerprint and re.fullmatch("[0-9a-f]{16}", got.fingerprint)
     assert load_dino(meta_file(name)).fingerprint == meta.fingerprint
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("name", TINY)
+def test_timms_layout_computes_what_meta_computes(name: str, biases: bool, tmp_path: Path, tiny_specs: None):
+    spec, state = TINY[name], meta_state(TINY[name])
+    if spec.family == "dinov2" and not biases:
+        pytest.skip("DINOv2 always has biases")
+    for key in state if not biases else ():
+        if key.endswith("qkv.bias"):
+            state[key].zero_()
+    path = tmp_path / "timm.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in timm_state(state, spec, biases=biases).items()}, path)
+    encoder, side = load_dino(path), spec.train_side or 64
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    hidden = encoder.backbone.hidden(pixels, tuple(range(1, spec.depth + 1)))
+    for (patches, cls), want in zip(hidden, meta_forward(state, spec, pixels), strict=True):
+        torch.testing.assert_close(cls, want[:, 0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(patches.flatten(1, 2), want[:, spec.prefix :], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name != "dinov2-demo"])
+def test_every_spec_is_detected_in_timms_layout(name: str):
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in meta_shapes(SPECS[name]).items()}
+        assert detect_spec(shapes_of(timm_state(state, SPECS[name]))) == SPECS[name]
+
+
+def test_the_first_tensor_that_no_layout_has_is_named_with_the_layouts(tmp_path: Path):
+    path = tmp_path / "odd.safetensors"
+    tensors = {"norm.weight": torch.zeros(4), "trunk.0.mixer.in": torch.zeros(1), "zz": torch.zeros(1)}
+    safetensors.torch.save_file(tensors, path)
+    told = "holds trunk.0.mixer.in, which no layout has.*in the layouts of transformers, Meta or timm"
+    with pytest.raises(ValueError, match=told):
+        load_dino(path)
+
+
+@pytest.fixture
+def shards(tmp_path: Path, tiny_specs: None):
+    """A folder that save_pretrained wrote in shards, and the same model in one file."""
+    model = random_model(TINY["tiny-v2"])
+    model.save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    model.save_pretrained(tmp_path / "whole")
+    assert len(list((tmp_path / "shards").glob("model-*-of-*.safetensors"))) > 2
+    return tmp_path / "shards", tmp_path / "whole"
+
+
+def test_shards_are_one_model_as_a_folder_and_by_any_of_their_names(shards):
+    folder, whole = shards
+    wanted, first = load_dino(whole).model.state_dict(), None
+    for path in (folder, *sorted(folder.glob("model-*.safetensors"))[:2]):
+        loaded = load_dino(path)
+        found = loaded.model.state_dict()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+        first = first or loaded.fingerprint
+        assert loaded.fingerprint == first
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("{", "is no index of shards"),
+        ("[]", "is no index of shards"),
+        ('{"weight_map": {"a": 3, "b": "c"}}', "is no index of shards"),
+        ('{"weight_map": {"a": 3}}', "needed are .safetensors files beside it"),
+        ('{"weight_map": {}}', "needed are .safetensors files beside it"),
+        ('{"weight_map": {"a": "../secret.safetensors"}}', "names .*secret.* needed are .safetensors files beside it"),
+        ('{"weight_map": {"a": "model.bin"}}', "names .*model.bin.* needed are .safetensors files beside it"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "needed is gone.safetensors"),
+    ],
+)
+def test_a_damaged_index_is_one_sentence(index: str, said: str, shards):
+    folder, _ = shards
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=said) as error:
+        load_dino(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_shard_that_is_gone_is_named(shards):
+    folder, _ = shards
+    gone = sorted(folder.glob("model-*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(ValueError, match=f"there is no file .*{gone.name}"):
+        load_dino(folder)
 
 
 def test_a_loaded_model_is_frozen_in_eval_and_differentiable_even_from_inference_mode(meta_file):

@@ -1,6 +1,7 @@
 """Tiny encoders of the real classes, and Meta's layout written down once more, independently of dino/layouts.py."""
 
 import math
+import re
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,43 @@ def meta_state(spec: DinoSpec, seed: int = 0) -> dict[str, Tensor]:
         if name == "rope_embed.periods":
             state[name] = 100.0 ** (2 * torch.arange(shape[0]) / (2 * shape[0]))
     return state
+
+
+def timm_state(state: dict[str, Tensor], spec: DinoSpec, *, biases: bool = True) -> dict[str, Tensor]:
+    """Meta's weights as timm 1.0.31 writes them (vit_*_patch14[_reg4]_dinov2, vit_*_patch16_dinov3[_qkvb]).
+
+    biases: whether DINOv3's queries and values keep theirs, as in the qkvb models.
+    """
+    state = {name: tensor for name, tensor in state.items() if not re.search("mask|periods", name)}
+    registers = state.pop("register_tokens", state.pop("storage_tokens", None))
+    if registers is not None:
+        state["reg_token"] = registers
+        if spec.family == "dinov2":  # CLS brings its position, registers have none
+            state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+            state["pos_embed"] = state["pos_embed"][:, 1:].clone()
+    out = {}
+    for name, tensor in state.items():
+        for old, new in (
+            ("mlp.w12", "mlp.fc1"),
+            ("mlp.w1", "mlp.fc1_g"),
+            ("mlp.w2", "mlp.fc1_x"),
+            ("mlp.w3", "mlp.fc2"),
+        ):
+            if f"{old}." in name:
+                name = name.replace(old, new)
+                break
+        if spec.family == "dinov3":
+            name = re.sub(r"ls([12])\.gamma", r"gamma_\1", name)
+            if name.endswith("qkv.bias"):
+                queries, _, values = tensor.chunk(3)
+                out |= {
+                    name.replace("qkv.bias", f"{part}_bias"): bias
+                    for part, bias in (("q", queries), ("v", values))
+                    if biases
+                }
+                continue
+        out[name] = tensor
+    return out
 
 
 def meta_forward(state: dict[str, Tensor], spec: DinoSpec, pixels: Tensor) -> list[Tensor]:

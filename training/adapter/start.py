@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...dino.specs import DinoSpec
-from ...files.errors import plain, whole
+from ...files.errors import printable, whole
 from ...files.weights import check_floating, read_weights
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter, LoadedAdapter, adapter_config, spread_sites
 from ...flux_patch.checkpoint import described, new_adapter
@@ -121,8 +121,8 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
 
 def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
     pairs = [(name, theirs.get(name), getattr(mine, name)) for name in ("dino", "layers", "grid", "positions")]
-    return tuple(f"{name} {plain(old)}, not {new}" for name, old, new in pairs if old not in (None, new))
+    return tuple(f"{name} {printable(old)}, not {new}" for name, old, new in pairs if old not in (None, new))
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(map(plain, names[:4])) + (" ..." if len(names) > 4 else "")
+    return ", ".join(map(printable, names[:4])) + (" ..." if len(names) > 4 else "")

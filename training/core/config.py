@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from ...files.errors import BROKEN, plain, reason
+from ...files.errors import BROKEN, printable, reason
 
 LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**17, 2000, 20  # bytes; characters; brackets
 MOST_VALUES = 10_000  # that PyYAML reads in half a second
@@ -214,5 +214,5 @@ def _meant(kind: Any, key: int | str, *inner: int | str) -> str:
     if inner:
         return f"{key}.{_meant(kind.model_fields[key].annotation, *inner)}"
     close = get_close_matches(str(key), kind.model_fields, n=1)
-    name = plain(str(key), most=50)
+    name = printable(str(key), most=50)
     return f"{name} (did you mean {close[0]}?)" if close else name

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from ...files.errors import BROKEN, plain, reason
+from ...files.errors import BROKEN, printable, reason
 from .sample import Unusable
 from .side_files import TEXT_FILES, feature_files
 
@@ -165,7 +165,7 @@ def _tar(path: Path) -> Iterator[Entry]:
     try:
         groups = list(group_by_keys(members))
     except ValueError as error:
-        raise ValueError(f"{path.name} names a member twice ({plain(error.args[0])}): write it again") from error
+        raise ValueError(f"{path.name} names a member twice ({printable(error.args[0])}): write it again") from error
     for group in groups:
         members = {ending: member for ending, member in group.items() if isinstance(member, Member)}
         yield Entry(f"{path.stem}/{group['__key__']}", members)
