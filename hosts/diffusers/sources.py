@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ... import demo
-from ...files.errors import BROKEN
+from ...files.errors import BROKEN, printable
+from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
+HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
+ENDINGS = {
+    ".safetensors",
+    ".sft",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".msgpack",
+    ".json",
+    ".yaml",
+}
+ENDINGS |= {".zip", ".tar", ".gz", ".png", ".jpg", ".jpeg", ".webp", ".txt", ".index"}
+
+log = logging.getLogger("dinotile")
 
 
 @dataclass(frozen=True)
@@ -78,28 +100,45 @@ def model_files(
 
 
 def dino_path(source: Source) -> Path:
-    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors."""
+    """The DINO file or folder that ``source`` names; of a hub name, its downloaded model.safetensors or first shard."""
     path = local_path(source)
     if path is not None:
         return path
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     with loading(source, examples=("facebook/dinov2-small",)):
-        return Path(hf_hub_download(str(source), "model.safetensors"))
+        try:
+            return Path(hf_hub_download(str(source), WEIGHTS))
+        except EntryNotFoundError:
+            index = Path(hf_hub_download(str(source), INDEX))
+        return [Path(hf_hub_download(str(source), name)) for name in indexed_files(index)][0]
 
 
 def local_path(source: Source) -> Path | None:
-    """The existing file or folder that ``source`` names, or None where it has the form of a hub name."""
+    """The existing file or folder that ``source`` names, or None where it is a hub name, which is said once.
+
+    A hub name is owner/name without the ending of a file, where no folder ``owner`` is here: else it is a mistyped path.
+    """
     path = Path(source).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False, where Path.exists raises, for names that are too long
         return path
-    if (
-        isinstance(source, str)
-        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-        and not path.suffix == ".safetensors"
-    ):
-        return None
-    raise ValueError(f"there is no model {source}: give a .safetensors file, its folder or a hub name (owner/name)")
+    named = isinstance(source, str) and HUB_NAME.fullmatch(source) and path.suffix.lower() not in ENDINGS
+    if not named:
+        said = printable(str(source), most=200)
+        raise ValueError(f"there is no model {said}: give a .safetensors file, its folder or a hub name (owner/name)")
+    if path.parent.is_dir():
+        raise ValueError(
+            f"there is no model {source}, and as folder {path.parent} is here it is not looked for on the hub: correct the "
+            "path, or start elsewhere for the hub's"
+        )
+    _say(str(source))
+    return None
+
+
+@cache
+def _say(name: str) -> None:
+    log.warning("looking on the Hugging Face hub for %s", name)
 
 
 @contextmanager

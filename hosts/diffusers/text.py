@@ -56,5 +56,7 @@ def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: 
         for part in PARTS[:2]:
             check_folder(path / part, floating=False)
     with loading(source):
-        pipeline = FluxPipeline.from_pretrained(str(source), transformer=None, vae=None, dtype=dtype)
+        pipeline = FluxPipeline.from_pretrained(
+            str(source), transformer=None, vae=None, dtype=dtype, use_safetensors=True
+        )
     return TextEncoder(pipeline.to(device))

@@ -1,5 +1,8 @@
+import pickle
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dinotile.hosts.diffusers.text import has_text_encoders, load_text_encoder
 
@@ -52,3 +55,26 @@ def test_damaged_text_encoders_are_one_sentence(tmp_path):
     (damaged / "text_encoder_2/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="does not hold a whole model"):
         load_text_encoder(damaged, device="cpu", dtype=torch.float32)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_text_encoders_are_read_from_safetensors_only(tmp_path):
+    pipeline = save_text_pipeline(tmp_path)
+    weights = pipeline / "text_encoder_2/model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(ValueError, match="does not hold a whole model .*safetensors"):
+        load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+    weights.with_name("pytorch_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    with pytest.raises(ValueError, match="does not hold a whole model"):
+        load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+    assert not (tmp_path / "sprung").exists()
