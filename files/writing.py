@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 from uuid import uuid4
 
 from safetensors import SafetensorError
 
 from .errors import reason
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+DAY = 86_400  # seconds
 PART = ".part"
 OURS = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)  # names that _part_of gives
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
@@ -50,6 +59,42 @@ def remove_parts(folder: Path, pattern: str) -> None:
     """Remove what killed processes left of files or folders whose names match the pattern."""
     for part in folder.glob(f".{pattern}.*{PART}"):
         _remove(part)
+
+
+def hold(file: IO[Any]) -> None:
+    """Mark an open file as in use until it is closed or the process ends, however that is."""
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def abandoned(path: Path, *, seconds: float = 0) -> bool:
+    """Whether nobody holds the file and it has not been written for so long; without locks, for a day."""
+    try:
+        still = time.time() - path.stat().st_mtime
+        with path.open("rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return still >= seconds
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return path.exists() and still >= DAY
+
+
+def abandoned_parts(path: Path, *, seconds: float = 0) -> list[Path]:
+    """What killed processes left of the file ``path``, the longest last."""
+    found = path.parent.glob(f".{glob.escape(path.name[:50])}.*{PART}")
+    parts = [part for part in found if OURS.fullmatch(part.name) and part.is_file()]
+    return sorted((part for part in parts if abandoned(part, seconds=seconds)), key=lambda part: part.stat().st_size)
+
+
+def remove_abandoned(folder: Path, *, seconds: float) -> None:
+    """Remove what killed processes left of files anywhere in a folder."""
+    for part in folder.rglob(f".*{PART}"):
+        if OURS.fullmatch(part.name) and part.is_file() and abandoned(part, seconds=seconds):
+            part.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from ...files.progress import Progress, counted
-from ...files.writing import make_folder, replacing, same_file
+from ...files.writing import abandoned_parts, hold, make_folder, remove_abandoned, replacing, same_file
 from .sample import Skipped
-from .sources import Entry, entries_of, find_paths, require_webdataset
+from .sources import Entry, cut_tar, entries_of, find_paths, require_webdataset
+
+HOUR = 3600  # seconds
 
 
 class Recipe(Protocol):
@@ -48,8 +50,8 @@ def precompute(
     """What the recipes make of every sample of a folder, beside it, or of tars, in new tars of the same names in folder
     ``output``; a report for each recipe.
 
-    What is there already and fits is kept, so that an interrupted run goes on; every file is written whole or not at
-    all. Samples that cannot be used are counted. Raises ValueError.
+    What is there already and fits is kept, so that an interrupted run goes on, also one that was killed within a tar;
+    every file is written whole or not at all. Samples that cannot be used are counted. Raises ValueError.
     """
     paths = find_paths(path)
     tars = [place for place in paths if place.is_file()]
@@ -94,6 +96,7 @@ def _check_targets(tars: Sequence[Path], output: Path) -> None:
 
 
 def _beside(folder: Path, entries: Iterable[Entry], steps: Steps) -> None:
+    remove_abandoned(folder, seconds=HOUR)  # here nothing is held, files are written in no time
     names: dict[Path, str] = {}
     for entry in entries:
         assert entry.stem is not None
@@ -116,8 +119,14 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
     require_webdataset()
     from webdataset.writer import TarWriter
 
+    *shorter, longest = abandoned_parts(target) or [None]
+    for part in shorter:
+        part.unlink(missing_ok=True)
     done = {entry.name: entry for entry in entries_of(target)} if target.is_file() else {}
+    if longest is not None:
+        done |= {entry.name: entry for entry in cut_tar(longest, stem=target.stem)}
     with replacing(target) as part, part.open("wb") as file:
+        hold(file)
         with TarWriter(file, encoder=False, mtime=0, format="PAX_FORMAT") as out:
             for entry in entries:
                 for recipe, _ in steps:
@@ -126,6 +135,8 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
                 for recipe, report in steps:
                     contents |= _made(entry, recipe, report)
                 out.write({"__key__": entry.name.partition("/")[2], **contents})
+    if longest is not None:
+        longest.unlink(missing_ok=True)
 
 
 def _with_known(entry: Entry, before: Entry | None, recipe: Recipe) -> Entry:

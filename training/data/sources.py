@@ -7,6 +7,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from mmap import ACCESS_READ, mmap
@@ -149,16 +150,29 @@ def _folder(folder: Path) -> Iterator[Entry]:
             yield Entry(path.relative_to(folder).as_posix(), members, path.with_name(stem))
 
 
-def _tar(path: Path) -> Iterator[Entry]:
-    require_webdataset()
-    from webdataset.tariterators import group_by_keys
+def cut_tar(path: Path, *, stem: str) -> list[Entry]:
+    """The samples in what a killed run left of the tar of this stem; its last may lack members, and is left out."""
+    infos = []
+    with suppress(*BROKEN, tarfile.TarError, OSError):
+        for info in _files(path):
+            infos.append(info)
+    return list(_samples(path, infos, stem=stem))[:-1]
 
+
+def _tar(path: Path) -> Iterator[Entry]:
     try:
         infos = list(_files(path))
     except (*BROKEN, tarfile.TarError, OSError) as error:
         raise ValueError(
             f"{path.name} is not a whole tar file ({reason(error)}): write or download it again"
         ) from error
+    return _samples(path, infos, stem=path.stem)
+
+
+def _samples(path: Path, infos: Sequence[tarfile.TarInfo], *, stem: str) -> Iterator[Entry]:
+    require_webdataset()
+    from webdataset.tariterators import group_by_keys
+
     members = (
         {"fname": info.name, "data": Member(path, info.offset_data, info.size), "__url__": str(path)} for info in infos
     )
@@ -168,7 +182,7 @@ def _tar(path: Path) -> Iterator[Entry]:
         raise ValueError(f"{path.name} names a member twice ({printable(error.args[0])}): write it again") from error
     for group in groups:
         members = {ending: member for ending, member in group.items() if isinstance(member, Member)}
-        yield Entry(f"{path.stem}/{group['__key__']}", members)
+        yield Entry(f"{stem}/{group['__key__']}", members)
 
 
 def _files(path: Path) -> Iterator[tarfile.TarInfo]:

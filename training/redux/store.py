@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from ...files.errors import reason
+from ...files.writing import abandoned, hold
+
+PREFIX = ".fit-redux-"
 
 
 class TokenStore:
@@ -18,12 +22,16 @@ class TokenStore:
     def __init__(self, folder: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
         self.shapes = shapes
         self.count = 0
+        for old in folder.glob(f"{PREFIX}*"):  # of runs that were killed
+            if abandoned(old / "0"):
+                shutil.rmtree(old, ignore_errors=True)
         try:
-            self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=".fit-redux-")
+            self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=PREFIX)
             # Unbuffered: what does not fit on the disk is told when it is written, and not when the file is closed.
             self._files = [
                 Path(self._folder.name, str(number)).open("wb", buffering=0) for number in range(len(shapes))
             ]
+            hold(self._files[0])
         except OSError as error:
             raise ValueError(f"{folder} cannot be written ({reason(error)}): write to another folder") from error
 

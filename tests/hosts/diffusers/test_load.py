@@ -310,7 +310,9 @@ def test_integers_are_not_taken_for_weights(kind, layout, flux, taesd_vae, tmp_p
         model.save_pretrained(tmp_path)
     weights = model.state_dict() | {name: (100 * tensor).to(torch.int8)}
     source = weights_file(weights, "diffusion_pytorch_model.safetensors")
-    with pytest.raises(ValueError, match=f"holds {name} as (I8|torch.int8), needed are floating point weights") as error:
+    with pytest.raises(
+        ValueError, match=f"holds {name} as (I8|torch.int8), needed are floating point weights"
+    ) as error:
         load(tmp_path if layout == "folder" else source)
     ours(error)
 

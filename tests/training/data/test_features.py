@@ -1,11 +1,18 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import dinotile
 from dinotile.dino.encode import EncodeSettings
+from dinotile.files.writing import hold
 from dinotile.training.data.dino_recipe import DinoRecipe
 from dinotile.training.data.features import precompute
 from dinotile.training.data.pictures import open_data
@@ -14,6 +21,7 @@ from dinotile.training.data.settings import DataSettings, DegradationSettings
 from ...dino.tiny import tiny_encoder
 from ..pictures import colours, encoded, ramps, write_tar
 
+PACKAGE = str(Path(dinotile.__file__).parents[1])
 SETTINGS = EncodeSettings(side=56, layers="3")
 
 
@@ -213,6 +221,61 @@ def test_an_interrupted_tar_leaves_no_half_one(tar, encoder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         computed(tar, DinoRecipe(encoder, SETTINGS), output=tmp_path / "new", progress=stop)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dinotile.dino.encode import EncodeSettings
+from dinotile.tests.dino.tiny import tiny_encoder
+from dinotile.training.data.dino_recipe import DinoRecipe
+from dinotile.training.data.features import precompute
+
+def stop(name, done, total, note=""):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = EncodeSettings(side=56, layers="3")
+precompute(sys.argv[1], [DinoRecipe(tiny_encoder("tiny-v2"), settings)], output=Path(sys.argv[2]), progress=stop)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+def test_a_run_that_was_killed_goes_on_and_leaves_nothing_behind(encoder, tmp_path):
+    members = {f"x/{number}.png": encoded(colours(200, 200, seed=number)) for number in range(6)}
+    tar, new = write_tar(tmp_path / "shard.tar", members), tmp_path / "new"
+    killed = subprocess.run([sys.executable, "-c", KILLED, tar, new], env={**os.environ, "PYTHONPATH": PACKAGE})
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = new.iterdir()
+    assert left.name.startswith(".shard.tar.") and left.stat().st_size > 300_000
+    shorter = left.with_name(".shard.tar.00000000.part")
+    shorter.write_bytes(left.read_bytes()[:1000])
+    report = computed(tar, DinoRecipe(encoder, SETTINGS), output=new)
+    assert report.computed + report.kept == 6 and report.kept >= 3 and encoder.computed == report.computed
+    assert [path.name for path in new.iterdir()] == ["shard.tar"]
+    computed(tar, DinoRecipe(tiny_encoder("tiny-v2"), SETTINGS), output=tmp_path / "fresh")
+    assert (new / "shard.tar").read_bytes() == (tmp_path / "fresh/shard.tar").read_bytes()
+
+
+def test_what_another_run_is_writing_stays(tar, folder, encoder, tmp_path):
+    (tmp_path / "new").mkdir()
+    part, fresh, old = (
+        tmp_path / "new/.shard.tar.0123abcd.part",
+        folder / ".a.dinov2.json.0123abcd.part",
+        folder / "sub" / ".b.dinov2.json.0123abcd.part",
+    )
+    for path in (part, fresh, old):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    (folder / ".notes.part").write_bytes(b"x")
+    with part.open("rb") as file:
+        hold(file)
+        computed(tar, DinoRecipe(encoder, SETTINGS), output=tmp_path / "new")
+        assert part.exists()
+    computed(tar, DinoRecipe(encoder, SETTINGS), output=tmp_path / "new")
+    assert not part.exists()
+    computed(folder, DinoRecipe(encoder, SETTINGS))
+    assert fresh.exists() and (folder / ".notes.part").exists() and not old.exists()
 
 
 def test_the_output_must_suit_the_data(tar, folder, encoder, tmp_path):

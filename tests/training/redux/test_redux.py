@@ -20,6 +20,7 @@ from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.host import Text
 from dinotile.training.data.pictures import decode
 from dinotile.training.redux.fit import FitSettings, fit_redux, split
+from dinotile.training.redux.store import TokenStore
 from dinotile.training.redux.teacher import _siglip_config, load_teacher
 from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter
 
@@ -346,3 +347,15 @@ def test_a_picture_size_that_the_positions_do_not_have_is_refused(models, tmp_pa
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="model.safetensors does not hold a whole SigLIP .*1000000 px"):
         load_teacher(tmp_path, models)
+
+
+def test_tokens_of_a_run_that_was_killed_are_removed_and_those_of_another_run_are_not(tmp_path):
+    dead = tmp_path / ".fit-redux-dead"
+    dead.mkdir()
+    (dead / "0").write_bytes(b"x")
+    with TokenStore(tmp_path, ((1, 2),)) as store:
+        assert not dead.exists()
+        with TokenStore(tmp_path, ((1, 2),)):
+            store.add(torch.ones(1, 2))
+        assert store.read(0)[0].tolist() == [[1, 1]]
+    assert list(tmp_path.iterdir()) == []
