@@ -23,7 +23,7 @@ def crop_control(control: Any, box: Box, plan: TilePlan) -> Any:
     tile.timestep_range = control.timestep_range
     if hasattr(control, "model_sampling_current"):
         tile.model_sampling_current = control.model_sampling_current
-    for device, clone in control.multigpu_clones.items():
+    for device, clone in getattr(control, "multigpu_clones", {}).items():  # since ComfyUI 0.23
         tile.multigpu_clones[device] = crop_control(clone, box, plan)
     if control.previous_controlnet is not None:
         tile.set_previous_controlnet(crop_control(control.previous_controlnet, box, plan))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.ldm.modules.attention import optimized_attention_for_device
+from comfy.model_management import cast_to_device
 from torch import Tensor
 
+from ...dino.backbone import TransformersBackbone
 from ...dino.encode import DinoEncoder
 from ...dino.load import load_dino
 from ...dino.specs import SPECS, DinoSpec
@@ -36,30 +41,38 @@ class ManagedBackbone:
         return self.backbone.hidden(pixels, blocks)
 
 
-class ClipVisionBackbone:
-    """The backbone of a CLIP_VISION that holds DINOv2 L/g or DINOv3 L/H+ (``Backbone`` of encode.py).
+class ClipVisionBackbone(TransformersBackbone):
+    """The backbone of a CLIP_VISION that holds DINOv2 L/g or DINOv3 L/H+: the host's blocks on transformers' positions.
 
-    The host gives all blocks of DINOv2, of DINOv3 only the last.
+    The host's own positions differ off the size that DINOv2 was trained at: it scales them by (n + 0.1) / trained.
     """
 
-    def __init__(self, model: torch.nn.Module, spec: DinoSpec) -> None:
-        self.model = model
-        self.spec = spec
-
-    def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-        rows, columns = (side // self.spec.patch for side in pixels.shape[2:])
+    def _run(self, pixels: Tensor) -> Iterator[Tensor]:
         model: Any = self.model
         if self.spec.family == "dinov2":
-            found = model.get_intermediate_layers(pixels, [block - 1 for block in blocks], apply_norm=False)
-        elif blocks == (self.spec.depth,):
-            tokens = model(pixel_values=pixels, skip_norm_elementwise=True)[0]  # normalised without affine
-            found = [(tokens[:, self.spec.prefix :], tokens[:, 0])]
-        else:
-            raise ValueError(
-                f"blocks {list(blocks)} of {self.spec.name} were asked for, a CLIP_VISION gives only the last "
-                f"({self.spec.depth}): set layers to last, or use Load DINO Model"
+            patches = model.embeddings.patch_embeddings(pixels)  # [B, h * w, D]
+            cls = cast_to_device(model.embeddings.cls_token, patches.device, patches.dtype).expand(len(patches), -1, -1)
+            rows, columns = (side // self.spec.patch for side in pixels.shape[2:])
+            positions = cast_to_device(model.embeddings.position_embeddings, patches.device, torch.float32)
+            tokens = torch.cat([cls, patches], dim=1) + resize_positions(positions, rows, columns).to(patches)
+            layers, more = (
+                model.encoder.layer,
+                {"optimized_attention": optimized_attention_for_device(tokens.device, False, small_input=True)},
             )
-        return [(patches.unflatten(1, (rows, columns)), cls) for patches, cls in found]  # [B, h, w, D], [B, D]
+        else:
+            tokens = model.embeddings(pixels)
+            layers, more = model.layer, {"position_embeddings": model.rope_embeddings(pixels)}
+        for layer in layers:
+            tokens = layer(tokens, **more)
+            yield tokens
+
+
+def resize_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """Learned positions [1, 1 + n * n, D] of CLS and a square for a grid of patches, as transformers' DINOv2 resizes them."""
+    side = math.isqrt(positions.shape[1] - 1)
+    grid = positions[:, 1:].unflatten(1, (side, side)).movedim(3, 1)  # [1, D, n, n]
+    grid = torch.nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)  # [1, 1 + rows * columns, D]
 
 
 class Held(torch.nn.Module):

@@ -71,7 +71,8 @@ def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"
     patches = below == "models/model_patches"
     root = folder_paths.get_folder_paths("model_patches")[0] if patches else folder_paths.get_output_directory()
     name = Path(os.path.normpath(prefix))
-    if name.name in ("", "..") or not folder_paths.is_within_directory(root, str(Path(root, name.parent))):
+    within = "\0" not in prefix and Path(root, name.parent).resolve().is_relative_to(Path(root).resolve())
+    if name.name in ("", "..") or not within:
         raise ValueError(f"file name {prefix!r} must lie in {below}: give a name such as adapters/mine")
     try:
         folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, root)

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-import comfy.clip_vision
 import comfy.model_management as management
 import folder_paths
 import torch
 from comfy.cli_args import args
-from inside_tools import BASE, HOST, OUT, apart, check, dino, features, near, node, picture, project, refusal, same
-from safetensors.torch import load_file, save_file
+from inside_tools import (
+    HOST,
+    OUT,
+    apart,
+    check,
+    features,
+    host_clip_vision,
+    near,
+    node,
+    picture,
+    project,
+    refusal,
+    same,
+)
+from safetensors.torch import load_file
 
 from dinotile import nodes
 from dinotile.dino.backbone import build_model
-from dinotile.dino.specs import SPECS
+from dinotile.dino.specs import SPECS, DinoSpec
 from dinotile.files.fingerprints import file_fingerprint
 from dinotile.hosts.comfy.folders import model_files
 
@@ -25,10 +37,35 @@ OTHER = "dino.safetensors [clip_vision]"
 def clip_vision_of(config: dict, state: dict) -> tuple:
     """ComfyUI's CLIP_VISION in full precision, and how many tensors are missing or unexpected."""
     args.fp32_text_enc = True  # or it would keep its weights in half precision
-    clip = comfy.clip_vision.ClipVisionModel(config)
+    clip = host_clip_vision(config)
     args.fp32_text_enc = False
     missing, unexpected = clip.load_sd(state)
     return clip, {"missing": len(missing), "unexpected": len(unexpected)}
+
+
+def written(spec: DinoSpec) -> tuple[str, dict]:
+    """A file in models/clip_vision with fresh weights of a spec: its name, and the weights under their published names."""
+    generator = torch.Generator().manual_seed(9)
+    model = build_model(spec)
+    for name, tensor in model.named_parameters():
+        size = 0.1 if tensor.ndim == 1 else 0.5 if "position" in name else tensor[0].numel() ** -0.5
+        noise = torch.randn(tensor.shape, generator=generator) * size
+        tensor.data = noise + 1 if "norm" in name and "weight" in name else noise
+    folder = OUT / "clip_vision" / spec.name
+    model.save_pretrained(folder)
+    folder_paths.add_model_folder_path("clip_vision", str(folder.parent))
+    return f"{spec.name}/model.safetensors", load_file(folder / "model.safetensors")
+
+
+def compared(theirs, ours, cases: dict[str, tuple[int, int, str]]) -> dict:
+    """How far the features of two encoders are apart, for pictures of (height, width) and layers."""
+    out = {}
+    for name, (height, width, layers) in cases.items():
+        image = picture(7, height=height, width=width)
+        a, b = (node(nodes.ExtractPatches, each, image, layers, max(height, width), 1) for each in (theirs, ours))
+        out[name] = max(apart(a.patches, b.patches), apart(a.cls, b.cls))
+        out[f"{name}, vary by"] = apart(b.patches[:, 0, 0], b.patches[:, -1, -1])
+    return out
 
 
 def held(patcher) -> bool:
@@ -86,54 +123,42 @@ def one_name_twice():
 
 @check
 def clip_vision():
+    """ComfyUI's DINOv2 and transformers', which Load DINO Model takes, on the same weights."""
+    spec = SPECS["dinov2-small"]
+    name, state = written(spec)
     config = {
-        "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "layer_norm_eps": 1e-6, "patch_size": 14,
-        "image_size": 168, "use_swiglu_ffn": False, "model_type": "dinov2", "use_mask_token": True,
+        "hidden_size": spec.width, "num_hidden_layers": spec.depth, "num_attention_heads": spec.heads,
+        "layer_norm_eps": 1e-6, "use_swiglu_ffn": False, "model_type": "dinov2",
         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
     }  # fmt: skip
-    clip, out = clip_vision_of(config, load_file(BASE / "models" / "dino" / "dino.safetensors"))
-    own = node(nodes.DinoFromClipVision, clip)
-    image = picture(7, height=168, width=168)
-    for layers in ("2/3", "last", "1,2,4"):
-        ours = node(nodes.ExtractPatches, dino(), image, layers, 168, 1)
-        theirs = node(nodes.ExtractPatches, own, image, layers, 168, 1)
-        out[f"layers {layers}"] = max(apart(theirs.patches, ours.patches), apart(theirs.cls, ours.cls))
-    wide = picture(7, height=168, width=336)
-    ours, theirs = (node(nodes.ExtractPatches, d, wide, "2/3", 336, 1) for d in (dino(), own))
-    out["another size"] = apart(theirs.patches, ours.patches)
+    clip, out = clip_vision_of(config, state)
+    cases = {
+        "trained size": (518, 518, "2/3"), "smaller": (168, 168, "2/3"), "last": (168, 168, "last"),
+        "several": (168, 168, "1,8,12"), "wide": (168, 336, "2/3"), "larger": (532, 28, "last"),
+    }  # fmt: skip
+    out |= compared(node(nodes.DinoFromClipVision, clip), node(nodes.LoadDino, name), cases)
     not_dino = SimpleNamespace(config={"model_type": "siglip_vision_model", "hidden_size": 1152}, model=None)
     return out | {"refused": refusal(lambda: node(nodes.DinoFromClipVision, not_dino))}
 
 
 @check
 def clip_vision_dinov3():
-    """ComfyUI's DINOv3 and transformers', which Load DINO Model takes from models/clip_vision, on the same weights."""
-    spec, generator = SPECS["dinov3-small"], torch.Generator().manual_seed(9)
-    state = {}
-    for name, tensor in build_model(spec).state_dict().items():
-        size = 0.1 if tensor.ndim == 1 else tensor[0].numel() ** -0.5
-        noise = torch.randn(tensor.shape, generator=generator) * size
-        state[name.removeprefix("model.")] = noise + 1 if "norm" in name and "weight" in name else noise
-    folder = OUT / "clip_vision"
-    folder.mkdir()
-    save_file(state, folder / "dinov3.safetensors")
-    folder_paths.add_model_folder_path("clip_vision", str(folder))
-    config = json.loads((HOST / "comfy" / "image_encoders" / "dino3_large.json").read_text()) | {
-        "hidden_size": spec.width,
-        "num_hidden_layers": spec.depth,
-        "num_attention_heads": spec.heads,
-        "intermediate_size": spec.mlp_width,
-    }
-    clip, out = clip_vision_of(config, state)
-    image = picture(8, height=64, width=96)
-    encoders = {"ours": node(nodes.LoadDino, "dinov3.safetensors"), "own": node(nodes.DinoFromClipVision, clip)}
-    found = {name: node(nodes.ExtractPatches, each, image, "last", 96, 1) for name, each in encoders.items()}
-    own, ours = found["own"], found["ours"]
-    return out | {
-        "spec": encoders["own"].spec.name,
-        "grid": list(own.patches.shape),
-        "patches": apart(own.patches, ours.patches),
-        "cls": apart(own.cls, ours.cls),
-        "patches vary by": apart(ours.patches[:, 0, 0], ours.patches[:, -1, -1]),
-        "refused": refusal(lambda: node(nodes.ExtractPatches, encoders["own"], image, "2/3", 96, 1)),
-    }
+    """ComfyUI's DINOv3 and transformers' on the same weights; empty where this ComfyUI has none."""
+    config = HOST / "comfy" / "image_encoders" / "dino3_large.json"
+    if not config.exists():
+        return {}
+    spec = SPECS["dinov3-small"]
+    name, state = written(spec)
+    clip, out = clip_vision_of(
+        json.loads(config.read_text())
+        | {
+            "hidden_size": spec.width,
+            "num_hidden_layers": spec.depth,
+            "num_attention_heads": spec.heads,
+            "intermediate_size": spec.mlp_width,
+        },
+        state,
+    )
+    own = node(nodes.DinoFromClipVision, clip)
+    cases = {"last": (64, 96, "last"), "2/3": (64, 96, "2/3"), "several": (96, 64, "1,8,12")}
+    return out | compared(own, node(nodes.LoadDino, name), cases) | {"spec": own.spec.name}

@@ -13,6 +13,7 @@ from inside_tools import (
     dino,
     flux,
     folder,
+    host_clip_vision,
     main,
     node,
     once,
@@ -26,7 +27,6 @@ from inside_tools import (
 
 # isort: split
 
-import comfy.clip_vision
 import comfy.ldm.flux.redux
 import comfy.model_management as management
 import comfy.sd
@@ -56,7 +56,7 @@ def siglip_and_redux(width: int = 48):
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    siglip = comfy.clip_vision.ClipVisionModel(config)
+    siglip = host_clip_vision(config)
     redux = comfy.ldm.flux.redux.ReduxImageEncoder(redux_dim=width, txt_in_features=CONTEXT)
     generator = torch.Generator().manual_seed(0)
     for module in (siglip.model, redux):
@@ -152,7 +152,7 @@ def fit_interrupted():
 def fit_refusals():
     siglip, style = once("redux", siglip_and_redux)
     wide, _ = siglip_and_redux(64)
-    clip = comfy.clip_vision.ClipVisionModel({**siglip.config, "model_type": "clip_vision_model"})
+    clip = host_clip_vision({**siglip.config, "model_type": "clip_vision_model"})
     no_redux = comfy.sd.StyleModel(torch.nn.Linear(2, 2))
     return {
         "no Redux": refusal(lambda: fit("bad fit", redux=(siglip, no_redux))),

@@ -18,6 +18,7 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = True
 args.base_directory = str(BASE)
 
+import comfy.clip_vision  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
@@ -64,6 +65,13 @@ _loaded: dict[str, object] = {}
 def flux(name: str = "flux"):
     path = model_path(f"{name}.safetensors", "diffusion_models")
     return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
+
+
+def host_clip_vision(config: dict):
+    """A CLIP_VISION of the host's own class; older hosts read the config from a file."""
+    place = OUT / "clip_vision.json"
+    place.write_text(json.dumps(config))
+    return comfy.clip_vision.ClipVisionModel(place)
 
 
 def adapter(name: str = "trained"):

@@ -318,13 +318,13 @@ def test_attention_masks_fit_beside_dino_tokens_and_tiles(numbers, shape):
     assert found["closed differs by"] > 1e-3
 
 
-def test_comfyuis_own_dinov2_gives_the_same_features(numbers, report):
+def test_comfyuis_own_dinov2_gives_the_same_features_at_any_size(numbers, report):
     found = numbers("clip_vision")
-    report(f"DINOv2 of ComfyUI against ours, relative: {found['layers 2/3']:.0e}")
+    cases = ("trained size", "smaller", "last", "several", "wide", "larger")
+    report(f"DINOv2 of ComfyUI against ours, relative: {max(found[case] for case in cases):.0e}")
     assert found["missing"] == found["unexpected"] == 0
-    for layers in ("2/3", "last", "1,2,4"):
-        assert found[f"layers {layers}"] < 1e-5
-    assert found["another size"] < 0.01  # the two interpolate the positions a little differently
+    for case in cases:
+        assert found[case] < 1e-5 < 0.1 < found[f"{case}, vary by"], case
     assert "no DINO model" in found["refused"]
 
 
@@ -336,21 +336,16 @@ def test_two_dino_files_of_one_name_are_both_offered_and_the_old_name_stays(numb
     assert "there is no model file 'dino.safetensors [dino]' in models/dino or models/clip_vision" in found["told"]
 
 
-def test_comfyuis_own_dinov3_gives_the_same_last_features_as_load_dino_model_from_clip_vision(numbers, report):
+def test_comfyuis_own_dinov3_gives_the_same_features_of_every_layer(numbers, report):
     found = numbers("clip_vision_dinov3")
-    report(f"DINOv3 of ComfyUI against ours, relative: {max(found['patches'], found['cls']):.0e}")
+    if not found:
+        pytest.skip("this ComfyUI is older than 0.33 and has no DINOv3")
+    cases = ("last", "2/3", "several")
+    report(f"DINOv3 of ComfyUI against ours, relative: {max(found[case] for case in cases):.0e}")
     assert found["missing"] == found["unexpected"] == 0
-    assert (found["spec"], found["grid"]) == ("dinov3-small", [1, 4, 6, 384])
-    assert found["patches"] < 1e-5
-    assert found["cls"] < 1e-4  # normalised twice, each time with an epsilon
-    assert found["patches vary by"] > 0.1
-
-
-def test_comfyuis_own_dinov3_gives_no_other_block_than_the_last(numbers):
-    kind, _, sentence = numbers("clip_vision_dinov3")["refused"].partition(": ")
-    assert kind == "ValueError"
-    for part in ("blocks [8] of dinov3-small", "only the last (12)", "set layers to last"):
-        assert part in sentence
+    assert found["spec"] == "dinov3-small"
+    for case in cases:
+        assert found[case] < 1e-5 < 0.1 < found[f"{case}, vary by"], case
 
 
 def test_comfyui_manages_dino_and_the_adapter(numbers):
