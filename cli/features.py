@@ -32,12 +32,19 @@ def features(
         ),
     ] = None,
     text_tokens: Annotated[int, typer.Option(help="T5 tokens of a caption, 1 to 512; usually 256, for dev 512.")] = 256,
+    mask_padding: Annotated[
+        bool,
+        typer.Option("--mask-padding", help="With --text: also which T5 tokens are padding, for training without."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Of tars: the folder for the new ones. Folders need none.")
     ] = None,
     layers: Layers = "2/3",
     side: Side = 0,
-    crops: Annotated[int, typer.Option(help="1: the whole picture; 2: averaged with 2 x 2 crops of it.")] = 1,
+    crops: Annotated[int, typer.Option(help="1: the whole picture; 2: with 2 x 2 crops of it.")] = 1,
+    scales: Annotated[
+        str, typer.Option(help="Picture and crops: averaged, or apart, for twice the width.")
+    ] = "averaged",
     degrade: Annotated[
         bool, typer.Option("--degrade", help="Of degraded pictures (blur, shrink, noise, JPEG), as an upscaler meets.")
     ] = False,
@@ -59,12 +66,12 @@ def features(
 
     recipes: list[Recipe] = []
     if dino is not None:
-        settings = EncodeSettings(side=side, layers=layers, crops=crops)
+        settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)  # type: ignore[arg-type]
         degradation = DegradationSettings() if degrade else None
         recipes.append(DinoRecipe(load_encoder(dino, device), settings, degradation, seed))
     if text is not None:
         encoder = load_text_encoder(text, device=find_device(device), dtype=torch.bfloat16)  # FLUX's own
-        recipes.append(TextRecipe(encoder, tokens=text_tokens))
+        recipes.append(TextRecipe(encoder, tokens=text_tokens, masked=mask_padding))
     with Bars() as bars:
         reports = precompute(data, recipes, output=output, progress=bars)
     for report in reports:

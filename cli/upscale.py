@@ -59,6 +59,9 @@ def upscale(
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
+    mask_padding: Annotated[
+        bool, typer.Option("--mask-padding", help="Keep T5's padding out of the attention, for adapters trained so.")
+    ] = False,
     guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
     cfg: Annotated[
         float,

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..files.fingerprints import fingerprint_of
 from ..files.pixels import check_pixels, resize
 from .cache import FeatureCache, Features
-from .feature_map import FeatureMap
+from .feature_map import FeatureMap, Scales, encoded_how
 from .specs import DinoSpec
 
 log = logging.getLogger("dinotile")
@@ -42,17 +42,23 @@ class EncodeSettings:
     """side: long side in px that the picture is encoded at, rounded to whole patches (0: the spec's default).
     layers: "last", a fraction of the depth ("2/3"), a block number from 1 ("8"), a comma list of these whose
     normalised tokens are averaged ("9,18,24"), or "mean" for the last four blocks.
-    crops: 1 = whole picture; 2 = averaged with a 2 x 2 grid of crops, which doubles the map's resolution."""
+    crops: 1 = whole picture; 2 = with a 2 x 2 grid of crops, which doubles the map's resolution.
+    scales: how these two scales are joined: "averaged", or "apart", side by side in tokens of twice the width."""
 
     side: int = 0
     layers: str = "2/3"
     crops: int = 1
+    scales: Scales = "averaged"
 
     def __post_init__(self) -> None:
         if self.crops not in (1, 2):
             raise ValueError(
                 f"crops {self.crops} must be 1 (whole picture) or 2 (whole picture and a 2 x 2 grid of crops)"
             )
+        if self.scales not in get_args(Scales):
+            raise ValueError(f"scales {self.scales!r} must be one of {', '.join(get_args(Scales))}")
+        if self.scales == "apart" and self.crops == 1:
+            raise ValueError("scales apart with crops 1 has only one scale: set crops to 2, or scales to averaged")
 
     def blocks(self, spec: DinoSpec) -> tuple[int, ...]:
         """The chosen blocks of this encoder, ascending, counted from 1."""
@@ -63,6 +69,14 @@ class EncodeSettings:
     def canonical(self, spec: DinoSpec) -> str:
         """The layers as block numbers: "2/3" and "8" are both "8" for a ViT-B."""
         return ",".join(str(block) for block in self.blocks(spec))
+
+    def how(self, spec: DinoSpec) -> str:
+        """``encoded_how`` of what this encoder gives."""
+        return encoded_how(self.canonical(spec), self.crops, self.scales)
+
+    def width(self, spec: DinoSpec) -> int:
+        """Of the features."""
+        return spec.width * (2 if self.scales == "apart" else 1)
 
     def size(self, height: int, width: int, spec: DinoSpec) -> tuple[int, int]:
         """Height and width that a picture is encoded at: proportional, whole patches, at least one."""
@@ -138,6 +152,8 @@ class DinoEncoder:
                 spec=self.spec.name,
                 layers=settings.canonical(self.spec),
                 image_size=(pixels.shape[2], pixels.shape[3]),
+                crops=settings.crops,
+                scales=settings.scales,
             )
 
     def _encode_one(self, image: Tensor, settings: EncodeSettings) -> Features:
@@ -157,7 +173,10 @@ class DinoEncoder:
         return features
 
     def features(self, pixels: Tensor, *, settings: EncodeSettings) -> Features:
-        """Uncached, differentiable: pixels [B, 3, H, W] in 0..1 on the model's device -> [B, h, w, D], [B, D]."""
+        """Uncached, differentiable: pixels [B, 3, H, W] in 0..1 on the model's device -> [B, h, w, D], [B, D].
+
+        D is twice the encoder's where scales stay apart: [whole | crops]; the crops' CLS is their mean.
+        """
         pixels = pixels.float()
         height, width = settings.size(pixels.shape[2], pixels.shape[3], self.spec)
         blocks = settings.blocks(self.spec)
@@ -166,12 +185,14 @@ class DinoEncoder:
             return patches, cls
         # Cut after the resize: the crops then fall on whole patches whatever the picture's size.
         fine = resize(pixels, height=2 * height, width=2 * width)
-        rows = []
-        for row in fine.split(height, dim=2):
-            rows.append(torch.cat([self._tokens(crop, blocks)[0] for crop in row.split(width, dim=3)], dim=2))
+        crops = [[self._tokens(crop, blocks) for crop in row.split(width, dim=3)] for row in fine.split(height, dim=2)]
+        rows = [torch.cat([crop for crop, _ in row], dim=2) for row in crops]
         detail = torch.cat(rows, dim=1)  # [B, 2h, 2w, D]
         whole = F.interpolate(patches.movedim(3, 1), scale_factor=2, mode="bilinear").movedim(1, 3)  # [B, 2h, 2w, D]
-        return (whole + detail) / 2, cls
+        if settings.scales == "averaged":
+            return (whole + detail) / 2, cls
+        near = torch.stack([token for row in crops for _, token in row]).mean(dim=0)  # [B, D]
+        return torch.cat([whole, detail], dim=-1), torch.cat([cls, near], dim=-1)
 
     def _tokens(self, pixels: Tensor, blocks: tuple[int, ...]) -> Features:
         """The mean over the blocks of their tokens, each token normalised without affine."""
@@ -184,5 +205,6 @@ class DinoEncoder:
     def _key(self, image: Tensor, settings: EncodeSettings) -> str:
         """What decides the features of one picture: its pixels, the weights and how they are used."""
         dtype = next(self.model.parameters()).dtype
-        how = (self.fingerprint, dtype, settings.side or self.spec.max_side, settings.blocks(self.spec), settings.crops)
+        how = (self.fingerprint, dtype, settings.side or self.spec.max_side, settings.blocks(self.spec))
+        how += (settings.crops, settings.scales)
         return fingerprint_of([repr((tuple(image.shape), *how)).encode(), image.contiguous().numpy().data])

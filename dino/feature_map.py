@@ -3,9 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Scales = Literal["averaged", "apart"]
+
+
+def encoded_how(layers: str, crops: int, scales: Scales) -> str:
+    """What features of one encoder must have in common, in words: "8", or "8 crops 2 apart"."""
+    return layers if crops == 1 else f"{layers} crops {crops} {scales}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +25,12 @@ class FeatureMap:
     spec: str
     layers: str  # block numbers from 1, such as "8" or "9,18,24"
     image_size: tuple[int, int]  # height, width in pixels
+    crops: int = 1  # and scales: of ``EncodeSettings``
+    scales: Scales = "averaged"
+
+    @property
+    def how(self) -> str:
+        return encoded_how(self.layers, self.crops, self.scales)
 
     def sample(self, boxes: Sequence[tuple[float, float, float, float]], grid: int, *, margin: float = 0.0) -> Tensor:
         """``sample_grid`` of the patches: [B, len(boxes), grid, grid, D]."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from types import ModuleType
 from typing import Any
 
@@ -14,18 +15,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..dino.encode import EncodeSettings
-from ..dino.feature_map import FeatureMap
+from ..dino.feature_map import FeatureMap, Scales, encoded_how
 from ..dino.specs import DinoSpec
 from .families import FAMILIES, Mechanism, ModelFamily
 from .geometry import FluxGeometry, rotate
 from .tokens import DinoTokens
+
+log = logging.getLogger("dinotile")
+YOUNGER = ("crops", "scales")  # than version 2 of the files, which leave them out where they are as ever
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """What an adapter was made for.
 
-    dino, layers: the encoder's spec name and canonical layer text. dino_width: its width.
+    dino, layers: the encoder's spec name and canonical layer text. dino_width: of its features. crops, scales: of
+    ``EncodeSettings``.
     width: of the adapter's tokens. grid: DINO tokens per side of a tile. context_grid: pooled patches per side that join
     the text. context_hidden: width of the hidden layer on the way to the text, 0 for none. sites: the blocks that get
     cross-attention, ``double.0`` ... ``single.0`` ... positions: whether queries and DINO keys carry their
@@ -45,14 +50,19 @@ class AdapterConfig:
     context_hidden: int = 0
     positions: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
+    crops: int = 1
+    scales: Scales = "averaged"
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
-        for name, kind in (("dino", str), ("layers", str), ("positions", bool)):
+        for name, kind in (("dino", str), ("layers", str), ("positions", bool), ("scales", str)):
             if type(getattr(self, name)) is not kind:
                 raise ValueError(f"{name} {getattr(self, name)!r} must be {'text' if kind is str else 'true or false'}")
+        if type(self.crops) is not int:
+            raise ValueError(f"crops {self.crops!r} must be a whole number: 1 or 2")
+        EncodeSettings(layers=self.layers, crops=self.crops, scales=self.scales)  # refuses what goes not together
         if type(self.context_hidden) is not int or self.context_hidden < 0:
             raise ValueError(f"context_hidden {self.context_hidden!r} must be a whole number: 0 for no hidden layer")
         if self.context_grid > self.grid:
@@ -81,6 +91,21 @@ class AdapterConfig:
         return FAMILIES[self.geometry.family]
 
     @property
+    def encode(self) -> EncodeSettings:
+        """How a picture is encoded for the adapter, at any ``side``."""
+        return EncodeSettings(layers=self.layers, crops=self.crops, scales=self.scales)
+
+    @property
+    def how(self) -> str:
+        """``encoded_how`` of the features that it was made for."""
+        return encoded_how(self.layers, self.crops, self.scales)
+
+    def values(self) -> dict[str, Any]:
+        """As nested mappings, such as a file's header holds."""
+        usual = {each.name: each.default for each in fields(self) if each.name in YOUNGER}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+
+    @property
     def depths(self) -> list[float]:
         """Relative depth of each site, 0 first block to 1 last block."""
         order = all_sites(self.geometry)
@@ -96,20 +121,32 @@ def adapter_config(
     geometry: FluxGeometry,
     *,
     layers: str,
+    crops: int = 1,
+    scales: Scales = "averaged",
     mechanisms: Sequence[Mechanism] = ("cross_attention",),
     sites: tuple[str, ...] | None = None,
+    grid: int = AdapterConfig.grid,
+    context_grid: int = AdapterConfig.context_grid,
     **sizes: Any,
 ) -> AdapterConfig:
-    """Of an adapter for a DINO model, its layers (as ``EncodeSettings`` takes them) and a FLUX.
+    """Of an adapter for a DINO model, its features (``EncodeSettings``) and a FLUX.
 
-    sites: None for the default ones, where the mechanisms use sites. sizes: width, grid and so on of ``AdapterConfig``.
+    sites: None for the default ones, where the mechanisms use sites. context_grid: at most the grid is taken. sizes: width and
+    so on of ``AdapterConfig``.
     """
     if "cross_attention" not in mechanisms:
         sites = ()
+    if context_grid > grid and "context" in mechanisms:
+        log.info("context_grid is lowered to %d, the grid: pooling cannot make more tokens", grid)
+    encode = EncodeSettings(layers=layers, crops=crops, scales=scales)
     return AdapterConfig(
         dino=dino.name,
-        dino_width=dino.width,
-        layers=EncodeSettings(layers=layers).canonical(dino),
+        dino_width=encode.width(dino),
+        layers=encode.canonical(dino),
+        crops=crops,
+        scales=scales,
+        grid=grid,
+        context_grid=min(context_grid, grid),
         geometry=geometry,
         mechanisms=tuple(mechanisms),
         sites=spread_sites(geometry) if sites is None else sites,
@@ -224,18 +261,18 @@ class DinoAdapter(nn.Module):
     def site(self, name: str) -> Site:
         return self.sites[name.replace(".", "_")]  # type: ignore[return-value]
 
-    def check_encoder(self, spec: str, layers: str) -> None:
-        """ValueError where features of this DINO model and these layers are not the ones that the adapter was made for."""
-        if (spec, layers) != (self.config.dino, self.config.layers):
+    def check_encoder(self, spec: str, how: str) -> None:
+        """ValueError where features of this DINO model, made so (``FeatureMap.how``), are not those that the adapter needs."""
+        if (spec, how) != (self.config.dino, self.config.how):
             raise ValueError(
-                f"the features come from {spec} layers {layers}, the adapter was made for "
-                f"{self.config.dino} layers {self.config.layers}: load that DINO model and choose those layers"
+                f"the features come from {spec} layers {how}, the adapter was made for {self.config.dino} layers "
+                f"{self.config.how}: load that DINO model and choose those layers, crops and scales"
             )
 
-    def check_dino(self, spec: DinoSpec, layers: str) -> None:
+    def check_dino(self, spec: DinoSpec, settings: EncodeSettings) -> None:
         """The same before anything is encoded; another model's layers are not even looked at."""
         known = spec.name == self.config.dino
-        self.check_encoder(spec.name, EncodeSettings(layers=layers).canonical(spec) if known else layers)
+        self.check_encoder(spec.name, settings.how(spec) if known else settings.layers)
 
     def check_geometry(self, geometry: FluxGeometry) -> None:
         if geometry != self.config.geometry:
@@ -250,7 +287,7 @@ class DinoAdapter(nn.Module):
             raise ValueError(
                 "DINO tokens were given where features are projected: project a picture's features once only"
             )
-        self.check_encoder(features.spec, features.layers)
+        self.check_encoder(features.spec, features.how)
         return DinoTokens(self.patches(features.patches), self.cls(self.cls_norm(features.cls)))
 
     def context_tokens(self, sequence: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -
 def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
     """A module whose weights are as they will stay, with what there is to know of them."""
     weights = dict(module.state_dict())
-    head = json.dumps(asdict(module.config), sort_keys=True).encode()
+    head = json.dumps(module.config.values(), sort_keys=True).encode()
     return LoadedAdapter(
         module, weights_fingerprint(weights, head=head), trained, idle_mechanisms(module.config, weights)
     )
@@ -57,7 +57,7 @@ def save_adapter(adapter: LoadedAdapter | DinoAdapter, path: str | Path, *, trai
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        "config": json.dumps(asdict(module.config), sort_keys=True),
+        "config": json.dumps(module.config.values(), sort_keys=True),
         "trained": json.dumps(bool(trained)),
     }
     write_weights(Path(path), module.state_dict(), metadata)

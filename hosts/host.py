@@ -21,11 +21,13 @@ EMPTY_TOKENS = 8  # of zeros, where there is no text
 @dataclass(frozen=True, eq=False)
 class Text:
     """What FLUX is told in words: ``context`` [1 or B, n, C] from T5, ``pooled`` [1 or B, V] from CLIP, and ``guidance``, how
-    strongly FLUX.1 dev follows them (others take none); zeros say nothing."""
+    strongly FLUX.1 dev follows them (others take none); zeros say nothing. ``mask`` [1 or B, n]: False for tokens that nothing
+    may attend to, such as padding; None where there are none."""
 
     context: Tensor
     pooled: Tensor
     guidance: float = 3.5
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.guidance):
@@ -36,7 +38,15 @@ class Text:
         return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Text:
-        return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype))
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype), mask=mask)
+
+    def bias(self, length: int, *, dtype: torch.dtype) -> Tensor:
+        """Of a ``mask``, for the attention to [text | more tokens]: [1 or B, 1, 1, length], 0 or -inf."""
+        assert self.mask is not None
+        bias = torch.zeros(len(self.mask), 1, 1, length, dtype=dtype, device=self.mask.device)
+        bias[:, 0, 0, : self.mask.shape[1]].masked_fill_(~self.mask, -torch.inf)
+        return bias
 
 
 class Host(Protocol):

@@ -75,19 +75,30 @@ class NewAdapter(io.ComfyNode):
                 number("double_every", (2, 0, 64), "Cross-attention in every n-th double block, 0: none. Usual: 2."),
                 number("single_every", (4, 0, 64), "Cross-attention in every n-th single block, 0: none. Usual: 4."),
                 number("init_seed", SEED, "Seed of the initial weights. Usual: 0."),
+                *sockets.encoding(),
             ],
             outputs=[sockets.Adapter.Output(display_name="adapter", tooltip="The untrained adapter.")],
         )
 
     @classmethod
     def execute(
-        cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, init_seed
-    ) -> io.NodeOutput:
+        cls, model, dino, layers, mechanisms, width, grid, double_every, single_every, init_seed, context_grid=4, crops=1,
+        scales="averaged",
+    ) -> io.NodeOutput:  # fmt: skip
         geometry = flux_geometry(model)
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
         chosen = CHOICES[mechanisms]
         config = adapter_config(
-            dino.spec, geometry, layers=layers, mechanisms=chosen, sites=sites, width=width, grid=grid
+            dino.spec,
+            geometry,
+            layers=layers,
+            crops=crops,
+            scales=scales,
+            mechanisms=chosen,
+            sites=sites,
+            width=width,
+            grid=grid,
+            context_grid=context_grid,
         )
         return io.NodeOutput(new_host_adapter(config, seed=init_seed))
 

@@ -92,15 +92,16 @@ class ExtractPatches(io.ComfyNode):
                     "crops",
                     (1, 1, 2),
                     "Crops per side: 1 encodes the whole picture (usual), 2 averages it with a 2x2 grid of crops: "
-                    "finer, five times the time.",
+                    "finer, five times the time. An adapter needs what it was trained on.",
                 ),
+                sockets.scales(),
             ],
             outputs=[sockets.Features.Output(display_name="features", tooltip="Patch features and class token.")],
         )
 
     @classmethod
-    def execute(cls, dino, image, layers, side, crops) -> io.NodeOutput:
-        settings = EncodeSettings(side=side, layers=layers, crops=crops)
+    def execute(cls, dino, image, layers, side, crops, scales="averaged") -> io.NodeOutput:
+        settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)
         return io.NodeOutput(dino.encode(rgb(image).movedim(-1, 1), settings=settings))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
+from ..dino.feature_map import Scales
 from ..hosts.comfy.folders import picture_folder, picture_folders
 
 CATEGORY = "DINOTile"
@@ -31,6 +32,33 @@ def tile() -> io.Input:
 
 def layers() -> io.Input:
     return io.String.Input("layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3.")
+
+
+def scales() -> io.Input:
+    return io.Combo.Input(
+        "scales",
+        options=list(get_args(Scales)),
+        default="averaged",
+        tooltip="With crops 2, how the whole picture and its crops are joined: averaged (usual), or apart, side by side, for "
+        "an adapter that was trained so.",
+        optional=True,
+    )
+
+
+def encoding() -> list[io.Input]:
+    """What else belongs to an adapter than ``adapter_inputs``, for nodes that had inputs behind those already."""
+    return [
+        number(
+            "context_grid",
+            (4, 1, 64),
+            "Of context, pooled patches per side that join the text. Usual: 4.",
+            optional=True,
+        ),
+        number(
+            "crops", (1, 1, 2), "Crops per side that DINO sees, as in Extract DINO Patches. Usual: 1.", optional=True
+        ),
+        scales(),
+    ]
 
 
 def pictures(usual: str) -> io.Input:

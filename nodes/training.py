@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..dino.encode import DinoEncoder
+from ..dino.encode import DinoEncoder, EncodeSettings
 from ..files.fingerprints import fingerprint
 from ..files.pictures import from_image
 from ..flux_patch.adapter import LoadedAdapter
@@ -27,7 +27,7 @@ from ..hosts.comfy.folders import (
 from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
-from ..hosts.comfy.progress import HostProgress, Interrupted
+from ..hosts.comfy.progress import HostProgress, Interrupted, only_interrupts
 from ..hosts.comfy.redux import HostTeacher
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
@@ -131,8 +131,8 @@ class TrainAdapter(LearningNode):
                 sockets.Adapter.Input(
                     "adapter",
                     optional=True,
-                    tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width and "
-                    "grid then count, not those above.",
+                    tooltip="An adapter to continue from, or a new one with sites of your own. Its layers, mechanisms, width, "
+                    "grids, crops and scales then count, not those of this node.",
                 ),
                 number(
                     "dino_guidance",
@@ -141,6 +141,7 @@ class TrainAdapter(LearningNode):
                     "cfg; cfg multiplies it. Above 1 a step evaluates FLUX once more. Usual: 1 (none) to 3.",
                     optional=True,
                 ),
+                *sockets.encoding(),
             ],
             outputs=[
                 sockets.Adapter.Output(display_name="adapter", tooltip="The trained adapter, as it was saved."),
@@ -153,6 +154,7 @@ class TrainAdapter(LearningNode):
     def execute(
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
+        context_grid=4, crops=1, scales="averaged",
     ) -> io.NodeOutput:  # fmt: skip
         from ..training.adapter.config import AdapterSettings, config_from
         from ..training.adapter.start import config_of, copied
@@ -179,11 +181,14 @@ class TrainAdapter(LearningNode):
         )
         geometry = flux_geometry(model)
         if adapter is None:
-            settings = AdapterSettings(mechanisms=CHOICES[mechanisms], width=width, grid=grid)
-            start = new_adapter(config_of(settings, dino.spec, geometry, layers=layers), seed=seed)
+            settings = AdapterSettings(
+                mechanisms=CHOICES[mechanisms], width=width, grid=grid, context_grid=context_grid
+            )
+            encode = EncodeSettings(layers=layers, crops=crops, scales=scales)
+            start = new_adapter(config_of(settings, dino.spec, geometry, encode=encode), seed=seed)
         else:
             adapter.adapter.module.check_geometry(geometry)
-            adapter.adapter.module.check_dino(dino.spec, adapter.adapter.config.layers)
+            adapter.adapter.module.check_dino(dino.spec, adapter.adapter.config.encode)
             start = copied(adapter.adapter)
         curve = to_host(from_image(train(model, vae, dino, start, config=config, path=path)).pixels.movedim(1, -1))
         note_written(filename_prefix, path)
@@ -209,7 +214,7 @@ def train(
     from ..training.data.pictures import open_data
     from ..training.data.sources import listing
 
-    data = open_data(config.data, needs_features=None, progress=HostProgress())
+    data = open_data(config.data, needs_features=None, progress=only_interrupts)
     told = [config.model_dump(mode="json"), listing(data.entries), start.fingerprint]
     folder = training_folder(fingerprint((models_fingerprint(model, vae, dino) + json.dumps(told)).encode()))
     every = -(-config.optimisation.steps // POINTS)

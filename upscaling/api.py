@@ -92,13 +92,15 @@ def load_upscaler(
     no_dino: bool = False,
     prompt: str | None = None,
     negative: str | None = None,
+    mask_padding: bool = False,
     device: str = "auto",
     dtype: str = "auto",
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
 
     prompt, negative: of FLUX's text encoders, which must come with the model; a cfg above 1 leads from the negative, an empty
-    one where none is given, to the prompt.
+    one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
+    tokens; it was trained with it.
     """
     if no_dino and (dino or adapter):
         raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
@@ -111,7 +113,7 @@ def load_upscaler(
         if files.dino is not None and files.adapter is not None:
             encoder, module = load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
     tokens = find_variant(variant).text_tokens
-    text, away = _texts(files.flux, [prompt, negative], tokens=tokens, device=where, dtype=kind)
+    text, away = _texts(files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind)
     return Upscaler(
         load_transformer(files.flux, dtype=kind),
         load_vae(files.vae, dtype=kind),
@@ -151,11 +153,11 @@ def find_dtype(name: str, *, variant: str) -> torch.dtype:
 
 
 def _texts(
-    flux: Source, prompts: Sequence[str | None], *, tokens: int, device: torch.device, dtype: torch.dtype
+    flux: Source, prompts: Sequence[str | None], *, tokens: int, masked: bool, device: torch.device, dtype: torch.dtype
 ) -> list[Text | None]:
     if tokens and has_text_encoders(flux):
         encoder = load_text_encoder(flux, device=device, dtype=dtype)
-        return [encoder.encode(prompt or "", tokens=tokens) for prompt in prompts]
+        return [encoder.encode(prompt or "", tokens=tokens, masked=masked) for prompt in prompts]
     if any(prompts):
         raise ValueError(
             f"a prompt needs FLUX's text encoders, which {flux} does not bring: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -47,7 +47,7 @@ class WholePicture:
         return PictureGuide(tokens, self.strength, (height, width))
 
     def describe(self) -> dict[str, Any]:
-        return {"model": self.encoder.spec.name, "layers": self.settings.canonical(self.encoder.spec)}
+        return {"model": self.encoder.spec.name, "layers": self.settings.how(self.encoder.spec)}
 
 
 def check_pair(encoder: object | None, adapter: object | None) -> None:
@@ -60,8 +60,10 @@ def check_pair(encoder: object | None, adapter: object | None) -> None:
 def whole_picture(
     host: Host, encoder: DinoEncoder, project: Project, *, strength: float, layers: str = ""
 ) -> WholePicture:
-    """For the adapter of ``host``. layers: the adapter's where empty; ValueError for another DINO model or other layers."""
+    """For the adapter of ``host``, with its encode settings. layers: the adapter's where empty; ValueError for another DINO
+    model or other layers."""
     assert host.adapter is not None
-    settings = EncodeSettings(layers=layers or host.adapter.config.layers)
-    host.adapter.module.check_dino(encoder.spec, settings.layers)
+    settings = host.adapter.config.encode
+    settings = replace(settings, layers=layers or settings.layers)
+    host.adapter.module.check_dino(encoder.spec, settings)
     return WholePicture(encoder, project, settings, Strength(strength), host.family)

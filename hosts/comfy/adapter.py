@@ -30,7 +30,7 @@ class HostAdapter:
     def project(self, features: FeatureMap) -> DinoTokens:
         """On the adapter's device; the tokens come back to the CPU."""
         module = self.adapter.module
-        module.check_encoder(features.spec, features.layers)  # before anything is loaded for it
+        module.check_encoder(features.spec, features.how)  # before anything is loaded for it
         comfy.model_management.load_models_gpu([self.patcher])
         return module.project(features.to(self.patcher.load_device)).to("cpu")
 

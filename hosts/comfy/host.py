@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -58,6 +59,11 @@ class ComfyHost:
 
         wrappers = {**self.options["wrappers"]}
         wrappers[Wrappers.DIFFUSION_MODEL] = {**wrappers.get(Wrappers.DIFFUSION_MODEL, {}), "dinotile_velocity": [keep]}
+        masked = {}
+        if text.mask is not None:  # a view: the host, and what widens masks, wants them square
+            length = text.context.shape[1] + math.prod(self.family.tokens(*latents.shape[-2:]))
+            bias = text.to(self.device, self.dtype).bias(length, dtype=self.dtype)
+            masked = {"attention_mask": bias.expand(len(latents), -1, length, -1)}
         dino = {} if self.adapter is None or not rows else {cond_key(self.adapter): tuple(rows)}
         self.patcher.model.apply_model(
             latents.to(self.device),
@@ -66,6 +72,7 @@ class ComfyHost:
             transformer_options={**self.options, "wrappers": wrappers},
             y=text.pooled.to(self.device).expand(len(latents), -1),
             guidance=torch.full_like(sigmas, text.guidance, device=self.device),
+            **masked,
             **dino,
         )
         return velocities[0].float()

@@ -165,14 +165,15 @@ class OutputPatch(BlockPatch):
 
 
 def widen_mask(mask: Tensor, *, at: int, by: int) -> Tensor:
-    """Give an attention mask [..., L, L] open rows and columns for ``by`` tokens inserted at ``at``."""
-    value = True if mask.dtype == torch.bool else 0.0
-    for dim in (-1, -2):
-        before, after = mask.narrow(dim, 0, at), mask.narrow(dim, at, mask.shape[dim] - at)
-        shape = list(mask.shape)
-        shape[dim] = by
-        mask = torch.cat([before, mask.new_full(shape, value), after], dim=dim)
-    return mask
+    """Give an attention mask [..., L, L] open rows and columns for ``by`` tokens inserted at ``at``.
+
+    Columns that are closed to all tokens, such as padding, are closed to these too.
+    """
+    value, closed = (True, False) if mask.dtype == torch.bool else (0.0, -torch.inf)
+    column = mask.new_full((*mask.shape[:-1], by), value)
+    mask = torch.cat([mask[..., :at], column, mask[..., at:]], dim=-1)
+    row = mask.new_full(mask.shape[-1:], value).where((mask != closed).any(-2, keepdim=True), closed)
+    return torch.cat([mask[..., :at, :], row.expand(*mask.shape[:-2], by, -1), mask[..., at:, :]], dim=-2)
 
 
 def merge_masks(mask: Tensor | None, bias: Tensor) -> Tensor:

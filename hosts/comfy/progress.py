@@ -15,6 +15,11 @@ PREVIEWS = 50  # per run
 Interrupted = comfy.model_management.InterruptProcessingException
 
 
+def only_interrupts(stage: str, done: float, total: float, note: str = "") -> None:
+    """A ``files.progress.Progress`` that shows nothing."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 class HostProgress:
     """A ``files.progress.Progress``, shown on the running node; raises ``Interrupted`` where the user interrupts.
 

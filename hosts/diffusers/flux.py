@@ -28,16 +28,17 @@ def flux_velocity(
     rows, columns = FLUX1.tokens(*latents.shape[-2:])
     text = text.to(device, dtype)
     context, pooled = text.context.expand(count, -1, -1), text.pooled.expand(count, -1)
-    keywords: dict[str, Any] = {}
+    biases: list[Tensor] = []
     if call is not None and call.context is not None:
         start = context.shape[1]
         context = torch.cat([context, call.context], dim=1)
         if call.text_weights is not None:
-            length = context.shape[1] + call.image_tokens
-            bias = call.text_bias(start=start, length=length, dtype=dtype)
-            keywords["joint_attention_kwargs"] = {"attention_mask": bias}
+            biases.append(call.text_bias(start=start, length=context.shape[1] + rows * columns, dtype=dtype))
     if call is not None and call.vector is not None:
         pooled = pooled + call.vector
+    if text.mask is not None:
+        biases.append(text.bias(context.shape[1] + rows * columns, dtype=dtype).expand(count, -1, -1, -1))
+    keywords: dict[str, Any] = {"joint_attention_kwargs": {"attention_mask": sum(biases)}} if biases else {}
     velocity = transformer(
         hidden_states=pack(latents).to(dtype),
         timestep=sigmas,

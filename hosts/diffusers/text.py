@@ -31,10 +31,15 @@ class TextEncoder:
         return t5, clip
 
     @torch.no_grad()
-    def encode(self, prompt: str, *, tokens: int) -> Text:
-        """One prompt, which may be empty, as so many T5 tokens and CLIP's pooled vector."""
+    def encode(self, prompt: str, *, tokens: int, masked: bool = False) -> Text:
+        """One prompt, which may be empty, as so many T5 tokens and CLIP's pooled vector. masked: with a mask of the padding."""
         encoded: Any = self.pipeline.encode_prompt(prompt, device=self.pipeline.device, max_sequence_length=tokens)
-        return Text(encoded[0], encoded[1])
+        mask = None
+        if masked:
+            tokenizer: Any = self.pipeline.tokenizer_2
+            told = tokenizer(prompt, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt")
+            mask = told.attention_mask.bool()  # [1, tokens]
+        return Text(encoded[0], encoded[1], mask=mask)
 
 
 def has_text_encoders(source: str | Path) -> bool:

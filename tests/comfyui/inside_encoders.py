@@ -10,6 +10,7 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 from inside_tools import (
+    BASE,
     HOST,
     OUT,
     apart,
@@ -23,7 +24,7 @@ from inside_tools import (
     refusal,
     same,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dinotile import nodes
 from dinotile.dino.backbone import build_model

@@ -24,6 +24,7 @@ from inside_tools import (
     main,
     node,
     once,
+    patched,
     picture,
     project,
     refusal,
@@ -31,6 +32,8 @@ from inside_tools import (
     sample,
     saved,
     text,
+    upscale,
+    watch,
 )  # makes the host's and the pack's modules importable
 
 # isort: split
@@ -131,6 +134,7 @@ def rows_of_a_call(frozen, found: FeatureMap) -> dict:
         "sigmas": torch.tensor([0.003, 0.2, 0.6, 0.99]),
         "context": torch.randn(4, 5, CONTEXT, generator=generator),
         "pooled": torch.randn(4, VECTOR, generator=generator),
+        "mask": torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4, [True] * 4 + [False]]),
         "rows": rows,
     }
 
@@ -140,7 +144,7 @@ def velocity_and_gradients(chosen, found: FeatureMap, *, model, **settings) -> d
         frozen = host_with(chosen, model=model, **settings)
         module = frozen.adapter.module.requires_grad_(True).train()
         call = rows_of_a_call(frozen, found)
-        told = Text(call["context"], call["pooled"], 3.0)
+        told = Text(call["context"], call["pooled"], 3.0, call["mask"])
         with frozen.running():
             velocity = frozen.velocity(call["latents"], call["sigmas"], text=told, rows=call["rows"])
             velocity.square().mean().backward()
@@ -162,7 +166,7 @@ def for_diffusers():
         latents = frozen.encode(pixels)
         tensors = {"pixels": pixels, "encoded": latents, "decoded": frozen.decode(latents)}
     tensors |= {"patches": patches, "cls": cls}
-    tensors |= {name: call[name] for name in ("latents", "sigmas", "context", "pooled")}
+    tensors |= {name: call[name] for name in ("latents", "sigmas", "context", "pooled", "mask")}
     out = {}
     for name in ("flux", "flux-dev"):
         kept, again = (
@@ -285,6 +289,35 @@ def low_precision():
     return out
 
 
+@check
+def encodings():
+    """Crops, scales and the context's grid, from New and Train to the one-node path."""
+    pixels = picture(0)
+    views = {how: node(nodes.ExtractPatches, dino(), pixels, "2/3", 224, *how) for how in ((1,), (2,), (2, "apart"))}
+    untrained = {how: node(nodes.NewAdapter, flux(), dino(), "2/3", "all", 16, 4, 2, 4, 1, 3, *how) for how in views}
+    refused = {
+        f"{made} with {seen}": refusal(partial(project, untrained[made], views[seen]))
+        for made in views
+        for seen in views
+        if made != seen
+    }
+    fits = [len(project(untrained[how], views[how])[0]) for how in views]
+    apart_, _ = train("apart", crops=2, scales="apart", context_grid=3, steps=1)
+    on, _ = train("apart on", adapter=apart_, steps=1)
+    whole, _ = train("context", mechanisms="context", grid=14, context_grid=14, steps=1)
+    lengths = []
+    model = watch(patched(whole), lambda call: lengths.append(call.context.shape[1]))
+    told = {"positive": text(0, tokens=512), "negative": text(1, tokens=512)}
+    sample(model, *project(whole, views[1,], **told), steps=1)
+    return {
+        "refused": refused,
+        "fits": fits,
+        "configuration": [[c.how, c.dino_width, c.context_grid] for c in (apart_.adapter.config, on.adapter.config)],
+        "picture": list(upscale(vae=vae(), dino=dino(), chosen=apart_).shape),
+        "context": sorted(set(lengths)),
+    }
+
+
 def caught(name: str, **settings) -> str:
     try:
         train(name, **settings)
@@ -375,6 +408,7 @@ def interrupted():
 
 def outside() -> list[str]:
     """Folders that a node may not say anything about; some of them exist."""
+    (BASE / "input").mkdir(exist_ok=True)
     for name, target in (("link", BASE / "output"), ("dead", BASE / "nothing")):
         (BASE / "input" / name).unlink(missing_ok=True)
         (BASE / "input" / name).symlink_to(target)

@@ -69,7 +69,7 @@ def test_comfyui_and_diffusers_give_the_same_velocity_and_adapter_gradients(base
         DinoRow(None, 0, (0.0, 0.0, 1.0, 1.0), on),
         DinoRow(tokens, 1, (0.1, 0.2, 0.6, 0.6), on),
     ]
-    text = Text(call["context"], call["pooled"], 3.0)
+    text = Text(call["context"], call["pooled"], 3.0, call["mask"])
     velocity = host.velocity(call["latents"], call["sigmas"], text=text, rows=rows)
     velocity.square().mean().backward()
     difference = apart(call[f"{flux} velocity"], velocity.detach())
@@ -152,6 +152,20 @@ def test_an_adapter_learns_with_guidance_and_says_so(numbers):
     found = numbers("repeated")
     assert found["with guidance"] > 1e-3 and found["same guidance"] < 1e-5
     assert found["guidance told"] == 2.0
+
+
+def test_crops_scales_and_the_contexts_grid_belong_to_an_adapter(numbers):
+    found = numbers("encodings")
+    assert found["fits"] == [1, 1, 1] and len(found["refused"]) == 6
+    for sentence in found["refused"].values():
+        one_sentence(sentence, ("the features come from dinov2-demo layers 3", "the adapter was made for dinov2-demo"))
+    assert found["configuration"] == [["3 crops 2 apart", 256, 3]] * 2
+    assert found["picture"] == [1, 64, 80, 3]
+
+
+def test_t5_and_a_grid_of_14_make_the_context_of_709_tokens(numbers):
+    """512 of T5, CLS, and 14 x 14 patches."""
+    assert numbers("encodings")["context"] == [709]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])

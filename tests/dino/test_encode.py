@@ -1,8 +1,11 @@
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dinotile.dino.encode import IMAGENET_MEAN, IMAGENET_STD, EncodeSettings
+from dinotile.dino.feature_map import Scales
 from dinotile.dino.specs import SPECS
 from dinotile.files.pixels import resize
 
@@ -125,6 +128,26 @@ def test_crops_are_averaged_with_the_whole_picture():
         EncodeSettings(crops=3)
 
 
+def test_scales_that_stay_apart_lie_side_by_side():
+    encoder, pixels = tiny_encoder("tiny-v3"), picture(64, 96)
+    averaged, apart = (
+        encoder.encode(pixels, settings=EncodeSettings(96, "3", 2, scales)) for scales in get_args(Scales)
+    )
+    whole, near = apart.patches.chunk(2, dim=-1)
+    torch.testing.assert_close((whole + near) / 2, averaged.patches)
+    assert (whole - near).abs().mean() > 0.1
+    corner = encoder.encode(resize(pixels, height=128, width=192)[:, :, 64:, :96], settings=EncodeSettings(96, "3"))
+    torch.testing.assert_close(near[:, 4:, :6], corner.patches, atol=1e-5, rtol=1e-5)
+    assert apart.cls.shape == (1, 128) and torch.equal(apart.cls[:, :64], averaged.cls)
+    assert apart.how == "3 crops 2 apart" and averaged.how == "3 crops 2 averaged"
+    for wrong, told in (
+        (("3", 1, "apart"), "scales apart with crops 1"),
+        (("3", 2, "both"), "scales 'both' must be one of"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            EncodeSettings(96, *wrong)
+
+
 def test_a_picture_is_encoded_once():
     encoder = tiny_encoder("tiny-v2")
     settings = EncodeSettings()
@@ -136,12 +159,13 @@ def test_a_picture_is_encoded_once():
     assert torch.equal(again.patches[:3], first.patches) and torch.equal(again.cls[:3], first.cls)
     encoder.encode(batch.flip(0).clone(), settings=EncodeSettings(layers="3", side=112))  # the same, spelled out
     assert encoder.computed == 4
-    for other in (EncodeSettings(layers="1"), EncodeSettings(side=56), EncodeSettings(crops=2)):
+    crops = [EncodeSettings(crops=2, scales=scales) for scales in get_args(Scales)]
+    for other in (EncodeSettings(layers="1"), EncodeSettings(side=56), *crops):
         before = encoder.computed
         encoder.encode(batch[:1], settings=other)
         assert encoder.computed == before + 1
     encoder.encode(batch[:1].reshape(1, 3, 60, 40), settings=settings)  # the same bytes in another shape
-    assert encoder.computed == 8
+    assert encoder.computed == 9
 
 
 def test_writing_into_a_result_does_not_reach_the_cache():

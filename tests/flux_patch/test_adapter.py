@@ -285,6 +285,10 @@ def test_attention_masks_make_room_for_context_tokens():
     wide = widen_mask(mask[None], at=1, by=2)
     assert wide.shape == (1, 4, 4)
     assert wide[0, 0].tolist() == [False, True, True, True] and bool(wide[0, 1:3].all())
+    padded = torch.tensor([[0.0, -torch.inf], [0.5, -torch.inf]])
+    for kind, closed in ((padded, -torch.inf), (padded == 0, False)):  # padding is closed to the new tokens too
+        wide = widen_mask(kind, at=2, by=2)
+        assert wide[2:, 1].tolist() == [closed] * 2 and (wide[2:, [0, 2, 3]] == (0 if closed else True)).all()
     bias = torch.tensor([0.0, -1.0])[None, None, None]
     merged = merge_masks(mask, bias)
     assert merged.shape == (1, 1, 2, 2)

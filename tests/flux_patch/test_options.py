@@ -61,6 +61,45 @@ def test_an_older_file_without_the_options_has_positions_and_no_hidden_layer(con
     assert config_from(values, name="file") == config
 
 
+MADE = [(1, "averaged"), (2, "averaged"), (2, "apart")]
+
+
+@pytest.mark.parametrize("needs", MADE)
+@pytest.mark.parametrize("gets", MADE)
+def test_an_adapter_takes_the_features_that_it_was_made_for_and_no_others(config, features, needs, gets):
+    module = new_adapter(replace(config, crops=needs[0], scales=needs[1])).module
+    given = replace(features, crops=gets[0], scales=gets[1])
+    if needs == gets:
+        assert len(module.project(given)) == len(given.patches)
+        return
+    with pytest.raises(
+        ValueError, match=f"layers {given.how}, the adapter was made for .* layers {module.config.how}: "
+    ):
+        module.project(given)
+
+
+def test_the_file_says_so_and_one_of_an_adapter_as_ever_is_as_ever(config, tmp_path):
+    apart = replace(config, crops=2, scales="apart")
+    for kind in (apart, config):
+        save_adapter(new_adapter(kind), tmp_path / "adapter.safetensors")
+        assert load_adapter(tmp_path / "adapter.safetensors").config == kind
+    assert asdict(config).keys() - config.values().keys() == {"crops", "scales"} and apart.values() == asdict(apart)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"crops": 3}, "crops 3 must be 1"),
+        ({"crops": 2.0}, "crops 2.0 must be a whole number"),
+        ({"scales": "apart"}, "scales apart with crops 1"),
+        ({"crops": 2, "scales": "x"}, "scales 'x' must be one of averaged, apart"),
+    ],
+)
+def test_crops_and_scales_that_go_not_together_are_refused(config, wrong, told):
+    with pytest.raises(ValueError, match=told):
+        replace(config, **wrong)
+
+
 @pytest.mark.parametrize("width", [-1, 1.5, True])
 def test_a_hidden_width_that_is_none_is_refused(config, width):
     with pytest.raises(ValueError, match="context_hidden .* must be a whole number"):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from dinotile.flux_patch.checkpoint import new_adapter
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
@@ -49,6 +50,16 @@ def test_dino_acts_and_more_strength_acts_more(flux, vae, guided):
         distances.append(float((result - plain).abs().mean()))
     assert report["dino"] == {"model": "tiny-v2", "layers": "3"}
     assert 0 < distances[0] < distances[1] < distances[2]
+
+
+@pytest.mark.parametrize(("crops", "scales"), [(2, "averaged"), (2, "apart")])
+def test_dino_sees_the_picture_as_the_adapter_needs_it(flux, vae, crops, scales):
+    module = tiny_adapter(flux).module
+    width = 64 * (2 if scales == "apart" else 1)
+    config = dataclasses.replace(module.config, crops=crops, scales=scales, dino_width=width)
+    guided = Upscaler(flux, vae, dino=tiny_encoder("tiny-v2"), adapter=new_adapter(config))
+    _, report = guided.upscale(picture(60, 75), SETTINGS)
+    assert report["dino"] == {"model": "tiny-v2", "layers": f"3 crops 2 {scales}"}
 
 
 def test_bfloat16_is_float32_within_its_precision(guided):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ...dino.feature_map import Scales
 from ...flux_patch.families import Mechanism
 from ..core.config import (
     FROM_TEXT,
@@ -49,6 +50,8 @@ class ModelSettings(Settings):
     vae_path: str = Field(default="", description="The VAE.")
     dino: str = Field(default="", description="DINO; needed unless the variant is demo.")
     layers: str = Field(default="2/3", description="Of DINO: `last`, a fraction, numbers such as `9,18,24`, or `mean`.")
+    crops: Literal[1, 2] = Field(default=1, description="2: DINO also sees a 2 x 2 grid of crops. Usual: 1.")
+    scales: Scales = Field(default="averaged", description="How picture and crops are joined; `apart` needs crops 2.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of the frozen models.")
     gradient_checkpointing: bool = Field(default=False, description="Computes activations twice, to save memory.")
     guidance: Number = Field(default=1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")

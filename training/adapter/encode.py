@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...dino.encode import DinoEncoder, EncodeSettings
+from ...dino.encode import DinoEncoder
 from ...dino.feature_map import FeatureMap
 from ...hosts.host import Host, Text
 from ..core.random import generator_for
@@ -43,7 +43,7 @@ class PictureEncoder:
     def __init__(self, host: Host, encoder: DinoEncoder, data: Data, *, config: TrainConfig) -> None:
         assert host.adapter is not None
         self.host, self.encoder, self.data, self.config = host, encoder, data, config
-        self.settings = EncodeSettings(layers=host.adapter.config.layers)
+        self.settings = host.adapter.config.encode
         self._memory: OrderedDict[tuple[int, bool], EncodedPicture | None] = OrderedDict()
 
     def get(self, index: int, *, source: Source, generator: torch.Generator) -> EncodedPicture | None:
@@ -88,6 +88,7 @@ class PictureEncoder:
                 empty,
                 context=empty.context if context is None else context[None].float(),
                 pooled=empty.pooled if pooled is None else pooled[None].float(),
+                mask=None if sample.mask is None else sample.mask[None],
             ),
             source=None if degraded is None or not self.config.conditions.from_source else self._latents(degraded),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...dino.encode import DinoEncoder
+from ...dino.encode import DinoEncoder, EncodeSettings
 from ...dino.load import load_dino
 from ...files.progress import Progress
 from ...flux_patch.checkpoint import new_adapter
@@ -53,7 +53,7 @@ def train(
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
     host, encoder = load_models(config.model, config.adapter, device=device, seed=config.optimisation.seed)
     assert host.adapter is not None
-    needed = (host.adapter.config.dino, host.adapter.config.layers)
+    needed = (host.adapter.config.dino, host.adapter.config.how)
     data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
@@ -74,7 +74,8 @@ def load_models(
     transformer: Any = load_transformer(files.flux, dtype=dtype)
     encoder = load_dino(dino_path(files.dino))
     encoder.model.to(device).requires_grad_(False)
-    config = config_of(adapter, encoder.spec, geometry_of(transformer), layers=model.layers)
+    encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
+    config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode)
     host = DiffusersHost(
         transformer,
         load_vae(files.vae, dtype=dtype),

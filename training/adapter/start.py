@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,33 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...dino.encode import EncodeSettings
 from ...dino.specs import DinoSpec
 from ...files.errors import printable, whole
 from ...files.weights import check_floating, read_weights
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter, LoadedAdapter, adapter_config, spread_sites
+from ...flux_patch.adapter import (
+    YOUNGER,
+    AdapterConfig,
+    DinoAdapter,
+    LoadedAdapter,
+    adapter_config,
+    spread_sites,
+)
 from ...flux_patch.checkpoint import described, new_adapter
 from ...flux_patch.geometry import FluxGeometry
 from ..core.state import AVERAGE
 from .config import AdapterSettings
 from .task import FILE
 
-log = logging.getLogger("dinotile")
 
-
-def config_of(settings: AdapterSettings, dino: DinoSpec, geometry: FluxGeometry, *, layers: str) -> AdapterConfig:
-    """What an adapter with these settings is made for."""
-    pooled = min(settings.context_grid, settings.grid)
-    if pooled < settings.context_grid and "context" in settings.mechanisms:
-        log.info("adapter.context_grid is lowered to %d, the grid: pooling cannot make more tokens", pooled)
+def config_of(
+    settings: AdapterSettings, dino: DinoSpec, geometry: FluxGeometry, *, encode: EncodeSettings
+) -> AdapterConfig:
+    """What an adapter with these settings is made for. encode: how DINO is used, its ``side`` aside."""
     return adapter_config(
         dino,
         geometry,
-        layers=layers,
+        layers=encode.layers,
+        crops=encode.crops,
+        scales=encode.scales,
         mechanisms=settings.mechanisms,
         sites=_sites(settings, geometry),
         width=settings.width,
         grid=settings.grid,
-        context_grid=pooled,
+        context_grid=settings.context_grid,
         positions=settings.positions,
     )
 
@@ -120,7 +126,9 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
 
 
 def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
-    pairs = [(name, theirs.get(name), getattr(mine, name)) for name in ("dino", "layers", "grid", "positions")]
+    names = ("dino", "layers", "crops", "scales", "grid", "positions")
+    theirs = {**{name: getattr(AdapterConfig, name) for name in YOUNGER}, **theirs} if theirs else {}
+    pairs = [(name, theirs.get(name), getattr(mine, name)) for name in names]
     return tuple(f"{name} {printable(old)}, not {new}" for name, old, new in pairs if old not in (None, new))
 
 

@@ -128,7 +128,7 @@ def make_row(
 
 def _silent(text: Text) -> Text:
     """Zeros of the same size."""
-    return replace(text, context=torch.zeros_like(text.context), pooled=torch.zeros_like(text.pooled))
+    return replace(text, context=torch.zeros_like(text.context), pooled=torch.zeros_like(text.pooled), mask=None)
 
 
 def training_losses(
@@ -196,10 +196,18 @@ def velocities(host: Host, rows: Sequence[TrainRow]) -> list[Tensor]:
         sigmas = torch.tensor([row.sigma for row in part], device=host.device)
         share = sigmas[:, None, None, None]
         mixed = (1 - share) * clean + share * noise
-        text = replace(part[0].text, context=context, pooled=pooled)
+        text = replace(part[0].text, context=context, pooled=pooled, mask=_masks([row.text for row in part]))
         velocity = host.velocity(mixed, sigmas, text=text, rows=[dino_rows[i] for i in chosen])
         by_number.update(zip(chosen, velocity, strict=True))
     return [by_number[i] for i in range(len(rows))]
+
+
+def _masks(texts: Sequence[Text]) -> Tensor | None:
+    """[B, n] of texts of one length, None where none has any."""
+    if all(text.mask is None for text in texts):
+        return None
+    everything = torch.ones(1, texts[0].context.shape[1], dtype=torch.bool)
+    return torch.cat([everything if text.mask is None else text.mask for text in texts])
 
 
 def _dino_rows(adapter: DinoAdapter, rows: Sequence[TrainRow], *, device: torch.device) -> list[DinoRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class AdapterTask(Task):
         return dict(zip(config.sites, gates.tolist(), strict=True))
 
     def identity(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(replace(self.adapter.config, provenance={}))))
+        return json.loads(json.dumps(replace(self.adapter.config, provenance={}).values()))
 
     def validate(self) -> dict[str, float]:
         return self.validation.losses()

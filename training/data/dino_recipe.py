@@ -53,6 +53,7 @@ class DinoRecipe:
             image_size=(0, 0),
             side=self.settings.side or self.encoder.spec.max_side,
             crops=self.settings.crops,
+            scales=self.settings.scales,
             degraded={}
             if self.degradation is None
             else {**self.degradation.model_dump(mode="json"), "seed": self.seed},

@@ -18,7 +18,7 @@ from ...files.progress import Progress, counted
 from .crops import Box, centred_crop, random_crop
 from .sample import Sample, Skipped, Unusable, unusable
 from .settings import DataSettings
-from .side_files import TEXT_ARRAYS, TEXT_INFO, FeatureInfo, TextInfo, feature_files, read_npy, unpack
+from .side_files import TEXT_ARRAYS, TEXT_INFO, TEXT_MASK, FeatureInfo, TextInfo, feature_files, read_npy, unpack
 from .sources import Entry, find_entries
 
 
@@ -31,7 +31,7 @@ def open_data(
 ) -> Data:
     """The data that ``settings`` names, with at least one usable sample.
 
-    needs_features: spec and canonical layers that precomputed features must come from; encoder: the fingerprint of its
+    needs_features: spec and how (``encoded_how``) that precomputed features must come from; encoder: the fingerprint of its
     weights, empty to accept any. Raises ValueError where there is nothing to train on.
     """
     data = Data(settings, needs_features=needs_features, encoder=encoder)
@@ -122,13 +122,15 @@ class Data:
             source = resize(decode(entry.members["source.png"].read())[None], height=rows, width=columns)[0]
             source = self._crop(source, box, mirrored=mirrored)
         _check_text(entry)
+        context = _array(entry, "t5.npy", axes=2)
         return Sample(
             name=entry.name,
             pixels=self._crop(pixels, box, mirrored=mirrored),
             source=source,
             features=features,
-            context=_array(entry, "t5.npy", axes=2),
+            context=context,
             pooled=_array(entry, "clip.npy", axes=1),
+            mask=_mask(entry, context),
         )
 
     def _crop(self, pixels: Tensor, box: Box, *, mirrored: bool) -> Tensor:
@@ -148,7 +150,7 @@ class Data:
         return features
 
     def _check_encoder(self, name: str, info: FeatureInfo) -> None:
-        got, needed = (info.spec, info.layers), self.needs_features or (info.spec, info.layers)
+        got, needed = (info.spec, info.how), self.needs_features or (info.spec, info.how)
         weights = self.encoder or info.encoder
         if (got, info.encoder) != (needed, weights):
             raise ValueError(
@@ -168,6 +170,26 @@ def _array(entry: Entry, name: str, *, axes: int) -> Tensor | None:
         return None
     with unusable(f"with a damaged {name}"):
         return read_npy(entry.members[name].read(), axes=axes)
+
+
+def _mask(entry: Entry, context: Tensor | None) -> Tensor | None:
+    """True for the text tokens that count, of which there is one at least."""
+    if context is None or not _masked(entry):
+        return None
+    if TEXT_MASK not in entry.members:
+        raise Unusable(f"without {TEXT_MASK}")
+    mask = _array(entry, TEXT_MASK, axes=1)
+    if mask is None or len(mask) != len(context) or not bool(mask.any()):
+        raise Unusable(f"with a {TEXT_MASK} that does not fit its t5.npy")
+    return mask != 0
+
+
+def _masked(entry: Entry) -> bool:
+    """Whether a mask belongs to the text: one that `dinotile features` made earlier may not."""
+    if TEXT_INFO not in entry.members:
+        return TEXT_MASK in entry.members
+    with unusable(f"with a damaged {TEXT_INFO}"):
+        return TextInfo.model_validate_json(entry.members[TEXT_INFO].read()).masked
 
 
 def _check_text(entry: Entry) -> None:

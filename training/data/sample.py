@@ -22,6 +22,7 @@ class Sample:
     features: FeatureMap | None = None  # B = 1, of the whole picture; None: encode the degraded source
     context: Tensor | None = None  # [n, 4096] text tokens
     pooled: Tensor | None = None  # [768] pooled text vector
+    mask: Tensor | None = None  # [n] bool, False for text tokens that are padding
 
 
 class Unusable(Exception):

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...dino.feature_map import FeatureMap
+from ...dino.feature_map import FeatureMap, Scales, encoded_how
 from ..core.config import Settings
 
 TEXT_ARRAYS = ("t5.npy", "clip.npy")
-TEXT_INFO = "text.json"
+TEXT_INFO, TEXT_MASK = "text.json", "t5_mask.npy"
 TEXT_FILES: tuple[str, ...] = (
     TEXT_INFO,
     *TEXT_ARRAYS,
@@ -32,8 +32,8 @@ class Info(Settings):
 
 
 class FeatureInfo(Info):
-    """encoder: fingerprint of its weights. picture: fingerprint of the picture file. side, crops: of ``EncodeSettings``.
-    degraded: how the picture was degraded first, empty for not at all."""
+    """encoder: fingerprint of its weights. picture: fingerprint of the picture file. side, crops, scales: of
+    ``EncodeSettings``. degraded: how the picture was degraded first, empty for not at all."""
 
     spec: str
     layers: str
@@ -43,14 +43,23 @@ class FeatureInfo(Info):
     side: int = 0
     crops: int = 1
     degraded: dict[str, Any] = {}
+    scales: Scales = "averaged"
+
+    @property
+    def how(self) -> str:
+        return encoded_how(self.layers, self.crops, self.scales)
 
 
 class TextInfo(Info):
-    """caption: fingerprint of the caption's file. encoder: of CLIP's and T5's weights."""
+    """caption: fingerprint of the caption's file. encoder: of CLIP's and T5's weights. masked: whether there is a mask."""
 
     caption: str
     encoder: str
     tokens: int
+    masked: bool = False
+
+    def pack(self) -> bytes:
+        return (json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True) + "\n").encode()
 
 
 def feature_files(family: str) -> tuple[str, str, str]:
@@ -69,7 +78,9 @@ def unpack(info: FeatureInfo, *, patches: bytes, cls: bytes) -> FeatureMap:
     grid, token = read_npy(patches, axes=3), read_npy(cls, axes=1)
     if grid.shape[2] != len(token):
         raise ValueError(f"patches are {grid.shape[2]} wide and CLS {len(token)}")
-    return FeatureMap(grid[None], token[None], info.spec, info.layers, info.image_size)
+    return FeatureMap(
+        grid[None], token[None], info.spec, info.layers, info.image_size, crops=info.crops, scales=info.scales
+    )
 
 
 def read_npy(content: bytes, *, axes: int) -> Tensor:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ...files.errors import BROKEN, printable, reason
 from .sample import Unusable
-from .side_files import TEXT_FILES, feature_files
+from .side_files import TEXT_FILES, TEXT_MASK, feature_files
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
-SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, "source.png", "txt")
+SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, TEXT_MASK, "source.png", "txt")
 
 
 @dataclass(frozen=True)

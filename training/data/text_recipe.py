@@ -8,7 +8,7 @@ from ...files.fingerprints import fingerprint, fingerprint_of, first_numbers
 from ...flux_patch.families import FLUX1
 from ...hosts.diffusers.text import TextEncoder
 from .sample import Unusable
-from .side_files import TEXT_ARRAYS, TEXT_FILES, TEXT_INFO, TextInfo, to_npy
+from .side_files import TEXT_ARRAYS, TEXT_INFO, TEXT_MASK, TextInfo, to_npy
 from .sources import Entry
 
 WIDTHS = (FLUX1.text_widths[0], FLUX1.pooled_width)  # of T5's tokens and CLIP's vector
@@ -16,15 +16,15 @@ MOST_TOKENS = 512
 
 
 class TextRecipe:
-    """Makes t5.npy [tokens, 4096] and clip.npy [768] from a sample's caption, its txt in UTF-8.
+    """Makes t5.npy [tokens, 4096] and clip.npy [768] from a sample's caption, its txt in UTF-8; and t5_mask.npy [tokens], 0
+    for padding, where it is ``masked``.
 
     Raises ValueError for encoders that are not FLUX.1's and for a wrong number of tokens.
     """
 
     name = "text"
-    files = TEXT_FILES
 
-    def __init__(self, encoder: TextEncoder, *, tokens: int = 256) -> None:
+    def __init__(self, encoder: TextEncoder, *, tokens: int = 256, masked: bool = False) -> None:
         if encoder.widths != WIDTHS:
             raise ValueError(
                 f"the text encoders are {encoder.widths[0]} (T5) and {encoder.widths[1]} (CLIP) wide, FLUX.1 takes "
@@ -35,7 +35,8 @@ class TextRecipe:
                 f"{tokens} text tokens are asked for, T5 gives 1 to {MOST_TOKENS}: take 256, or 512 for dev"
             )
         self.encoder = encoder
-        self.tokens = tokens
+        self.tokens, self.masked = tokens, masked
+        self.files = (TEXT_INFO, *([TEXT_MASK] if masked else []), *TEXT_ARRAYS)
 
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files to write by ending, None where they are there. Arrays that the data brought stay as they are."""
@@ -47,14 +48,17 @@ class TextRecipe:
         if "txt" not in members:
             raise Unusable("without a caption")
         content = members["txt"].read()
-        info = TextInfo(caption=fingerprint(content), encoder=self.fingerprint, tokens=self.tokens).pack()
-        if whole and members[TEXT_INFO].read() == info:
+        info = TextInfo(
+            caption=fingerprint(content), encoder=self.fingerprint, tokens=self.tokens, masked=self.masked
+        ).pack()
+        if all(ending in members for ending in self.files) and members[TEXT_INFO].read() == info:
             return None
-        text = self.encoder.encode(_caption(content), tokens=self.tokens)
+        text = self.encoder.encode(_caption(content), tokens=self.tokens, masked=self.masked)
         arrays = {"t5.npy": to_npy(text.context[0]), "clip.npy": to_npy(text.pooled[0])}  # [tokens, 4096], [768]
         if there and not ours:
             return {ending: array for ending, array in arrays.items() if ending not in there}
-        return {TEXT_INFO: info, **arrays}
+        mask = {} if text.mask is None else {TEXT_MASK: to_npy(text.mask[0])}  # [tokens]
+        return {TEXT_INFO: info, **mask, **arrays}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -29,6 +29,15 @@ def test_a_prompt_goes_through_the_pipelines_own_encoders(pipeline):
         assert not torch.allclose(texts[0].pooled, other.pooled)
 
 
+def test_a_mask_leaves_out_the_padding(pipeline):
+    encoder = load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+    for prompt in ("cat", "", "a very long caption"):
+        text = encoder.encode(prompt, tokens=12, masked=True)
+        letters = len(encoder.pipeline.tokenizer_2(prompt, max_length=12, truncation=True).input_ids)
+        assert text.mask.tolist() == [[True] * letters + [False] * (12 - letters)]
+    assert encoder.encode("cat", tokens=12).mask is None
+
+
 def test_text_encoders_are_looked_for_in_folders_only(tmp_path):
     assert not has_text_encoders(tmp_path)
     assert has_text_encoders("black-forest-labs/FLUX.1-schnell")

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dinotile.cli import app as cli
+from dinotile.dino.encode import EncodeSettings
 from dinotile.training.adapter.config import AdapterSettings, TrainConfig, config_from, keys_page, load_config
 from dinotile.training.adapter.start import config_of
 
@@ -119,7 +120,7 @@ def test_a_key_that_comes_twice_is_told(tmp_path, text, told):
 def test_a_pooled_grid_that_cannot_be_is_lowered_aloud(caplog, mechanisms, told):
     wanted = AdapterSettings(mechanisms=mechanisms, grid=3, context_grid=4)
     with caplog.at_level("INFO", logger="dinotile"):
-        made = config_of(wanted, tiny_encoder("tiny-v2").spec, tiny_host().geometry, layers="3")
+        made = config_of(wanted, tiny_encoder("tiny-v2").spec, tiny_host().geometry, encode=EncodeSettings(layers="3"))
     assert made.context_grid == 3
     assert ("context_grid is lowered to 3" in caplog.text) == told
 

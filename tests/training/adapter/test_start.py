@@ -42,6 +42,8 @@ def test_an_adapter_for_other_layers_is_told(trained):
     adapter.config = replace(adapter.config, layers="2")
     report = warm_start(adapter, trained[0])
     assert report.other == ("layers 3, not 2",) and str(report).endswith("made for layers 3, not 2")
+    adapter.config = replace(adapter.config, layers="3", crops=2)
+    assert warm_start(adapter, trained[0]).other == ("crops 1, not 2",)
 
 
 def test_another_shape_is_refused_by_name_and_changes_nothing(trained):

@@ -11,7 +11,7 @@ from dinotile.hosts.host import Text
 from dinotile.training.adapter.config import ConditionSettings
 from dinotile.training.adapter.dropout import KEPT, draw_kept, draw_sigma, draw_start
 from dinotile.training.adapter.encode import EncodedPicture
-from dinotile.training.adapter.step import ON, make_row, null_velocities, velocity_losses
+from dinotile.training.adapter.step import ON, make_row, null_velocities, velocities, velocity_losses
 from dinotile.training.core.random import generator_for, item_at
 
 from ...dino.tiny import tiny_encoder
@@ -43,6 +43,35 @@ def trained_like(host):
         if not parameter.any() or name.endswith(".v.weight"):
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return host
+
+
+@pytest.mark.parametrize("mechanisms", [("cross_attention",), ("context", "vector")])
+def test_padding_that_is_masked_has_no_say(mechanisms):
+    host = trained_like(tiny_host(mechanisms=mechanisms))
+    row = row_of(encoded(tokens=8), "both", 0.3)
+    other = torch.cat(
+        [row.text.context[:, :5], torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(9))], dim=1
+    )
+    mask = torch.tensor([[True] * 5 + [False] * 3])
+
+    def told(context, mask):
+        return dataclasses.replace(row, text=dataclasses.replace(row.text, context=context, mask=mask))
+
+    rows = [told(context, m) for m in (None, mask) for context in (row.text.context, other)]
+    plain, plain_other, masked, masked_other = velocities(host, rows)
+    assert_near(masked, masked_other)
+    assert (plain - plain_other).abs().max() > 1e-3 and (plain - masked).abs().max() > 1e-3
+    (shorter,) = velocities(host, [told(row.text.context[:, :5], None)])
+    assert_near(masked, shorter)
+    assert_near(velocities(host, rows[:1])[0], plain)  # a row without a mask beside one with is as it is alone
+
+
+def test_text_that_is_dropped_has_no_mask():
+    picture = encoded(tokens=8)
+    picture = dataclasses.replace(
+        picture, text=dataclasses.replace(picture.text, mask=torch.ones(1, 8, dtype=torch.bool))
+    )
+    assert row_of(picture, "both").text.mask is not None and row_of(picture, "dino").text.mask is None
 
 
 def test_conditions_are_kept_in_their_shares():

@@ -140,6 +140,17 @@ def test_two_encoders_features_lie_side_by_side(folder, encoder):
     assert draw(open_data(chosen, needs_features=("tiny-v3", "2")), 0).features.spec == "tiny-v3"
 
 
+@pytest.mark.parametrize("scales", ["averaged", "apart"])
+def test_features_with_crops_are_for_adapters_with_crops(folder, encoder, scales):
+    settings = EncodeSettings(side=56, layers="3", crops=2, scales=scales)
+    computed(folder, DinoRecipe(encoder, settings))
+    with pytest.raises(ValueError, match=f"a.png has features of tiny-v2 layers 3 crops 2 {scales} .* layers 3 "):
+        draw(opened(folder), 0)
+    chosen = DataSettings(path=str(folder), picture=32, tile=32, features="dinov2")
+    found = draw(open_data(chosen, needs_features=("tiny-v2", settings.how(encoder.spec))), 0).features
+    assert found.how == f"3 crops 2 {scales}" and found.patches.shape[-1] == settings.width(encoder.spec)
+
+
 def test_an_interrupted_run_leaves_whole_files_and_goes_on(folder, encoder):
     def stop(name, done, total):
         if done == 1:

@@ -102,6 +102,26 @@ def test_text_of_another_caption_length_or_model_is_made_anew(folder, recipe, pi
     assert TextRecipe(same).fingerprint == recipe.fingerprint != TextRecipe(other).fingerprint
 
 
+def test_the_mask_of_the_padding_is_kept_beside_the_text_and_read(folder, recipe):
+    computed(folder, recipe)
+    assert all(draw(opened(folder), index).mask is None for index in (0, 1))
+    masked = TextRecipe(recipe.encoder, tokens=12, masked=True)
+    assert computed(folder, masked) == (2, 0, {}) and computed(folder, masked) == (0, 2, {})
+    words = len(recipe.encoder.pipeline.tokenizer_2("a red fox").input_ids)
+    assert np.load(folder / "a.t5_mask.npy").shape == (12,)
+    sample = draw(opened(folder), 0)
+    assert sample.mask.tolist() == [True] * words + [False] * (12 - words) and words < 12
+    (folder / "a.t5_mask.npy").write_bytes(npy(np.ones(5)))
+    data = opened(folder)
+    assert draw(data, 0) is None and dict(data.skipped) == {"with a t5_mask.npy that does not fit its t5.npy": 1}
+    (folder / "a.t5_mask.npy").unlink()
+    data = opened(folder)
+    assert draw(data, 0) is None and dict(data.skipped) == {"without t5_mask.npy": 1}
+    assert computed(folder, masked) == (1, 1, {})
+    assert computed(folder, TextRecipe(recipe.encoder, tokens=12)) == (2, 0, {})
+    assert draw(opened(folder), 0).mask is None  # the file of the earlier text stays, and counts no more
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
