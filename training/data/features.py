@@ -119,11 +119,11 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
     require_webdataset()
     from webdataset.writer import TarWriter
 
-    abandoned = abandoned_parts(target)
-    for part in abandoned[:-1]:
-        part.unlink(missing_ok=True)
+    left = abandoned_parts(target)
+    for shorter in left[:-1]:
+        shorter.unlink(missing_ok=True)
     done = {entry.name: entry for entry in entries_of(target)} if target.is_file() else {}
-    for longest in abandoned[-1:]:
+    for longest in left[-1:]:
         done |= {entry.name: entry for entry in cut_tar(longest, stem=target.stem)}
     with replacing(target) as part, part.open("wb") as file:
         hold(file)
@@ -135,8 +135,8 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
                 for recipe, report in steps:
                     contents |= _made(entry, recipe, report)
                 out.write({"__key__": entry.name.partition("/")[2], **contents})
-    for part in abandoned[-1:]:
-        part.unlink(missing_ok=True)
+    for longest in left[-1:]:
+        longest.unlink(missing_ok=True)
 
 
 def _with_known(entry: Entry, before: Entry | None, recipe: Recipe) -> Entry:
