@@ -10,19 +10,31 @@ from torch import Tensor
 
 from ...tiling.plan import TilePlan
 
+Area = tuple[int, int, int, int]  # height, width, top, left
 
-def crop_entries(entries: dict[str, Any], area: tuple[int, int, int, int], plan: TilePlan) -> dict[str, Any]:
-    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks."""
+
+def crop_entries(
+    entries: dict[str, Any],
+    area: Area,
+    plan: TilePlan,
+    *,
+    device: torch.device,
+    mask_grid: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks.
+
+    mask_grid: see ``crop_attention_mask``.
+    """
     cropped = dict(entries)
     references, mask = entries.get("ref_latents"), entries.get("attention_mask")
     if references is not None:
         cropped["ref_latents"] = _with(references, [crop_reference(one, area, plan) for one in references.cond])
     if mask is not None:
-        cropped["attention_mask"] = _with(mask, crop_attention_mask(mask.cond, area, plan))
+        cropped["attention_mask"] = _with(mask, crop_attention_mask(mask.cond.to(device), area, plan, grid=mask_grid))
     return cropped
 
 
-def crop_reference(latent: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
+def crop_reference(latent: Tensor, area: Area, plan: TilePlan) -> Tensor:
     """The tile's part of a reference latent [B, C, h, w] that shows the whole canvas at any scale.
 
     A reference of another aspect ratio is another picture and stays whole.
@@ -45,15 +57,38 @@ def _span(start: int, length: int, *, side: int, cells: int, patch: int) -> tupl
     return first, first + size
 
 
-def crop_attention_mask(mask: Tensor, area: tuple[int, int, int, int], plan: TilePlan) -> Tensor:
-    """The rows and columns [.., text + tile tokens] of an attention mask over [text | canvas tokens]."""
+def crop_attention_mask(mask: Tensor, area: Area, plan: TilePlan, *, grid: tuple[int, int] | None = None) -> Tensor:
+    """The rows and columns [.., text + tile tokens] of an attention mask over [text | grid rows x grid columns].
+
+    grid: what the mask holds for the canvas, by default its tokens. A coarser one (Redux has 1 x 1) is stretched as the
+    host stretches it, bilinear, but for the tile alone: a mask of the canvas would hold its tokens squared.
+    """
     height, width, top, left = (-(-n // plan.grid) for n in area)
-    rows, columns = (-(-n // plan.grid) for n in (plan.height, plan.width))
-    text = mask.shape[-1] - rows * columns
-    grid = torch.arange(rows * columns, device=mask.device).view(rows, columns) + text
-    tile = grid[top : top + height, left : left + width].flatten()
-    keep = torch.cat([torch.arange(text, device=mask.device), tile])
-    return mask.index_select(-1, keep).index_select(-2, keep)
+    canvas = -(-plan.height // plan.grid), -(-plan.width // plan.grid)
+    grid = grid or canvas
+    if mask.dtype == torch.bool and grid != canvas:
+        mask = torch.zeros_like(mask, dtype=torch.float16).masked_fill(~mask, float("-inf"))
+    for dim in (-1, -2):
+        text = mask.shape[dim] - grid[0] * grid[1]
+        words, image = mask.split([text, grid[0] * grid[1]], dim)
+        image = _stretch(image.unflatten(dim, grid), dim - 1, top, height, side=canvas[0])
+        image = _stretch(image, dim, left, width, side=canvas[1])
+        mask = torch.cat([words, image.flatten(dim - 1, dim)], dim)
+    return mask
+
+
+def _stretch(values: Tensor, dim: int, start: int, length: int, *, side: int) -> Tensor:
+    """Entries start .. start + length of a dimension that is stretched linearly to ``side``; -inf stays -inf."""
+    count = values.shape[dim]
+    at = ((torch.arange(start, start + length, device=values.device) + 0.5) * count / side - 0.5).clamp(min=0)
+    low = at.long()
+    high = (low + 1).clamp(max=count - 1)
+    first = values.index_select(dim, low)
+    if bool((at == low).all()) or count == 1:
+        return first
+    second = values.index_select(dim, high)
+    share = (at - low).to(values.dtype).view(-1, *[1] * (-dim - 1))
+    return torch.where((first == second) | (share == 0), first, first * (1 - share) + second * share)
 
 
 def _with(entry: Any, value: Any) -> Any:

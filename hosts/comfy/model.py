@@ -15,6 +15,7 @@ from ..host import Text
 from .adapter import HostAdapter
 from .carrier import DinoCond
 from .control import crop_control
+from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .tiles import TileWrapper
 
@@ -64,6 +65,7 @@ def tile_model(model: Any, plan: TilePlan) -> Any:
     tiles = TileWrapper(
         plan,
         crop_control=crop_control,
+        find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
     )
     for kind, wrapper in (

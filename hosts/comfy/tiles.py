@@ -20,17 +20,19 @@ from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from .crop import crop_entries
 from .inject import OPTIONS, call_arguments
-from .tile_rows import KEY, TILES, TileCond, foreign_patches, tile_rows
+from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
+FindPatches = Callable[[dict, list], tuple[str, ...]]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
+MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
 RUN = "dinotile_tiles"  # in model_options: the TileRun of one sampling run
 
 
 class TileRun:
     """One sampling run over a latent plan. Masks, cropped ControlNet hints and areas are made once and kept until it ends."""
 
-    def __init__(self, plan: TilePlan, rows: list[dict], *, crop_control: CropControl) -> None:
+    def __init__(self, plan: TilePlan, *, rows: list[dict], crop_control: CropControl) -> None:
         self.plan = plan
         self.rows = rows
         self.crop_control = crop_control
@@ -39,7 +41,7 @@ class TileRun:
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
 
-    def split(self, conds: list[dict], *, slot: int, device: torch.device, patches: tuple[str, ...]) -> list[dict]:
+    def split(self, conds: list[dict], *, slot: int, device: torch.device, patches: tuple[str, ...] = ()) -> list[dict]:
         """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them.
         ``patches``: as for ``TileCond``."""
         tiles = []
@@ -48,7 +50,9 @@ class TileRun:
             if key not in self._fixed:
                 self._fixed[key] = self._fix(cond, device)
             for row, fixed in self._fixed[key]:
-                entries = crop_entries(cond["model_conds"], fixed["area"], self.plan)
+                entries = crop_entries(
+                    cond["model_conds"], fixed["area"], self.plan, device=device, mask_grid=cond.get(MASK_GRID)
+                )
                 entries[KEY] = TileCond(row, patches)
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
@@ -105,15 +109,26 @@ class TileRun:
 class TileWrapper:
     """The two wrappers of *Tile Model*. It holds the plan in pixels and no state of a run."""
 
-    def __init__(self, plan: TilePlan, *, crop_control: CropControl, check_interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: TilePlan,
+        *,
+        crop_control: CropControl,
+        find_patches: FindPatches,
+        check_interrupt: Callable[[], None],
+    ) -> None:
         self.plan = plan
         self.rows = tile_rows(plan)
         self.crop_control = crop_control
+        self.find_patches = find_patches
         self.check_interrupt = check_interrupt
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
-        executor.class_obj.model_options[RUN] = TileRun(self.plan.latent, self.rows, crop_control=self.crop_control)
+        """OUTER_SAMPLE: starts the run. ``guider.model_options`` and ``guider.conds`` are the run's own copies."""
+        guider, plan = executor.class_obj, self.plan.latent
+        guider.model_options[RUN] = TileRun(plan, rows=self.rows, crop_control=self.crop_control)
+        tokens = tuple(-(-side // plan.grid) for side in args[0].shape[-2:])  # of the noise
+        guider.conds = {slot: [keep_mask(cond, tokens) for cond in conds] for slot, conds in guider.conds.items()}
         return finite(executor(*args, **kwargs), "sample")
 
     def calc_cond_batch(
@@ -128,7 +143,7 @@ class TileWrapper:
                 f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
                 f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
             )
-        found = foreign_patches(model_options, conds)
+        found = self.find_patches(model_options, conds)
         tiles = [
             None if c is None else run.split(c, slot=i, device=x_in.device, patches=found) for i, c in enumerate(conds)
         ]
@@ -143,6 +158,13 @@ class TileWrapper:
         if rows is not None:
             options[OPTIONS] = {**options.get(OPTIONS, {}), TILES: rows}
         return executor(x, t, *given, options, **kwargs)
+
+
+def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
+    """A conditioning whose attention mask the host takes for one of all canvas tokens, and so does not stretch to them."""
+    if "attention_mask_img_shape" not in cond:
+        return cond
+    return {**cond, MASK_GRID: tuple(cond["attention_mask_img_shape"]), "attention_mask_img_shape": tokens}
 
 
 def sheet(weight: Tensor, plan: TilePlan) -> Tensor:

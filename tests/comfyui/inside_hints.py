@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import comfy.controlnet
 import comfy.ldm.flux.controlnet
 import comfy.ops
@@ -15,6 +17,7 @@ from inside_tools import (
     CONTEXT,
     HEIGHT,
     ROWS,
+    TILE,
     VECTOR,
     WIDTH,
     adapter,
@@ -38,6 +41,8 @@ from inside_tools import (
 )
 from safetensors.torch import load_file
 from torch.nn.functional import pixel_unshuffle
+
+import nodes as host_nodes
 
 
 @check
@@ -295,3 +300,54 @@ def attention_masks():
             results.append(apart(sample(model, conds[0]), plain))
         out[name] = {"open differs by": results[0], "closed differs by": results[1]}
     return out
+
+
+@check
+def redux_masks():
+    """The mask of core's Apply Style Model with attn_bias, and finer ones: each tile's part of what the host would make of it."""
+    rows, columns, words = ROWS // 2, COLUMNS // 2, 6 + 9
+    style = SimpleNamespace(
+        get_cond=lambda shown: torch.randn(1, 9, CONTEXT, generator=torch.Generator().manual_seed(4))
+    )
+    (redux,) = host_nodes.StyleModelApply().apply_stylemodel(text(0), style, None, 0.4, "attn_bias")
+    masks = {"1 x 1": (redux[0][1]["attention_mask"].float(), (1, 1))}
+    for grid in ((3, 5), (rows, columns)):
+        length = words + grid[0] * grid[1]
+        mask = torch.randn(1, length, length, generator=torch.Generator().manual_seed(5))
+        mask[:, :, 2] = float("-inf")  # as strength 0 has it
+        masks[f"{grid[0]} x {grid[1]}"] = mask, grid
+    stretch = comfy.utils.upscale_dit_mask
+    out = {}
+    for name, (mask, grid) in masks.items():
+        whole = stretch(mask.nan_to_num(neginf=-100), grid, (rows, columns)).clamp(min=-100)
+        worst, latent, made = [0.0], where(), []
+        wrapped = tiled(flux())
+
+        def seen(mask, grid, size, made=made):
+            made.append(stretch(mask, grid, size))
+            return made[-1]
+
+        def see(call, whole=whole, worst=worst, wrapped=wrapped):
+            given = call.kwargs["attention_mask"].clamp(min=-100)
+            tokens = torch.arange(rows * columns).view(rows, columns) + words
+            for row, (top, left, _) in zip(given, places(call, wrapped), strict=True):
+                part = tokens[top // 2 : top // 2 + TILE // 16, left // 2 : left // 2 + TILE // 16].flatten()
+                keep = torch.cat([torch.arange(words), part])
+                worst[0] = max(worst[0], float((row - whole[0][keep][:, keep]).abs().max()))
+
+        conditioning = node_helpers.conditioning_set_values(
+            redux, {"attention_mask": mask, "attention_mask_img_shape": grid}
+        )
+        comfy.utils.upscale_dit_mask = seen
+        try:
+            shown = {"latent": latent, "noise": torch.zeros_like(latent), "steps": 1, "denoise": 0.5}
+            result = sample(watch(wrapped, see), conditioning, **shown)
+        finally:
+            comfy.utils.upscale_dit_mask = stretch
+        out[name] = {"worst": worst[0], "finite": bool(result.isfinite().all())}
+        out[name] |= {"of the canvas": [len(of[0]) for of in made if of.shape != mask.shape]}
+    plain = sample(flux(), redux)
+    return out | {
+        "one tile differs from the whole by": apart(sample(tiled(flux(), plan(tile=256)), redux), plain),
+        "bias changes it by": apart(plain, sample(flux(), [[redux[0][0], text(0)[0][1]]])),
+    }

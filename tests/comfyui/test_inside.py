@@ -318,6 +318,15 @@ def test_attention_masks_fit_beside_dino_tokens_and_tiles(numbers, shape):
     assert found["closed differs by"] > 1e-3
 
 
+@pytest.mark.parametrize("grid", ["1 x 1", "3 x 5", "10 x 14"])
+def test_a_tile_of_redux_gets_its_part_of_the_attention_mask(numbers, grid):
+    found = numbers("redux_masks")
+    assert found[grid]["worst"] < 1e-4
+    assert found[grid]["finite"]
+    assert found[grid]["of the canvas"] == []  # a mask of its tokens squared is never made
+    assert found["one tile differs from the whole by"] < 1e-5 < 0.001 < found["bias changes it by"]
+
+
 def test_comfyuis_own_dinov2_gives_the_same_features_at_any_size(numbers, report):
     found = numbers("clip_vision")
     cases = ("trained size", "smaller", "last", "several", "wide", "larger")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dinotile.hosts.comfy.crop import crop_attention_mask, crop_reference
+from dinotile.hosts.comfy.tile_rows import tile_rows
 from dinotile.hosts.comfy.tiles import TileRun
 from dinotile.tiling.plan import plan_tiles
 
@@ -13,7 +14,7 @@ PLAN = plan_tiles(24, 40, tile=16, overlap=4, grid=2)  # latent cells
 
 
 def run():
-    return TileRun(PLAN, crop_control=lambda control, box, plan: (control, box))
+    return TileRun(PLAN, rows=tile_rows(PLAN), crop_control=lambda control, box, plan: (control, box))
 
 
 def cond(**entries):
@@ -40,7 +41,7 @@ def test_a_conditioning_becomes_one_per_tile_whose_weights_sum_to_one():
 
 def test_masks_are_views_of_a_few_sheets_and_are_made_once():
     many = plan_tiles(4096, 4096, tile=128, overlap=16, grid=2)
-    tiles = TileRun(many, crop_control=lambda *a: a)
+    tiles = TileRun(many, rows=tile_rows(many), crop_control=lambda *a: a)
     first = tiles.split([cond()], slot=0, device=CPU)
     storages = {t["mask"].untyped_storage().data_ptr(): t["mask"].untyped_storage().nbytes() for t in first}
     assert sum(storages.values()) < 0.1 * len(first) * 4096 * 4096 * 4
