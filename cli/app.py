@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..files.errors import plain
 from .bars import errors
 from .features import features
+from .fetch import fetch
 from .fit_redux import fit_redux
 from .run import run
 from .sentences import for_the_user
@@ -33,7 +35,7 @@ def base(
         typer.echo(context.get_help())
 
 
-for command in (upscale, run, train, features):
+for command in (upscale, run, fetch, train, features):
     app.command()(command)
 app.command(name="fit-redux")(fit_redux)
 
@@ -49,7 +51,7 @@ def main() -> None:
         message = for_the_user(error)
         if message is None:
             raise
-        errors.print(f"dinotile: {' '.join(message.split())}", markup=False)
+        errors.print(f"dinotile: {plain(message, 4000)}", markup=False)
         code = USER_ERROR
     if code == INTERRUPTED:
         errors.print("dinotile: interrupted, nothing half-written was left")

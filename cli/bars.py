@@ -45,8 +45,9 @@ class Bars:
 def _begun() -> Progress:
     from rich import progress as parts
 
-    text, bar, count = parts.TextColumn("{task.description}"), parts.BarColumn(), parts.MofNCompleteColumn()
-    times, note = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn()), parts.TextColumn("{task.fields[note]}")
+    text, note = (parts.TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[note]}"))
+    bar, count = parts.BarColumn(), parts.MofNCompleteColumn()
+    times = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn())
     progress = parts.Progress(
         parts.SpinnerColumn(), text, bar, count, *times, note, console=errors, redirect_stdout=False
     )

@@ -3,35 +3,100 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..files.writing import check_picture_output
-from .bars import Bars
-from .outputs import check_no_input
+from .bars import Bars, errors
+from .outputs import check_free
+
+if TYPE_CHECKING:
+    from .remote.answers import Output
+    from .remote.client import ComfyClient
+
+Server = Annotated[
+    str,
+    typer.Option(help="Address of a running ComfyUI: HOST:PORT, or http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]."),
+]
+Timeout = Annotated[float, typer.Option(help="Seconds for upload, run and download together; 0 for no limit.")]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="NAME=VALUE",
+        help="Send this header with every request; may be repeated. DINOTILE_AUTH in the environment: a bearer token, or "
+        "another value of Authorization.",
+    ),
+]
+CaCert = Annotated[Path | None, typer.Option("--cacert", help="Certificates to trust, as a PEM file.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")]
+MaxBytes = Annotated[int, typer.Option(help="The largest file to bring back, bytes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over files that are there already.")]
 
 
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.json", help="A workflow, exported as API.")],
     image: Annotated[Path, typer.Option(metavar="IN", help="The picture for its LoadImage node.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes.")],
-    server: Annotated[str, typer.Option(help="Address of a running ComfyUI.")] = "http://127.0.0.1:8188",
+    server: Server = "http://127.0.0.1:8188",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; may be repeated.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for the whole run; 0 for no limit.")] = 0,
+    timeout: Timeout = 0,
+    header: Header = None,
+    cacert: CaCert = None,
+    insecure: Insecure = False,
+    max_bytes: MaxBytes = 2 << 30,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Run a workflow on a ComfyUI server and bring its pictures back (OUT, OUT-2, ...)."""
-    check_no_input(output, image)
-    check_picture_output(output)
-    from .remote.run import run_workflow
+    """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
+    from .remote.client import ComfyClient
+    from .remote.results import check_inputs, check_output, places_taken
+    from .remote.run import send, workflow_for
+
+    inputs, taken = [image, workflow], places_taken(output)
+    for place in (output, *taken):
+        check_inputs(place, inputs)
+    check_free(taken, overwrite=overwrite)
+    check_output(output)
+    graph = workflow_for(workflow, image, settings or [])
+    client = ComfyClient(
+        server,
+        timeout=timeout,
+        headers=header or [],
+        cacert=cacert and str(cacert),
+        insecure=insecure,
+        max_bytes=max_bytes,
+    )
+    with Bars() as bars:
+        sent, outputs = send(client, graph, image, settings or [], bars)
+    write(client, sent, outputs, output, inputs=inputs, overwrite=overwrite)
+    if client.note:
+        raise ValueError(client.note)
+
+
+def write(
+    client: ComfyClient,
+    sent: str,
+    outputs: Sequence[Output],
+    path: Path,
+    *,
+    inputs: Sequence[Path] = (),
+    overwrite: bool,
+    keep: bool = False,
+) -> None:
+    """Bring a run's files, with a line about each; where one is missing in the end, say how to get it."""
+    from .remote.results import bring
+    from .remote.run import fetchable
 
     start = time.perf_counter()
-    with Bars() as bars:
-        result = run_workflow(workflow, image, server=server, settings=settings or [], timeout=timeout, progress=bars)
-    for path in result.save(output):
-        typer.echo(f"{path}  ({time.perf_counter() - start:.1f} s)")
-    if result.note:
-        typer.echo(result.note)
+    try:
+        with fetchable(client, sent):
+            for place, output, new in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):
+                done = f"{time.perf_counter() - start:.1f} s" if new else "was there already"
+                typer.echo(f"{place}  from {output}  ({done})")
+    except KeyboardInterrupt:
+        errors.print(f"dinotile: {client.hint(sent)}", markup=False)
+        raise

@@ -26,6 +26,12 @@ def printable(value: object, *, most: int = 60) -> str:
     return out if len(out) <= most else f"{out[:most]}..."
 
 
+def plain(said: object, longest: int = 500) -> str:
+    """What somebody else said, as one line that a terminal prints as it is: no control characters, no surrogates."""
+    words = " ".join("".join(letter if letter.isprintable() else " " for letter in str(said)[: 8 * longest]).split())
+    return words if len(words) <= longest else f"{words[:longest]}..."
+
+
 @contextmanager
 def whole(name: str, kind: str) -> Iterator[None]:
     """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""

@@ -1,203 +1,257 @@
-"""ComfyUI's HTTP API and websocket: send a workflow, follow it, bring its pictures back."""
+"""ComfyUI's HTTP API and websocket: send a workflow, follow it to its end, bring its files back."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
-import websocket
-
+from ...files.errors import plain
 from ...files.progress import Progress
-from .workflow import Workflow, failure, label, left_out, pictures_of, refusal
+from .address import DEFAULT_SERVER
+from .answers import Ended, Output, State, accepted, choices, ended, progress_of, standing, uploaded
+from .events import Events
+from .link import Cut, Link, Refused, ServerError, Slow, Unreachable, parsed
+from .wire import Deadline, DeadlinePassed
+from .workflow import Workflow, classes_with_paths, refusal, repaired
 
-DEFAULT_SERVER = "http://127.0.0.1:8188"
-ANSWER_SECONDS = 30  # for one HTTP request
-QUIET_SECONDS = 10  # without a message, before the server is asked whether it still works on the run
+MAX_BYTES = 2 << 30
+TICK = 0.5  # seconds of listening at a time
+POLL, POLL_WITH_EVENTS = 1.0, 10.0  # seconds between two looks at the history
+HURRY = 0.2  # likewise, where there is a reason
+POLL_SECONDS = 30  # for an answer of those
+TRIES, TRY_SECONDS = 3, 1.0  # of a download, and what is waited after the first
+
+Answer = TypeVar("Answer")
 
 
 class ComfyClient:
-    """One ComfyUI server. Every failure is a ValueError in one sentence.
+    """One ComfyUI server, for one run. Every failure is a ValueError in one sentence.
 
-    ``note``: what the server left out of the last workflow, as one sentence; empty where it ran all.
+    ``timeout``: seconds for all that is done, 0 for no limit. ``headers``: "NAME=VALUE" each. ``note``: what the server left
+    out of the workflow, as one sentence; empty where it ran all.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        parts = _parts_of(server)
-        place = f"{parts.netloc}{parts.path.rstrip('/')}"
-        self.server = f"{parts.scheme}://{place}"
-        self.socket = f"{'wss' if parts.scheme == 'https' else 'ws'}://{place}/ws"
-        self.id = uuid.uuid4().hex
-        self.note = ""
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        proxies = urllib.request.ProxyHandler({}) if local else urllib.request.ProxyHandler()
-        self._opener = urllib.request.build_opener(proxies)
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout: float = 0,
+        headers: Sequence[str] = (),
+        cacert: str | None = None,
+        insecure: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes {max_bytes} must be at least 1: raise it, or leave it out for 2 GiB")
+        self.deadline, self.max_bytes = Deadline(timeout), max_bytes
+        self.link = Link(server, self.deadline, headers=headers, cacert=cacert, insecure=insecure)
+        self.id, self.note = uuid.uuid4().hex, ""
+
+    @property
+    def server(self) -> str:
+        """The address, without a user or password."""
+        return str(self.link.address)
 
     def upload(self, picture: Path) -> str:
         """Put a picture into the server's input folder and return its name there."""
         boundary = uuid.uuid4().hex
-        name = picture.name.replace('"', "_")
+        name = "".join(letter if letter.isprintable() and letter not in '"\\' else "_" for letter in picture.name)
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-        content = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + picture.read_bytes()
-        body = content + f"\r\n--{boundary}--\r\n".encode()
-        with self._understood("/upload/image"):
-            kind = f"multipart/form-data; boundary={boundary}"
-            answer = json.loads(self._request("/upload/image", body, kind=kind))
-            name = _text(answer, "name")
-            return f"{answer['subfolder']}/{name}" if answer.get("subfolder") else name
+        parts = [f"{head}Content-Type: application/octet-stream\r\n\r\n".encode(), picture]
+        kind = f"multipart/form-data; boundary={boundary}"
+        return self.link.ask("/upload/image", uploaded, body=[*parts, f"\r\n--{boundary}--\r\n".encode()], kind=kind)
 
-    def run(self, workflow: Workflow, *, timeout: float = 0, progress: Progress | None = None) -> list[bytes]:
-        """Run a workflow to its end and return its pictures' files. ``timeout``: seconds for the whole run, 0 for none.
+    def run(self, workflow: Workflow, *, progress: Progress | None = None) -> tuple[str, list[Output]]:
+        """Run a workflow to its end; its id and the files that it left on the server.
 
-        Whatever ends this call early (Ctrl-C, the timeout, an error) also stops the run on the server.
+        What the caller ends early (Ctrl-C, the timeout, an error of ``progress``) is also stopped on the server. A run that is
+        only lost from sight is not.
         """
-        try:
-            socket = websocket.create_connection(f"{self.socket}?clientId={self.id}", timeout=ANSWER_SECONDS)
-        except (OSError, websocket.WebSocketException) as error:
-            raise ValueError(self._unreachable(error)) from error
-        run = str(uuid.uuid4())
+        workflow = repaired(workflow, self._lists(workflow))
+        run, events = str(uuid.uuid4()), Events(self.link, self.id)
         try:
             run = self._submit(workflow, run)
-            self._follow(socket, run, workflow, timeout=timeout, progress=progress)
+            return run, self._follow(_Watch(run, workflow, State.QUEUED, asked=time.monotonic()), events, progress)
+        except ServerError:
+            raise
+        except DeadlinePassed as error:
+            self.cancel(run)
+            raise DeadlinePassed(
+                f"the run took longer than {self.deadline.seconds:g} s and was stopped: raise --timeout"
+            ) from error
         except BaseException:
             self.cancel(run)
             raise
         finally:
-            with suppress(OSError, websocket.WebSocketException):
-                socket.close(timeout=1)
-        with self._understood("/history"):
-            images = pictures_of(json.loads(self._request(f"/history/{run}")).get(run, {}))
-        if not images:
-            raise ValueError(self.note or "the workflow ended without a picture: give it a SaveImage node")
-        return [self._request(f"/view?{urllib.parse.urlencode(image)}") for image in images]
+            events.close()
+
+    def outputs(self, run: str) -> list[Output]:
+        """The files of a run that was sent before, as soon as it has ended."""
+        return self._follow(_Watch(run, {}, State.LOST), None, None)
+
+    def download(self, output: Output, sink: BinaryIO) -> None:
+        """Write a file into ``sink``."""
+        keys = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
+        path = f"/view?{urllib.parse.urlencode(keys, errors='replace')}"
+        try:
+            for piece in self.link.pieces(path, size=self.max_bytes):
+                sink.write(piece)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            name = plain(output.filename, 100)
+            raise ServerError(f"{name} of {output} is gone from {self.server}: run the workflow again") from error
+
+    def retried(self, action: Callable[[], Answer]) -> Answer:
+        """What a download gives, which may break off now and then."""
+        for pause in (*range(1, TRIES), 0):
+            try:
+                return action()
+            except (Cut, Slow, Unreachable):
+                if not pause:
+                    raise
+                self.deadline.sleep(pause * TRY_SECONDS)
+        raise AssertionError
+
+    def hint(self, run: str) -> str:
+        """How the files of a run can still be had."""
+        return f"`dinotile fetch {plain(run, 60)} --server {self.server} -o OUT` brings what is missing"
 
     def cancel(self, run: str) -> None:
-        """Stop a run, or take it out of the queue; a server that is gone needs neither."""
+        """Stop a run, or take it out of the queue; a server that does not answer at once needs neither."""
         for path, body in (("/interrupt", {"prompt_id": run}), ("/queue", {"delete": [run]})):
-            with suppress(ValueError):
-                self._request(path, json.dumps(body).encode(), timeout=5)
+            with suppress(ValueError), self.link.opened(path, [json.dumps(body).encode()], deadline=Deadline(1)):
+                pass
+
+    def _lists(self, workflow: Workflow) -> dict[str, dict[str, list[str]]]:
+        """What the server lists for the nodes that are given names in folders, which it may write with other slashes."""
+        lists = {}
+        for kind in classes_with_paths(workflow):
+            try:
+                path = f"/object_info/{urllib.parse.quote(kind, safe='')}"
+                lists[kind] = self.link.ask(path, lambda answer, kind=kind: choices(answer, kind))
+            except Refused:  # an old server, or one behind a gate that shows only what a run needs
+                continue
+        return lists
 
     def _submit(self, workflow: Workflow, run: str) -> str:
         body = json.dumps({"prompt": workflow, "client_id": self.id, "prompt_id": run}).encode()
-        with self._understood("/prompt"):
-            answer = json.loads(self._request("/prompt", body, workflow=workflow))
-            self.note = left_out(answer, workflow)
-            return _text(answer, "prompt_id")
+        try:
+            run, self.note = self.link.ask("/prompt", lambda answer: accepted(answer, workflow), body=[body])
+        except Refused as error:
+            said = refusal(_json_or_nothing(error.content), workflow) if error.status == 400 else ""
+            if said:
+                raise ServerError(said) from error
+            raise
+        except (Cut, Slow, Unreachable) as error:  # the answer was lost, the run need not be
+            if self._state(_Watch(run, workflow, State.QUEUED)) is State.LOST:
+                raise error
+        return run
 
-    def _follow(
-        self, socket: websocket.WebSocket, run: str, workflow: Workflow, *, timeout: float, progress: Progress | None
-    ) -> None:
-        """Read messages until the run has ended."""
-        start = heard = time.monotonic()
-        socket.settimeout(0.5)
+    def _follow(self, watch: _Watch, events: Events | None, progress: Progress | None) -> list[Output]:
+        """Wait until the run has ended. The websocket tells how far it is; what counts is the history."""
         while True:
-            now = time.monotonic()
-            if timeout and now - start > timeout:
-                raise ValueError(f"the run took longer than {timeout:g} s and was stopped: raise --timeout")
-            try:
-                message = socket.recv()
-            except websocket.WebSocketTimeoutException:
-                if now - heard > QUIET_SECONDS:
-                    if not self._knows(run):
-                        raise ValueError(
-                            f"{self.server} no longer knows the run: it was restarted, send it again"
-                        ) from None
-                    heard = now
+            if events is not None:
+                watch.hear(events.listen(TICK), progress)
+            elif watch.asked > 0:
+                self.deadline.sleep(POLL)
+            self.deadline.check()
+            if not watch.due(POLL_WITH_EVENTS if events and events.connected else POLL):
                 continue
-            except (OSError, websocket.WebSocketException) as error:
-                raise ValueError(
-                    f"{self.server} vanished in the middle of the run ({str(error).rstrip('.')}): restart it, run again"
-                ) from error
-            heard = now
-            if not message:
-                raise ValueError(
-                    f"{self.server} closed the connection in the middle of the run: restart it and run again"
-                )
-            with self._understood("/ws"):
-                if isinstance(message, str) and self._ended(json.loads(message), run, workflow, progress):
-                    return
+            found = self._patiently(watch)
+            if isinstance(found, Ended):
+                if found.failure:
+                    raise ServerError(found.failure)
+                return found.outputs
+            if found is State.LOST:
+                raise ServerError(self._lost(watch, dropped=events is not None and events.dropped))
+            watch.state = found
 
-    def _ended(self, message: dict[str, Any], run: str, workflow: Workflow, progress: Progress | None) -> bool:
-        """Handle one message; True when it says that the run is over."""
-        kind, data = message.get("type"), message.get("data", {})
-        if data.get("prompt_id") != run:
-            return False
-        if kind == "execution_error":
-            raise ValueError(failure(data, workflow))
-        if kind == "execution_interrupted":
-            raise ValueError(f"the run was interrupted on the server at {label(workflow, str(data.get('node_id')))}")
+    def _patiently(self, watch: _Watch) -> Ended | State:
+        """Where the run is. A server that does not answer now may do so later."""
+        start = time.monotonic()
+        while True:
+            try:
+                found = self._state(watch)
+                watch.asked, watch.hurry = time.monotonic(), False
+                return found
+            except ServerError as error:
+                if time.monotonic() - start >= error.patience:
+                    said = str(error)
+                    if isinstance(error, Unreachable):
+                        said = (
+                            f"{self.server} vanished in the middle of the run ({error.reason}): restart it, run again"
+                        )
+                    raise ServerError(f"{said}; {self.hint(watch.run)}") from error
+            self.deadline.sleep(POLL)
+
+    def _state(self, watch: _Watch) -> Ended | State:
+        """The history, the queue, and the history again, which the run may have reached in between."""
+        path, run = f"/history/{urllib.parse.quote(watch.run, safe='')}", watch.run
+        for last in (False, True):
+            found = self.link.ask(path, lambda answer: ended(answer, run, watch.workflow), seconds=POLL_SECONDS)
+            if found is not None:
+                return found
+            state = (
+                State.LOST
+                if last
+                else self.link.ask("/queue", lambda answer: standing(answer, run), seconds=POLL_SECONDS)
+            )
+            if state is not State.LOST:
+                return state
+        return State.LOST
+
+    def _lost(self, watch: _Watch, *, dropped: bool) -> str:
+        if watch.state is State.LOST:
+            return f"{self.server} does not know the run {plain(watch.run, 60)}: look whether it was restarted, or forgot it"
+        if dropped:
+            return f"{self.server} no longer knows the run: it was restarted, send it again"
+        if watch.state is State.RUNNING:
+            return f"{self.server} no longer has the results of the run: somebody cleared its history, run it again"
+        return f"somebody deleted the run from the queue of {self.server}: send it again"
+
+
+@dataclass
+class _Watch:
+    """A run that is followed. ``state``: the last that is known, LOST for nothing. ``hurry``: it may just have changed."""
+
+    run: str
+    workflow: Workflow
+    state: State
+    asked: float = 0.0
+    hurry: bool = False
+
+    def due(self, pause: float) -> bool:
+        """Whether it is time to ask the server."""
+        return time.monotonic() - self.asked >= (HURRY if self.hurry else pause)
+
+    def hear(self, message: dict[str, Any] | None, progress: Progress | None) -> None:
+        """Learn from a message of the websocket, which may be about anything."""
+        if message is None:
+            return
+        kind, data = message["type"], message["data"]
+        if kind == "status":  # the queue has changed
+            self.hurry = self.hurry or self.state is State.QUEUED
+        if data.get("prompt_id") != self.run:
+            return
         if kind == "executing" and data.get("node") is None:
-            return True
+            self.hurry = True
+        elif kind in ("execution_start", "executing", "progress_state"):
+            self.state = State.RUNNING
         if progress is not None and kind == "progress_state":
-            for state in data.get("nodes", {}).values():
-                if state.get("state") in ("running", "finished"):
-                    node = str(state.get("display_node_id") or state.get("node_id"))
-                    progress(f"{label(workflow, node)} #{node}", float(state["value"]), float(state["max"]))
-        return False
-
-    def _knows(self, run: str) -> bool:
-        """Whether the run is queued, running or done there."""
-        with self._understood("/queue"):
-            queue = json.loads(self._request("/queue"))
-            waiting = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
-            return any(entry[1] == run for entry in waiting) or run in json.loads(self._request(f"/history/{run}"))
-
-    @contextmanager
-    def _understood(self, path: str) -> Iterator[None]:
-        """Turn what an answer of another form raises into one ValueError."""
-        try:
-            yield
-        except (AttributeError, LookupError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.server}{path} did not answer as ComfyUI does: check the address") from error
-
-    def _request(
-        self,
-        path: str,
-        body: bytes | None = None,
-        *,
-        kind: str = "application/json",
-        workflow: Workflow | None = None,
-        timeout: float = ANSWER_SECONDS,
-    ) -> bytes:
-        request = urllib.request.Request(self.server + path, data=body, headers={"Content-Type": kind} if body else {})
-        try:
-            with self._opener.open(request, timeout=timeout) as answer:
-                return answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code == 400 and workflow is not None:
-                with suppress(AttributeError, LookupError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
-                    raise ValueError(refusal(json.loads(error.read()), workflow)) from error
-            raise ValueError(f"{self.server}{path.partition('?')[0]} answered {error.code} {error.reason}") from error
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise ValueError(self._unreachable(error)) from error
-
-    def _unreachable(self, error: Exception) -> str:
-        reason = str(getattr(error, "reason", error)).partition(" -+-+-")[0]  # a websocket error goes on with headers
-        return f"{self.server} cannot be reached ({reason}): start ComfyUI there, or give its address with --server"
+            for node, done, total in progress_of(data, self.workflow):
+                progress(node, done, total)
 
 
-def _parts_of(server: str) -> urllib.parse.SplitResult:
-    """A server's address in its parts, the scheme in lower case. Raises ValueError."""
+def _json_or_nothing(content: bytes) -> Any:
     try:
-        parts = urllib.parse.urlsplit(server)
-        (parts.hostname or "").encode("idna")  # also refuses labels over 63 characters
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # UnicodeError is one
-        whole = False
-    if not whole or parts.query or parts.fragment:
-        raise ValueError(f"server {server!r} must be an http or https address such as {DEFAULT_SERVER}")
-    return parts
-
-
-def _text(answer: dict[str, Any], key: str) -> str:
-    if not isinstance(answer[key], str):
-        raise TypeError(f"{key} is {answer[key]!r}, not text")
-    return answer[key]
+        return parsed(content)
+    except ValueError:
+        return None

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from ...files.errors import plain
 
 Workflow = dict[str, dict[str, Any]]
 UPLOAD = "@"  # as a value of --set: the uploaded picture
 
 
 def read_workflow(path: Path) -> Workflow:
-    """The nodes of an API-format file by id. Raises ValueError."""
+    """The nodes of an API-format file by id; also of one that holds them under "prompt", as the server is sent them."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_bytes(), parse_constant=_no_number
+        )  # of any Unicode encoding, with or without a mark
     except OSError as error:
         raise ValueError(f"workflow {path} cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:  # also of the decoder
-        raise ValueError(f"workflow {path} is not JSON ({error}): export it from ComfyUI again") from error
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else plain(error, 200)
+        raise ValueError(f"workflow {path} is not JSON ({said}): export it from ComfyUI again") from error
     if isinstance(content, dict) and "nodes" in content and "links" in content:
         raise ValueError(
             f"workflow {path} is a graph of the browser: export it as API (File > Export (API)) and give that"
         )
-    nodes = content if isinstance(content, dict) else {}
-    whole = all(isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes.values())
-    if not nodes or not whole:
+    nodes = nodes_of(content) or nodes_of(content.get("prompt") if isinstance(content, dict) else None)
+    if not nodes:
         raise ValueError(
             f"workflow {path} is no API workflow (nodes with class_type and inputs): export it as API again"
         )
     return nodes
 
 
-def label(workflow: Workflow, node: str) -> str:
+def nodes_of(content: Any) -> Workflow:
+    """The content itself where it is a workflow in API format, else an empty one."""
+    nodes = content if isinstance(content, dict) else {}
+    whole = all(
+        isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+        for node in nodes.values()
+    )
+    return nodes if whole else {}
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def title(workflow: Workflow, node: str) -> str:
     """The title that a user gave a node, else its type."""
     content = workflow.get(node, {})
     meta = content.get("_meta")
-    title = meta.get("title") if isinstance(meta, dict) else None
-    return title if title and isinstance(title, str) else str(content.get("class_type") or f"node {node}")
+    given = meta.get("title") if isinstance(meta, dict) else None
+    return given if given and isinstance(given, str) else str(content.get("class_type") or f"node {node}")
+
+
+def label(workflow: Workflow, node: str) -> str:
+    """The title, fit to be printed."""
+    return plain(title(workflow, node), 100)
 
 
 def image_node(workflow: Workflow) -> str:
@@ -46,7 +70,7 @@ def image_node(workflow: Workflow) -> str:
     loaders = [node for node, content in workflow.items() if content["class_type"] == "LoadImage"]
     if not loaders:
         raise ValueError("the workflow has no LoadImage node for the picture: add one and export it again")
-    titled = [node for node in loaders if label(workflow, node).strip().lower() == "input"]
+    titled = [node for node in loaders if title(workflow, node).strip().lower() == "input"]
     if len(loaders) > 1 and not titled:
         raise ValueError(
             f"the workflow has {len(loaders)} LoadImage nodes ({', '.join(loaders)}): "
@@ -73,70 +97,111 @@ def prepared(workflow: Workflow, *, image: str, settings: Sequence[str] = ()) ->
 
 def parse_setting(workflow: Workflow, setting: str) -> tuple[str, str, Any]:
     """``NODE.INPUT=VALUE`` as (node id, input name, value). Raises ValueError."""
-    target, equals, text = setting.partition("=")
-    node, dot, name = target.partition(".")
-    if not (equals and dot and node and name):
-        raise ValueError(f"--set {setting} is not of the form NODE.INPUT=VALUE, for example 3.seed=7")
-    named = [node] if node in workflow else [key for key in workflow if label(workflow, key) == node]
-    if len(named) != 1:
-        known = ", ".join(f"{key} ({label(workflow, key)})" for key in workflow)
-        raise ValueError(f"--set {setting}: {len(named)} nodes are called {node}, one is needed; there are {known}")
-    inputs = workflow[named[0]]["inputs"]
-    if name not in inputs:
-        raise ValueError(f"--set {setting}: {label(workflow, named[0])} has no input {name}, only {', '.join(inputs)}")
+    target, _, text = setting.partition("=")
+    node, name = _target(workflow, setting)
+    inputs = workflow[node]["inputs"]
     if text == UPLOAD or isinstance(inputs[name], str):
-        return named[0], name, text
+        return node, name, text
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         value = text
     number = isinstance(inputs[name], (int, float)) and not isinstance(inputs[name], bool)
-    if number and (isinstance(value, bool) or not isinstance(value, (int, float))):
+    given = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    if number and not given:
         raise ValueError(f"--set {setting}: {name} is a number ({inputs[name]} in the workflow), give a number")
-    return named[0], name, value
+    return node, name, value
 
 
-def refusal(payload: dict[str, Any], workflow: Workflow) -> str:
-    """What POST /prompt answers with status 400, as one sentence that names nodes and inputs."""
-    reasons = _complaints(payload, workflow)
-    if not reasons:
-        error = payload.get("error", {})
-        if isinstance(error, str):
-            error = {"message": error}
-        details = f" ({error['details']})" if error.get("details") else ""
-        reasons.append(f"{error.get('message', 'no reason given')}{details}")
-    return _one_line(f"the server refused the workflow: {'; '.join(reasons)}")
+def _target(workflow: Workflow, setting: str) -> tuple[str, str]:
+    """Node id and input: split at the last dot before "=", or at an earlier one where only that names both."""
+    target, equals, _ = setting.partition("=")
+    places = [place for place in range(len(target) - 1, 0, -1) if target[place] == "."]
+    splits = [(target[:place], target[place + 1 :]) for place in places if target[place + 1 :]]
+    if not equals or not splits:
+        raise ValueError(f"--set {setting} is not of the form NODE.INPUT=VALUE, for example 3.seed=7")
+    known = [(_called(workflow, node), name) for node, name in splits]
+    for nodes, name in known:
+        if len(nodes) == 1 and name in workflow[nodes[0]]["inputs"]:
+            return nodes[0], name
+    for nodes, name in known:
+        if len(nodes) == 1:
+            inputs = ", ".join(workflow[nodes[0]]["inputs"])
+            raise ValueError(f"--set {setting}: {label(workflow, nodes[0])} has no input {name}, only {inputs}")
+    (nodes, _), (node, _) = max(zip(known, splits, strict=True), key=lambda pair: len(pair[0][0]))
+    there = ", ".join(f"{key} ({label(workflow, key)})" for key in workflow)
+    raise ValueError(f"--set {setting}: {len(nodes)} nodes are called {node}, one is needed; there are {there}")
 
 
-def left_out(payload: dict[str, Any], workflow: Workflow) -> str:
+def _called(workflow: Workflow, name: str) -> list[str]:
+    if name in workflow:
+        return [name]
+    return [node for node in workflow if name in (title(workflow, node), label(workflow, node))]
+
+
+def classes_with_paths(workflow: Workflow) -> list[str]:
+    """The classes of nodes that are given what looks like a model's name in a folder."""
+
+    def like_a_path(value: Any) -> bool:
+        short = isinstance(value, str) and len(value) < 500 and "\n" not in value
+        return short and ("\\" in value or bool(re.search(r"/.*\.\w{2,12}$", value)))
+
+    nodes = workflow.values()
+    return sorted({node["class_type"] for node in nodes if any(map(like_a_path, node["inputs"].values()))})
+
+
+def repaired(workflow: Workflow, lists: Mapping[str, Mapping[str, Sequence[str]]]) -> Workflow:
+    """With the slashes of the server's own list (class: input: values) where a value differs from one of it in them only."""
+    changed = deepcopy(workflow)
+    for node in changed.values():
+        for name, values in lists.get(node["class_type"], {}).items():
+            given = node["inputs"].get(name)
+            if isinstance(given, str) and given not in values:
+                same = [value for value in values if value.replace("\\", "/") == given.replace("\\", "/")]
+                node["inputs"][name] = same[0] if len(same) == 1 else given
+    return changed
+
+
+def refusal(payload: Any, workflow: Workflow) -> str:
+    """What POST /prompt answers with status 400, as one sentence that names nodes and inputs; empty where it says nothing."""
+    error = payload.get("error") if isinstance(payload, dict) else None
+    error = {"message": error} if isinstance(error, str) else error
+    if not isinstance(error, dict):
+        return ""
+    extra = error.get("extra_info")
+    missing = extra.get("class_type") if isinstance(extra, dict) else None
+    message = str(error.get("message", "no reason given"))
+    notes = [f"class {missing}"] if isinstance(missing, str) and missing not in message else []
+    notes += [str(error["details"])] if error.get("details") else []
+    whole = f"{message} ({', '.join(notes)})" if notes else message
+    return _sentence("the server refused the workflow", list(_complaints(payload, workflow)) or [whole])
+
+
+def left_out(payload: Any, workflow: Workflow) -> str:
     """What POST /prompt complains about where it runs the rest of the workflow, as one sentence; empty if nothing."""
-    reasons = _complaints(payload, workflow)
-    return _one_line(f"the server ran only a part of the workflow: {'; '.join(reasons)}") if reasons else ""
+    reasons = list(_complaints(payload, workflow))
+    return _sentence("the server ran only a part of the workflow", reasons) if reasons else ""
 
 
-def _complaints(payload: dict[str, Any], workflow: Workflow) -> list[str]:
-    reasons = []
-    for node, content in (payload.get("node_errors") or {}).items():
+def _complaints(payload: Any, workflow: Workflow) -> Iterator[str]:
+    errors = payload.get("node_errors") if isinstance(payload, dict) else None
+    for node, content in errors.items() if isinstance(errors, dict) else ():
         where = f"node {node} ({label(workflow, node)})"
-        for error in content.get("errors", []):
-            name = error.get("extra_info", {}).get("input_name")
-            details = f" ({error['details']})" if error.get("details") and error["details"] != name else ""
-            reasons.append(f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{details}")
-    return reasons
+        listed = content.get("errors") if isinstance(content, dict) else None
+        for error in listed if isinstance(listed, list) and listed else ({},):
+            error = error if isinstance(error, dict) else {}
+            extra = error.get("extra_info")
+            name, details = extra.get("input_name") if isinstance(extra, dict) else None, error.get("details")
+            more = f" ({details})" if details and details != name else ""
+            yield f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{more}"
 
 
-def failure(data: dict[str, Any], workflow: Workflow) -> str:
+def failure(data: Mapping[str, Any], workflow: Workflow) -> str:
     """An ``execution_error`` message as one sentence."""
     node = str(data.get("node_id"))
     message = data.get("exception_message") or data.get("exception_type") or "no reason given"
-    return _one_line(f"node {node} ({label(workflow, node)}) failed on the server: {message}")
+    return _sentence(f"node {node} ({label(workflow, node)}) failed on the server", [str(message)])
 
 
-def pictures_of(history: dict[str, Any]) -> list[dict[str, str]]:
-    """filename, subfolder and type of the pictures of a finished run: the saved ones, else the previews."""
-    images = [image for output in history.get("outputs", {}).values() for image in output.get("images", [])]
-    return [image for image in images if image.get("type") == "output"] or images
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _sentence(start: str, reasons: Sequence[str]) -> str:
+    return plain(f"{start}: {'; '.join(reasons)}", 2000)

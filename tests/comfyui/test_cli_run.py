@@ -172,11 +172,10 @@ def test_what_the_server_left_out_is_said_at_the_end(job):
     workflow["second"] = graphs.node("ImageScaleBy", image=("image", 0), upscale_method="lanczos")
     workflow["second save"] = graphs.node("SaveImage", images=("second", 0), filename_prefix="second")
     code, out, err = job.run(workflow)
-    assert code == 0, err
-    path, note = out.splitlines()
-    assert path.startswith(str(job.output)) and job.files() == {"in.png", "out.png"}
-    assert note == (
-        "the server ran only a part of the workflow: "
+    assert code == 2, err
+    assert out.startswith(str(job.output)) and out.count("\n") == 1 and job.files() == {"in.png", "out.png"}
+    assert err.splitlines()[-1] == (
+        "dinotile: the server ran only a part of the workflow: "
         "node second (ImageScaleBy), input scale_by: Required input is missing"
     )
 

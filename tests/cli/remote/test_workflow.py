@@ -2,12 +2,12 @@ import json
 
 import pytest
 
+from dinotile.cli.remote.answers import ended
 from dinotile.cli.remote.workflow import (
     failure,
     image_node,
     label,
     parse_setting,
-    pictures_of,
     prepared,
     read_workflow,
     refusal,
@@ -164,12 +164,16 @@ def test_a_failure_names_the_node_on_one_line():
     assert failure(FAILED, WORKFLOW) == "node 1 (Photo) failed on the server: cannot identify image file 'broken.png'"
 
 
+def files_of(**entry):
+    return [output.filename for output in ended({"a": entry}, "a", {}).outputs]
+
+
 def test_saved_pictures_come_before_previews():
     preview = {"filename": "p.png", "subfolder": "", "type": "temp"}
     saved = {"filename": "s.png", "subfolder": "", "type": "output"}
-    assert pictures_of({"outputs": {"1": {"images": [preview]}, "2": {"images": [saved]}}}) == [saved]
-    assert pictures_of({"outputs": {"1": {"images": [preview]}}}) == [preview]
-    assert pictures_of({"outputs": {"1": {"text": ["a"]}}}) == []
+    assert files_of(outputs={"1": {"images": [preview]}, "2": {"images": [saved]}}) == ["s.png"]
+    assert files_of(outputs={"1": {"images": [preview]}}) == ["p.png"]
+    assert files_of(outputs={"1": {"text": ["a"]}}) == []
 
 
 @pytest.mark.parametrize("meta", [None, [], {"title": 3}, {"title": None}, {"title": ""}])

@@ -1,0 +1,136 @@
+"""The files of a run: whether they came whole, in which format they are kept, and under which names."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from ...files.errors import BROKEN, plain, reason
+from ...files.writing import LONGEST_SIDE, check_picture_output, check_writable, replacing, same_file
+from .answers import Output
+from .client import ComfyClient
+from .link import Cut
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+MEDIA = {".mp4", ".webm", ".mkv", ".mov", ".mp3", ".flac", ".wav", ".opus"}  # that OUT may end in, beside pictures
+
+
+def check_output(path: Path) -> None:
+    """Raise ValueError where no result of a run could be written to ``path``."""
+    if path.suffix.lower() in MEDIA:
+        check_writable(path)
+    else:
+        check_picture_output(path)
+
+
+def check_inputs(place: Path, inputs: Sequence[Path]) -> None:
+    """Raise ValueError where ``place`` is one of the inputs."""
+    for source in inputs:
+        if same_file(place, source):
+            raise ValueError(f"output {place} is the input itself: choose another name")
+
+
+def place_of(path: Path, number: int, output: Output | None = None) -> Path:
+    """Where a run's result goes: ``path``, then -2, -3, ... A file that is no picture of its kind keeps its own ending."""
+    place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+    own = output is not None and (output.kept or path.suffix.lower() not in LONGEST_SIDE)
+    return place.with_suffix(output.suffix) if output and own else place
+
+
+def places_taken(path: Path) -> list[Path]:
+    """What is there already of the names that the results of a run may get: ``path`` and ``path`` with a number."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    start = f"{path.stem}-"
+    further = [other for other in beside if other.suffix == path.suffix and other.stem.startswith(start)]
+    numbers = sorted(other for other in further if other.stem[len(start) :].isdecimal())
+    return [path, *numbers] if path.exists() else numbers
+
+
+def bring(
+    client: ComfyClient,
+    outputs: Sequence[Output],
+    path: Path,
+    *,
+    inputs: Sequence[Path],
+    overwrite: bool,
+    keep: bool = False,
+) -> Iterator[tuple[Path, Output, bool]]:
+    """Download a run's files, each whole or not at all: its place, what it is, and whether it was written.
+
+    ``keep``: a file that is there already stays, and is not asked for. Raises ValueError; what came before that stays.
+    """
+    for number, output in enumerate(outputs, start=1):
+        place = place_of(path, number, output)
+        check_inputs(place, inputs)
+        there = place.exists() and not overwrite
+        if there and not keep:
+            raise ValueError(f"output {place} is there already: choose another name, or --overwrite")
+        if not there:
+            with replacing(place) as part:
+                client.retried(lambda part=part, output=output: _download(client, output, part))
+                converted = None if output.kept else in_format_of(place, part)
+                if converted is not None:
+                    part.write_bytes(converted)
+        yield place, output, not there
+
+
+def contents(client: ComfyClient, output: Output) -> bytes:
+    """A file's bytes, whole."""
+
+    def download() -> bytes:
+        sink = BytesIO()
+        client.download(output, sink)
+        check_whole(sink, output)
+        return sink.getvalue()
+
+    return client.retried(download)
+
+
+def check_whole(file: Path | BytesIO, output: Output) -> None:
+    """Raise ``Cut`` where a picture's file ends too early or holds something else. What is no picture passes."""
+    from PIL import Image
+
+    if output.kept:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                image.verify()  # the checksums of a PNG
+            with Image.open(file, formats=FORMATS) as image:
+                image.load()
+    except Image.DecompressionBombError:
+        return  # more than Pillow decodes; the answer had the length that it said
+    except (*BROKEN, OSError, SyntaxError, EOFError, struct.error, zlib.error) as error:
+        name = plain(output.filename, 100)
+        raise Cut(f"{name} of {output} came back broken ({plain(reason(error), 100)}): ask for it again") from error
+
+
+def in_format_of(path: Path, file: Path | BytesIO) -> bytes | None:
+    """A picture file's bytes in the format of the ending of ``path``, or None where it has that format already."""
+    from PIL import Image
+
+    wanted = Image.registered_extensions().get(path.suffix.lower())
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if wanted in (None, image.format):
+                return None
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"the result is an animation ({image.format}), which {path.name} cannot hold whole")
+            converted = BytesIO()
+            (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
+            return converted.getvalue()
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"the result is too large to become {path.name}: end the output as the server's file"
+        ) from error
+
+
+def _download(client: ComfyClient, output: Output, part: Path) -> None:
+    with part.open("wb") as sink:
+        client.download(output, sink)
+    check_whole(part, output)
