@@ -80,7 +80,10 @@ def uploaded(answer: Any) -> str:
 
 def accepted(answer: Any, workflow: Workflow) -> tuple[str, str]:
     """The run's id, and what of the workflow the server left out."""
-    return part(answer, "prompt_id", str), left_out(answer, workflow)
+    run = part(answer, "prompt_id", str)
+    if not re.fullmatch(r"[\w.:-]{1,100}", run, re.ASCII):
+        raise ValueError("no prompt_id")
+    return run, left_out(answer, workflow)
 
 
 def standing(answer: Any, run: str) -> State:

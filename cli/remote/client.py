@@ -135,7 +135,7 @@ class ComfyClient:
         lists = {}
         for kind in classes_with_paths(workflow):
             try:
-                path = f"/object_info/{urllib.parse.quote(kind, safe='')}"
+                path = f"/object_info/{urllib.parse.quote(kind, safe='', errors='replace')}"
                 lists[kind] = self.link.ask(path, lambda answer, kind=kind: choices(answer, kind))
             except Refused:  # an old server, or one behind a gate that shows only what a run needs
                 continue
@@ -159,7 +159,7 @@ class ComfyClient:
         """Wait until the run has ended. The websocket tells how far it is; what counts is the history."""
         while True:
             if events is not None:
-                watch.hear(events.listen(TICK), progress)
+                watch.hear(events.listen(HURRY if watch.hurry else TICK), progress)
             elif watch.asked > 0:
                 self.deadline.sleep(POLL)
             self.deadline.check()
@@ -194,7 +194,7 @@ class ComfyClient:
 
     def _state(self, watch: _Watch) -> Ended | State:
         """The history, the queue, and the history again, which the run may have reached in between."""
-        path, run = f"/history/{urllib.parse.quote(watch.run, safe='')}", watch.run
+        path, run = f"/history/{urllib.parse.quote(watch.run, safe='', errors='replace')}", watch.run
         for last in (False, True):
             found = self.link.ask(path, lambda answer: ended(answer, run, watch.workflow), seconds=POLL_SECONDS)
             if found is not None:

@@ -269,13 +269,14 @@ def _pieces(answer: http.client.HTTPResponse, size: int) -> Iterator[bytes]:
 
 def _next(address: Address, path: str, answer: http.client.HTTPResponse) -> tuple[Address, str]:
     """Where a redirect leads: the new address of the server, and the path there. Raises ServerError."""
-    to = urllib.parse.urljoin(f"{address}{path}", answer.headers.get("Location", ""))
+    to = answer.headers.get("Location", "")
     try:
+        to = urllib.parse.urljoin(f"{address}{path}", to)
         parts = urllib.parse.urlsplit(to)
         moved, _ = parse_address(f"{parts.scheme}://{parts.netloc}")
-    except ValueError:
-        moved = None
-    if moved is None or moved.host.lower() != address.host.lower() or (address.secure and not moved.secure):
+    except ValueError as error:
+        raise ServerError(f"{address} sends on to {plain(to, 100)!r}, which is no address: look at its proxy") from error
+    if moved.host.lower() != address.host.lower() or (address.secure and not moved.secure):
         raise ServerError(f"{address} sends on to {plain(to, 100)}, another host or no http: give that with --server")
     query = f"?{parts.query}" if parts.query else ""
     whole = urllib.parse.quote(f"{parts.path}{query}", safe="/%:@!$&'()*+,;=~?")

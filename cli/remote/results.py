@@ -92,7 +92,7 @@ def contents(client: ComfyClient, output: Output) -> bytes:
 
 def check_whole(file: Path | BytesIO, output: Output) -> None:
     """Raise ``Cut`` where a picture's file ends too early or holds something else. What is no picture passes."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if output.kept:
         return
@@ -106,8 +106,8 @@ def check_whole(file: Path | BytesIO, output: Output) -> None:
     except Image.DecompressionBombError:
         return  # more than Pillow decodes; the answer had the length that it said
     except (*BROKEN, OSError, SyntaxError, EOFError, struct.error, zlib.error) as error:
-        name = plain(output.filename, 100)
-        raise Cut(f"{name} of {output} came back broken ({plain(reason(error), 100)}): ask for it again") from error
+        said = "it holds no picture" if isinstance(error, UnidentifiedImageError) else plain(reason(error), 100)
+        raise Cut(f"{plain(output.filename, 100)} of {output} came back broken ({said}): ask for it again") from error
 
 
 def in_format_of(path: Path, file: Path | BytesIO) -> bytes | None:

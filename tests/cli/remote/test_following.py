@@ -15,6 +15,7 @@ def hurried(monkeypatch):
     monkeypatch.setattr(client, "POLL", 0.1)
     monkeypatch.setattr(client, "POLL_WITH_EVENTS", 0.3)
     monkeypatch.setattr(client, "TICK", 0.05)
+    monkeypatch.setattr(client, "HURRY", 0.05)
     monkeypatch.setattr(link.Unreachable, "patience", 1.0)
 
 

@@ -17,6 +17,7 @@ from .test_following import refused
 def hurried(monkeypatch):
     monkeypatch.setattr(client, "POLL", 0.05)
     monkeypatch.setattr(client, "TRY_SECONDS", 0.05)
+    monkeypatch.setattr(client, "HURRY", 0.05)
 
 
 def shown(*names, kind="output", key="images", **more):

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from dinotile.cli.remote.answers import ended
+from dinotile.cli.remote.answers import choices, ended
 from dinotile.cli.remote.workflow import (
+    classes_with_paths,
     failure,
     image_node,
     label,
@@ -11,7 +12,10 @@ from dinotile.cli.remote.workflow import (
     prepared,
     read_workflow,
     refusal,
+    repaired,
 )
+
+from .stand_in import http
 
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": "Photo"}},
@@ -107,10 +111,15 @@ def test_of_several_loaders_the_one_titled_input_takes_the_picture():
         ("Photo.image=a=b.png", ("1", "image", "a=b.png")),
         ("7:3.filename_prefix=", ("7:3", "filename_prefix", "")),
         ('2.image=["1", 1]', ("2", "image", ["1", 1])),
+        ("Upscale v1.5 (x.2).image=a.png", ("8", "image", "a.png")),
+        ("8.mode.width=3", ("8", "mode.width", 3)),
+        ("Upscale v1.5 (x.2).mode.width=3.5", ("8", "mode.width", 3.5)),
+        ("2.width=1e2", ("2", "width", 100.0)),
     ],
 )
 def test_settings_keep_the_type_of_the_input(setting, expected):
-    assert parse_setting(WORKFLOW, setting) == expected
+    dotted = {"class_type": "X", "inputs": {"image": "", "mode.width": 1}, "_meta": {"title": "Upscale v1.5 (x.2)"}}
+    assert parse_setting(WORKFLOW | {"8": dotted}, setting) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,10 @@ def test_settings_keep_the_type_of_the_input(setting, expected):
         ("2.depth=3", "ImageScale has no input depth, only image, upscale_method"),
         ("2.width=wide", r"width is a number \(640 in the workflow\)"),
         ("2.width=true", "width is a number"),
+        ("2.width=NaN", "width is a number"),
+        ("2.width=-1e999", "width is a number"),
+        pytest.param(f"2.width={'[' * 100_000}", "width is a number", id="deep"),
+        ("2..width=3", "ImageScale has no input .width"),
     ],
 )
 def test_wrong_settings_say_what_there_is(setting, words):
@@ -137,6 +150,10 @@ def test_wrong_settings_say_what_there_is(setting, words):
         ([1], "no API workflow"),
         ({"1": {"inputs": {}}}, "no API workflow"),
         ("{", "not JSON"),
+        pytest.param("[" * 100_000, "is not JSON .nested too deeply", id="deep"),
+        ('{"1": NaN}', "NaN is no number of JSON"),
+        ({"prompt": {"1": {"inputs": {}}}}, "no API workflow"),
+        ({"1": {"class_type": ["X"], "inputs": {}}}, "no API workflow"),
     ],
 )
 def test_files_that_are_no_api_workflow_are_refused(tmp_path, content, words):
@@ -146,6 +163,55 @@ def test_files_that_are_no_api_workflow_are_refused(tmp_path, content, words):
         read_workflow(path)
     with pytest.raises(ValueError, match="cannot be read"):
         read_workflow(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_workflows_are_read_as_other_programs_write_them(tmp_path, encoding, wrapped):
+    titled = WORKFLOW | {"8": WORKFLOW["2"] | {"_meta": {"title": "Gr\xf6\xdfe"}}}
+    content = {"prompt": titled, "client_id": "x"} if wrapped else titled
+    (tmp_path / "a.json").write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
+    assert read_workflow(tmp_path / "a.json") == titled
+
+
+def test_a_missing_node_is_named_by_its_class():
+    error = UNKNOWN_NODE["error"] | {"message": "Node 'My title' not found. The custom node may not be installed."}
+    assert refusal({"error": error, "node_errors": {}}, WORKFLOW).endswith(
+        "Node 'My title' not found. The custom node may not be installed. (class NoSuchNode, Node ID '#1')"
+    )
+
+
+def test_slashes_become_those_of_the_servers_list():
+    def loading(name):
+        loader = {"class_type": "Loader", "inputs": {"model": name, "other": name, "link": ["1", 0]}}
+        return WORKFLOW | {"8": loader}
+
+    lists = choices(
+        {"Loader": {"input": {"required": {"model": [["flux/a b.gguf", "x", "y\\z.pt", "y/z.pt"]]}}}}, "Loader"
+    )
+    for given, sent in [("flux\\a b.gguf", "flux/a b.gguf"), ("y\\z.pt", "y\\z.pt"), ("no\\x", "no\\x"), ("x", "x")]:
+        changed = repaired(loading(given), {"Loader": lists})
+        assert changed["8"]["inputs"] == {"model": sent, "other": given, "link": ["1", 0]}
+        assert {node: changed[node] for node in WORKFLOW} == WORKFLOW
+    windows = choices(
+        {"Loader": {"input": {"optional": {"model": ["COMBO", {"options": ["flux\\a.gguf"]}]}}}}, "Loader"
+    )
+    assert repaired(loading("flux/a.gguf"), {"Loader": windows})["8"]["inputs"]["model"] == "flux\\a.gguf"
+    assert classes_with_paths(loading("flux\\a b.gguf")) == classes_with_paths(loading("flux/a.gguf")) == ["Loader"]
+    assert classes_with_paths(loading("a/b\nc.pt")) == classes_with_paths(loading("prefix/name")) == []
+
+
+def test_a_models_name_is_repaired_before_it_is_sent(dinotile, sent, stand_in):
+    arguments, _ = sent
+    loader = {"class_type": "My Loader/2", "inputs": {"model": "flux\\a.safetensors"}}
+    arguments[1].write_text(json.dumps(WORKFLOW | {"8": loader}))
+    stand_in.lists = {"My Loader/2": {"input": {"required": {"model": [["flux/a.safetensors"], {}]}}}}
+    code, _, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 0 and stand_in.workflow["8"]["inputs"]["model"] == "flux/a.safetensors", err
+    assert [request.path for request in stand_in.asked("object_info")] == ["/object_info/My%20Loader%2F2"]
+    stand_in.faults["object_info"] = [lambda *_: http("404 Not Found")]
+    code, _, err = dinotile(*arguments, "--server", stand_in.url, "--overwrite")
+    assert code == 0 and stand_in.workflow["8"]["inputs"]["model"] == "flux\\a.safetensors", err
 
 
 def test_a_refusal_names_every_node_and_input():
