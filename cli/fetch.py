@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def fetch(
     from .remote.results import check_output
 
     check_output(output)
+    start = time.perf_counter()
     client = ComfyClient(
         server,
         timeout=timeout,
@@ -37,4 +39,4 @@ def fetch(
     outputs = client.outputs(prompt_id)
     if not outputs:
         raise ValueError(f"the run {prompt_id} left no file on {client.server}: look at its workflow")
-    write(client, prompt_id, outputs, output, overwrite=overwrite, keep=True)
+    write(client, prompt_id, outputs, output, overwrite=overwrite, keep=True, start=start)

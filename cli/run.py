@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bars import Bars, errors
-from .outputs import check_free
+from .outputs import OVERWRITE, check_free, check_inputs_stay
 
 if TYPE_CHECKING:
     from .remote.answers import Output
@@ -33,7 +33,7 @@ Header = Annotated[
 CaCert = Annotated[Path | None, typer.Option("--cacert", help="Certificates to trust, as a PEM file.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")]
 MaxBytes = Annotated[int, typer.Option(help="The largest file to bring back, bytes.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over files that are there already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)]
 
 
 def run(
@@ -53,15 +53,14 @@ def run(
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
     from .remote.client import ComfyClient
-    from .remote.results import check_inputs, check_output, places_taken
+    from .remote.results import check_output, places_taken
     from .remote.run import send, workflow_for
 
     inputs, taken = [image, workflow], places_taken(output)
-    for place in (output, *taken):
-        check_inputs(place, inputs)
+    check_inputs_stay(taken, inputs)
     check_free(taken, overwrite=overwrite)
     check_output(output)
-    graph = workflow_for(workflow, image, settings or [])
+    graph, start = workflow_for(workflow, image, settings or []), time.perf_counter()
     client = ComfyClient(
         server,
         timeout=timeout,
@@ -72,7 +71,7 @@ def run(
     )
     with Bars() as bars:
         sent, outputs = send(client, graph, image, settings or [], bars)
-    write(client, sent, outputs, output, inputs=inputs, overwrite=overwrite)
+    write(client, sent, outputs, output, inputs=inputs, overwrite=overwrite, start=start)
     if client.note:
         raise ValueError(client.note)
 
@@ -86,12 +85,12 @@ def write(
     inputs: Sequence[Path] = (),
     overwrite: bool,
     keep: bool = False,
+    start: float,
 ) -> None:
     """Bring a run's files, with a line about each; where one is missing in the end, say how to get it."""
     from .remote.results import bring
     from .remote.run import fetchable
 
-    start = time.perf_counter()
     try:
         with fetchable(client, sent):
             for place, output, new in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):

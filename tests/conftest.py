@@ -14,6 +14,7 @@ ROOMS = (
     "demo",
     "benchmarks",
     "training",
+    "fuzz",
 )
 ORDER = ("test_house.py", *ROOMS, "gpu", "comfyui")  # cheap first, so that a mistake shows soon
 

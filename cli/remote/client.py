@@ -24,6 +24,7 @@ from .workflow import Workflow, classes_with_paths, refusal, repaired
 MAX_BYTES = 2 << 30
 TICK = 0.5  # seconds of listening at a time
 POLL, POLL_WITH_EVENTS = 1.0, 10.0  # seconds between two looks at the history
+ENDING = ("execution_success", "execution_error", "execution_interrupted")
 HURRY = 0.2  # likewise, where there is a reason
 POLL_SECONDS = 30  # for an answer of those
 TRIES, TRY_SECONDS = 3, 1.0  # of a download, and what is waited after the first
@@ -137,7 +138,9 @@ class ComfyClient:
             try:
                 path = f"/object_info/{urllib.parse.quote(kind, safe='', errors='replace')}"
                 lists[kind] = self.link.ask(path, lambda answer, kind=kind: choices(answer, kind))
-            except Refused:  # an old server, or one behind a gate that shows only what a run needs
+            except (Slow, Unreachable):
+                raise
+            except ServerError:  # behind a gate that shows only what a run needs: names stay as they are
                 continue
         return lists
 
@@ -238,10 +241,10 @@ class _Watch:
             return
         kind, data = message["type"], message["data"]
         if kind == "status":  # the queue has changed
-            self.hurry = self.hurry or self.state is State.QUEUED
+            self.hurry = self.hurry or (self.state is State.QUEUED and self.due(POLL))
         if data.get("prompt_id") != self.run:
             return
-        if kind == "executing" and data.get("node") is None:
+        if kind in ENDING or (kind == "executing" and data.get("node") is None):
             self.hurry = True
         elif kind in ("execution_start", "executing", "progress_state"):
             self.state = State.RUNNING

@@ -275,9 +275,13 @@ def _next(address: Address, path: str, answer: http.client.HTTPResponse) -> tupl
         parts = urllib.parse.urlsplit(to)
         moved, _ = parse_address(f"{parts.scheme}://{parts.netloc}")
     except ValueError as error:
-        raise ServerError(f"{address} sends on to {plain(to, 100)!r}, which is no address: look at its proxy") from error
+        raise ServerError(
+            f"{address} sends on to {plain(to, 100)!r}, which is no address: look at its proxy"
+        ) from error
     if moved.host.lower() != address.host.lower() or (address.secure and not moved.secure):
-        raise ServerError(f"{address} sends on to {plain(to, 100)}, another host or no http: give that with --server")
+        raise ServerError(
+            f"{address} sends on to {plain(to, 100)}, another host, or less safe: give that with --server"
+        )
     query = f"?{parts.query}" if parts.query else ""
     whole = urllib.parse.quote(f"{parts.path}{query}", safe="/%:@!$&'()*+,;=~?")
     prefix = whole.removesuffix(path) if path and whole.endswith(path) else ""

@@ -27,13 +27,6 @@ def check_output(path: Path) -> None:
         check_picture_output(path)
 
 
-def check_inputs(place: Path, inputs: Sequence[Path]) -> None:
-    """Raise ValueError where ``place`` is one of the inputs."""
-    for source in inputs:
-        if same_file(place, source):
-            raise ValueError(f"output {place} is the input itself: choose another name")
-
-
 def place_of(path: Path, number: int, output: Output | None = None) -> Path:
     """Where a run's result goes: ``path``, then -2, -3, ... A file that is no picture of its kind keeps its own ending."""
     place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
@@ -65,10 +58,11 @@ def bring(
     """
     for number, output in enumerate(outputs, start=1):
         place = place_of(path, number, output)
-        check_inputs(place, inputs)
+        if any(same_file(place, source) for source in inputs):
+            raise ValueError(f"output {place} is the input itself: choose another name")
         there = place.exists() and not overwrite
         if there and not keep:
-            raise ValueError(f"output {place} is there already: choose another name, or --overwrite")
+            raise ValueError(f"output {place} exists already: choose another name, or replace it with --overwrite")
         if not there:
             with replacing(place) as part:
                 client.retried(lambda part=part, output=output: _download(client, output, part))

@@ -1,6 +1,7 @@
 """What becomes of a run's files: none lost, none written over."""
 
 import os
+import signal
 from io import BytesIO
 
 import pytest
@@ -54,7 +55,7 @@ def test_no_file_is_written_over_unless_it_is_asked_for(dinotile, sent, stand_in
     for place in (output, output.with_stem("out-2")):
         place.write_text("mine")
         code, out, err = dinotile(*arguments, "--server", stand_in.url)
-        assert (code, out) == (2, "") and f"output {place} is there already" in err and "--overwrite" in err
+        assert (code, out) == (2, "") and f"output {place} exists already" in err and "--overwrite" in err
         assert place.read_text() == "mine" and not stand_in.requests
         place.unlink()
     output.write_text("old")
@@ -128,6 +129,22 @@ def test_what_came_stays_and_fetch_brings_the_rest(dinotile, sent, stand_in):
     assert [color(output.with_stem(stem)) for stem in ("out", "out-2", "out-3")] == ["red", "green", "blue"]
     assert len(stand_in.asked("view")) == 2 and "(was there already)" in out.splitlines()[0]
     assert "from ImageScale" not in out and not stand_in.asked("prompt")
+
+
+def test_ctrl_c_in_a_download_names_the_run_and_keeps_what_came(dinotile, sent, stand_in):
+    arguments, output = sent
+    several(stand_in)
+
+    def interrupting(server, request):
+        os.kill(os.getpid(), signal.SIGINT)
+        server.over.wait()
+        return b""
+
+    stand_in.faults["view"] = [None, interrupting]
+    code, out, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 130 and out.startswith(str(output)) and f"dinotile fetch {stand_in.run} --server" in err
+    assert sorted(os.listdir(output.parent)) == ["in.png", "out.png", "workflow.json"]
+    assert not stand_in.asked("interrupt")
 
 
 def test_fetch_waits_for_a_run_and_names_one_that_is_unknown(dinotile, sent, stand_in):

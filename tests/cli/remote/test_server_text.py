@@ -73,7 +73,7 @@ def test_broken_json_is_one_kind_of_error(content):
 
 
 @pytest.mark.parametrize("phase", ["upload", "prompt", "history", "queue"])
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": -Infinity}', b"[[1]]", b'"a"'], ids=range(4))
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[[1]]"], ids=range(2))
 def test_other_json_is_one_sentence(dinotile, sent, stand_in, phase, content):
     stand_in.state = "running" if phase == "queue" else "done"
     stand_in.faults[phase] = [lambda *_: http("200 OK", content)]
