@@ -26,10 +26,9 @@ def printable(value: object, *, most: int = 60) -> str:
     return out if len(out) <= most else f"{out[:most]}..."
 
 
-def plain(said: object, longest: int = 500) -> str:
-    """What somebody else said, as one line that a terminal prints as it is: no control characters, no surrogates."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in str(said)[: 8 * longest]).split())
-    return words if len(words) <= longest else f"{words[:longest]}..."
+def plain(said: object, most: int = 500) -> str:
+    """What somebody else said, printable and on one line."""
+    return printable(" ".join(str(said)[: 8 * most].split()), most=most)
 
 
 @contextmanager

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from ...files.errors import BROKEN, plain, reason
+from ...files.containers import UNREADABLE, UnfitError, opened
+from ...files.errors import plain, reason
 from ...files.writing import LONGEST_SIDE, check_picture_output, check_writable, replacing, same_file
 from .answers import Output
 from .client import ComfyClient
 from .link import Cut
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+DECODED = 100  # megapixels: larger pictures are not decoded to see whether they are whole
 MEDIA = {".mp4", ".webm", ".mkv", ".mov", ".mp3", ".flac", ".wav", ".opus"}  # that OUT may end in, beside pictures
 
 
@@ -78,39 +76,35 @@ def contents(client: ComfyClient, output: Output) -> bytes:
     def download() -> bytes:
         sink = BytesIO()
         client.download(output, sink)
-        check_whole(sink, output)
+        check_whole(sink.getvalue(), output)
         return sink.getvalue()
 
     return client.retried(download)
 
 
-def check_whole(file: Path | BytesIO, output: Output) -> None:
+def check_whole(file: Path | bytes, output: Output) -> None:
     """Raise ``Cut`` where a picture's file ends too early or holds something else. What is no picture passes."""
-    from PIL import Image, UnidentifiedImageError
-
     if output.kept:
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                image.verify()  # the checksums of a PNG
-            with Image.open(file, formats=FORMATS) as image:
+        with opened(_source(file), max_megapixels=None) as image:
+            small = image.width * image.height <= DECODED * 1e6
+            image.verify()  # the checksums of a PNG
+        if small:
+            with opened(_source(file)) as image:
                 image.load()
-    except Image.DecompressionBombError:
-        return  # more than Pillow decodes; the answer had the length that it said
-    except (*BROKEN, OSError, SyntaxError, EOFError, struct.error, zlib.error) as error:
-        said = "it holds no picture" if isinstance(error, UnidentifiedImageError) else plain(reason(error), 100)
+    except UNREADABLE as error:
+        said = plain(reason(error), 100)
         raise Cut(f"{plain(output.filename, 100)} of {output} came back broken ({said}): ask for it again") from error
 
 
-def in_format_of(path: Path, file: Path | BytesIO) -> bytes | None:
+def in_format_of(path: Path, file: Path | bytes) -> bytes | None:
     """A picture file's bytes in the format of the ending of ``path``, or None where it has that format already."""
     from PIL import Image
 
     wanted = Image.registered_extensions().get(path.suffix.lower())
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with opened(_source(file)) as image:
             if wanted in (None, image.format):
                 return None
             if getattr(image, "n_frames", 1) > 1:
@@ -118,10 +112,12 @@ def in_format_of(path: Path, file: Path | BytesIO) -> bytes | None:
             converted = BytesIO()
             (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
             return converted.getvalue()
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"the result is too large to become {path.name}: end the output as the server's file"
-        ) from error
+    except UnfitError as error:
+        raise ValueError(f"the result is too large to become {path.name}: end it as the server's file") from error
+
+
+def _source(file: Path | bytes) -> Path | BytesIO:
+    return file if isinstance(file, Path) else BytesIO(file)
 
 
 def _download(client: ComfyClient, output: Output, part: Path) -> None:

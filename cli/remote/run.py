@@ -117,7 +117,7 @@ def save_files(contents: Sequence[bytes], path: Path, outputs: Sequence[Output] 
         output = outputs[number - 1] if outputs else None
         place = place_of(path, number, output)
         with replacing(place) as part:
-            converted = None if output and output.kept else in_format_of(place, BytesIO(content))
+            converted = None if output and output.kept else in_format_of(place, content)
             part.write_bytes(content if converted is None else converted)
         written.append(place)
     return written

@@ -160,7 +160,7 @@ def test_fetch_waits_for_a_run_and_names_one_that_is_unknown(dinotile, sent, sta
     code, _, err = dinotile("fetch", "7", *command)
     assert code == 0 and output.read_bytes() == stand_in.files["a.png"], err
     code, _, err = dinotile("fetch", "../8 \x1b[2J", *command)
-    assert code == 2 and "does not know the run ../8 [2J" in err
+    assert code == 2 and "does not know the run ../8 \\x1b[2J" in err
     stand_in.faults, stand_in.outputs = {}, {}
     code, _, err = dinotile("fetch", "7", *command)
     assert code == 2 and "the run 7 left no file" in err
