@@ -15,6 +15,8 @@ from ..files.writing import check_picture_output, check_writable, make_folder, w
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
+    from ..upscaling.masks import Masks
+    from ..upscaling.settings import UpscaleSettings
     from ..upscaling.upscaler import Upscaler
 
 TOLD = 20  # unusable pictures in one sentence
@@ -66,12 +68,14 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     options: the keywords of ``dinotile.upscale``. The report is written of what was done, however it ends.
     """
     from ..upscaling.api import load_upscaler, split_options
+    from ..upscaling.masks import load_masks
     from ..upscaling.report import timed
     from ..upscaling.settings import settings_for
 
-    chosen, models = split_options(options)
+    chosen, models, masks = split_options(options)
     settings = settings_for(options["variant"], **chosen)
-    look(batch, scale=settings.scale)
+    where = load_masks(**masks, max_megapixels=batch.max_megapixels)
+    look(batch, scale=settings.scale, masks=where)
     upscaler, seconds = None, {}
     try:
         if any(batch.left()):
@@ -79,15 +83,16 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
                 upscaler = load_upscaler(**models)
             for source, output in batch.left():
                 with batch.trying(source):
-                    yield from upscale_file(batch, upscaler, source, output, settings=settings, progress=progress)
+                    choice = {"settings": settings, "masks": where}
+                    yield from upscale_file(batch, upscaler, source, output, **choice, progress=progress)
                 if source in batch.failed:
                     yield f"{source}  failed: {batch.failed[source]}"
     finally:
         if batch.report is not None:
-            write_report(batch, upscaler, models=models, seconds=seconds)
+            write_report(batch, upscaler, models={**models, **masks}, seconds=seconds)
 
 
-def look(batch: Batch, *, scale: float) -> None:
+def look(batch: Batch, *, scale: float, masks: Masks) -> None:
     """Read every picture, and try every place that will be written, before any work."""
     from ..files.pictures import load_picture
     from ..tiling.canvas import scaled_size
@@ -96,6 +101,7 @@ def look(batch: Batch, *, scale: float) -> None:
     for source, _ in batch.jobs:
         with batch.trying(source):
             picture = load_picture(source, max_megapixels=batch.max_megapixels)
+            masks.check(*picture.pixels.shape[-2:])
             sizes[source] = scaled_size(*picture.pixels.shape[-2:], scale=scale)
     batch.keep_going = keep_going
     batch.check()
@@ -109,14 +115,21 @@ def look(batch: Batch, *, scale: float) -> None:
 
 
 def upscale_file(
-    batch: Batch, upscaler: Upscaler, source: Path, output: Path, *, settings: Any, progress: Progress
+    batch: Batch,
+    upscaler: Upscaler,
+    source: Path,
+    output: Path,
+    *,
+    settings: UpscaleSettings,
+    masks: Masks,
+    progress: Progress,
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
     from ..upscaling.api import upscale_picture
 
     start = time.perf_counter()
     picture = load_picture(source, max_megapixels=batch.max_megapixels)
-    result, facts = upscale_picture(upscaler, picture, settings, progress=progress)
+    result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
     note = save_picture(result, output)
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], counted(facts["tiles"]["count"], "tile")

@@ -52,7 +52,16 @@ def upscale(
             "adapter has learned (the demo's: 2)."
         ),
     ] = 1.0,
+    dino_mask: Annotated[
+        str | None, typer.Option(metavar="MASK", help="A picture of the same proportions: DINO acts where it is white.")
+    ] = None,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
+    denoise_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASK", help="Likewise: where it is black, the enlarged picture stays; where white, it is redrawn."
+        ),
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,
     fidelity: Annotated[
@@ -95,7 +104,7 @@ def upscale(
     written = [*outputs, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *outputs])
-    check_inputs_stay(written, [model_path, vae_path, dino, adapter])
+    check_inputs_stay(written, [model_path, vae_path, dino, adapter, dino_mask, denoise_mask])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:

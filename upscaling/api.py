@@ -23,7 +23,8 @@ from ..hosts.diffusers.sources import Source, dino_path, find_variant, model_fil
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
 from .guides import check_pair
-from .settings import STRENGTH, UpscaleSettings, settings_for
+from .masks import EVERYWHERE, Masks, load_masks
+from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
 
 
@@ -36,30 +37,35 @@ def upscale(
 ) -> Image.Image:
     """One picture, ``scale`` times as large, in 8 bits; grey where it was grey, with what its file said in ``info``.
 
-    options: the command line's, which are the keywords of ``load_upscaler`` and the fields of ``UpscaleSettings``; None takes
-    the variant's default. max_megapixels: of a file. For many pictures, and for 16 bits, load once with ``load_upscaler``, and
-    call ``load_picture``, ``upscale_picture`` and ``save_picture``. Raises ValueError for bad input.
+    options: the command line's, which are the keywords of ``load_upscaler``, the fields of ``UpscaleSettings`` and masks; None
+    takes the variant's default. max_megapixels: of a file. For many pictures, and for 16 bits, load once with
+    ``load_upscaler``, and call ``load_picture``, ``upscale_picture`` and ``save_picture``. Raises ValueError for bad input.
     """
-    chosen, models = split_options(options)
+    chosen, models, masks = split_options(options)
     settings = settings_for(models.get("variant", "demo"), **chosen)
     if isinstance(image, Image.Image):
         picture = picture_of(image)
     else:
         picture = load_picture(image, max_megapixels=max_megapixels)
-    result, _ = upscale_picture(load_upscaler(**models), picture, settings, progress=progress)
+    where = load_masks(**masks, max_megapixels=max_megapixels)
+    where.check(*picture.pixels.shape[-2:])
+    result, _ = upscale_picture(load_upscaler(**models), picture, settings, masks=where, progress=progress)
     drawn = to_image(result.pixels, alpha=result.alpha, grey=result.grey)
     said = replace(result.metadata, icc=result.icc or b"")
     drawn.info |= {**said.texts, **said.options("TIFF")}
     return drawn
 
 
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of an upscaling as those of ``settings_for`` and those of ``load_upscaler``; ValueError for unknown ones."""
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Options of an upscaling as those of ``settings_for``, ``load_upscaler`` and ``load_masks``; ValueError for unknown ones."""
     settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
     models = set(inspect.signature(load_upscaler).parameters)
-    unknown = [name for name in options if name not in settings | models]
+    known = settings | models | set(MASKS)
+    unknown = [name for name in options if name not in known]
     if unknown:
-        raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(settings | models))}")
+        raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(known))}")
+    if options.get("no_dino") and options.get("dino_mask"):
+        raise ValueError("a DINO mask was given without DINO: leave no_dino or the mask out")
     if options.get("negative") and options.get("cfg") in (None, 1):
         raise ValueError(
             "a negative prompt acts with cfg above 1 only: give cfg too, usually 1.5 to 3, or leave it out"
@@ -67,14 +73,20 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     return (
         {name: value for name, value in options.items() if name in settings},
         {name: value for name, value in options.items() if name in models},
+        {name: value for name, value in options.items() if name in MASKS},
     )
 
 
 def upscale_picture(
-    upscaler: Upscaler, picture: Picture, settings: UpscaleSettings, *, progress: Progress | None = None
+    upscaler: Upscaler,
+    picture: Picture,
+    settings: UpscaleSettings,
+    *,
+    masks: Masks = EVERYWHERE,
+    progress: Progress | None = None,
 ) -> tuple[Picture, dict[str, Any]]:
     """A picture with its transparency and what else its file said, and the report of ``Upscaler.upscale``."""
-    pixels, report = upscaler.upscale(picture.pixels, settings, progress=progress)
+    pixels, report = upscaler.upscale(picture.pixels, settings, masks=masks, progress=progress)
     alpha = None
     if picture.alpha is not None:
         alpha = resize(picture.alpha, height=pixels.shape[-2], width=pixels.shape[-1])

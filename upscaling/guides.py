@@ -58,12 +58,18 @@ def check_pair(encoder: object | None, adapter: object | None) -> None:
 
 
 def whole_picture(
-    host: Host, encoder: DinoEncoder, project: Project, *, strength: float, layers: str = ""
+    host: Host,
+    encoder: DinoEncoder,
+    project: Project,
+    *,
+    strength: float,
+    layers: str = "",
+    mask: Tensor | None = None,
 ) -> WholePicture:
     """For the adapter of ``host``, with its encode settings. layers: the adapter's where empty; ValueError for another DINO
-    model or other layers."""
+    model or other layers. mask: [h, w] in 0..1 over the picture, where DINO acts; None: everywhere."""
     assert host.adapter is not None
     settings = host.adapter.config.encode
     settings = replace(settings, layers=layers or settings.layers)
     host.adapter.module.check_dino(encoder.spec, settings)
-    return WholePicture(encoder, project, settings, Strength(strength), host.family)
+    return WholePicture(encoder, project, settings, Strength(strength, mask=mask), host.family)

@@ -61,7 +61,13 @@ class JointEuler:
         return self.settings.tile_batch or default_tile_batch(self.host.device, plan)
 
     def __call__(
-        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+        self,
+        latents: Tensor,
+        *,
+        plan: TilePlan,
+        guide: Guide | None,
+        denoise_mask: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         memo: dict = {}
         device, cells = self.host.device, plan.latent
@@ -77,6 +83,7 @@ class JointEuler:
             sigmas=self.sigmas(plan),
             plan=cells,
             tile_batch=self.batch(plan),
+            denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
             progress=progress,
         )
         return sampled.cpu()
@@ -135,6 +142,7 @@ def sample(
     sigmas: Sequence[float],
     plan: TilePlan,
     tile_batch: int = 8,
+    denoise_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Bring ``latents`` [B,C,h,w] plus noise back to a clean canvas, all tiles together at each step.
@@ -142,6 +150,7 @@ def sample(
     ``velocity(x, sigma, rows)`` is the model on tiles [N,C,th,tw]; each tile's clean estimate ``x - sigma * v`` is
     weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
     latent cells. ``tile_batch`` tiles share a model call and do not change the result. ``progress`` counts calls.
+    ``denoise_mask`` [1 or B, 1, h, w]: where it is 0 the model sees the latents with the step's noise, and they come back.
     """
     if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
         raise ValueError(
@@ -155,16 +164,20 @@ def sample(
     done = 0
     x = sigmas[0] * noise + (1 - sigmas[0]) * latents
     for sigma, following in zip(sigmas, sigmas[1:], strict=False):
-        clean = torch.zeros_like(x)
+        seen, clean = x, torch.zeros_like(x)
+        if denoise_mask is not None:
+            seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, denoise_mask)
         for start in range(0, len(rows), tile_batch):
             part = rows[start : start + tile_batch]
-            tiles = torch.stack([cut(x[row.image], row.box) for row in part])  # [N, C, th, tw]
+            tiles = torch.stack([cut(seen[row.image], row.box) for row in part])  # [N, C, th, tw]
             estimates = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
             for row, weight, estimate in zip(part, windows[start:], estimates, strict=False):
                 cut(clean[row.image], row.box).add_(weight * estimate)
             done += 1
             if progress is not None:
                 progress("sample", done, total)
+        if denoise_mask is not None:
+            clean = torch.lerp(latents, clean, denoise_mask)
         x = x + (following - sigma) * (x - clean) / sigma
     return x
 

@@ -17,6 +17,7 @@ from ..hosts.host import Host
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.plan import TilePlan, canvas_size
+from .masks import check_mask, in_cells
 from .report import timed
 from .settings import UpscaleSettings
 
@@ -25,9 +26,16 @@ class Sampler(Protocol):
     """How the canvas is noised and brought back; plans are in px."""
 
     def __call__(
-        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+        self,
+        latents: Tensor,
+        *,
+        plan: TilePlan,
+        guide: Guide | None,
+        denoise_mask: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Model latents [B, C, h, w] of the enlarged picture -> those of the result."""
+        """Model latents [B, C, h, w] of the enlarged picture -> those of the result, which are the same where
+        ``denoise_mask`` [1 or B, 1, h, w] is 0."""
         ...
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
@@ -54,17 +62,22 @@ def upscale(
     sampler: Sampler,
     make_guide: MakeGuide | None = None,
     enlarge: Callable[[Tensor], Tensor] | None = None,
+    denoise_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
 
-    enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic. The result depends on the pictures,
+    enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
+    denoise_mask: [1 or B, 1, h, w] in 0..1 over the picture, at any resolution: at 0 the latents of the larger picture stay, in
+    each step, as with ComfyUI's noise_mask; at 1 they are redrawn. The result depends on the pictures,
     the models and the settings only; never on how many tiles share a model call. Raises ValueError for NaN, an empty batch or
     wrong channels, and where a stage gives what is NaN or infinite.
     """
     check_pixels(pixels)
     seconds: dict[str, float] = {}
     token = host.family.token
+    if denoise_mask is not None:
+        check_mask(denoise_mask, *pixels.shape[-2:], name="denoise")
     height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
     with timed(seconds, "dino"):
@@ -75,7 +88,11 @@ def upscale(
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
         latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
     with timed(seconds, "sample"):
-        latents = finite(sampler(latents, plan=plan, guide=guide, progress=progress), "sample")
+        cells = None
+        if denoise_mask is not None:
+            cells = in_cells(denoise_mask, height=height, width=width, family=host.family)
+        latents = sampler(latents, plan=plan, guide=guide, denoise_mask=cells, progress=progress)
+        finite(latents, "sample")
     with timed(seconds, "decode"):
         host.check_interrupt()
         result = finite(host.decode(latents), "decode")[..., :height, :width].contiguous()

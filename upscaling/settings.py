@@ -10,6 +10,7 @@ from ..flux_patch.families import FLUX1
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
 
+MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
 

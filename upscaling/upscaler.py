@@ -16,6 +16,7 @@ from ..hosts.diffusers.host import DiffusersHost
 from ..hosts.host import Text
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
+from .masks import EVERYWHERE, Masks, flat
 from .pipeline import MakeGuide, upscale
 from .report import peak_memory, restart_peak
 from .settings import UpscaleSettings
@@ -48,25 +49,39 @@ class Upscaler:
             self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
             dino.model.to(self.host.device)
 
-    def guide(self, *, strength: float) -> WholePicture:
+    def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model."""
         assert self.dino is not None
-        return whole_picture(self.host, self.dino, self._project, strength=strength, layers=self.dino_layers)
+        return whole_picture(self.host, self.dino, self._project, strength=strength, layers=self.dino_layers, mask=mask)
 
     def upscale(
         self,
         pixels: Tensor,
         settings: UpscaleSettings,
         *,
+        masks: Masks = EVERYWHERE,
         make_guide: MakeGuide | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
+        masks.check(*pixels.shape[-2:])
+        if masks.dino is not None and self.dino is None:
+            raise ValueError(
+                "a DINO mask was given without DINO: give a DINO model and an adapter, or leave the mask out"
+            )
         if make_guide is None and self.dino is not None:
-            make_guide = self.guide(strength=settings.dino_strength)
+            make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         sampler = JointEuler(self.host, self.text, settings, negative=self.negative)
         restart_peak(self.host.device)
-        result, report = upscale(self.host, pixels, settings, sampler=sampler, make_guide=make_guide, progress=progress)
+        result, report = upscale(
+            self.host,
+            pixels,
+            settings,
+            sampler=sampler,
+            make_guide=make_guide,
+            denoise_mask=masks.denoise,
+            progress=progress,
+        )
         return result, {**report, "peak_memory": peak_memory(self.host.device)}
 
     def _project(self, features: FeatureMap) -> DinoTokens:

@@ -34,7 +34,13 @@ class ComfySampler:
     seed: int
 
     def __call__(
-        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+        self,
+        latents: Tensor,
+        *,
+        plan: TilePlan,
+        guide: Guide | None,
+        denoise_mask: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         model, positive, negative, adapter = self.host.model, self.positive, self.negative, self.host.adapter
         if guide is not None and adapter is not None:
@@ -47,6 +53,8 @@ class ComfySampler:
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)
         latent = {"samples": model.model.process_latent_out(latents)}
+        if denoise_mask is not None:
+            latent["noise_mask"] = denoise_mask
         guider = tiled_guider(guider, plan)
         out, _ = run_sampler(
             Noise_RandomNoise(self.seed), guider, comfy.samplers.sampler_object(self.sampler), sigmas, latent

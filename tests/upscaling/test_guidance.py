@@ -94,4 +94,4 @@ def test_guidance_that_could_not_act_is_refused(flux, vae):
     for cfg in ({}, {"cfg": None}, {"cfg": 1.0}):
         with pytest.raises(ValueError, match="a negative prompt acts with cfg above 1 only"):
             split_options({"negative": "a dog", **cfg})
-    assert split_options({"negative": "a dog", "cfg": 2.0}) == ({"cfg": 2.0}, {"negative": "a dog"})
+    assert split_options({"negative": "a dog", "cfg": 2.0}) == ({"cfg": 2.0}, {"negative": "a dog"}, {})

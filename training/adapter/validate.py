@@ -154,10 +154,16 @@ class _Autocast(JointEuler):
         self.config = config
 
     def __call__(
-        self, latents: Tensor, *, plan: TilePlan, guide: Guide | None, progress: Progress | None = None
+        self,
+        latents: Tensor,
+        *,
+        plan: TilePlan,
+        guide: Guide | None,
+        denoise_mask: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         with autocast(self.config.optimisation, device=self.host.device):
-            return super().__call__(latents, plan=plan, guide=guide, progress=progress)
+            return super().__call__(latents, plan=plan, guide=guide, denoise_mask=denoise_mask, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,81 @@
+"""Where in a picture DINO acts, and where it is redrawn at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..files.containers import MEGAPIXELS
+from ..files.pictures import load_picture, picture_of
+from ..flux_patch.families import ModelFamily
+from ..tiling.canvas import pad_to_grid
+
+SHAPE = 0.02  # by which the proportions of a mask may differ from the picture's
+Source = str | os.PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """dino: 1 where DINO acts, 0 where it does not. denoise: 1 where the picture is redrawn, 0 where it stays. Both
+    [1, 1, h, w] over the whole picture, at any resolution, or None for all of it."""
+
+    dino: Tensor | None = None
+    denoise: Tensor | None = None
+
+    def check(self, height: int, width: int) -> None:
+        """Raise ValueError where a mask has other proportions than a picture of that height and width."""
+        for name, mask in (("DINO", self.dino), ("denoise", self.denoise)):
+            if mask is not None:
+                check_mask(mask, height, width, name=name)
+
+
+EVERYWHERE = Masks()
+
+
+def load_masks(
+    *, dino_mask: Source | None = None, denoise_mask: Source | None = None, max_megapixels: float = MEGAPIXELS
+) -> Masks:
+    """Of files or PIL images; the keywords are options of an upscaling."""
+    sources = (dino_mask, denoise_mask)
+    return Masks(*(None if it is None else load_mask(it, max_megapixels=max_megapixels) for it in sources))
+
+
+def load_mask(source: Source, *, max_megapixels: float = MEGAPIXELS) -> Tensor:
+    """A picture as a mask [1, 1, h, w]: white is 1, black and transparent are 0. Raises ValueError."""
+    if isinstance(source, Image.Image):
+        picture = picture_of(source)
+    else:
+        picture = load_picture(source, max_megapixels=max_megapixels)
+    grey = picture.pixels.mean(1, keepdim=True)
+    return grey if picture.alpha is None else grey * picture.alpha
+
+
+def check_mask(mask: Tensor, height: int, width: int, *, name: str) -> None:
+    """Refuse what is not [B, 1, h, w] in 0..1, or has other proportions than a picture of that height and width."""
+    shape = list(mask.shape)
+    if mask.ndim != 4 or shape[1] != 1 or 0 in shape:
+        raise ValueError(f"the {name} mask has shape {shape}, needed is [B, 1, h, w]: pass one channel")
+    low, high = (float(value) for value in mask.aminmax())
+    if not (low >= 0 and high <= 1):  # also refuses NaN
+        raise ValueError(f"the {name} mask lies in {low:g}..{high:g}, needed is 0..1: divide 8-bit masks by 255")
+    rows, columns = shape[2:]
+    if abs(rows * width - columns * height) > max(SHAPE * rows * width, height, width):  # or a rounded side
+        raise ValueError(
+            f"the {name} mask is {columns} x {rows} px, the picture {width} x {height}: give a mask of the same proportions"
+        )
+
+
+def in_cells(mask: Tensor, *, height: int, width: int, family: ModelFamily) -> Tensor:
+    """A mask over a picture of that height and width in px as its mean in each latent cell of the padded canvas."""
+    mask = F.interpolate(mask.float(), size=(height, width), mode="bilinear", antialias=True)
+    return F.avg_pool2d(pad_to_grid(mask, grid=family.token), family.cell).clamp(0, 1)  # [B, 1, h, w]
+
+
+def flat(mask: Tensor | None) -> Tensor | None:
+    """As ``Strength`` takes it, [h, w]."""
+    return None if mask is None else mask.reshape(mask.shape[-2:]).to("cpu", torch.float32)
