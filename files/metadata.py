@@ -51,7 +51,7 @@ class Metadata:
         for key, text in info.items():
             if isinstance(text, str) and image.format == "PNG" and key != XMP and not key.startswith("Raw profile"):
                 texts[key] = str(text)
-        xmp = info.get("xmp", b"")
+        xmp = info.get("xmp") or info.get(XMP, b"")  # where older Pillows have it
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
         return cls(_bytes(info.get("icc_profile")), _exif(image), _bytes(xmp), _dpi(info.get("dpi")), texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -27,6 +28,8 @@ from .masks import EVERYWHERE, Masks, load_masks
 from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
 
+log = logging.getLogger("dinotile")
+
 
 def upscale(
     image: str | os.PathLike[str] | Image.Image,
@@ -47,6 +50,8 @@ def upscale(
         picture = picture_of(image)
     else:
         picture = load_picture(image, max_megapixels=max_megapixels)
+    if picture.note:
+        log.warning("%s", picture.note)
     where = load_masks(**masks, max_megapixels=max_megapixels)
     where.check(*picture.pixels.shape[-2:])
     result, _ = upscale_picture(load_upscaler(**models), picture, settings, masks=where, progress=progress)

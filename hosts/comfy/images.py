@@ -42,4 +42,4 @@ def to_host(image: Tensor) -> Tensor:
 def upscale_with_model(upscale_model: Any, pixels: Tensor) -> Tensor:
     """[B, 3, H, W] enlarged by an UPSCALE_MODEL, on the CPU."""
     (larger,) = ImageUpscaleWithModel.execute(upscale_model, pixels.movedim(1, -1)).args
-    return rgb(larger).movedim(-1, 1).cpu()
+    return rgb(larger, name="what the upscale model gave").movedim(-1, 1).cpu()

@@ -32,6 +32,21 @@ def test_alpha_and_profile_go_with_the_picture(models):
     assert result.icc == b"profile"
 
 
+def test_what_of_a_file_was_left_out_is_logged(models, tmp_path, caplog):
+    frames = [to_image(picture(16, 16, seed=seed)) for seed in (0, 1)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    with caplog.at_level("WARNING", "dinotile"):
+        dinotile.upscale(tmp_path / "two.gif", model_path=models[1], no_dino=True, steps=1)
+    assert "two.gif: of its pages or frames the first was taken" in caplog.text
+
+
+def test_grey_and_what_the_file_said_come_back_with_the_image(models):
+    image = Image.new("L", (16, 16), 99)
+    image.info |= {"dpi": (300, 300), "icc_profile": b"grey"}
+    drawn = dinotile.upscale(image, model_path=models[1], no_dino=True, steps=1)
+    assert drawn.mode == "L" and drawn.info["dpi"] == (300, 300) and drawn.info["icc_profile"] == b"grey"
+
+
 def test_devices_and_dtypes():
     assert find_device("cpu").type == "cpu"
     assert find_dtype("auto", variant="demo") == torch.float32

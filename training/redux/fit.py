@@ -94,6 +94,10 @@ def fit_redux(
             with skipped.counting():
                 pixels = decode(entry.picture().read())[None]  # [1, 3, H, W]
                 targets = teacher.tokens(pixels).float().cpu()
+                if not bool(targets.isfinite().all()):
+                    raise ValueError(
+                        "SigLIP and Redux gave tokens that are NaN or infinite: use float32 or download their files again"
+                    )
                 inputs = context_inputs(adapter, encoder.encode(pixels, settings=encode))
                 store.add(inputs, context_targets(targets, grid=settings.grid))
         if len(store) < LEAST_PICTURES:

@@ -359,3 +359,16 @@ def test_tokens_of_a_run_that_was_killed_are_removed_and_those_of_another_run_ar
             store.add(torch.ones(1, 2))
         assert store.read(0)[0].tolist() == [[1, 1]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redux_that_gives_no_numbers_gives_no_adapter(folder, tmp_path, encoder, geometry):
+    torch.manual_seed(0)
+    siglip_model().save_pretrained(tmp_path / "image_encoder")
+    redux = redux_model()
+    next(redux.parameters()).view(-1)[0] = float("nan")
+    redux.save_pretrained(tmp_path / "image_embedder")
+    broken = load_teacher(tmp_path, tmp_path)
+    (tmp_path / "place").mkdir()
+    with pytest.raises(ValueError, match="SigLIP and Redux gave tokens that are NaN or infinite"):
+        fitted(folder, tmp_path / "place", encoder=encoder, teacher=broken, geometry=geometry)
+    assert not list((tmp_path / "place").iterdir())
