@@ -9,6 +9,7 @@ from inside_tools import main  # makes the host's and the pack's modules importa
 # isort: split
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
+import inside_guidance  # noqa: F401
 import inside_hints  # noqa: F401
 import inside_models  # noqa: F401
 import inside_patches  # noqa: F401

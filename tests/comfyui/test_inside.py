@@ -122,6 +122,12 @@ def test_tiles_together_one_by_one_shuffled_and_in_batches_agree(numbers, report
     assert found["two pictures differ by"] > 0.1
 
 
+def test_a_denoise_mask_is_the_hosts_noise_mask_in_both_samplers(numbers):
+    found = numbers("denoise_mask")
+    assert found["both differ by"] < 1e-5 and found["what is kept differs by"] < 1e-5
+    assert found["the mask acts by"] > 0.1
+
+
 def test_core_nodes_act_on_tiles_alike_however_many_fit_or_say_why_not(numbers, report):
     found = numbers("core_patches")
     others = sorted(name for name, said in found.items() if said == "for other models")
