@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,8 +51,16 @@ def features(
     ] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Only count what is there, of each DATA apart, such as training and validation sets."
+        ),
+    ] = False,
 ) -> None:
     """Compute DINO features and text of training pictures once; what is there already is kept."""
+    if check:
+        return print_availability(data)
     if dino is None and text is None:
         raise ValueError("neither a DINO nor text encoders are given: give --dino, --text or both")
     import torch
@@ -77,6 +86,20 @@ def features(
     for report in reports:
         line = f"{report.name}: {report.computed} computed, {report.kept} kept, {report.skipped.total()} skipped"
         typer.echo(f"{line} ({report.skipped})" if report.skipped else line)
+
+
+def print_availability(data: Sequence[str]) -> None:
+    from ..training.data.availability import availability
+
+    for path in data:
+        with Bars() as bars:
+            found = availability(path, progress=bars)
+        typer.echo(f"{path}: {found.samples} samples")
+        for report in found.reports:
+            without = f", {report.skipped.total()} without ({report.skipped})" if report.skipped else ""
+            typer.echo(f"  {report.name}: {report.kept}{without}")
+        if found.plain:
+            typer.echo(f"  {found.plain} features do not say what made them: name that in data.encoder")
 
 
 def load_encoder(dino: str, device: str) -> DinoEncoder:

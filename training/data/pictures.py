@@ -9,7 +9,9 @@ from io import BytesIO
 import torch
 from torch import Tensor
 
+from ...dino.encode import EncodeSettings
 from ...dino.feature_map import FeatureMap
+from ...dino.specs import SPECS
 from ...files.containers import opened
 from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
@@ -18,8 +20,9 @@ from ...files.progress import Progress, counted
 from .crops import Box, centred_crop, random_crop
 from .sample import Sample, Skipped, Unusable, unusable
 from .settings import DataSettings
-from .side_files import TEXT_ARRAYS, TEXT_INFO, TEXT_MASK, FeatureInfo, TextInfo, feature_files, read_npy, unpack
+from .side_files import FeatureInfo
 from .sources import Entry, find_entries
+from .stored import feature_names, stored_features, stored_text
 
 
 def open_data(
@@ -56,7 +59,8 @@ class Data:
         self.least = settings.tile or min(sides)  # px of a picture's side
         # DINO's features of a mirrored picture are not the mirrored features.
         self.flip = settings.flip and not settings.features
-        self.feature_files = feature_files(settings.features) if settings.features else ()
+        self.family = settings.features
+        self.plain = made_by(settings.encoder, needed=needs_features) if settings.encoder else None
         self.needs_features, self.encoder = needs_features, encoder
         self._unusable: dict[int, str] = {}
 
@@ -96,9 +100,8 @@ class Data:
 
     def _picture(self, entry: Entry) -> bytes:
         picture = entry.picture()
-        missing = [name for name in self.feature_files if name not in entry.members]
-        if missing:
-            raise Unusable(f"without {', '.join(missing)}")
+        if self.family:
+            feature_names(entry, self.family, plain=self.plain is not None)
         return picture.read()
 
     def _check_size(self, height: int, width: int) -> None:
@@ -112,8 +115,9 @@ class Data:
         self._check_size(rows, columns)
         size = {"height": self.height, "width": self.width}
         features = None
-        if self.feature_files:
-            box, features = centred_crop(self._features(entry, fingerprint(content)), rows, columns, **size)
+        if self.family:
+            whole = self._features(entry, fingerprint(content), size=(rows, columns))
+            box, features = centred_crop(whole, rows, columns, **size)
         else:
             box = random_crop(rows, columns, **size, draws=draws)
         mirrored = self.flip and draws[3] < 0.5
@@ -121,16 +125,15 @@ class Data:
         if "source.png" in entry.members:
             source = resize(decode(entry.members["source.png"].read())[None], height=rows, width=columns)[0]
             source = self._crop(source, box, mirrored=mirrored)
-        _check_text(entry)
-        context = _array(entry, "t5.npy", axes=2)
+        context, pooled, mask = stored_text(entry)
         return Sample(
             name=entry.name,
             pixels=self._crop(pixels, box, mirrored=mirrored),
             source=source,
             features=features,
             context=context,
-            pooled=_array(entry, "clip.npy", axes=1),
-            mask=_mask(entry, context),
+            pooled=pooled,
+            mask=mask,
         )
 
     def _crop(self, pixels: Tensor, box: Box, *, mirrored: bool) -> Tensor:
@@ -139,15 +142,21 @@ class Data:
         out = resize(part, height=self.height, width=self.width)[0]  # [3, height, width]
         return out.flip(2) if mirrored else out
 
-    def _features(self, entry: Entry, picture: str) -> FeatureMap:
-        with unusable("with damaged features"):
-            patches, cls, text = (entry.members[name].read() for name in self.feature_files)
-            info = FeatureInfo.model_validate_json(text)
-            features = unpack(info, patches=patches, cls=cls)
+    def _features(self, entry: Entry, picture: str, *, size: tuple[int, int]) -> FeatureMap:
+        patches, cls, info = stored_features(entry, self.family, plain=self.plain is not None)
+        if info is None:
+            assert self.plain is not None
+            spec, layers = self.plain
+            if len(cls) != SPECS[spec].width:
+                raise ValueError(
+                    f"{entry.name} has features {len(cls)} wide, those of {spec} are {SPECS[spec].width} wide: name in "
+                    "data.encoder what made them"
+                )
+            return FeatureMap(patches[None], cls[None], spec, layers, size)
         self._check_encoder(entry.name, info)
         if info.picture != picture:
             raise Unusable("with features of another picture")
-        return features
+        return FeatureMap(patches[None], cls[None], info.spec, info.layers, info.image_size, info.crops, info.scales)
 
     def _check_encoder(self, name: str, info: FeatureInfo) -> None:
         got, needed = (info.spec, info.how), self.needs_features or (info.spec, info.how)
@@ -159,48 +168,23 @@ class Data:
             )
 
 
+def made_by(text: str, *, needed: tuple[str, str] | None) -> tuple[str, str]:
+    """Spec and canonical layers of "SPEC LAYERS"; ValueError where that is no encoder, or not what is needed (spec, how)."""
+    spec, _, layers = text.partition(" ")
+    if spec not in SPECS:
+        raise ValueError(
+            f"data.encoder is {text!r}, needed is one of {', '.join(SPECS)} and its layers: dinov3-large last"
+        )
+    made = spec, EncodeSettings(layers=layers).canonical(SPECS[spec])
+    if needed not in (made, None):
+        raise ValueError(
+            f"data.encoder says that {spec} layers {made[1]} made the features, the run needs those of {needed[0]} layers "
+            f"{needed[1]}: set model.dino and model.layers to what made them"
+        )
+    return made
+
+
 def decode(content: bytes) -> Tensor:
     """A picture file upright, on white where it is transparent: [3, H, W] in 0..1; ``Unusable`` where it is damaged."""
     with unusable("unreadable picture"):
         return from_image(upright(BytesIO(content))).on_white[0]
-
-
-def _array(entry: Entry, name: str, *, axes: int) -> Tensor | None:
-    if name not in entry.members:
-        return None
-    with unusable(f"with a damaged {name}"):
-        return read_npy(entry.members[name].read(), axes=axes)
-
-
-def _mask(entry: Entry, context: Tensor | None) -> Tensor | None:
-    """True for the text tokens that count, of which there is one at least."""
-    if context is None or not _masked(entry):
-        return None
-    if TEXT_MASK not in entry.members:
-        raise Unusable(f"without {TEXT_MASK}")
-    mask = _array(entry, TEXT_MASK, axes=1)
-    if mask is None or len(mask) != len(context) or not bool(mask.any()):
-        raise Unusable(f"with a {TEXT_MASK} that does not fit its t5.npy")
-    return mask != 0
-
-
-def _masked(entry: Entry) -> bool:
-    """Whether a mask belongs to the text: one that `dinotile features` made earlier may not."""
-    if TEXT_INFO not in entry.members:
-        return TEXT_MASK in entry.members
-    with unusable(f"with a damaged {TEXT_INFO}"):
-        return TextInfo.model_validate_json(entry.members[TEXT_INFO].read()).masked
-
-
-def _check_text(entry: Entry) -> None:
-    """Raise ``Unusable`` where `dinotile features` has not finished the sample's text or made it of another caption."""
-    if TEXT_INFO not in entry.members:
-        return
-    missing = [name for name in TEXT_ARRAYS if name not in entry.members]
-    if missing:
-        raise Unusable(f"without {', '.join(missing)}")
-    if "txt" in entry.members:
-        with unusable(f"with a damaged {TEXT_INFO}"):
-            info = TextInfo.model_validate_json(entry.members[TEXT_INFO].read())
-        if info.caption != fingerprint(entry.members["txt"].read()):
-            raise Unusable("with text of another caption")

@@ -29,6 +29,10 @@ class DataSettings(Settings):
     )
     flip: bool = Field(default=True, description="Whether pictures are mirrored at random, where `features` is empty.")
     features: Literal["", "dinov2", "dinov3"] = Field(default="", description="Of precomputed features; empty: none.")
+    encoder: str = Field(
+        default="",
+        description="What made features that lie there without a .json: `dinov3-large last`; empty: none do.",
+    )
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
     windows: Count = Field(default=1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
@@ -37,6 +41,8 @@ class DataSettings(Settings):
         smaller = min(self.picture) if isinstance(self.picture, tuple) else self.picture
         if self.tile > smaller:
             raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {smaller}"))
+        if self.encoder and not self.features:
+            raise ValueError("data.encoder says what made data.features, and they are not named: set both or neither")
         return self
 
 

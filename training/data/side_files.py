@@ -67,24 +67,19 @@ def feature_files(family: str) -> tuple[str, str, str]:
     return f"{family}_patches.npy", f"{family}_cls.npy", f"{family}.json"
 
 
+def plain_cls(family: str) -> str:
+    """Ending of the CLS token's file of another maker."""
+    return f"{family}.npy"
+
+
 def pack(features: FeatureMap, info: FeatureInfo, *, family: str) -> dict[str, bytes]:
     """The files by ending, in the order in which to write them: the json last, so that it vouches for the others."""
     contents = to_npy(features.patches[0]), to_npy(features.cls[0]), info.pack()  # [h, w, D], [D]
     return dict(zip(feature_files(family), contents, strict=True))
 
 
-def unpack(info: FeatureInfo, *, patches: bytes, cls: bytes) -> FeatureMap:
-    """Features of one picture, float32; raises what ``read_npy`` does, and ValueError for arrays of different widths."""
-    grid, token = read_npy(patches, axes=3), read_npy(cls, axes=1)
-    if grid.shape[2] != len(token):
-        raise ValueError(f"patches are {grid.shape[2]} wide and CLS {len(token)}")
-    return FeatureMap(
-        grid[None], token[None], info.spec, info.layers, info.image_size, crops=info.crops, scales=info.scales
-    )
-
-
-def read_npy(content: bytes, *, axes: int) -> Tensor:
-    """A float32 tensor with so many axes; raises for anything else, such as pickles and infinity.
+def read_npy(content: bytes, *, axes: tuple[int, ...]) -> Tensor:
+    """A float32 tensor with so many axes, or so many; raises for anything else, such as pickles and infinity.
 
     What the header claims is compared with the content before memory is taken for it.
     """
@@ -94,7 +89,7 @@ def read_npy(content: bytes, *, axes: int) -> Tensor:
         raise ValueError(f"an array claims shape {shape} of {kind}, and {len(content) - file.tell()} bytes follow")
     array = np.frombuffer(content, kind, offset=file.tell()).reshape(shape, order="F" if turned else "C")
     tensor = torch.from_numpy(array.astype(np.float32, order="C"))
-    if tensor.ndim != axes or 0 in tensor.shape or not bool(tensor.isfinite().all()):
+    if tensor.ndim not in axes or 0 in tensor.shape or not bool(tensor.isfinite().all()):
         raise ValueError(f"an array has shape {list(tensor.shape)}, needed are {axes} axes of finite numbers")
     return tensor
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from ...files.errors import BROKEN, printable, reason
 from .sample import Unusable
-from .side_files import TEXT_FILES, TEXT_MASK, feature_files
+from .side_files import TEXT_FILES, TEXT_MASK, feature_files, plain_cls
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
-SIDE_FILES = (*feature_files("dinov2"), *feature_files("dinov3"), *TEXT_FILES, TEXT_MASK, "source.png", "txt")
+FEATURES = [name for family in ("dinov2", "dinov3") for name in (*feature_files(family), plain_cls(family))]
+SIDE_FILES = (*FEATURES, *TEXT_FILES, TEXT_MASK, "source.png", "txt")
 
 
 @dataclass(frozen=True)

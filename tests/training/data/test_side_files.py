@@ -49,8 +49,8 @@ def archive():
 @pytest.mark.parametrize("turned", [False, True])
 def test_numbers_of_any_size_and_order_come_as_numpy_reads_them(kind, turned):
     array = np.asarray([[0, 1, 2], [3, 4, 5]], dtype=kind, order="F" if turned else "C")
-    assert read_npy(npy(array), axes=2).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert read_npy(npy(array), axes=2).dtype == torch.float32
+    assert read_npy(npy(array), axes=(2,)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read_npy(npy(array), axes=(2,)).dtype == torch.float32
 
 
 DAMAGED = {
@@ -76,7 +76,7 @@ DAMAGED = {
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_a_damaged_array_is_unusable_and_costs_no_memory(content):
     with little_memory(), pytest.raises(Unusable, match="^with damage$"), unusable("with damage"):
-        read_npy(content, axes=2)
+        read_npy(content, axes=(2,))
 
 
 @pytest.mark.parametrize("error", [struct.error, zlib.error, KeyError, ZeroDivisionError, RecursionError, MemoryError])

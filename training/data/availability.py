@@ -1,0 +1,65 @@
+"""What training would find in a data set, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...files.progress import Progress, counted
+from .features import FeatureReport
+from .sample import Unusable
+from .sources import Entry, find_entries
+from .stored import stored_features, stored_text
+
+
+@dataclass
+class Availability:
+    """Of a data set: its samples, those that have a thing by its name, and the others by reason. plain: samples whose
+    features do not say what made them."""
+
+    samples: int
+    reports: list[FeatureReport]
+    plain: int = 0
+
+
+def availability(path: str | Path, *, progress: Progress | None = None) -> Availability:
+    """Count what the samples of a folder or of tars bring: pictures, DINO features, captions, text. Raises ValueError."""
+    entries = find_entries(path)
+    found = Availability(len(entries), [FeatureReport(name) for name in KINDS])
+    for entry in counted(entries, str(path), progress):
+        for report in found.reports:
+            with report.skipped.counting():
+                found.plain += KINDS[report.name](entry)
+                report.kept += 1
+    return found
+
+
+def _picture(entry: Entry) -> bool:
+    entry.picture().read()
+    return False
+
+
+def _features(family: str) -> Callable[[Entry], bool]:
+    return lambda entry: stored_features(entry, family, plain=True)[2] is None
+
+
+def _caption(entry: Entry) -> bool:
+    if "txt" not in entry.members:
+        raise Unusable("without a caption")
+    return False
+
+
+def _text(entry: Entry) -> bool:
+    if any(array is None for array in stored_text(entry)[:2]):
+        raise Unusable("without t5.npy or clip.npy")
+    return False
+
+
+KINDS: dict[str, Callable[[Entry], bool]] = {
+    "picture": _picture,
+    "dinov2": _features("dinov2"),
+    "dinov3": _features("dinov3"),
+    "caption": _caption,
+    "text": _text,
+}
