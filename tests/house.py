@@ -26,7 +26,7 @@ SCRIPTS = {"demo/train", "benchmarks", "benchmarks/semantics"}  # run from a clo
 NO_ROOMS = {"tests", "build", "web", "workflows"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
-LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard"}
+LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb"}
 
 SIZED = {
     "hosts",

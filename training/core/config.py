@@ -97,6 +97,7 @@ class OutputSettings(Settings):
     validate_every: Natural = Field(default=0, description="From one validation to the next, 0 for never.")
     validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
     tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
+    wandb: str = Field(default="", description="Project at Weights & Biases for the log too; empty: none.")
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:

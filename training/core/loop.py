@@ -72,7 +72,7 @@ class _Run:
         try:
             if place is not None:
                 place.mkdir(parents=True, exist_ok=True)
-            self.monitor = Monitor(place, output, step=trainer.done, sums=sums)
+            self.monitor = Monitor(place, output, step=trainer.done, sums=sums, config=self.config)
         except OSError as error:
             raise ValueError(f"folder {place} cannot be written ({reason(error)}): choose another place") from error
 

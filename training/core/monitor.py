@@ -1,20 +1,19 @@
-"""What a run says about itself: one JSON line per ``log_every`` steps, and the same numbers in TensorBoard."""
+"""What a run says about itself: one JSON line per ``log_every`` steps, and the same numbers on its boards."""
 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...files.writing import write_text
+from .boards import boards
 from .config import OutputSettings
 from .trainer import StepReport
 
 LOG = "log.jsonl"
-log = logging.getLogger("dinotile")
 
 
 class Monitor:
@@ -23,14 +22,22 @@ class Monitor:
     ``sums``: since the last line, for checkpoints.
     """
 
-    def __init__(self, folder: Path | None, settings: OutputSettings, *, step: int, sums: dict[str, Any]) -> None:
-        self.settings, self.path, self.board = settings, None, None
+    def __init__(
+        self,
+        folder: Path | None,
+        settings: OutputSettings,
+        *,
+        step: int,
+        sums: dict[str, Any],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.path = settings, None
         self.sums = sums
+        self.boards = [] if folder is None else boards(folder, settings, step=step, config=config or {})
         self.clock = time.perf_counter()
         if folder is not None:
             self.path = folder / LOG
             _forget_after(self.path, step)
-            self.board = _board(folder, step) if settings.tensorboard else None
 
     def due(self, step: int) -> bool:
         """Whether the line of this step, which wants its details, is written."""
@@ -57,20 +64,19 @@ class Monitor:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            for name, value in _flat(line):
-                self.board.add_scalar(name, value, line["step"])
+        for board in self.boards:
+            board.numbers(dict(_flat(line)), step=line["step"])
         self.clock = time.perf_counter()  # what came since the last step, for example a validation, is no step's time
 
     def picture(self, name: str, pixels: Any, *, step: int) -> None:
-        """Show ``pixels`` [3, H, W] in TensorBoard."""
-        if self.board is not None:
-            self.board.add_image(name, pixels, step)
+        """Show ``pixels`` [3, H, W] on the boards."""
+        for board in self.boards:
+            board.picture(name, pixels, step=step)
         self.clock = time.perf_counter()
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        for board in self.boards:
+            board.close()
 
     def _line(self, report: StepReport) -> dict[str, Any]:
         sums, steps = self.sums, self.sums["steps"]
@@ -110,15 +116,6 @@ def _forget_after(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
     write_text(path, "".join(kept))
-
-
-def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.warning("tensorboard is not installed, so there is only %s: pip install tensorboard", LOG)
-        return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
