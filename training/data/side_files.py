@@ -85,7 +85,7 @@ def read_npy(content: bytes, *, axes: tuple[int, ...]) -> Tensor:
     """
     file = BytesIO(content)
     shape, turned, kind = HEADERS[np.lib.format.read_magic(file)](file)
-    if kind.kind not in "fiu" or math.prod(shape) * kind.itemsize != len(content) - file.tell():
+    if kind.kind not in "biuf" or math.prod(shape) * kind.itemsize != len(content) - file.tell():
         raise ValueError(f"an array claims shape {shape} of {kind}, and {len(content) - file.tell()} bytes follow")
     array = np.frombuffer(content, kind, offset=file.tell()).reshape(shape, order="F" if turned else "C")
     tensor = torch.from_numpy(array.astype(np.float32, order="C"))
