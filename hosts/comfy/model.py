@@ -27,12 +27,24 @@ def flux_geometry(model: Any) -> FluxGeometry:
     return geometry_of(model.get_model_object("diffusion_model"))
 
 
+def clone_of(model: Any) -> Any:
+    """A clone whose parent is the model that all clones come from.
+
+    The host keeps a loaded model under the name of one clone, and where that dies under the name of its parent. Two clones
+    in a row that die together, as garbage of an exception, would leave it a model without a name, to warn of as leaked.
+    """
+    clone = model.clone()
+    while clone.parent.parent is not None:
+        clone.parent = clone.parent.parent
+    return clone
+
+
 def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
     """A clone of the model in which the adapter's hooks are installed."""
     adapter = host_adapter.adapter
     adapter.module.check_geometry(flux_geometry(model))
     key = cond_key(adapter)
-    model = model.clone()
+    model = clone_of(model)
     if Wrappers.APPLY_MODEL in model.wrappers and key in model.wrappers[Wrappers.APPLY_MODEL]:
         raise ValueError("the model is already patched with this adapter: remove one 'Patch FLUX with DINO'")
     model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, outer_sample)
@@ -59,7 +71,7 @@ def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
 def tile_model(model: Any, plan: TilePlan) -> Any:
     """A clone of the model that every sampler runs tile by tile, all tiles in each step."""
     flux_geometry(model)  # refuses other models
-    model = model.clone()
+    model = clone_of(model)
     if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(f"{KEY}_tiles"):
         raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
     tiles = TileWrapper(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 
 import comfy.model_management as management
 import comfy.sd
+import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -19,6 +21,7 @@ from inside_tools import (
     apart,
     check,
     counted,
+    dino,
     features,
     flux,
     near,
@@ -32,6 +35,7 @@ from inside_tools import (
     sample,
     text,
     tiled,
+    upscale,
     watch,
 )
 
@@ -312,3 +316,41 @@ def time_outside_the_model():
         "share of the pack": (spent["planning"] + spent["run"] + spent["conds"] + spent["apply"]) / wall,
         "share outside the model": 1 - spent["model"] / wall,
     }
+
+
+def stopped(action) -> str:
+    """What an action said that a model call interrupted, its frames kept as garbage in a circle, as an exception's often are."""
+    try:
+        action()
+    except RuntimeError as error:
+        error.circle = error
+        return str(error)
+    return "nothing was raised"
+
+
+@check
+def after_errors():
+    """Models that ComfyUI takes for leaked, after an error inside a sampling through clones that nobody else holds."""
+
+    def fail(call):
+        raise RuntimeError("on purpose")
+
+    conds = project(adapter(), features())
+    failing = watch(flux("flux-pooled"), fail)  # the loader's own, which outlives the run
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    paths = {
+        "tiled": lambda: sample(tiled(failing), text(0)),
+        "patched and tiled": lambda: sample(tiled(patched(adapter(), failing)), *conds[:1]),
+        "tiled and patched": lambda: sample(patched(adapter(), tiled(failing)), *conds[:1]),
+        "one node": lambda: upscale(vae=vae, dino=dino(), model=failing),
+    }
+    out = {}
+    for name, path in paths.items():
+        management.unload_all_models()
+        gc.disable()  # or some dict or other sets it off in between
+        said = stopped(path)
+        gc.enable()
+        gc.collect()
+        leaked = [type(m.real_model()).__name__ for m in management.current_loaded_models if m.is_dead()]
+        out[name] = {"said": said, "leaked": leaked, "loaded": len(management.current_loaded_models)}
+    return out

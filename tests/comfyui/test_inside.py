@@ -234,6 +234,13 @@ def test_an_interrupt_stops_at_the_next_tile_and_the_next_run_works(numbers):
     assert found == {"said": "InterruptProcessingException", "calls": 5, "next run is equal": True}
 
 
+@pytest.mark.parametrize("path", ["tiled", "patched and tiled", "tiled and patched", "one node"])
+def test_after_an_error_no_model_is_taken_for_leaked(numbers, path):
+    found = numbers("after_errors")[path]
+    assert found["said"] == "on purpose"
+    assert found["loaded"] and not found["leaked"]
+
+
 @pytest.mark.parametrize(
     "case",
     [
