@@ -37,7 +37,7 @@ class TileRun:
         self.rows = rows
         self.crop_control = crop_control
         self.windows = tile_windows(plan)
-        self._fixed: dict[tuple, list[dict]] = {}
+        self._fixed: dict[tuple, list[tuple[dict, dict]]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
 
