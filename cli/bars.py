@@ -26,11 +26,12 @@ class Bars:
             self.tasks[stage] = self.progress.add_task(stage, total=total, note=note)
         self.progress.update(self.tasks[stage], completed=done, total=total, note=note)
 
-    def close(self) -> None:
-        """End these bars; the next call begins new ones below."""
+    def close(self, *, erase: bool = False) -> None:
+        """End these bars; the next call begins new ones below. erase: as if they had never been, in a file too."""
         if self.progress is not None:
+            self.progress.live.transient = erase
             try:
-                self.progress.stop()
+                self.progress.live.stop() if erase else self.progress.stop()
             except IndexError:  # rich, where Ctrl-C came in the middle of its start
                 errors.show_cursor(True)
         self.progress, self.tasks = None, {}
@@ -38,8 +39,8 @@ class Bars:
     def __enter__(self) -> Bars:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(erase=kind is not None and issubclass(kind, Exception))  # an error's sentence stands alone
 
 
 def _begun() -> Progress:

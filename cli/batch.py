@@ -80,7 +80,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     try:
         if any(batch.left()):
             with timed(seconds, "load"):
-                upscaler = load_upscaler(**models)
+                upscaler = load_upscaler(**models, progress=progress)
             for source, output in batch.left():
                 with batch.trying(source):
                     choice = {"settings": settings, "masks": where}

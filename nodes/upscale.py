@@ -8,12 +8,15 @@ from comfy_api.latest import io
 
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import rgb, to_host, upscale_with_model
+from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..upscaling.guides import check_pair, whole_picture
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
 from .sockets import SEED, number
+
+PART = 100  # of the bar: for DINO, the VAE twice, and each step
 
 
 class Upscale(io.ComfyNode):
@@ -114,6 +117,7 @@ class Upscale(io.ComfyNode):
             fidelity=fidelity,
         )
         host = ComfyHost(model, vae, adapter=adapter)
+        parts = {"dino": PART, "encode": PART, "sample": steps * PART, "decode": PART}
         make_guide = None
         if dino is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength)
@@ -125,5 +129,6 @@ class Upscale(io.ComfyNode):
             sampler=sampling,
             make_guide=make_guide,
             enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
+            progress=HostProgress(parts=parts),
         )
         return io.NodeOutput(to_host(result.movedim(1, -1)))

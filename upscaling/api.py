@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..dino.load import load_dino
 from ..files.containers import MEGAPIXELS
 from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
-from ..files.progress import Progress
+from ..files.progress import Progress, counted
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
 from ..hosts.diffusers.sources import Source, dino_path, find_variant, model_files
@@ -54,7 +55,9 @@ def upscale(
         log.warning("%s", picture.note)
     where = load_masks(**masks, max_megapixels=max_megapixels)
     where.check(*picture.pixels.shape[-2:])
-    result, _ = upscale_picture(load_upscaler(**models), picture, settings, masks=where, progress=progress)
+    result, _ = upscale_picture(
+        load_upscaler(**models, progress=progress), picture, settings, masks=where, progress=progress
+    )
     drawn = to_image(result.pixels, alpha=result.alpha, grey=result.grey)
     said = replace(result.metadata, icc=result.icc or b"")
     drawn.info |= {**said.texts, **said.options("TIFF")}
@@ -64,7 +67,7 @@ def upscale(
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Options of an upscaling as those of ``settings_for``, ``load_upscaler`` and ``load_masks``; ValueError for unknown ones."""
     settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
-    models = set(inspect.signature(load_upscaler).parameters)
+    models = set(inspect.signature(load_upscaler).parameters) - {"progress"}
     known = settings | models | set(MASKS)
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -112,6 +115,7 @@ def load_upscaler(
     mask_padding: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    progress: Progress | None = None,
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
 
@@ -124,16 +128,25 @@ def load_upscaler(
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
     files = model_files(variant, model_path=model_path, vae_path=vae_path, dino=dino, adapter=adapter)
-    encoder = module = None
+    tokens = find_variant(variant).text_tokens
+    parts: list[Callable[[], Any]] = [
+        partial(_texts, files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind),
+        partial(load_transformer, files.flux, dtype=kind),
+        partial(load_vae, files.vae, dtype=kind),
+    ]
     if not no_dino:
         check_pair(files.dino, files.adapter)
         if files.dino is not None and files.adapter is not None:
-            encoder, module = load_dino(dino_path(files.dino)), load_adapter(Path(files.adapter).expanduser())
-    tokens = find_variant(variant).text_tokens
-    text, away = _texts(files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind)
+            parts = [
+                partial(load_dino, dino_path(files.dino)),
+                partial(load_adapter, Path(files.adapter).expanduser()),
+                *parts,
+            ]
+    *guide, (text, away), transformer, vae = [load() for load in counted(parts, "load", progress)]
+    encoder, module = guide or (None, None)
     return Upscaler(
-        load_transformer(files.flux, dtype=kind),
-        load_vae(files.vae, dtype=kind),
+        transformer,
+        vae,
         dino=encoder,
         adapter=module,
         dino_layers=dino_layers,

@@ -80,10 +80,10 @@ def upscale(
         check_mask(denoise_mask, *pixels.shape[-2:], name="denoise")
     height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
-    with timed(seconds, "dino"):
-        wanted = make_guide if settings.dino_strength > 0 else None
+    wanted = make_guide if settings.dino_strength > 0 else None
+    with timed(seconds, "dino", None if wanted is None else progress):
         guide = None if wanted is None else wanted(pixels, plan=plan, size=(height, width))
-    with timed(seconds, "encode"):
+    with timed(seconds, "encode", progress):
         host.check_interrupt()
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
         latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
@@ -93,7 +93,7 @@ def upscale(
             cells = in_cells(denoise_mask, height=height, width=width, family=host.family)
         latents = sampler(latents, plan=plan, guide=guide, denoise_mask=cells, progress=progress)
         finite(latents, "sample")
-    with timed(seconds, "decode"):
+    with timed(seconds, "decode", progress):
         host.check_interrupt()
         result = finite(host.decode(latents), "decode")[..., :height, :width].contiguous()
         result = back_project(result, pixels.to(result), fidelity=settings.fidelity)

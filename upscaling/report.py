@@ -11,15 +11,21 @@ from typing import Any
 
 import torch
 
+from ..files.progress import Progress
+
 
 @contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the wall-clock seconds of the block to ``seconds[stage]``."""
+def timed(seconds: dict[str, float], stage: str, progress: Progress | None = None) -> Iterator[None]:
+    """Add the wall-clock seconds of the block to ``seconds[stage]``, and tell when it begins and ends."""
     start = time.perf_counter()
+    if progress is not None:
+        progress(stage, 0, 1)
     try:
         yield
     finally:
         seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+    if progress is not None:
+        progress(stage, 1, 1)
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:

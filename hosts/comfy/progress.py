@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.utils
@@ -23,16 +24,23 @@ def only_interrupts(stage: str, done: float, total: float, note: str = "") -> No
 class HostProgress:
     """A ``files.progress.Progress``, shown on the running node; raises ``Interrupted`` where the user interrupts.
 
-    draw: a picture of how far it is, ``PREVIEWS`` times.
+    draw: a picture of how far it is, ``PREVIEWS`` times. parts: how much of the node's work each stage is, in their order;
+    without, every stage fills the bar anew. preview: the host's picture to show with the next call.
     """
 
-    def __init__(self, draw: Callable[[], Image] | None = None) -> None:
+    def __init__(self, draw: Callable[[], Image] | None = None, *, parts: Mapping[str, int] | None = None) -> None:
         self.bar = comfy.utils.ProgressBar(1)
         self.draw, self.drawn = draw, 0
+        self.parts = parts
+        self.preview: Any = None
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        preview, part = None, int(PREVIEWS * done / total)
+        part = int(PREVIEWS * done / total)
         if self.draw is not None and part > self.drawn:
-            self.drawn, preview = part, ("PNG", self.draw(), None)
+            self.drawn, self.preview = part, ("PNG", self.draw(), None)
+        if self.parts is not None:
+            before = sum(self.parts[name] for name in takewhile(lambda name: name != stage, self.parts))
+            done, total = round(before + self.parts[stage] * done / total), sum(self.parts.values())
+        preview, self.preview = self.preview, None
         self.bar.update_absolute(done, total, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -6,16 +6,20 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
+import comfy.sample
 import comfy.samplers
+import comfy.utils
+import latent_preview
 import torch
-from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from torch import Tensor
 
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
 from ...tiling.plan import TilePlan
 from .host import ComfyHost
-from .model import attach, tile_model
+from .model import Wrappers, attach, tile_model
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,21 @@ class ComfySampler:
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)
-        latent = {"samples": model.model.process_latent_out(latents)}
-        if denoise_mask is not None:
-            latent["noise_mask"] = denoise_mask
         guider = tiled_guider(guider, plan)
-        out, _ = run_sampler(
-            Noise_RandomNoise(self.seed), guider, comfy.samplers.sampler_object(self.sampler), sigmas, latent
+        rows = plan.count * len(latents) * (1 if self.cfg == 1 else 2)
+        steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
+        latents = model.model.process_latent_out(latents)
+        samples = guider.sample(
+            comfy.sample.prepare_noise(latents, self.seed),
+            latents,
+            comfy.samplers.sampler_object(self.sampler),
+            sigmas,
+            denoise_mask=denoise_mask,
+            callback=steps.ended,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=self.seed,
         )
-        return model.model.process_latent_in(out["samples"])
+        return model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device()))
 
     def sigmas(self) -> Tensor:
         return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)
@@ -67,6 +78,38 @@ class ComfySampler:
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas().tolist()
         return {"steps": max(0, len(sigmas) - 1), "sigmas": [round(sigma, 6) for sigma in sigmas]}
+
+
+class StepProgress:
+    """Tells of every model call how far the steps are, and brings the host's preview of each step.
+
+    rows: of the canvas in one evaluation of all tiles. A sampler that evaluates several times in a step is known from its
+    first step on.
+    """
+
+    def __init__(self, model: Any, progress: Progress | None, *, steps: int, rows: int) -> None:
+        self.progress, self.steps, self.rows = progress, steps, rows
+        self.done, self.seen = 0, 0  # steps, and rows since the last
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        model.add_wrapper_with_key(Wrappers.APPLY_MODEL, "dinotile_progress", self.apply_model)
+
+    def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL, on the run's own clone of the model."""
+        out = executor(x, *args, **kwargs)
+        self.seen += len(x)
+        self.tell(self.done + min(1.0, self.seen / self.rows))
+        return out
+
+    def ended(self, step: int, x0: Tensor, x: Tensor, steps: int) -> None:
+        """The host's callback after a step."""
+        self.rows, self.done, self.seen = max(self.rows, self.seen), step + 1, 0
+        if self.previewer is not None and hasattr(self.progress, "preview"):
+            self.progress.preview = self.previewer.decode_latent_to_preview_image("JPEG", x0)
+        self.tell(self.done)
+
+    def tell(self, done: float) -> None:
+        if self.progress is not None:
+            self.progress("sample", done, self.steps)
 
 
 def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float) -> Tensor:

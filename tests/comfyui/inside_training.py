@@ -26,6 +26,7 @@ from inside_tools import (
     once,
     patched,
     picture,
+    plan,
     project,
     refusal,
     same,
@@ -380,6 +381,33 @@ def resumed():
         "left": place in runs(),
         "steps": [load_adapter(path).config.provenance["steps"] for path in saved("parts") + saved("parts again")],
     }
+
+
+@check
+def progress():
+    """What the one node tells of its work, with tiles one by one; and with a sampler of two evaluations in a step."""
+    out = {"tiles": plan(64, 16, 128, 160).count}
+    for sampler in ("euler", "heun"):
+        shown = out[sampler] = []
+        comfy.utils.set_progress_bar_global_hook(lambda *told, seen=shown, **names: seen.append(told[:2]))
+        settings = (2.0, 0.5, 3, sampler, "simple", 1.0, 64, 16, 1.0, 0)
+        patcher = type(flux())
+        changed = {
+            (patcher, "get_free_memory"): lambda self, device: 0,  # of all clones too
+            (comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL"): 0,
+            (comfy.utils, "PROGRESS_THROTTLE_MIN_PERCENT"): 0,
+        }
+        before = {place: getattr(*place) for place in changed}
+        try:
+            for place, value in changed.items():
+                setattr(*place, value)
+            small = picture(height=64, width=80)
+            node(nodes.Upscale, small, flux(), vae(), text(0), text(1), *settings, dino(), adapter())
+        finally:
+            comfy.utils.set_progress_bar_global_hook(None)
+            for place, value in before.items():
+                setattr(*place, value)
+    return out
 
 
 @check

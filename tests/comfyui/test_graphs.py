@@ -241,8 +241,10 @@ def watched(server, prompt, at: str, *, at_progress=lambda: None, **settings) ->
 
 def test_progress_is_reported_while_tiles_are_sampled(server, small):
     steps, previews = watch(server, graphs.one_node(small, steps=3, seed=11), "upscale")
-    assert len(steps) > 1 and max(steps) == (3, 3)  # ComfyUI leaves out what follows too fast
+    assert len(steps) > 1 and max(steps) == (600, 600)  # ComfyUI leaves out what follows too fast
     assert previews == []
+    _, previews = watch(server, graphs.one_node(small, steps=3, seed=12), "upscale", previews="latent2rgb")
+    assert [preview.size for preview in previews] == [(512, 384)] * 3
 
 
 def test_an_interrupt_ends_the_drawing_of_many_tiles(server):

@@ -168,6 +168,17 @@ def test_t5_and_a_grid_of_14_make_the_context_of_709_tokens(numbers):
     assert numbers("encodings")["context"] == [709]
 
 
+@pytest.mark.parametrize(("sampler", "evaluations"), [("euler", 3), ("heun", 5)])
+def test_the_one_node_tells_of_dino_of_the_vae_and_of_every_tile(numbers, sampler, evaluations):
+    found = numbers("progress")
+    values, totals = zip(*found[sampler], strict=True)
+    assert set(totals) == {600} and list(values) == sorted(values) and values[-1] == 600
+    assert values[:4] == (0, 100, 100, 200)  # DINO, then the VAE; the steps are 200 to 500
+    sampled = [value for value in values[4:] if value <= 500]
+    assert len(sampled) >= evaluations * found["tiles"] and len(set(sampled)) > 3 * found["tiles"] - 3
+    assert {300, 400, 500} <= set(sampled) and values[-2:] == (500, 600)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
 def test_a_flux_of_low_precision_trains_a_float32_adapter(numbers, dtype):
     found = numbers("low_precision")[dtype]

@@ -18,7 +18,11 @@ def test_the_api_is_the_command_line(models, tmp_path):
     options = {"model_path": models[1], "no_dino": True, "tile": 64, "overlap": 16, "steps": 1}
     seen = []
     result = dinotile.upscale(image, **options, progress=lambda *step: seen.append(step))
-    assert result.size == (80, 60) and seen[-1][0] == "sample" and seen[-1][1] == seen[-1][2]
+    assert result.size == (80, 60)
+    assert list(dict.fromkeys(stage for stage, *_ in seen)) == ["load", "encode", "sample", "decode"]
+    ends = {stage: (done, total) for stage, done, total, *_ in seen}
+    assert all(done == total for done, total in ends.values()) and ends["load"] == (3, 3)
+    assert seen[0] == ("load", 0, 3)
     assert isinstance(result, Image.Image)
     again = dinotile.upscale(tmp_path / "in.png", **options)  # by models that it loads anew
     assert abs(np.asarray(again, int) - np.asarray(result, int)).max() <= 1

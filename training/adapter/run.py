@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...dino.load import load_dino
-from ...files.progress import Progress
+from ...files.progress import Progress, counted
 from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
@@ -51,7 +52,9 @@ def train(
         raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
     processes = Accelerator(cpu=config.model.device == "cpu")
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
-    host, encoder = load_models(config.model, config.adapter, device=device, seed=config.optimisation.seed)
+    host, encoder = load_models(
+        config.model, config.adapter, device=device, seed=config.optimisation.seed, progress=progress
+    )
     assert host.adapter is not None
     needed = (host.adapter.config.dino, host.adapter.config.how)
     data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
@@ -64,21 +67,30 @@ def train(
 
 
 def load_models(
-    model: ModelSettings, adapter: AdapterSettings, *, device: torch.device, seed: int
+    model: ModelSettings,
+    adapter: AdapterSettings,
+    *,
+    device: torch.device,
+    seed: int,
+    progress: Progress | None = None,
 ) -> tuple[DiffusersHost, DinoEncoder]:
     """The models that the settings name, with a fresh adapter in float32; ValueError where one cannot be had."""
     files = model_files(model.variant, model_path=model.model_path, vae_path=model.vae_path, dino=model.dino)
     if files.dino is None:
         raise ValueError(f"model.dino is empty, variant {model.variant} needs a DINO model: give a file or a hub name")
     dtype = getattr(torch, model.dtype)
-    transformer: Any = load_transformer(files.flux, dtype=dtype)
-    encoder = load_dino(dino_path(files.dino))
+    parts: list[Callable[[], Any]] = [
+        partial(load_transformer, files.flux, dtype=dtype),
+        partial(load_vae, files.vae, dtype=dtype),
+        partial(load_dino, dino_path(files.dino)),
+    ]
+    transformer, vae, encoder = (load() for load in counted(parts, "load", progress))
     encoder.model.to(device).requires_grad_(False)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
     config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode)
     host = DiffusersHost(
         transformer,
-        load_vae(files.vae, dtype=dtype),
+        vae,
         adapter=new_adapter(config, seed=seed),
         adapter_dtype=torch.float32,
         gradient_checkpointing=model.gradient_checkpointing,
