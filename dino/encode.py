@@ -119,11 +119,14 @@ def normalise(pixels: Tensor) -> Tensor:
 class DinoEncoder:
     """Encodes pictures with one DINO backbone; the host owns the device of `model`, this class never moves it."""
 
-    def __init__(self, backbone: Backbone, spec: DinoSpec, fingerprint: str) -> None:
+    def __init__(
+        self, backbone: Backbone, spec: DinoSpec, fingerprint: str, *, cache: FeatureCache | None = None
+    ) -> None:
+        """cache: to share one between encoders, as its keys know the weights; None: an own one."""
         self.backbone = backbone
         self.spec = spec
         self.fingerprint = fingerprint  # 16 hex digits of the weights file
-        self.cache = FeatureCache()
+        self.cache = FeatureCache() if cache is None else cache
         self.computed = 0  # pictures that went through the backbone, cache hits excluded
 
     @property

@@ -137,11 +137,8 @@ def load_upscaler(
     if not no_dino:
         check_pair(files.dino, files.adapter)
         if files.dino is not None and files.adapter is not None:
-            parts = [
-                partial(load_dino, dino_path(files.dino)),
-                partial(load_adapter, Path(files.adapter).expanduser()),
-                *parts,
-            ]
+            path, dino_file = Path(files.adapter).expanduser(), files.dino
+            parts = [lambda: load_dino(dino_path(dino_file)), partial(load_adapter, path), *parts]
     *guide, (text, away), transformer, vae = [load() for load in counted(parts, "load", progress)]
     encoder, module = guide or (None, None)
     return Upscaler(

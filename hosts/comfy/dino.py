@@ -14,10 +14,14 @@ from comfy.model_management import cast_to_device
 from torch import Tensor
 
 from ...dino.backbone import TransformersBackbone
+from ...dino.cache import FeatureCache
 from ...dino.encode import DinoEncoder
 from ...dino.load import load_dino
 from ...dino.specs import SPECS, DinoSpec
+from ...files.fingerprints import fingerprint_of, first_numbers
 from .folders import model_path
+
+FEATURES = FeatureCache()  # of the process: with --cache-none the host makes every encoder anew for each prompt
 
 
 class ManagedBackbone:
@@ -90,7 +94,7 @@ def load_host_dino(name: str) -> DinoEncoder:
     encoder = load_dino(model_path(name, "dino", "clip_vision"), dtype=dtype)
     offload = comfy.model_management.text_encoder_offload_device()
     patcher = comfy.model_patcher.CoreModelPatcher(Held(encoder.model), load_device=device, offload_device=offload)
-    return DinoEncoder(ManagedBackbone(encoder.backbone, patcher), encoder.spec, encoder.fingerprint)
+    return DinoEncoder(ManagedBackbone(encoder.backbone, patcher), encoder.spec, encoder.fingerprint, cache=FEATURES)
 
 
 def dino_from_clip_vision(clip_vision: Any) -> DinoEncoder:
@@ -98,7 +102,8 @@ def dino_from_clip_vision(clip_vision: Any) -> DinoEncoder:
     spec = clip_vision_spec(clip_vision.config)
     model = clip_vision.model
     backbone = ManagedBackbone(ClipVisionBackbone(model, spec), clip_vision.patcher)
-    return DinoEncoder(backbone, spec, f"clip_vision_{id(model):x}")
+    weights = fingerprint_of(map(first_numbers, model.state_dict().values()))
+    return DinoEncoder(backbone, spec, f"clip_vision_{weights}", cache=FEATURES)
 
 
 def clip_vision_spec(config: dict[str, Any]) -> DinoSpec:

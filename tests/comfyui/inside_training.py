@@ -12,6 +12,7 @@ from functools import partial
 from inside_tools import (
     BASE,
     CONTEXT,
+    DEMO,
     OUT,
     PATCHES,
     VECTOR,
@@ -288,6 +289,17 @@ def low_precision():
             "adapter": sorted({str(t.dtype) for t in load_adapter(saved(name)[0]).module.state_dict().values()}),
         }
     return out
+
+
+@check
+def remembered():
+    """Encoders that are made anew for every prompt, as with --cache-none, and one of other weights."""
+    found, computed = [], []
+    for name in ("dino.safetensors", "dino.safetensors", f"{DEMO}.safetensors"):
+        encoder = node(nodes.LoadDino, name)
+        found.append(node(nodes.ExtractPatches, encoder, picture(77), "2/3", 224, 1).patches)
+        computed.append(encoder.computed)
+    return {"computed": computed, "same": same(found[0], found[1]), "other": apart(found[2], found[0])}
 
 
 @check

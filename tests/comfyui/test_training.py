@@ -154,6 +154,11 @@ def test_an_adapter_learns_with_guidance_and_says_so(numbers):
     assert found["guidance told"] == 2.0
 
 
+def test_features_are_remembered_though_the_encoder_is_made_anew(numbers):
+    found = numbers("remembered")
+    assert found["computed"] == [1, 0, 1] and found["same"] and found["other"] > 0.1
+
+
 def test_crops_scales_and_the_contexts_grid_belong_to_an_adapter(numbers):
     found = numbers("encodings")
     assert found["fits"] == [1, 1, 1] and len(found["refused"]) == 6
