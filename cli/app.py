@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -43,6 +44,8 @@ app.command(name="fit-redux")(fit_redux)
 def main() -> None:
     """Entry point: a user's error is one line and exit code 2, any other keeps its traceback."""
     code = None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a title that the terminal cannot show is no reason to break
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 AUTH = "DINOTILE_AUTH"  # in the environment: the Authorization header, or a bearer token alone
-OWN_HEADERS = {"connection", "content-length", "content-type", "host", "transfer-encoding", "upgrade"}
+OWN_HEADERS = {
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "upgrade",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def headers_for(user: str, headers: Sequence[str]) -> dict[str, str]:
     sent = dict(_header(header) for header in headers)
     given = os.environ.get(AUTH, "").strip()
     if user:
-        given = basic(user)
+        given = basic(user if ":" in user else f"{user}:")
     elif given and " " not in given:
         given = f"Bearer {given}"
     if given and "authorization" not in {name.lower() for name in sent}:

@@ -11,7 +11,7 @@ from ...files.errors import plain, reason
 from ...files.writing import LONGEST_SIDE, check_picture_output, check_writable, replacing, same_file
 from .answers import Output
 from .client import ComfyClient
-from .link import Cut
+from .link import Cut, ServerError, Slow, Unreachable
 
 DECODED = 100  # megapixels: larger pictures are not decoded to see whether they are whole
 MEDIA = {".mp4", ".webm", ".mkv", ".mov", ".mp3", ".flac", ".wav", ".opus"}  # that OUT may end in, beside pictures
@@ -52,8 +52,10 @@ def bring(
 ) -> Iterator[tuple[Path, Output, bool]]:
     """Download a run's files, each whole or not at all: its place, what it is, and whether it was written.
 
-    ``keep``: a file that is there already stays, and is not asked for. Raises ValueError; what came before that stays.
+    ``keep``: a file that is there already stays, and is not asked for. Raises ValueError, where a single file could not be had
+    after all others were.
     """
+    missing: list[ServerError] = []
     for number, output in enumerate(outputs, start=1):
         place = place_of(path, number, output)
         if any(same_file(place, source) for source in inputs):
@@ -62,12 +64,17 @@ def bring(
         if there and not keep:
             raise ValueError(f"output {place} exists already: choose another name, or replace it with --overwrite")
         if not there:
-            with replacing(place) as part:
-                client.retried(lambda part=part, output=output: _download(client, output, part))
-                converted = None if output.kept else in_format_of(place, part)
-                if converted is not None:
-                    part.write_bytes(converted)
+            try:
+                _write(client, output, place)
+            except (Slow, Unreachable):
+                raise
+            except ServerError as error:
+                missing.append(error)
+                continue
         yield place, output, not there
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+        raise ServerError(f"{missing[0]}{more}") from missing[0]
 
 
 def contents(client: ComfyClient, output: Output) -> bytes:
@@ -120,7 +127,14 @@ def _source(file: Path | bytes) -> Path | BytesIO:
     return file if isinstance(file, Path) else BytesIO(file)
 
 
-def _download(client: ComfyClient, output: Output, part: Path) -> None:
-    with part.open("wb") as sink:
-        client.download(output, sink)
-    check_whole(part, output)
+def _write(client: ComfyClient, output: Output, place: Path) -> None:
+    def download() -> None:
+        with part.open("wb") as sink:
+            client.download(output, sink)
+        check_whole(part, output)
+
+    with replacing(place) as part:
+        client.retried(download)
+        converted = None if output.kept else in_format_of(place, part)
+        if converted is not None:
+            part.write_bytes(converted)

@@ -1,5 +1,6 @@
 """What becomes of a run's files: none lost, none written over."""
 
+import json
 import os
 import signal
 from io import BytesIO
@@ -170,6 +171,25 @@ def test_a_file_that_is_gone_is_named(dinotile, sent, stand_in):
     stand_in.files = {}
     said = refused(dinotile, sent, stand_in, "a.png of node 3 #3 is gone from http")
     assert "run the workflow again" in said
+
+
+def test_a_file_that_is_gone_does_not_hold_back_the_others(dinotile, sent, stand_in):
+    arguments, output = sent
+    several(stand_in)
+    del stand_in.files["red.png"]
+    code, out, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 2 and "red.png of node 9 #9 is gone" in err and out.count("\n") == 2
+    assert [color(output.with_stem(stem)) for stem in ("out-2", "out-3")] == ["green", "blue"] and not output.exists()
+
+
+def test_a_stream_that_cannot_show_a_title_shows_its_code(sent, stand_in, dinotile_process, monkeypatch):
+    arguments, output = sent
+    workflow = json.loads(arguments[1].read_text())
+    arguments[1].write_text(json.dumps(workflow | {"3": workflow["2"] | {"_meta": {"title": ":cat: \u732b"}}}))
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    process = dinotile_process(*arguments, "--server", stand_in.url)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and r"from :cat: \u732b #3" in out, err
 
 
 def test_videos_and_animations_come_back_as_files(dinotile, sent, stand_in):
