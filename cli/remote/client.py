@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import urllib.parse
 import uuid
@@ -162,11 +163,12 @@ class ComfyClient:
         """Wait until the run has ended. The websocket tells how far it is; what counts is the history."""
         while True:
             if events is not None:
-                watch.hear(events.listen(HURRY if watch.hurry else TICK), progress)
+                watch.hear(events.listen(min(TICK, watch.pause)), progress)
             elif watch.asked > 0:
                 self.deadline.sleep(POLL)
             self.deadline.check()
-            if not watch.due(POLL_WITH_EVENTS if events and events.connected else POLL):
+            pause = min(watch.pause, POLL_WITH_EVENTS if events and events.since < watch.asked else POLL)
+            if time.monotonic() - watch.asked < pause:
                 continue
             found = self._patiently(watch)
             if isinstance(found, Ended):
@@ -183,7 +185,7 @@ class ComfyClient:
         while True:
             try:
                 found = self._state(watch)
-                watch.asked, watch.hurry = time.monotonic(), False
+                watch.asked, watch.pause = time.monotonic(), math.inf
                 return found
             except ServerError as error:
                 if time.monotonic() - start >= error.patience:
@@ -223,29 +225,26 @@ class ComfyClient:
 
 @dataclass
 class _Watch:
-    """A run that is followed. ``state``: the last that is known, LOST for nothing. ``hurry``: it may just have changed."""
+    """A run that is followed. ``state``: the last that is known, LOST for nothing. ``asked``: when it was asked for; ``pause``:
+    after how many seconds it is asked for again, as it may have changed."""
 
     run: str
     workflow: Workflow
     state: State
     asked: float = 0.0
-    hurry: bool = False
-
-    def due(self, pause: float) -> bool:
-        """Whether it is time to ask the server."""
-        return time.monotonic() - self.asked >= (HURRY if self.hurry else pause)
+    pause: float = math.inf
 
     def hear(self, message: dict[str, Any] | None, progress: Progress | None) -> None:
         """Learn from a message of the websocket, which may be about anything."""
         if message is None:
             return
         kind, data = message["type"], message["data"]
-        if kind == "status":  # the queue has changed
-            self.hurry = self.hurry or (self.state is State.QUEUED and self.due(POLL))
+        if kind == "status" and self.state is State.QUEUED:  # the queue has changed
+            self.pause = min(self.pause, POLL)
         if data.get("prompt_id") != self.run:
             return
         if kind in ENDING or (kind == "executing" and data.get("node") is None):
-            self.hurry = True
+            self.pause = HURRY
         elif kind in ("execution_start", "executing", "progress_state"):
             self.state = State.RUNNING
         if progress is not None and kind == "progress_state":

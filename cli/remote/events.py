@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from http.cookies import CookieError
 from typing import Any
@@ -20,19 +21,15 @@ LOST = (*BROKEN, OSError, EOFError, CookieError, websocket.WebSocketException)  
 class Events:
     """The messages for one client. A lost connection comes back by itself, under the same id.
 
-    ``dropped``: whether a connection was ever lost.
+    ``dropped``: whether a connection was ever lost. ``since``: when this one was made; what was said before is not said again.
     """
 
     def __init__(self, link: Link, client: str) -> None:
         self.link, self.path = link, f"/ws?clientId={client}"
         self.limits = Limits(link.deadline)
         self.socket: websocket.WebSocket | None = None
-        self.dropped, self.pause, self.again = False, 0.5, 0.0
+        self.dropped, self.since, self.pause, self.again = False, math.inf, 0.5, 0.0
         self._connect()
-
-    @property
-    def connected(self) -> bool:
-        return self.socket is not None
 
     def listen(self, seconds: float) -> dict[str, Any] | None:
         """The next message of the form ``{"type": ..., "data": {...}}``, or None after this time and for any other."""
@@ -62,7 +59,7 @@ class Events:
         self.limits.stage(seconds=CONNECT_SECONDS)
         try:
             self.socket = self.link.websocket(self.path, self.limits)
-            self.pause = 0.5
+            self.since, self.pause = time.monotonic(), 0.5
         except LOST:  # a proxy may know no websockets: the run is followed without
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
             self.again = time.monotonic() + self.pause
@@ -70,7 +67,7 @@ class Events:
 
     def _drop(self) -> None:
         self.close()
-        self.socket, self.dropped = None, True
+        self.socket, self.dropped, self.since = None, True, math.inf
         self.again = time.monotonic() + self.pause
 
 

@@ -74,6 +74,20 @@ def test_a_websocket_that_a_proxy_closed_comes_back_under_the_same_name(dinotile
     assert not stopped(stand_in)
 
 
+def test_an_end_that_was_told_while_the_websocket_was_away_is_asked_for(dinotile, sent, stand_in, monkeypatch):
+    monkeypatch.setattr(client, "POLL", 1.0)
+    monkeypatch.setattr(client, "POLL_WITH_EVENTS", 60)
+
+    def away(server, request):
+        yield handshake(request)
+        while not server.run:
+            time.sleep(0.01)
+        server.state = "done"
+
+    stand_in.state, stand_in.faults["ws"] = "running", [away, lambda server, request: ending(server, request, 60)]
+    brought(dinotile, sent, stand_in, "--timeout", 5)
+
+
 def test_the_end_of_a_run_is_seen_in_the_history_alone(dinotile, sent, stand_in):
     stand_in.state, stand_in.faults["ws"] = "queued", [ending]
     brought(dinotile, sent, stand_in)
