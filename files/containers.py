@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # EPS and others start 
 PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, TiffImagePlugin, BmpImagePlugin, GifImagePlugin)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MEGAPIXELS = 500.0
+# At most so many pixels in a byte: 64 of a JPEG take a bit; deflate packs 1032 to 1, LZW less, and a byte may be 8 pixels.
+# More would be allocated before the decoder finds nothing to put there. Of the other kinds none allocates by the claim.
+MOST_PIXELS = {"JPEG": 1024, "MPO": 1024, "tiff_adobe_deflate": 8300, "tiff_deflate": 8300, "tiff_lzw": 11_500}
+LIMIT = threading.RLock()
 UNREADABLE = (*BROKEN, OSError, EOFError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -27,22 +33,36 @@ class UnfitError(ValueError):
 
 @contextmanager
 def opened(file: Path | BinaryIO, *, max_megapixels: float | None = MEGAPIXELS) -> Iterator[Image.Image]:
-    """The picture in a file, not decoded yet; raises what Pillow raises, and ``UnfitError`` for a picture that is too large.
-
-    Pillow's own limit is a global number for the whole process, a third of ours; so its formats are called directly.
-    """
+    """The picture in a file, not decoded yet; raises what Pillow raises, and ``UnfitError`` for a picture that is too large."""
     if isinstance(file, Path):
         with file.open("rb") as content:
             with opened(content, max_megapixels=max_megapixels) as image:
                 yield image
         return
-    image = _identified(file)
+    with _limit_lifted():
+        image = _identified(file)
     try:
         if max_megapixels is not None:
             check_size(*image.size, max_megapixels=max_megapixels)
-        yield image
+        pixels = image.width * image.height
+        kind = str(image.info.get("compression") if image.format == "TIFF" else image.format)
+        if pixels > MOST_PIXELS.get(kind, math.inf) * file.seek(0, os.SEEK_END):
+            raise ValueError(f"the file is too short for a {image.format} of {image.width} x {image.height} px")
+        with _limit_lifted() if pixels > (Image.MAX_IMAGE_PIXELS or math.inf) else nullcontext():
+            yield image
     finally:
         image.close()
+
+
+@contextmanager
+def _limit_lifted() -> Iterator[None]:
+    """Without Pillow's own limit, a number for the whole process, which stays as it was."""
+    with LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def check_size(width: int, height: int, *, max_megapixels: float) -> None:

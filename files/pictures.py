@@ -216,6 +216,6 @@ def _content(picture: Picture, form: str, options: dict[str, Any]) -> bytes:
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    array = np.array(image, dtype=np.float32) / 255.0  # [H, W, C] or [H, W]
+    array = np.array(image)  # [H, W, C] or [H, W], 8 bits
     array = array.reshape(*array.shape[:2], -1)
-    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous().float().div_(255)

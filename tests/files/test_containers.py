@@ -3,7 +3,7 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from dinotile.files.containers import FORMATS, opened
 from dinotile.files.pictures import load_picture
@@ -42,6 +42,38 @@ def claiming(width, height):
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes(height * (1 + -(-width // 8))))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF"])
+def test_no_kind_of_file_has_a_limit_of_pillows(tmp_path, monkeypatch, form):
+    """As far below its number as a large scan is above it; TIFF looks at it again while it decodes."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    (tmp_path / "a").write_bytes(encoded(form, (30, 20), **({"save_all": True} if form == "GIF" else {})))
+    assert load_picture(tmp_path / "a").pixels.shape == (1, 3, 20, 30)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_file_that_claims_more_pixels_than_it_can_hold_is_refused_before_they_are_allocated(tmp_path):
+    content = bytearray(encoded("JPEG"))
+    at = content.index(b"\xff\xc0")
+    content[at + 5 : at + 9] = struct.pack(">HH", 20_000, 20_000)
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match="too short for a JPEG of 20000 x 20000 px"):
+        load_picture(tmp_path / "a.jpg")
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    side, data = 20_000, zlib.compress(bytes(3000))
+    claims = {256: side, 257: side, 258: (8,) * 3, 259: 8, 262: 2, 273: 0, 277: 3, 278: side, 279: len(data)}
+    for tag, value in claims.items():
+        tags[tag] = value
+    with (tmp_path / "a.tif").open("wb") as file:
+        tags.save(file)
+        file.write(data)
+    with pytest.raises(ValueError, match="too short for a TIFF of 20000 x 20000 px"):
+        load_picture(tmp_path / "a.tif")
+    (tmp_path / "white.tif").write_bytes(encoded("TIFF", (3000, 2000), compression="tiff_adobe_deflate"))
+    assert load_picture(tmp_path / "white.tif").pixels.shape == (1, 3, 2000, 3000)
+    (tmp_path / "white.jpg").write_bytes(encoded("JPEG", (4000, 3000), quality=1, optimize=True, progressive=True))
+    assert load_picture(tmp_path / "white.jpg").pixels.shape == (1, 3, 3000, 4000)
 
 
 def test_pictures_over_pillows_limit_are_opened_up_to_ours(tmp_path):
