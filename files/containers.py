@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
@@ -44,14 +44,24 @@ def opened(file: Path | BinaryIO, *, max_megapixels: float | None = MEGAPIXELS) 
     try:
         if max_megapixels is not None:
             check_size(*image.size, max_megapixels=max_megapixels)
+        _check_claim(image, length=file.seek(0, os.SEEK_END))
         pixels = image.width * image.height
-        kind = str(image.info.get("compression") if image.format == "TIFF" else image.format)
-        if pixels > MOST_PIXELS.get(kind, math.inf) * file.seek(0, os.SEEK_END):
-            raise ValueError(f"the file is too short for a {image.format} of {image.width} x {image.height} px")
         with _limit_lifted() if pixels > (Image.MAX_IMAGE_PIXELS or math.inf) else nullcontext():
             yield image
     finally:
         image.close()
+
+
+def _check_claim(image: Image.Image, *, length: int) -> None:
+    """Raise ValueError where so many bytes cannot hold a picture of that size, or hold a part of it only."""
+    kind = str(image.info.get("compression") if image.format == "TIFF" else image.format)
+    if image.width * image.height > MOST_PIXELS.get(kind, math.inf) * length:
+        raise ValueError(f"the file is too short for a {image.format} of {image.width} x {image.height} px")
+    tiles: Any = getattr(image, "tile", None)
+    if image.format == "TIFF" and tiles:
+        right, bottom = (max(tile[1][side] for tile in tiles) for side in (2, 3))
+        if not any(right >= width and bottom >= height for width, height in (image.size, image.size[::-1])):  # turned
+            raise ValueError(f"{right} x {bottom} px are there of {image.width} x {image.height} px")
 
 
 @contextmanager

@@ -70,6 +70,12 @@ def test_a_file_that_claims_more_pixels_than_it_can_hold_is_refused_before_they_
         file.write(data)
     with pytest.raises(ValueError, match="too short for a TIFF of 20000 x 20000 px"):
         load_picture(tmp_path / "a.tif")
+    part = bytearray(encoded("TIFF"))
+    at = part.index(struct.pack("<HHI", 257, 4, 1)) + 8  # its height
+    part[at : at + 4] = struct.pack("<I", 10_000_000)
+    (tmp_path / "part.tif").write_bytes(part)
+    with pytest.raises(ValueError, match="20 x 12 px are there of 20 x 10000000 px"):
+        load_picture(tmp_path / "part.tif")
     (tmp_path / "white.tif").write_bytes(encoded("TIFF", (3000, 2000), compression="tiff_adobe_deflate"))
     assert load_picture(tmp_path / "white.tif").pixels.shape == (1, 3, 2000, 3000)
     (tmp_path / "white.jpg").write_bytes(encoded("JPEG", (4000, 3000), quality=1, optimize=True, progressive=True))

@@ -105,6 +105,8 @@ def test_turned_16_bit_pictures_and_their_metadata_go_along(tmp_path):
     turned = load_picture(tmp_path / "a.png")
     assert turned.pixels.shape == (1, 3, 10, 6)
     assert (numbers(turned.pixels)[0, -1] == array[0, 0]).all()
+    (tmp_path / "turned.tif").write_bytes(deep.tiff(array, exif=camera().tobytes()))
+    assert torch.equal(load_picture(tmp_path / "turned.tif").pixels, turned.pixels)
     assert save_picture(turned, tmp_path / "b.tif") is None
     with Image.open(tmp_path / "b.tif") as image:
         assert image.getexif()[ExifTags.Base.Make] == "Maker"
