@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files.errors import whole
+from ..files.errors import printable, whole
 from .layouts import parts_of, plain_name
 from .specs import DinoSpec
 
@@ -98,7 +98,9 @@ def model_with(weights: Mapping[str, Tensor], spec: DinoSpec) -> nn.Module:
         "unexpected": [name for name in weights if name not in known],
         "misshapen": [plain_name(name) for name in state if tuple(state[name].shape) != wanted[name]],
     }
-    said = [f"{len(names)} are {word} ({', '.join(names[:3])})" for word, names in wrong.items() if names]
+    said = [
+        f"{len(names)} are {word} ({', '.join(map(printable, names[:3]))})" for word, names in wrong.items() if names
+    ]
     if said:
         raise ValueError(
             f"this looks like {spec.name}, but of its tensors {', '.join(said)}, all must fit: get the original file"

@@ -108,7 +108,11 @@ def detect_spec(shapes: Shapes) -> DinoSpec:
     down = plain.get("layer.0.mlp.down_proj.weight", ())
     if len(cls) != 3 or len(kernel) != 4 or len(down) != 2 or "layer.0.norm1.weight" not in plain:
         unknown = next((name for name in shapes if not _KNOWN.match(names[name])), "")
-        some = f"{printable(unknown)}, which no layout has" if unknown else f"only {', '.join(list(shapes)[:3])}"
+        some = (
+            f"{printable(unknown)}, which no layout has"
+            if unknown
+            else f"only {', '.join(map(printable, list(shapes)[:3]))}"
+        )
         raise ValueError(
             f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some if shapes else 'no tensors at all'}), "
             f"allowed are {', '.join(SPECS)} in the layouts of transformers, Meta or timm: choose such a file"

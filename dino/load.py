@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ..files.errors import printable
 from ..files.fingerprints import file_fingerprint
 from ..files.weights import read_weights, weight_files
 from .backbone import TransformersBackbone, model_with
@@ -27,7 +28,9 @@ def load_dino(
             spec = detect_spec({name: tuple(tensor.shape) for name, tensor in state.items()})
             odd = next((name for name, tensor in state.items() if not tensor.is_floating_point()), None)
             if odd:
-                raise ValueError(f"{odd} is {state[odd].dtype}, only floating point weights load: get the full file")
+                raise ValueError(
+                    f"{printable(odd)} is {state[odd].dtype}, only floating point weights load: get the full file"
+                )
             weights = {name: tensor.to(device, dtype) for name, tensor in plain_weights(state, spec).items()}
             model = model_with(weights, spec)
         except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...files.errors import whole
+from ...files.errors import printable, whole
 from ...flux_patch.families import FLUX1
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -19,7 +19,7 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
     """diffusers' config of a FLUX.1 transformer, read from its tensors in either layout."""
     diffusers_layout = "x_embedder.weight" in shapes
     if not diffusers_layout and "img_in.weight" not in shapes:
-        some = ", ".join(sorted(shapes)[:3]) or "nothing"
+        some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
         raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
     names = {part: both[0 if diffusers_layout else 1] for part, both in _NAMES.items()}
     with whole(name, "FLUX.1 transformer"):
@@ -67,7 +67,7 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
     original = "encoder.down.0.block.0.conv1.weight" in shapes
     block = "encoder.down.{}.block.{}.conv1.weight" if original else "encoder.down_blocks.{}.resnets.{}.conv1.weight"
     if block.format(0, 0) not in shapes or "decoder.conv_in.weight" not in shapes:
-        some = ", ".join(sorted(shapes)[:3]) or "nothing"
+        some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
         raise ValueError(
             f"{name} is no VAE that is known here (it holds {some}): "
             "use FLUX.1's ae.safetensors, a 16-channel TAESD with both halves, or a diffusers folder"
@@ -115,7 +115,7 @@ def _tiny_key(key: str, *, name: str) -> str:
     """TAESD's layer numbers in diffusers: the decoder's first layer there is a clamp without weights."""
     match = re.fullmatch(r"taesd_(encoder|decoder)\.(\d+)\.(.+)", key)
     if match is None:
-        raise ValueError(f"{name} holds {key}, which is no part of a TAESD: choose another file")
+        raise ValueError(f"{name} holds {printable(key)}, which is no part of a TAESD: choose another file")
     half, number, rest = match.groups()
     return f"{half}.layers.{int(number) - (half == 'decoder')}.{rest}"
 

@@ -118,7 +118,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     weights, _ = read_weights(path)
     scaled = next((name for name in weights if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
     if scaled:
-        raise ValueError(f"{path.name} is quantised with scales ({scaled}), which is not read here: give the bf16 file")
+        raise ValueError(
+            f"{path.name} is quantised with scales ({printable(scaled)}), which is not read here: give the bf16 file"
+        )
     return weights
 
 
@@ -158,7 +160,7 @@ def _complete(model: Any, *, name: str) -> Any:
     missing = [key for key, tensor in model.state_dict().items() if tensor.is_meta]
     if missing:
         raise ValueError(
-            f"{name} does not hold a whole model: it lacks {missing[0]} and {len(missing) - 1} more tensors, "
+            f"{name} does not hold a whole model: it lacks {printable(missing[0])} and {len(missing) - 1} more tensors, "
             "download it again"
         )
     return model

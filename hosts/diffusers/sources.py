@@ -149,7 +149,7 @@ def loading(source: Source, *, examples: Sequence[str] = REPOSITORIES) -> Iterat
     try:
         yield
     except (*BROKEN, OSError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()), most=300)}"
         if local_path(source) is None:
             raise ValueError(
                 f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "

@@ -13,6 +13,7 @@ from ...dino.encode import EncodeSettings
 from ...dino.feature_map import FeatureMap
 from ...dino.specs import SPECS
 from ...files.containers import opened
+from ...files.errors import printable
 from ...files.fingerprints import fingerprint
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
@@ -163,7 +164,8 @@ class Data:
         weights = self.encoder or info.encoder
         if (got, info.encoder) != (needed, weights):
             raise ValueError(
-                f"{name} has features of {got[0]} layers {got[1]} (weights {info.encoder}), needed are those of "
+                f"{printable(name)} has features of {printable(info.spec)} layers {printable(info.how)} (weights "
+                f"{printable(info.encoder)}), needed are those of "
                 f"{needed[0]} layers {needed[1]} (weights {weights}): run `dinotile features` with that encoder"
             )
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...files.errors import whole
+from ...files.errors import printable, whole
 from ...files.fingerprints import file_fingerprint
 from ...files.pixels import resize
 from ...files.weights import check_floating, read_weights
@@ -133,7 +133,7 @@ def _vision_weights(state: Mapping[str, Tensor], *, name: str) -> dict[str, Tens
         key.partition(mark)[2] if nested else key: tensor for key, tensor in state.items() if mark in key or not nested
     }
     if "embeddings.patch_embedding.weight" not in weights or "embeddings.class_embedding" in weights:
-        some = ", ".join(list(state)[:3]) or "no tensors"
+        some = ", ".join(map(printable, list(state)[:3])) or "no tensors"
         raise ValueError(
             f"{name} is no SigLIP vision model (it holds {some}): give the one that the Redux model was made for"
         )
@@ -181,7 +181,7 @@ def _redux(path: Path) -> tuple[nn.Linear, nn.Linear]:
     state = _weights(path)
     names = [f"redux_{half}.{part}" for half in ("up", "down") for part in ("weight", "bias")]
     if any(name not in state for name in names):
-        some = ", ".join(list(state)[:3]) or "no tensors"
+        some = ", ".join(map(printable, list(state)[:3])) or "no tensors"
         raise ValueError(f"{path.name} is no FLUX.1 Redux model (it holds {some}), needed are {', '.join(names)}")
     layers = []
     with whole(path.name, "FLUX.1 Redux model"):
