@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from pathlib import Path
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
     """The picture files that are named, in that order, each once. Of a folder all pictures in it, without its subfolders;
     of a pattern (``*.jpg``, ``**/*.png``), which a shell has not expanded, what it matches; by name. Raises ValueError."""
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for given in inputs:
         for path in _named(given):
-            found.setdefault(path.resolve(), path)
+            found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 

@@ -46,7 +46,7 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLik
     for output in outputs:
         if output.exists() and not known.isdisjoint(_names(output)):
             raise ValueError(f"output {output} is the input itself: choose another name")
-        if output.exists() and any(str(parent) in known for parent in output.resolve().parents):
+        if output.exists() and any(str(parent) in known for parent in Path(os.path.realpath(output)).parents):
             raise ValueError(f"output {output} is a part of an input: choose another name")
 
 
@@ -68,4 +68,4 @@ def check_report(report: Path, pictures: Sequence[Path]) -> None:
 def _names(path: Path) -> set[object]:
     """By which an existing file is known: links of both kinds lead to the same."""
     found = path.stat()
-    return {str(path.resolve()), (found.st_dev, found.st_ino)}
+    return {os.path.realpath(path), (found.st_dev, found.st_ino)}

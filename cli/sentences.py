@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+from ..files.errors import printable, reason
+
 
 def for_the_user(error: Exception) -> str | None:
     """The sentence of an error that the user can do something about, or None for a fault of the program.
@@ -10,6 +14,11 @@ def for_the_user(error: Exception) -> str | None:
     """
     if hasattr(error, "format_message"):  # typer's, whichever click it carries
         return error.format_message()  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    ):  # wherever it was first looked at
+        return f"{printable(str(error.filename))} is no path ({reason(error)}): check the name"
     if _out_of_memory(error):
         return "the device ran out of memory: use a smaller --tile, a smaller --scale, or --device cpu"
     trace = error.__traceback__

@@ -131,7 +131,8 @@ def make_folder(folder: Path) -> None:
 
 def same_file(path: Path, other: Path) -> bool:
     """Whether both names lead to one file, which need not exist yet."""
-    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+    same = os.path.realpath(path) == os.path.realpath(other)  # Path.resolve breaks on links that lead to themselves
+    return same or (path.exists() and other.exists() and path.samefile(other))
 
 
 def _part_of(path: Path) -> Path:

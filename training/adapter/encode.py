@@ -44,6 +44,7 @@ class PictureEncoder:
         assert host.adapter is not None
         self.host, self.encoder, self.data, self.config = host, encoder, data, config
         self.settings = host.adapter.config.encode
+        self.width = host.adapter.config.dino_width
         self._memory: OrderedDict[tuple[int, bool], EncodedPicture | None] = OrderedDict()
 
     def get(self, index: int, *, source: Source, generator: torch.Generator) -> EncodedPicture | None:
@@ -79,6 +80,11 @@ class PictureEncoder:
                     f"{sample.name} brings {kind} text of width {text.shape[-1]}, the FLUX model takes {width}: encode the "
                     f"captions with this model's own text encoders"
                 )
+        if features is not None and features.cls.shape[-1] != self.width:
+            raise ValueError(
+                f"{sample.name} brings features {features.cls.shape[-1]} wide, the adapter takes {self.width}: make them "
+                "anew with `dinotile features`"
+            )
         empty = Text.empty(geometry, guidance=self.config.model.guidance)
         return EncodedPicture(
             name=sample.name,

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...files.errors import reason
+from ...files.errors import BROKEN, printable, reason
 from ...files.weights import read_weights, write_weights
 from ...files.writing import make_folder, remove_parts, replacing, write_text
 
@@ -77,12 +77,12 @@ def read_checkpoint(place: Path) -> TrainState:
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
         for name, kind in KINDS.items():
             if type(about[name]) is not kind:
-                raise ValueError(f"{name} in {ABOUT} is {about[name]!r}")
+                raise ValueError(f"{name} in {ABOUT} is {printable(about[name])}")
         shapes = about.pop("shapes")
         tensors: dict[str, Any] = {kind: read_weights(place / name)[0] for kind, name in TENSORS.items()}
         state = TrainState(**about, **tensors)
         if state.shapes != shapes:
             raise ValueError("its files are of different runs")
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (*BROKEN, OSError) as error:
         raise ValueError(f"the checkpoint {place} is damaged ({reason(error)}): remove it and resume") from error
     return state

@@ -1,5 +1,7 @@
 """What a training row gets of a picture, remembered or not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,3 +42,12 @@ def test_rows_begin_at_the_very_source_that_dino_saw(pictures, source):
 def test_without_such_rows_no_source_is_encoded(pictures):
     encoder = tiny_pictures(settings(pictures))
     assert encoder.get(0, source="usual", generator=torch.Generator()).source is None
+
+
+def test_features_of_another_width_are_refused_with_the_sample_named(pictures):
+    encoder = tiny_pictures(settings(pictures))
+    sample = encoder.data.get(0, generator=torch.Generator())
+    features = encoder.features(sample.pixels)
+    narrow = replace(features, patches=features.patches[..., :6], cls=features.cls[:, :6])
+    with pytest.raises(ValueError, match="^00.png brings features 6 wide, the adapter takes 64"):
+        encoder.encoded(sample, narrow)

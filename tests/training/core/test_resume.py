@@ -97,6 +97,7 @@ def other_values(**changes):
     [
         ("state.json", lambda path: path.write_bytes(b"\xff\x00")),
         ("state.json", cut),
+        ("state.json", lambda path: path.write_text("[" * 100_000)),
         ("state.json", other_values(step="5")),
         ("state.json", other_values(log=[])),
         ("weights.safetensors", cut),
@@ -116,7 +117,7 @@ def test_rubbish_in_the_log_does_not_stop_a_resumed_run(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path)})
     run(config, should_stop=interrupt_at(3))
     with (tmp_path / "log.jsonl").open("ab") as file:
-        file.write(b'null\n\xff\x00\n{"step": 3, "lo')
+        file.write(b"null\n" + b"[" * 100_000 + b'\n\xff\x00\n{"step": 3, "lo')
     run(config)
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
 

@@ -1,0 +1,34 @@
+"""Names that are too long, and links that lead to themselves, in the place of every path: one sentence."""
+
+import pytest
+
+from dinotile.demo import SAMPLE
+
+LONG = "x" * 300
+COMMANDS = {
+    "a picture": ("upscale", LONG, "-o", "out.png"),
+    "an output": ("upscale", SAMPLE, "-o", f"{LONG}.png"),
+    "a report": ("upscale", SAMPLE, "-o", "out.png", "--report", LONG),
+    "an adapter": ("upscale", SAMPLE, "-o", "out.png", "--adapter", LONG),
+    "a DINO": ("upscale", SAMPLE, "-o", "out.png", "--dino", LONG),
+    "a FLUX": ("upscale", SAMPLE, "-o", "out.png", "--model-path", LONG),
+    "a configuration": ("train", LONG),
+    "data": ("features", LONG, "--check"),
+    "a workflow": ("run", LONG, "--image", SAMPLE, "-o", "out.png"),
+    "a looping picture": ("upscale", "loop.png", "-o", "out.png"),
+    "a looping output": ("upscale", SAMPLE, "-o", "loop.png"),
+    "a looping adapter": ("upscale", SAMPLE, "-o", "out.png", "--adapter", "loop.png"),
+    "a looping DINO": ("upscale", SAMPLE, "-o", "out.png", "--dino", "loop.png"),
+    "a looping configuration": ("train", "loop.png"),
+    "looping data": ("features", "loop.png", "--check"),
+    "a looping workflow": ("run", "loop.png", "--image", SAMPLE, "-o", "out.png"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_path_that_is_none_is_one_sentence(command, dinotile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    code, _, err = dinotile(*command)
+    assert code == 2 and err.startswith("dinotile: ") and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["loop.png"]
