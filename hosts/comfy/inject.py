@@ -19,7 +19,10 @@ from ...flux_patch.rows import DinoCall, make_call
 from ..finite import finite
 from .carrier import DinoCond
 
-OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall}
+OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall and where its context tokens start}
+TEXT = (
+    "text_tokens"  # beside them: length of the whole text as it enters FLUX, before patches put tokens in front of it
+)
 MEMO = "dinotile_memo"  # in transformer_options: RunMemo
 
 
@@ -95,7 +98,7 @@ class CallWrapper:
         if call.vector is not None:
             y = kwargs.get("y")
             kwargs["y"] = call.vector if y is None else y.to(call.vector) + call.vector
-        options[OPTIONS] = {**options.get(OPTIONS, {}), self.key: (call, text_start)}
+        options[OPTIONS] = {**options.get(OPTIONS, {}), self.key: (call, text_start), TEXT: c_crossattn.shape[1]}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -140,12 +143,13 @@ class QueryPatch(BlockPatch):
         if found is None:
             return {}
         call, text_start = found
+        first = extra_options["img_slice"][0]
         if self._site(call, extra_options):
-            first = extra_options["img_slice"][0]
             extra_options[f"{self.key}_q"] = q[:, :, first : first + call.image_tokens]
         if call.text_weights is None:
             return {}
-        return {"attn_mask": merge_masks(attn_mask, call.text_bias(start=text_start, length=k.shape[2], dtype=q.dtype))}
+        start = text_start + first - extra_options[OPTIONS][TEXT]
+        return {"attn_mask": merge_masks(attn_mask, call.text_bias(start=start, length=k.shape[2], dtype=q.dtype))}
 
 
 class OutputPatch(BlockPatch):

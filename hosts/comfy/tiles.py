@@ -143,7 +143,7 @@ class TileWrapper:
                 f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
                 f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
             )
-        found = self.find_patches(model_options, conds)
+        found = self.find_patches(model_options, conds) if run.plan.count > 1 else ()
         tiles = [
             None if c is None else run.split(c, slot=i, device=x_in.device, patches=found) for i, c in enumerate(conds)
         ]

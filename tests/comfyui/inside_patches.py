@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
+import comfy.model_patcher
+import comfy.ops
 import torch
+from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel, USOStyleReference
 from comfy_extras.nodes_nag import NAGuidance
 from inside_tools import (
     COLUMNS,
@@ -12,12 +16,16 @@ from inside_tools import (
     PACK,
     ROWS,
     TILE,
+    adapter,
     apart,
     check,
+    features,
     flux,
     one_by_one,
+    patched,
     places,
     plan,
+    project,
     random_latent,
     refusal,
     same,
@@ -201,3 +209,46 @@ def contract():
     model.set_model_attn1_output_patch(patch)
     out["whole picture is plain"] = same(run(model), run(flux()))
     return out
+
+
+def with_style(model):
+    """Core's *USO Style Reference*, its projector tiny and fresh: 12 style tokens before the text."""
+    torch.manual_seed(7)
+    with torch.inference_mode(False):
+        projector = SigLIPMultiFeatProjModel(
+            siglip_token_nums=9,
+            style_token_nums=4,
+            siglip_token_dims=32,
+            hidden_size=256,
+            operations=comfy.ops.manual_cast,
+        )
+        for parameter in projector.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    cpu = torch.device("cpu")
+    patcher = comfy.model_patcher.ModelPatcher(projector, load_device=cpu, offload_device=cpu)
+    shown = torch.randn(1, 27, 9, 32)
+    output = SimpleNamespace(all_hidden_states=shown, penultimate_hidden_states=shown[:, -2])
+    return USOStyleReference().apply_patch(model, patcher, output)[0]
+
+
+@check
+def style_tokens():
+    """Core's patch that puts tokens before the text of one row, in tiles and beside DINO's context tokens."""
+    styled = with_style(flux())
+    whole, few = run(small(styled), cfg=1.0), run(one_by_one(small(styled)), cfg=1.0)
+    biases = []
+
+    def look(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        weighed = attn_mask[0, 0, 0].nonzero().flatten().tolist()
+        biases.append([column - extra_options["img_slice"][0] for column in weighed])
+        return {}
+
+    watched = patched(adapter(), with_style(flux()))
+    watched.set_model_attn1_patch(look)
+    positive, _ = project(adapter(), features(), 0.5)
+    sample(tiled(watched), positive, steps=1)
+    return {
+        "one by one differs by": apart(few, whole),
+        "acts by": apart(whole, run(small(flux()), cfg=1.0)),
+        "weighed, counted from the picture": sorted({tuple(found) for found in biases}),
+    }

@@ -296,3 +296,8 @@ def test_an_interrupt_in_the_middle_ends_the_run_and_the_next_one_works(server, 
     socket.close()
     result = server.wait(queued, limit=20)
     assert result.interrupted and not result.outputs
+
+
+def test_no_error_left_a_model_that_comfyui_takes_for_leaked(server):
+    """After all runs above that ended in a sampling."""
+    assert "memory leak" not in server.log.lower()

@@ -157,6 +157,12 @@ def test_nag_gives_each_tile_what_it_gives_a_picture(numbers):
     assert found["without negative"] == "nothing was refused"
 
 
+def test_style_tokens_of_core_act_on_tiles_and_leave_dinos_weights_on_its_own_tokens(numbers):
+    found = numbers("style_tokens")
+    assert found["one by one differs by"] < 1e-5 < 0.01 < found["acts by"]
+    assert found["weighed, counted from the picture"] == [list(range(-5, 0))]
+
+
 @pytest.mark.parametrize("case", ["all", "two pictures", "one by one"])
 def test_a_patch_of_another_pack_reads_which_tile_each_row_shows(numbers, case):
     """The example of docs/other-packs.md."""
