@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import comfy.model_patcher
 import comfy.ops
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel, USOStyleReference
 from comfy_extras.nodes_nag import NAGuidance
 from inside_tools import (
@@ -208,7 +209,38 @@ def contract():
     model = flux().clone()
     model.set_model_attn1_output_patch(patch)
     out["whole picture is plain"] = same(run(model), run(flux()))
-    return out
+    return out | {"elsewhere": elsewhere()}
+
+
+def elsewhere() -> dict[str, bool]:
+    """Whether each other hook of a model finds the entries that an APPLY_MODEL wrapper after Tile Model finds."""
+    found: dict[str, list] = {
+        name: [] for name in ("function wrapper", "outer", "DIFFUSION_MODEL", "replaced block", "inner")
+    }
+
+    def called(apply, given):
+        found["function wrapper"].append(given["c"]["dinotile_tiles"])
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    def outer(executor, *args, **kwargs):
+        found["outer"].append(kwargs["dinotile_tiles"])
+        return executor(*args, **kwargs)
+
+    def inside(executor, *args, **kwargs):
+        found["DIFFUSION_MODEL"].append(args[-1]["dinotile"]["tiles"])
+        return executor(*args, **kwargs)
+
+    def block(given, original):
+        found["replaced block"].append(given["transformer_options"]["dinotile"]["tiles"])
+        return original["original_block"](given)
+
+    model = flux().clone()
+    model.set_model_unet_function_wrapper(called)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test_outer", outer)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_inside", inside)
+    model.set_model_patch_replace(block, "dit", "double_block", 0)
+    run(watch(small(model), lambda call: found["inner"].append(call.options["dinotile"]["tiles"])))
+    return {name: len(rows) == 4 and rows == found["inner"] for name, rows in found.items()}
 
 
 def with_style(model):

@@ -172,6 +172,7 @@ def test_a_patch_of_another_pack_reads_which_tile_each_row_shows(numbers, case):
     assert all(seen[1:] == [15, [224, 160], True] for seen in found["seen"])
     assert found["worst, px"] < 1e-2
     assert numbers("contract")["whole picture is plain"]
+    assert all(numbers("contract")["elsewhere"].values()) and len(numbers("contract")["elsewhere"]) == 5
 
 
 def test_second_runs_and_reloaded_models_give_equal_results(numbers):
