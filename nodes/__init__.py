@@ -7,7 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
-from .tiles import PlanTiles, PreviewTiles, TiledSampler, TileModel
+from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import FitProjection, TrainAdapter
 from .upscale import Upscale
 
@@ -27,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     PreviewTiles,
     TileModel,
     TiledSampler,
+    SplitByPlan,
+    MergeByPlan,
     TrainAdapter,
     FitProjection,
 ]

@@ -16,6 +16,7 @@ Dino = io.Custom("DINOTILE_DINO")  # dino.DinoEncoder
 Features = io.Custom("DINOTILE_FEATURES")  # dino.FeatureMap
 Adapter = io.Custom("DINOTILE_ADAPTER")  # hosts.comfy.adapter.HostAdapter
 Plan = io.Custom("DINOTILE_PLAN")  # tiling.TilePlan, in pixels
+Box = io.Custom("BOUNDING_BOX")  # the host's, {x, y, width, height}
 SEED = (0, 0, 0xFFFFFFFFFFFFFFFF)
 
 

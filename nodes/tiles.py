@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..flux_patch.families import FLUX1
@@ -9,6 +10,7 @@ from ..hosts.comfy.images import rgb, to_host
 from ..hosts.comfy.model import tile_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
+from ..tiling.pieces import merge, split
 from ..tiling.preview import describe_plan, draw_plan
 from . import sockets
 from .sockets import number
@@ -74,6 +76,68 @@ class PreviewTiles(io.ComfyNode):
     def execute(cls, plan, image) -> io.NodeOutput:
         picture = to_host(draw_plan(rgb(image)[0], plan, progress=HostProgress())[None])
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+class SplitByPlan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_SplitByPlan",
+            display_name="Split by Plan",
+            category=CATEGORY,
+            description="Cuts a picture into the tiles of a plan, as a list: to look at them, or to edit and redo single ones.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture that the plan was made for; alpha is dropped."),
+                sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of this picture."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="tiles", is_output_list=True, tooltip="Row by row, all of one size."),
+                sockets.Box.Output(display_name="boxes", is_output_list=True, tooltip="Where each lies, in px."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, plan) -> io.NodeOutput:
+        tiles, boxes = split(rgb(image).movedim(-1, 1), plan)
+        told = [{"x": box.left, "y": box.top, "width": box.width, "height": box.height} for box in boxes]
+        return io.NodeOutput([to_host(tile.movedim(1, -1).contiguous()) for tile in tiles], told)
+
+
+class MergeByPlan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_MergeByPlan",
+            display_name="Merge by Plan",
+            category=CATEGORY,
+            description="Joins the tiles of a plan, which fade into each other over their overlaps. Tiles that nobody changed "
+            "give the picture that they were cut from.",
+            inputs=[
+                io.Image.Input(
+                    "tiles",
+                    tooltip="All tiles of the plan in their order, as a list or a batch; all in the plan's size, or all in one "
+                    "whole multiple of it, by which the picture grows.",
+                ),
+                sockets.Plan.Input("plan", tooltip="The one that they were cut by."),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that was split (enlarged, where the tiles are): its last few px beyond the plan stay. "
+                    "Needed where a side is no multiple of 8.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture.")],
+            is_input_list=True,
+        )
+
+    @classmethod
+    def execute(cls, tiles, plan, image=None) -> io.NodeOutput:
+        pictures = [picture for tile in tiles for picture in rgb(tile, name="tiles").movedim(-1, 1)]
+        per_tile = max(1, len(pictures) // plan[0].count)
+        tiles = [torch.stack(pictures[at : at + per_tile]) for at in range(0, len(pictures), per_tile)]
+        around = None if image is None else rgb(image[0]).movedim(-1, 1)
+        merged = merge(tiles, plan[0], around=around, progress=HostProgress())
+        return io.NodeOutput(to_host(merged.movedim(1, -1)))
 
 
 class TileModel(io.ComfyNode):

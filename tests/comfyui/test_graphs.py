@@ -135,6 +135,30 @@ def test_with_cfg_above_1_ksampler_and_the_tiled_sampler_agree(server, small):
     assert (saved(server, result, "sampler save") == saved(server, result, "ksampler save")).all()
 
 
+def test_a_picture_goes_through_its_tiles_and_back_and_single_tiles_can_be_redone(server):
+    picture = server.upload(soft_picture(205, 333), "tiles.png")
+    prompt = {
+        "image": node("LoadImage", image=picture),
+        "size": node("GetImageSize", image=("image", 0)),
+        "plan": node("DinoTile_PlanTiles", width=("size", 0), height=("size", 1), tile=96, overlap=16),
+        "split": node("DinoTile_SplitByPlan", image=("image", 0), plan=("plan", 0)),
+        "tiles save": node("SaveImage", images=("split", 0), filename_prefix="tile"),
+        "merge": node("DinoTile_MergeByPlan", tiles=("split", 0), plan=("plan", 0), image=("image", 0)),
+        "save": node("SaveImage", images=("merge", 0), filename_prefix="merged"),
+        "inverted": node("ImageInvert", image=("split", 0)),  # runs once for each tile
+        "merged inverted": node("DinoTile_MergeByPlan", tiles=("inverted", 0), plan=("plan", 0)),
+        "inverted save": node("SaveImage", images=("merged inverted", 0), filename_prefix="inverted"),
+    }
+    result = server.run(prompt)
+    whole = np.asarray(soft_picture(205, 333)).astype(int)
+    assert (saved(server, result, "save") == whole).all()
+    inverted = saved(server, result, "inverted save")
+    assert inverted.shape == (200, 328, 3) and abs(inverted - (255 - whole[2:202, 2:330])).max() <= 1
+    pictures = [server.picture(entry) for entry in result.outputs["tiles save"]["images"]]
+    assert len(pictures) == 24 and {tile.size for tile in pictures} == {(88, 88)}
+    assert (np.asarray(pictures[0]) == whole[2:90, 2:90]).all()
+
+
 def test_another_seed_computes_no_dino_features(server, report):
     picture = server.upload(soft_picture(40, 56), f"{uuid.uuid4().hex}.png")
     before = len(server.log)
