@@ -7,10 +7,11 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..hosts.comfy.host import ComfyHost
-from ..hosts.comfy.images import rgb, to_host, upscale_with_model
+from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..upscaling.guides import check_pair, whole_picture
+from ..upscaling.masks import Masks
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
@@ -95,6 +96,16 @@ class Upscale(io.ComfyNode):
                     "0: FLUX alone (usual). 1: shrunk to its old size the result equals the source, so colours and "
                     "structure stay; a source with noise or JPEG blocks brings them back.",
                 ),
+                io.Mask.Input(
+                    "dino_mask",
+                    optional=True,
+                    tooltip="Where DINO acts, over the whole picture: 1 fully, 0 not at all. Without: everywhere.",
+                ),
+                io.Mask.Input(
+                    "denoise_mask",
+                    optional=True,
+                    tooltip="What is redrawn, over the whole picture: 1 as denoise says, 0 not at all. Without: all of it.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -102,7 +113,8 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
-        dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0,
+        dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
+        denoise_mask=None,
     ) -> io.NodeOutput:  # fmt: skip
         check_pair(dino, adapter)
         settings = UpscaleSettings(
@@ -116,19 +128,24 @@ class Upscale(io.ComfyNode):
             dino_strength=dino_strength,
             fidelity=fidelity,
         )
+        pixels = rgb(image).movedim(-1, 1).cpu()
+        dino_mask = single_mask(dino_mask)
+        where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
+        where.check(*pixels.shape[-2:], guided=dino is not None)
         host = ComfyHost(model, vae, adapter=adapter)
         parts = {"dino": PART, "encode": PART, "sample": steps * PART, "decode": PART}
         make_guide = None
         if dino is not None:
-            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength)
+            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
         sampling = ComfySampler(host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed)
         result, _ = run(
             host,
-            rgb(image).movedim(-1, 1).cpu(),
+            pixels,
             settings,
             sampler=sampling,
             make_guide=make_guide,
             enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
+            denoise_mask=where.denoise,
             progress=HostProgress(parts=parts),
         )
         return io.NodeOutput(to_host(result.movedim(1, -1)))

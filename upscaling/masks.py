@@ -27,8 +27,13 @@ class Masks:
     dino: Tensor | None = None
     denoise: Tensor | None = None
 
-    def check(self, height: int, width: int) -> None:
-        """Raise ValueError where a mask has other proportions than a picture of that height and width."""
+    def check(self, height: int, width: int, *, guided: bool = True) -> None:
+        """Raise ValueError where a mask has other proportions than a picture of that height and width, and where DINO, which
+        one is for, does not guide."""
+        if self.dino is not None and not guided:
+            raise ValueError(
+                "a DINO mask was given without DINO: give a DINO model and an adapter, or leave the mask out"
+            )
         for name, mask in (("DINO", self.dino), ("denoise", self.denoise)):
             if mask is not None:
                 check_mask(mask, height, width, name=name)

@@ -64,11 +64,7 @@ class Upscaler:
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
-        masks.check(*pixels.shape[-2:])
-        if masks.dino is not None and self.dino is None:
-            raise ValueError(
-                "a DINO mask was given without DINO: give a DINO model and an adapter, or leave the mask out"
-            )
+        masks.check(*pixels.shape[-2:], guided=self.dino is not None)
         if make_guide is None and self.dino is not None:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         sampler = JointEuler(self.host, self.text, settings, negative=self.negative)

@@ -34,6 +34,11 @@ def single_mask(mask: Tensor | None) -> Tensor | None:
     return mask.reshape(mask.shape[-2:]).float().clamp(0, 1).cpu()
 
 
+def masks(mask: Tensor | None) -> Tensor | None:
+    """A MASK [B, H, W] or [H, W] as [B, 1, H, W] on the CPU, 0 to 1."""
+    return None if mask is None else mask.reshape(-1, 1, *mask.shape[-2:]).float().clamp(0, 1).cpu()
+
+
 def to_host(image: Tensor) -> Tensor:
     """A result on the device and in the dtype that the host keeps between nodes."""
     return image.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

@@ -125,6 +125,15 @@ def test_numbers_that_are_nan_pass_the_hosts_check_and_not_ours(server, small):
         refused(server, prompt, "conds", "nan")
 
 
+@pytest.mark.parametrize("name", ["dino_mask", "denoise_mask"])
+def test_a_mask_of_other_proportions_and_a_dino_mask_without_dino_are_refused(server, small, name):
+    prompt = graphs.one_node(small, **{name: ("mask", 0)}) | {"mask": node("SolidMask", value=1.0, width=64, height=64)}
+    refused(server, prompt, "upscale", "mask is 64 x 64 px, the picture 64 x 48")
+    if name == "dino_mask":
+        del prompt["upscale"]["inputs"]["dino"], prompt["upscale"]["inputs"]["adapter"]
+        refused(server, prompt, "upscale", "a DINO mask was given without DINO")
+
+
 def test_an_adapter_for_other_layers_is_refused_when_conditioning_is_projected(server, small):
     prompt = graphs.step_by_step(small) | graphs.by_ksampler()
     prompt["features"]["inputs"]["layers"] = "last"

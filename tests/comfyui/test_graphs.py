@@ -67,6 +67,35 @@ def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_anothe
     assert (saved(server, server.run(graphs.one_node(small)), "save") != off).mean() > 0.1
 
 
+def test_masks_say_where_dino_acts_and_what_is_redrawn(server, small, report):
+    """The left half."""
+    size = {"width": 64, "height": 48}
+    left = {
+        "none": node("SolidMask", value=0.0, **size),
+        "half": node("SolidMask", value=1.0, width=32, height=48),
+        "left": node("MaskComposite", destination=("none", 0), source=("half", 0), x=0, y=0, operation="add"),
+    }
+
+    def run(**changes) -> np.ndarray:
+        return saved(server, server.run(graphs.one_node(small, **changes) | left), "save")
+
+    def halves(one, other) -> tuple[float, float]:
+        """How far apart they are, at the left and at the right of the middle, around which the VAE mixes both."""
+        return abs(one - other)[:, :48].mean(), abs(one - other)[:, 80:].mean()
+
+    whole, still, off = run(), run(denoise=0.0), run(dino_strength=0.0)
+    redrawn, kept = halves(run(denoise_mask=("left", 0)), still)
+    with_dino, without = halves(run(dino_mask=("left", 0)), off)
+    everywhere = halves(whole, still), halves(whole, off)
+    report(
+        f"redrawn {redrawn:.1f} and {kept:.1f} of {everywhere[0][1]:.1f}, with DINO {with_dino:.2f} and {without:.2f}"
+    )
+    assert redrawn > 0.5 * everywhere[0][0] and kept < 0.1 * everywhere[0][1]
+    assert with_dino > 0.5 * everywhere[1][0] and without < 0.5 * everywhere[1][1]
+    assert abs(run(denoise_mask=("none", 0)) - still).max() <= 1
+    assert abs(run(dino_mask=("none", 0)) - off).max() <= 1
+
+
 def test_cfg_with_one_prompt_is_guidance_by_dino_alone(server, small):
     """The negative has the same prompt and the learned null, so without DINO both sides of the guidance are equal."""
 
