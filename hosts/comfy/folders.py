@@ -11,11 +11,12 @@ import folder_paths
 
 from ...demo import DEMO
 from ...files.errors import reason
+from ...files.weights import weight_files
 
 LISTED = "dinotile_folders.txt"  # beside the models: more folders of pictures, one a line
 _written: list[
     tuple[str, Path]
-] = []  # adapters by prefix since the server's start, for as long as its cache of nodes lives
+] = []  # adapters by prefix since the start, as long as the host remembers what nodes gave
 
 
 def register_folders() -> None:
@@ -61,9 +62,11 @@ def model_path(name: str, *folders: str) -> str:
 
 
 def model_state(name: str | None, *folders: str) -> list[tuple[str, int, int]]:
-    """Path, size and time of a model file, which differ when it is replaced; of every file where the name is not known yet."""
-    paths = [model_path(each, *folders) for each in (model_files(*folders) if name is None else [name])]
-    return [(path, state.st_size, state.st_mtime_ns) for path, state in zip(paths, map(os.stat, paths), strict=True)]
+    """Path, size and time of a model's files, which differ when one is replaced; of every model where the name is not known."""
+    names = model_files(*folders) if name is None else [name]
+    paths = [file for each in names for file in weight_files(Path(model_path(each, *folders)))]
+    states = (path.stat() for path in paths)
+    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in zip(paths, states, strict=True)]
 
 
 def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"]) -> Path:

@@ -44,7 +44,7 @@ import comfy.model_management as management
 import comfy.sd
 import comfy.utils
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinotile import nodes
@@ -300,6 +300,25 @@ def remembered():
         found.append(node(nodes.ExtractPatches, encoder, picture(77), "2/3", 224, 1).patches)
         computed.append(encoder.computed)
     return {"computed": computed, "same": same(found[0], found[1]), "other": apart(found[2], found[0])}
+
+
+@check
+def replaced():
+    """What decides whether a loader runs again: of one file, of a model in two shards, and of a name that a link brings."""
+    place = BASE / "models" / "dino"
+    state = load_file(place / "dino.safetensors")
+    halves = [dict(list(state.items())[half::2]) for half in (0, 1)]
+    names = [f"shards-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name, half in zip(names, halves, strict=True):
+        save_file(half, place / name)
+    loader = nodes.LoadDino.fingerprint_inputs
+    before = [loader(name) for name in ("dino.safetensors", names[0], None)]
+    kept = before == [loader(name) for name in ("dino.safetensors", names[0], None)]
+    save_file({name: tensor + 1 for name, tensor in halves[1].items()}, place / names[1])
+    after = [loader(name) for name in ("dino.safetensors", names[0], None)]
+    for name in names:
+        (place / name).unlink()
+    return {"kept": kept, "changed": [a != b for a, b in zip(before, after, strict=True)]}
 
 
 @check

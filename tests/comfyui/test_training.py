@@ -154,6 +154,10 @@ def test_an_adapter_learns_with_guidance_and_says_so(numbers):
     assert found["guidance told"] == 2.0
 
 
+def test_a_loader_runs_again_when_any_file_of_its_model_is_replaced_and_only_then(numbers):
+    assert numbers("replaced") == {"kept": True, "changed": [False, True, True]}
+
+
 def test_features_are_remembered_though_the_encoder_is_made_anew(numbers):
     found = numbers("remembered")
     assert found["computed"] == [1, 0, 1] and found["same"] and found["other"] > 0.1
