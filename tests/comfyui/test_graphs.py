@@ -174,13 +174,16 @@ def test_a_picture_goes_through_its_tiles_and_back_and_single_tiles_can_be_redon
         "tiles save": node("SaveImage", images=("split", 0), filename_prefix="tile"),
         "merge": node("DinoTile_MergeByPlan", tiles=("split", 0), plan=("plan", 0), image=("image", 0)),
         "save": node("SaveImage", images=("merge", 0), filename_prefix="merged"),
+        "batch": node("RebatchImages", images=("split", 0), batch_size=24),
+        "merged batch": node("DinoTile_MergeByPlan", tiles=("batch", 0), plan=("plan", 0), image=("image", 0)),
+        "batch save": node("SaveImage", images=("merged batch", 0), filename_prefix="batch"),
         "inverted": node("ImageInvert", image=("split", 0)),  # runs once for each tile
         "merged inverted": node("DinoTile_MergeByPlan", tiles=("inverted", 0), plan=("plan", 0)),
         "inverted save": node("SaveImage", images=("merged inverted", 0), filename_prefix="inverted"),
     }
     result = server.run(prompt)
     whole = np.asarray(soft_picture(205, 333)).astype(int)
-    assert (saved(server, result, "save") == whole).all()
+    assert (saved(server, result, "save") == whole).all() and (saved(server, result, "batch save") == whole).all()
     inverted = saved(server, result, "inverted save")
     assert inverted.shape == (200, 328, 3) and abs(inverted - (255 - whole[2:202, 2:330])).max() <= 1
     pictures = [server.picture(entry) for entry in result.outputs["tiles save"]["images"]]
