@@ -115,7 +115,8 @@ def detect_spec(shapes: Shapes) -> DinoSpec:
         )
         raise ValueError(
             f"this is not a DINOv2 or DINOv3 vision transformer (it holds {some if shapes else 'no tensors at all'}), "
-            f"allowed are {', '.join(SPECS)} in the layouts of transformers, Meta or timm: choose such a file"
+            "allowed are DINOv2 S/B/L/g, with registers or without, and DINOv3 S/S+/B/L/H+, as transformers, Meta or timm name "
+            "their tensors: choose such a file"
         )
     positions = plain.get("embeddings.position_embeddings")
     registers = plain.get("embeddings.register_tokens")
