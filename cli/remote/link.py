@@ -8,6 +8,7 @@ import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -67,7 +68,14 @@ class Link:
     ) -> None:
         self.address, user = parse_address(server)
         self.headers = headers_for(user, headers)
-        self.context, self.deadline = tls(cacert, insecure), deadline
+        self.deadline, self._trusted = deadline, (cacert, insecure)
+        if cacert:
+            _ = self.context  # complains before anything is sent
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """How servers prove who they are; the system's certificates take a while to read, and plain HTTP needs none."""
+        return tls(*self._trusted)
 
     @property
     def socket(self) -> str:
@@ -127,7 +135,7 @@ class Link:
 
     def websocket(self, path: str, limits: Limits) -> websocket.WebSocket:
         """A websocket at ``path``; raises what the library and the system raise."""
-        connection, _ = connect(self.address, limits, self.context, tunnel=True)
+        connection, _ = connect(self.address, limits, self.context if self.address.secure else None, tunnel=True)
         opened = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
         headers = [f"{name}: {value}" for name, value in self.headers.items()]
         opened.connect(
@@ -142,7 +150,7 @@ class Link:
         place, address = path, self.address
         for _ in range(5):
             limits.stage(seconds=seconds)
-            connection, whole = connect(address, limits, self.context)
+            connection, whole = connect(address, limits, self.context if address.secure else None)
             try:
                 target = f"{address}{place}" if whole else f"{address.path}{place}"
                 headers = self.headers | (proxy_headers(address) if whole else {})

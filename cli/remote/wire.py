@@ -116,11 +116,11 @@ def tls(cacert: str | None, insecure: bool) -> ssl.SSLContext:
 
 
 def connect(
-    address: Address, limits: Limits, context: ssl.SSLContext, *, tunnel: bool = False
+    address: Address, limits: Limits, context: ssl.SSLContext | None, *, tunnel: bool = False
 ) -> tuple[http.client.HTTPConnection, bool]:
     """A connection to a server, by way of the environment's proxy; and whether requests must name the whole address.
 
-    ``tunnel``: also where a proxy would take plain HTTP, as a websocket needs it.
+    ``context``: for https, None for http. ``tunnel``: also where a proxy would take plain HTTP, as a websocket needs it.
     """
 
     def dial(place: tuple[str, int], *_: Any) -> socket.socket:
@@ -128,7 +128,7 @@ def connect(
 
     proxy = _proxy_of(address)
     host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (address.host, address.port)
-    if address.secure:
+    if context:
         connection = http.client.HTTPSConnection(host, port, context=context)
     else:
         connection = http.client.HTTPConnection(host, port)
