@@ -188,6 +188,8 @@ class ComfyClient:
                 watch.asked, watch.pause = time.monotonic(), math.inf
                 return found
             except ServerError as error:
+                if not watch.asked:  # it never was there
+                    raise
                 if time.monotonic() - start >= error.patience:
                     said = str(error)
                     if isinstance(error, Unreachable):
@@ -231,7 +233,7 @@ class _Watch:
     run: str
     workflow: Workflow
     state: State
-    asked: float = 0.0
+    asked: float = 0.0  # never
     pause: float = math.inf
 
     def hear(self, message: dict[str, Any] | None, progress: Progress | None) -> None:

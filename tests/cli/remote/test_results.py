@@ -165,6 +165,9 @@ def test_fetch_waits_for_a_run_and_names_one_that_is_unknown(dinotile, sent, sta
     stand_in.faults, stand_in.outputs = {}, {}
     code, _, err = dinotile("fetch", "7", *command)
     assert code == 2 and "the run 7 left no file" in err
+    stand_in.faults["history"] = [lambda *_: b""]
+    code, _, err = dinotile("fetch", "7", *command)
+    assert code == 2 and "cannot be reached" in err and len(stand_in.asked("history")) < 10
 
 
 def test_a_file_that_is_gone_is_named(dinotile, sent, stand_in):
