@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from ... import demo
-from ...files.errors import BROKEN, printable
+from ...files.errors import printable
 from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
@@ -144,11 +144,9 @@ def _say(name: str) -> None:
 @contextmanager
 def loading(source: Source, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
     """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (*BROKEN, OSError, SafetensorError) as error:
+    except Exception as error:  # also errors of the libraries' own kinds, which differ by their versions
         reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()), most=300)}"
         if local_path(source) is None:
             raise ValueError(

@@ -156,14 +156,14 @@ def _siglip_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         inner = state["encoder.layers.0.mlp.fc1.weight"].shape[0]
         if side // patch != grid or layers != set(range(len(layers))):
             raise ValueError(f"{side} px, {grid} patches a side and {len(layers)} layers do not fit")
-    heads = said.get("num_attention_heads", HEADS.get(hidden))
+        heads = int(said.get("num_attention_heads", HEADS.get(hidden, 0))) or None
     if heads is None:
         raise ValueError(f"{path.name} is {hidden} wide and does not say its heads: put its config.json beside it")
     return {
         "hidden_size": hidden,
         "intermediate_size": inner,
         "num_hidden_layers": len(layers),
-        "num_attention_heads": int(heads),
+        "num_attention_heads": heads,
         "patch_size": patch,
         "image_size": side,
         **{name: said[name] for name in ("hidden_act", "layer_norm_eps") if name in said},

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import pytest
@@ -64,6 +65,18 @@ def test_damaged_text_encoders_are_one_sentence(tmp_path):
     (damaged / "text_encoder_2/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="does not hold a whole model"):
         load_text_encoder(damaged, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_heads": "x"}, {"d_ff": None}, {"layer_norm_epsilon": "x"}, {"d_model": 10**400}]
+)
+def test_a_text_encoder_whose_config_is_odd_is_one_sentence(tmp_path, change):
+    pipeline = save_text_pipeline(tmp_path)
+    place = pipeline / "text_encoder_2/config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    with pytest.raises(ValueError, match="does not hold a whole model") as error:
+        load_text_encoder(pipeline, device="cpu", dtype=torch.float32)
+    assert error.traceback[-1].frame.f_globals["__name__"].startswith("dinotile.") and str(error.value).isprintable()
 
 
 class Trap:

@@ -340,12 +340,23 @@ def test_the_command_replaces_no_input_and_a_file_that_is_there_on_purpose_only(
         assert code == 2 and words in err and err.count("\n") == 1 and out.read_bytes() == before
 
 
-def test_a_picture_size_that_the_positions_do_not_have_is_refused(models, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_size": 10**6}, "1000000 px"),
+        ({"num_attention_heads": 10**400}, "whole SigLIP"),
+        ({"num_attention_heads": float("inf")}, "whole SigLIP"),
+        ({"hidden_act": 3}, "whole SigLIP"),
+        ({"layer_norm_eps": "x"}, "whole SigLIP"),
+    ],
+    ids=str,
+)
+def test_a_config_that_does_not_fit_the_tensors_is_refused(models, tmp_path, change, said):
     content = (models / "image_encoder/model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(content)
-    config = json.loads((models / "image_encoder/config.json").read_text()) | {"image_size": 10**6}
+    config = json.loads((models / "image_encoder/config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="model.safetensors does not hold a whole SigLIP .*1000000 px"):
+    with pytest.raises(ValueError, match=f"model.safetensors does not hold a whole SigLIP .*{said}|{said}"):
         load_teacher(tmp_path, models)
 
 
