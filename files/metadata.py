@@ -12,21 +12,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 from .containers import UNREADABLE
 
 XMP = "XML:com.adobe.xmp"  # of PNG's texts
-LAYOUT = {
-    *range(254, 270),
-    *range(273, 282),
-    284,
-    288,
-    289,
-    290,
-    291,
-    *range(301, 305),
-    *range(317, 326),
-    330,
-    332,
-    334,
-}
-LAYOUT |= {336, 337, 338, 339, 340, 341, 342, 347, *range(512, 534), 700, 33723, 34377, 34675}  # tags about the file
+RANGES = ((254, 270), (273, 282), (301, 305), (317, 326), (336, 343), (512, 534))
+SINGLE = (284, 288, 289, 290, 291, 330, 332, 334, 347, 700, 33723, 34377, 34675)
+LAYOUT = {*SINGLE, *(tag for first, end in RANGES for tag in range(first, end))}  # tags about the file
 PARTS = {int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo)}
 NOT_INNER = {0xA002, 0xA003, 0xA005}  # width, height, and a place in the file that was read
 MARKER = 65504  # bytes of EXIF or XMP that a JPEG holds
