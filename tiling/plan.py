@@ -90,15 +90,15 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, c
     for name, side in (("height", height), ("width", width)):
         if side < 1:
             raise ValueError(f"canvas {name} {side} must be at least 1")
-    step = (tile - overlap) // grid * grid or tile  # none is refused below
-    rows, columns = (1 + max(0, -(-(side - tile) // step)) for side in (height, width))
-    if rows * columns > MOST_TILES:
+    tile_height, *down = _fit(height, tile=tile, overlap=overlap, grid=grid)
+    tile_width, *across = _fit(width, tile=tile, overlap=overlap, grid=grid)
+    tiles = (down[1] + 1) * (across[1] + 1)
+    if tiles > MOST_TILES:
         raise ValueError(
-            f"a canvas of {width} x {height} takes {rows * columns:,} tiles of {tile} with overlap {overlap}, at most "
+            f"a canvas of {width} x {height} takes {tiles:,} tiles of {tile} with overlap {overlap}, at most "
             f"{MOST_TILES:,} are allowed: raise the tile or lower the overlap"
         )
-    tile_height, tops = _spread(height, tile=tile, overlap=overlap, grid=grid)
-    tile_width, lefts = _spread(width, tile=tile, overlap=overlap, grid=grid)
+    tops, lefts = (tuple(accumulate(_gaps(*way, grid=grid), initial=0)) for way in (down, across))
     return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=cell)
 
 
@@ -107,9 +107,10 @@ def canvas_size(height: int, width: int, *, grid: int) -> tuple[int, int]:
     return -(-height // grid) * grid, -(-width // grid) * grid
 
 
-def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tuple[int, ...]]:
+def _fit(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, int, int]:
+    """The tile on one axis, the grid cells from its first to its last place, and in how many steps it goes there."""
     if side <= tile:
-        return side, (0,)
+        return side, 0, 0
     tile -= (tile - side) % grid
     steps = (side - tile) // grid  # grid cells from first to last origin
     longest = (tile - overlap) // grid  # and per step
@@ -118,23 +119,22 @@ def _spread(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, tupl
             f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
         )
     count = -(-steps // longest)
-    if count % 2 == 0 and steps % 2 and -(-(steps + 1) // max(1, longest - 1)) == count:
-        tile, steps = tile - grid, steps + 1  # an odd way in an even number of steps has no mirror image
-    gaps = _palindrome(steps, count=count)
-    return tile, tuple(accumulate((gap * grid for gap in gaps), initial=0))
+    if count % 2 == 0 and steps % 2:  # an odd way in an even number of steps has no mirror image
+        if -(-(steps + 1) // max(1, longest - 1)) == count:
+            return tile - grid, steps + 1, count
+        count += 1
+    return tile, steps, count
 
 
-def _palindrome(total: int, *, count: int) -> list[int]:
-    """Split ``total`` into ``count`` (or one more) near-equal parts that read the same from both ends."""
-    if count % 2 == 0 and total % 2:
-        count += 1  # an odd total needs a middle part
-    base, extra = divmod(total, count)
+def _gaps(total: int, count: int, *, grid: int) -> list[int]:
+    """``total`` grid cells in ``count`` near-equal steps that read the same from both ends."""
+    base, extra = divmod(total, max(1, count))
     gaps = [base] * count
     if extra % 2:
-        gaps[count // 2] += 1  # the middle part: an even count leaves an even remainder here
+        gaps[count // 2] += 1  # the middle step: an even count leaves an even remainder here
     pairs = extra // 2
     for k in range(pairs):
         i = (2 * k + 1) * (count // 2) // (2 * pairs)  # evenly over the first half
         gaps[i] += 1
         gaps[count - 1 - i] += 1
-    return gaps
+    return [gap * grid for gap in gaps]

@@ -14,9 +14,8 @@ from ...files.errors import reason
 from ...files.weights import weight_files
 
 LISTED = "dinotile_folders.txt"  # beside the models: more folders of pictures, one a line
-_written: list[
-    tuple[str, Path]
-] = []  # adapters by prefix since the start, as long as the host remembers what nodes gave
+# Adapters by prefix since the start, as long as the host remembers what nodes gave.
+_written: list[tuple[str, Path]] = []
 
 
 def register_folders() -> None:

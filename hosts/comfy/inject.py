@@ -20,9 +20,7 @@ from ..finite import finite
 from .carrier import DinoCond
 
 OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall and where its context tokens start}
-TEXT = (
-    "text_tokens"  # beside them: length of the whole text as it enters FLUX, before patches put tokens in front of it
-)
+TEXT = "text_tokens"  # beside them: length of the text as it enters FLUX, before patches put tokens in front of it
 MEMO = "dinotile_memo"  # in transformer_options: RunMemo
 
 

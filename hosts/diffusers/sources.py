@@ -17,21 +17,8 @@ from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
 HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
-ENDINGS = {
-    ".safetensors",
-    ".sft",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".gguf",
-    ".onnx",
-    ".h5",
-    ".msgpack",
-    ".json",
-    ".yaml",
-}
-ENDINGS |= {".zip", ".tar", ".gz", ".png", ".jpg", ".jpeg", ".webp", ".txt", ".index"}
+FILES = ".safetensors .sft .bin .pt .pth .ckpt .gguf .onnx .h5 .msgpack .json .yaml .zip .tar .gz .png .jpg .jpeg .webp .txt"
+ENDINGS = {*FILES.split(), ".index"}
 
 log = logging.getLogger("dinotile")
 

@@ -38,6 +38,7 @@ from inside_tools import (
 from torch import Tensor
 
 from dinotile import nodes
+from dinotile.dino.cache import FeatureCache
 from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.geometry import rotary
 from dinotile.flux_patch.guide import PictureGuide
@@ -94,15 +95,22 @@ def other_picture():
     return {"differs by": apart(other, one), "second run is equal": same(again, one)}
 
 
+def forgetful():
+    """A DINO model that remembers nothing of earlier checks."""
+    fresh = node(nodes.LoadDino, "dino.safetensors")
+    fresh.cache = FeatureCache()
+    return fresh
+
+
 @check
 def computed_once():
-    fresh = node(nodes.LoadDino, "dino.safetensors")
+    fresh = forgetful()
     for seed in (1, 2, 3):
         found = node(nodes.ExtractPatches, fresh, picture(batch=2), "2/3", 224, 1)
         positive, negative = project(adapter(), found)
         sample(tiled(patched(adapter())), positive, negative, latent=random_latent(1, 2), seed=seed, steps=1)
     counts = {"two pictures, three seeds": fresh.computed}
-    fresh = node(nodes.LoadDino, "dino.safetensors")
+    fresh = forgetful()
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
     for seed in (1, 2, 3):
         upscale(vae=vae, seed=seed, dino=fresh)

@@ -147,5 +147,9 @@ def test_more_tiles_than_anybody_waits_for_are_refused_at_once():
         with pytest.raises(ValueError, match=rf"{side} x {side} takes {count}.* at most 10,000 .*: raise the tile"):
             plan_tiles(side, side, tile=tile, overlap=overlap)
         assert time.process_time() - begin < 0.1
-    with pytest.raises(ValueError, match="at most 10,000"):
-        plan_tiles(64, 10**15, tile=64, overlap=0)
+    for height, width, tile, overlap, count in (
+        (64, 10**15, 64, 0, "15,625"),
+        (52_989, 32_982, 496, 64, "10,240 tiles"),
+    ):
+        with pytest.raises(ValueError, match=f"{count}.* at most 10,000"):
+            plan_tiles(height, width, tile=tile, overlap=overlap)

@@ -33,11 +33,8 @@ def boards(folder: Path, settings: OutputSettings, *, step: int, config: Mapping
 
     config: what the run was told, to be shown with it.
     """
-    asked: list[Board | None] = []
-    if settings.tensorboard:
-        asked.append(_tensorboard(folder, step))
-    if settings.wandb:
-        asked.append(WandbBoard(folder, settings.wandb, config))
+    asked: list[Board | None] = [WandbBoard(folder, settings.wandb, config)] if settings.wandb else []
+    asked += [_tensorboard(folder, step)] if settings.tensorboard else []
     return [board for board in asked if board is not None]
 
 
@@ -87,13 +84,14 @@ class WandbBoard:
                 f"output.wandb {project} cannot be opened ({reason(error)}): run `wandb login`, set WANDB_MODE=offline, or "
                 "leave it out"
             ) from error
+        self.run.define_metric("*", step_metric="step")  # its own step never goes back, as a resumed run does
         self.image = wandb.Image
 
     def numbers(self, values: Mapping[str, float], *, step: int) -> None:
-        self.run.log(dict(values), step=step)
+        self.run.log({"step": step, **values})
 
     def picture(self, name: str, pixels: Any, *, step: int) -> None:
-        self.run.log({name: self.image(pixels.clamp(0, 1).permute(1, 2, 0).cpu().numpy())}, step=step)
+        self.run.log({"step": step, name: self.image(pixels.clamp(0, 1).permute(1, 2, 0).cpu().numpy())})
 
     def close(self) -> None:
         self.run.finish()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
+from ...files.containers import opened
 from ...files.progress import Progress, counted
 from .features import FeatureReport
-from .sample import Unusable
+from .sample import Unusable, unusable
 from .sources import Entry, find_entries
 from .stored import stored_features, stored_text
 
@@ -30,36 +33,33 @@ def availability(path: str | Path, *, progress: Progress | None = None) -> Avail
     for entry in counted(entries, str(path), progress):
         for report in found.reports:
             with report.skipped.counting():
-                found.plain += KINDS[report.name](entry)
+                KINDS[report.name](entry, found)
                 report.kept += 1
     return found
 
 
-def _picture(entry: Entry) -> bool:
-    entry.picture().read()
-    return False
+def _picture(entry: Entry, found: Availability) -> None:
+    with unusable("unreadable picture"), opened(BytesIO(entry.picture().read())):
+        pass
 
 
-def _features(family: str) -> Callable[[Entry], bool]:
-    return lambda entry: stored_features(entry, family, plain=True)[2] is None
+def _features(entry: Entry, found: Availability, *, family: str) -> None:
+    found.plain += stored_features(entry, family, plain=True)[2] is None
 
 
-def _caption(entry: Entry) -> bool:
+def _caption(entry: Entry, found: Availability) -> None:
     if "txt" not in entry.members:
         raise Unusable("without a caption")
-    return False
 
 
-def _text(entry: Entry) -> bool:
+def _text(entry: Entry, found: Availability) -> None:
     if any(array is None for array in stored_text(entry)[:2]):
         raise Unusable("without t5.npy or clip.npy")
-    return False
 
 
-KINDS: dict[str, Callable[[Entry], bool]] = {
+KINDS: dict[str, Callable[[Entry, Availability], None]] = {
     "picture": _picture,
-    "dinov2": _features("dinov2"),
-    "dinov3": _features("dinov3"),
+    **{family: partial(_features, family=family) for family in ("dinov2", "dinov3")},
     "caption": _caption,
     "text": _text,
 }

@@ -16,10 +16,7 @@ from ..core.config import Settings
 
 TEXT_ARRAYS = ("t5.npy", "clip.npy")
 TEXT_INFO, TEXT_MASK = "text.json", "t5_mask.npy"
-TEXT_FILES: tuple[str, ...] = (
-    TEXT_INFO,
-    *TEXT_ARRAYS,
-)  # as they are written; arrays without an info are the data's own
+TEXT_FILES: tuple[str, ...] = (TEXT_INFO, *TEXT_ARRAYS)  # as written; arrays without an info are the data's own
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # 3: for names
 

@@ -122,6 +122,10 @@ def test_the_check_counts_what_training_would_find(shard, tmp_path):
         "caption": 6,
         "text": 0,
     }
+    (tmp_path / "broken.png").write_bytes(bytes(500))
+    (tmp_path / "whole.png").write_bytes(encoded(colours(56, 56)))
+    picture = availability(tmp_path).reports[0]
+    assert picture.kept == 1 and picture.skipped == {"unreadable picture": 1}
     dinov3 = next(report for report in found.reports if report.name == "dinov3")
     assert dinov3.skipped["without dinov3_patches.npy, dinov3.npy"] == 1 and dinov3.skipped.total() == 4
 
