@@ -19,7 +19,7 @@ from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .tiles import TileWrapper
 
-KEY = "dinotile_tiles"
+TILING = "dinotile_tiling"  # of the wrappers of a tiled model
 Wrappers = comfy.patcher_extension.WrappersMP
 
 
@@ -72,7 +72,7 @@ def tile_model(model: Any, plan: TilePlan) -> Any:
     """A clone of the model that every sampler runs tile by tile, all tiles in each step."""
     flux_geometry(model)  # refuses other models
     model = clone_of(model)
-    if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(f"{KEY}_tiles"):
+    if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(TILING):
         raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
     tiles = TileWrapper(
         plan,
@@ -85,5 +85,5 @@ def tile_model(model: Any, plan: TilePlan) -> Any:
         (Wrappers.CALC_COND_BATCH, tiles.calc_cond_batch),
         (Wrappers.APPLY_MODEL, tiles.apply_model),
     ):
-        model.add_wrapper_with_key(kind, f"{KEY}_tiles", wrapper)
+        model.add_wrapper_with_key(kind, TILING, wrapper)
     return model

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...tiling.plan import TilePlan
 
-KEY = "dinotile_tiles"  # in model_conds; the pack's wrappers have keys that start like it
+KEY = "dinotile_tiles"  # in model_conds, and so a keyword of the model call
 TILES = "tiles"  # in transformer_options["dinotile"]: a row of ``tile_rows`` for each row of the call
 
 

@@ -26,7 +26,7 @@ CropControl = Callable[[Any, Box, TilePlan], Any]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
 MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
-RUN = "dinotile_tiles"  # in model_options: the TileRun of one sampling run
+RUN = "dinotile_run"  # in model_options: the TileRun of one sampling run
 
 
 class TileRun:
