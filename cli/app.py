@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +47,7 @@ def main() -> None:
     code = None
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a title that the terminal cannot show is no reason to break
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -59,3 +61,8 @@ def main() -> None:
     if code == INTERRUPTED:
         errors.print("dinotile: interrupted, nothing half-written was left")
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """A request to end is Ctrl-C: files stay whole, and what was done is reported."""
+    raise KeyboardInterrupt

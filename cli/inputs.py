@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files.paths import expanded
+
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
     """The picture files that are named, in that order, each once. Of a folder all pictures in it, without its subfolders;
@@ -21,7 +23,7 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
 def _named(given: str) -> list[Path]:
     from ..files.containers import SUFFIXES
 
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.is_dir():
         paths = [inner for inner in sorted(path.iterdir()) if inner.suffix.lower() in SUFFIXES and inner.is_file()]
         paths = [inner for inner in paths if not inner.name.startswith(".")]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..files.paths import expanded
 from ..files.writing import same_file
 
 OVERWRITE = "Replace output files that exist already; an input is never replaced."
@@ -41,7 +42,7 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLik
 
     What is no path here, such as a hub name or None, is passed over.
     """
-    places = [Path(source).expanduser() for source in inputs if source]
+    places = [expanded(source) for source in inputs if source]
     known = {name for place in places if place.exists() for name in _names(place)}
     for output in outputs:
         if output.exists() and not known.isdisjoint(_names(output)):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Server = Annotated[
     str,
-    typer.Option(help="Address of a running ComfyUI: HOST:PORT, or http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]."),
+    typer.Option(help="Address of a running ComfyUI: HOST:PORT, or https://USER:PASSWORD@HOST/PATH."),
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds for upload, run and download together; 0 for no limit.")]
 Header = Annotated[

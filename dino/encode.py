@@ -16,6 +16,7 @@ from .feature_map import FeatureMap, Scales, encoded_how
 from .specs import DinoSpec
 
 log = logging.getLogger("dinotile")
+MOST_SIDE = 4096  # px; attention over all patches grows with its fourth power
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -51,6 +52,8 @@ class EncodeSettings:
     scales: Scales = "averaged"
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.side, int) and 0 <= self.side <= MOST_SIDE):
+            raise ValueError(f"side {self.side} must be a whole number from 0 to {MOST_SIDE}: 0 for the encoder's own")
         if self.crops not in (1, 2):
             raise ValueError(
                 f"crops {self.crops} must be 1 (whole picture) or 2 (whole picture and a 2 x 2 grid of crops)"

@@ -22,6 +22,7 @@ from .geometry import FluxGeometry, rotate
 from .tokens import DinoTokens
 
 log = logging.getLogger("dinotile")
+MOST_GRID = 128  # tokens per side: of a tile of 2048 px, one for each of FLUX's
 YOUNGER = ("crops", "scales")  # than version 2 of the files, which leave them out where they are as ever
 
 
@@ -57,6 +58,8 @@ class AdapterConfig:
         for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        if self.grid > MOST_GRID:
+            raise ValueError(f"grid {self.grid} must be at most {MOST_GRID}: usually 8 to 32")
         for name, kind in (("dino", str), ("layers", str), ("positions", bool), ("scales", str)):
             if type(getattr(self, name)) is not kind:
                 raise ValueError(f"{name} {getattr(self, name)!r} must be {'text' if kind is str else 'true or false'}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import check_floating, read_weights, write_weights
-from .adapter import AdapterConfig, DinoAdapter, LoadedAdapter
+from .adapter import MOST_GRID, AdapterConfig, DinoAdapter, LoadedAdapter
 from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
 
@@ -23,7 +23,8 @@ FORMAT = "dinotile_adapter"
 VERSION = "2"  # 1: blocks as two lists of numbers, no family
 MOST = {  # of the numbers in a header: far above every DINO and FLUX, and built in no time
     **dict.fromkeys(("dino_width", "width", "context_hidden", "hidden", "heads", "context", "vector"), 2**16),
-    **dict.fromkeys(("grid", "context_grid", "double_blocks", "single_blocks"), 2**10),
+    **dict.fromkeys(("grid", "context_grid"), MOST_GRID),
+    **dict.fromkeys(("double_blocks", "single_blocks"), 2**10),
 }
 _OUTPUTS = {  # zero where a mechanism has no effect
     "cross_attention": re.compile(r"sites\..*\.v\.weight"),
@@ -81,7 +82,9 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
         config = config_from(values, name=path.name)
         _check_weights(config, weights, path.name)
     except ValueError as error:
-        raise ValueError(printable(str(error), most=480)) from error  # it may name what the file says
+        said = printable(str(error), most=380)  # it may name what the file says
+        known = path.name in said
+        raise ValueError(said if known else f"{path.name} cannot be used ({said}): choose another adapter") from error
     except BROKEN as error:
         raise ValueError(
             f"{path.name} has a damaged header ({printable(repr(error))}): download or save it again"

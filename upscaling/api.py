@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 
 from ..dino.load import load_dino
 from ..files.containers import MEGAPIXELS
+from ..files.paths import expanded
 from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress, counted
@@ -137,7 +137,7 @@ def load_upscaler(
     if not no_dino:
         check_pair(files.dino, files.adapter)
         if files.dino is not None and files.adapter is not None:
-            path, dino_file = Path(files.adapter).expanduser(), files.dino
+            path, dino_file = expanded(files.adapter), files.dino
             parts = [lambda: load_dino(dino_path(dino_file)), partial(load_adapter, path), *parts]
     *guide, (text, away), transformer, vae = [load() for load in counted(parts, "load", progress)]
     encoder, module = guide or (None, None)
@@ -162,9 +162,11 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cuda", "mps", "cpu"):
+            raise RuntimeError(f"nothing here was tried on {device.type}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:100]
         raise ValueError(f"device {name!r} cannot be used ({reason}): use auto, cuda, cuda:1, mps or cpu") from error
     return device
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ... import demo
 from ...files.errors import printable
+from ...files.paths import expanded
 from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
@@ -107,7 +108,7 @@ def local_path(source: Source) -> Path | None:
 
     A hub name is owner/name without the ending of a file, where no folder ``owner`` is here: else it is a mistyped path.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if os.path.exists(path):  # False, where Path.exists raises, for names that are too long
         return path
     named = isinstance(source, str) and HUB_NAME.fullmatch(source) and path.suffix.lower() not in ENDINGS

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...dino.feature_map import Scales
+from ...flux_patch.adapter import MOST_GRID
 from ...flux_patch.families import Mechanism
 from ..core.config import (
     FROM_TEXT,
@@ -35,7 +36,7 @@ What `dinotile train CONFIG.yaml` reads. A key that is left out keeps its defaul
 PRECISIONS = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}  # that a dtype needs
 Start = Annotated[float, Field(ge=0.05, le=1), FROM_TEXT]
 Guidance = Annotated[float, Field(ge=1), FROM_TEXT]
-Grid = Annotated[int, Field(ge=1, le=2**10)]
+Grid = Annotated[int, Field(ge=1, le=MOST_GRID)]
 Sites = Annotated[
     tuple[int, ...] | Natural | None,
     Field(json_schema_extra={"allowed": "a list of block numbers, n for every n-th block, or 0 for none"}),

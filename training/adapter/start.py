@@ -14,6 +14,7 @@ from torch import Tensor
 from ...dino.encode import EncodeSettings
 from ...dino.specs import DinoSpec
 from ...files.errors import printable, whole
+from ...files.paths import expanded
 from ...files.weights import check_floating, read_weights
 from ...flux_patch.adapter import (
     YOUNGER,
@@ -92,7 +93,7 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
 
     path: an adapter file, a checkpoint's folder, or a training's output folder. Raises ValueError.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         names = (AVERAGE, "ema.safetensors", FILE)  # the second is of older checkpoints
         path = next((path / name for name in names if (path / name).is_file()), path / FILE)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ...files.errors import BROKEN, printable, reason
+from ...files.paths import expanded
 
 LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**17, 2000, 20  # bytes; characters; brackets
 MOST_VALUES = 10_000  # that PyYAML reads in half a second
@@ -98,6 +99,11 @@ class OutputSettings(Settings):
     validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
     tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
     wandb: str = Field(default="", description="Project at Weights & Biases for the log too; empty: none.")
+
+    @field_validator("folder")
+    @classmethod
+    def _at_home(cls, folder: str) -> str:
+        return str(expanded(folder)) if folder.startswith("~") else folder
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:

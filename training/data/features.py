@@ -61,6 +61,7 @@ def precompute(
         raise ValueError("features of a folder go beside its pictures: leave --output out")
     if output is not None:
         _check_targets(tars, output)
+    new = [] if output is None else [output / tar.name for tar in tars if not (output / tar.name).exists()]
     reports = [FeatureReport(recipe.name) for recipe in recipes]
     steps = list(zip(recipes, reports, strict=True))
     for place in paths:
@@ -71,6 +72,8 @@ def precompute(
             make_folder(output)
             _new_tar(place, output / place.name, entries, steps)
     if not any(report.computed + report.kept for report in reports):
+        for target in new:
+            target.unlink(missing_ok=True)
         reasons = "; ".join(f"{report.name}: {report.skipped}" for report in reports if report.skipped) or "it is empty"
         raise ValueError(f"no picture in {', '.join(map(str, paths))} can be used ({reasons}): check the data")
     return reports

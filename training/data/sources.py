@@ -14,6 +14,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from ...files.errors import BROKEN, printable, reason
+from ...files.paths import expanded
 from .sample import Unusable
 from .side_files import TEXT_FILES, TEXT_MASK, feature_files, plain_cls
 
@@ -119,6 +120,7 @@ def entries_of(path: Path) -> list[Entry]:
 
 
 def _expanded(text: str) -> list[Path]:
+    text = str(expanded(text)) if text.startswith("~") else text
     if not text or Path(text).exists():
         return [Path(text)] if text else []
     parts = [text]

@@ -1,0 +1,13 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def expanded(text: str | Path) -> Path:
+    """With ``~`` as the home directory; ValueError for that of an unknown user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text} begins with the home of a user who is not known here: give the whole path") from error
