@@ -55,8 +55,10 @@ def parse_address(server: str) -> tuple[Address, str]:
     except ValueError:  # UnicodeError is one
         whole = False
     if not whole or parts.query or parts.fragment:
-        shown = re.sub(r"^([^/]*//)?[^/]*@", r"\1", server)  # never a password
-        raise ValueError(f"server {shown!r} must be an http or https address such as {DEFAULT_SERVER}")
+        before, at, shown = server.rpartition("@")  # a password is never shown
+        shown = f"{before.partition('://')[0]}://{shown}" if "://" in before else shown
+        advice = ", / in a password written as %2F" if at else ""
+        raise ValueError(f"server {shown!r} must be an http or https address such as {DEFAULT_SERVER}{advice}")
     path = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
     port = port or (443 if parts.scheme == "https" else 80)
     return Address(parts.scheme, host, port, place, path), urllib.parse.unquote(user)
