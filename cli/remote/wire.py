@@ -158,7 +158,13 @@ def _proxy_of(address: Address) -> urllib.parse.SplitResult | None:
     proxy = proxies.get(address.scheme) or proxies.get("all")
     if not proxy or address.local or urllib.request.proxy_bypass(address.host):
         return None
-    parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        _ = parts.port
+    except ValueError as error:  # of urllib, which may show a password
+        raise ValueError(
+            "the proxy of the environment is no address: write it as http://HOST:PORT, or name the host in no_proxy"
+        ) from error
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(
             f"the proxy of the environment is of the kind {parts.scheme!r}: set an http:// one, or name the host in no_proxy"

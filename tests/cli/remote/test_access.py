@@ -43,6 +43,9 @@ def test_a_user_in_the_address_lets_in_and_is_never_shown(dinotile, sent, stand_
     for address in ("http://ann:s3%2Fcret@127.0.0.1:99999", "ann:s3%2Fcret@127.0.0.1:1/?a", "ftp://ann:s3%2Fcret@host"):
         told += dinotile(*arguments, "--server", address, "--overwrite")[2]
     assert "cret" not in out + err + told and told.count("must be an http or https address") == 3
+    for address in ("http://ann:pa/s3cret@127.0.0.1:1", "ann:pa/s3cret@127.0.0.1:1"):
+        code, _, err = dinotile(*arguments, "--server", address, "--overwrite")
+        assert code == 2 and "cret" not in err and "127.0.0.1:1" in err and "/ in a password written as %2F" in err
 
 
 @pytest.mark.parametrize(
@@ -135,3 +138,11 @@ def test_the_proxy_of_the_environment_is_asked_for_other_hosts(dinotile, sent, m
     assert ("CONNECT", "comfy.example:8188") in [(request.method, request.path) for request in proxy.requests]
     assert {request.headers.get("proxy-authorization") for request in proxy.requests} == {"Basic dTpw"}
     assert "authorization" not in proxy.requests[0].headers
+
+
+@pytest.mark.parametrize("proxy", ["http://u:secret@proxy:abc", "http://u:secret@proxy:99999", "http://[::1"])
+def test_a_proxy_that_is_no_address_is_one_sentence(dinotile, sent, stand_in, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    stand_in.url = "http://comfy.example:8188"
+    assert "secret" not in refused(dinotile, sent, stand_in, "write it as http://HOST:PORT")
