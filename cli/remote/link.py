@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import websocket
 from ...files.errors import plain, reason
 from .address import Address, headers_for, parse_address
 from .wire import HEAD_BYTES, PIECE, Deadline, Limits, TooLarge, connect, proxy_headers, tls
+from .workflow import read_json
 
 ANSWER_SECONDS = 300  # for an answer to come whole: a server that loads models is deaf for minutes
 IDLE_SECONDS = 60  # without a byte of a file
@@ -216,14 +216,7 @@ def parsed(content: bytes) -> Any:
     """JSON of a server: numbers finite, nesting and size bounded. Raises ValueError."""
     if sum(map(content.count, (b",", b"[", b"{"))) > JSON_VALUES:
         raise ValueError("it holds too many values")
-
-    def refused(number: str) -> NoReturn:
-        raise ValueError(f"{number} is no number of JSON")
-
-    try:
-        return json.loads(content, parse_constant=refused)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    return read_json(content)
 
 
 def _sent(

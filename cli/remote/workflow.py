@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ...files.errors import plain
 
@@ -18,14 +19,11 @@ UPLOAD = "@"  # as a value of --set: the uploaded picture
 def read_workflow(path: Path) -> Workflow:
     """The nodes of an API-format file by id; also of one that holds them under "prompt", as the server is sent them."""
     try:
-        content = json.loads(
-            path.read_bytes(), parse_constant=_no_number
-        )  # of any Unicode encoding, with or without a mark
+        content = read_json(path.read_bytes())  # of any Unicode encoding, with or without a mark
     except OSError as error:
         raise ValueError(f"workflow {path} cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else plain(error, 200)
-        raise ValueError(f"workflow {path} is not JSON ({said}): export it from ComfyUI again") from error
+    except ValueError as error:
+        raise ValueError(f"workflow {path} is not JSON ({plain(error, 200)}): export it from ComfyUI again") from error
     if isinstance(content, dict) and "nodes" in content and "links" in content:
         raise ValueError(
             f"workflow {path} is a graph of the browser: export it as API (File > Export (API)) and give that"
@@ -48,8 +46,18 @@ def nodes_of(content: Any) -> Workflow:
     return nodes if whole else {}
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def read_json(content: bytes | str) -> Any:
+    """JSON with finite numbers. Raises ValueError."""
+
+    def finite(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise ValueError(f"{plain(number, 40)} is no number of JSON")
+        return float(number)
+
+    try:
+        return json.loads(content, parse_float=finite, parse_constant=finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def title(workflow: Workflow, node: str) -> str:
@@ -103,11 +111,11 @@ def parse_setting(workflow: Workflow, setting: str) -> tuple[str, str, Any]:
     if text == UPLOAD or isinstance(inputs[name], str):
         return node, name, text
     try:
-        value = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except ValueError:
         value = text
     number = isinstance(inputs[name], (int, float)) and not isinstance(inputs[name], bool)
-    given = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    given = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and not given:
         raise ValueError(f"--set {setting}: {name} is a number ({inputs[name]} in the workflow), give a number")
     return node, name, value

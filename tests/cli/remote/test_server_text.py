@@ -66,7 +66,16 @@ def test_progress_that_no_bar_can_show_is_not_shown(states):
     assert list(progress_of({"nodes": states}, WORKFLOW)) == []
 
 
-BROKEN = [b"[" * 100_000, b"[" + b"[]," * 1_000_000 + b"[]]", b"NaN", b"{'a': 1}", b"\xff\xfe\x00", b"1" * 10_000, b""]
+BROKEN = [
+    b"[" * 100_000,
+    b"[" + b"[]," * 1_000_000 + b"[]]",
+    b"NaN",
+    b"[1e400]",
+    b"{'a': 1}",
+    b"\xff\xfe\x00",
+    b"1" * 10_000,
+    b"",
+]
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))

@@ -152,6 +152,7 @@ def test_wrong_settings_say_what_there_is(setting, words):
         ("{", "not JSON"),
         pytest.param("[" * 100_000, "is not JSON .nested too deeply", id="deep"),
         ('{"1": NaN}', "NaN is no number of JSON"),
+        ('{"1": [-1e400]}', "-1e400 is no number of JSON"),
         ({"prompt": {"1": {"inputs": {}}}}, "no API workflow"),
         ({"1": {"class_type": ["X"], "inputs": {}}}, "no API workflow"),
     ],
