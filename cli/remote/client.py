@@ -219,7 +219,7 @@ class ComfyClient:
         if watch.state is State.LOST:
             return f"{self.server} does not know the run {plain(watch.run, 60)}: look whether it was restarted, or forgot it"
         if dropped:
-            return f"{self.server} no longer knows the run: it was restarted, send it again"
+            return f"{self.server} no longer knows the run: it was restarted, or the run was deleted, send it again"
         if watch.state is State.RUNNING:
             return f"{self.server} no longer has the results of the run: somebody cleared its history, run it again"
         return f"somebody deleted the run from the queue of {self.server}: send it again"

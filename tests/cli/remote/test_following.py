@@ -131,10 +131,10 @@ def test_a_run_whose_results_were_cleared_says_so(dinotile, sent, stand_in):
     refused(dinotile, sent, stand_in, "somebody cleared its history")
 
 
-def test_a_server_that_was_restarted_says_so(dinotile, sent, stand_in):
+def test_a_server_that_was_restarted_or_lost_the_run_behind_a_proxy_says_so(dinotile, sent, stand_in):
     stand_in.state = "running"
     stand_in.faults["ws"] = [lambda *at: gone_after(*at, drop=True), lambda *_: http("404 Not Found")]
-    refused(dinotile, sent, stand_in, "no longer knows the run: it was restarted")
+    refused(dinotile, sent, stand_in, "no longer knows the run: it was restarted, or the run was deleted")
     assert not stopped(stand_in)
 
 
