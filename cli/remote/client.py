@@ -154,10 +154,24 @@ class ComfyClient:
             if said:
                 raise ServerError(said) from error
             raise
-        except (Cut, Slow, Unreachable) as error:  # the answer was lost, the run need not be
-            if self._state(_Watch(run, workflow, State.QUEUED)) is State.LOST:
-                raise error
+        except (Cut, Slow, Unreachable) as error:  # the answer was lost, the run need not be, and may come later
+            if isinstance(error.__cause__, ConnectionRefusedError):
+                raise
+            if not self._arrives(_Watch(run, workflow, State.QUEUED), Unreachable.patience):
+                self.cancel(run)
+                raise ServerError(f"{error}; if it still runs, {self.hint(run)}") from error
         return run
+
+    def _arrives(self, watch: _Watch, seconds: float) -> bool:
+        """Whether the server comes to know of a run within this time."""
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(ServerError):
+                if self._state(watch) is not State.LOST:
+                    return True
+            if time.monotonic() >= end:
+                return False
+            self.deadline.sleep(POLL)
 
     def _follow(self, watch: _Watch, events: Events | None, progress: Progress | None) -> list[Output]:
         """Wait until the run has ended. The websocket tells how far it is; what counts is the history."""

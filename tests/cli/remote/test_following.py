@@ -1,5 +1,6 @@
 """How a run is followed to its end, whatever happens to the connection."""
 
+import threading
 import time
 
 import pytest
@@ -107,6 +108,23 @@ def test_a_workflow_whose_answer_was_lost_is_not_sent_twice(dinotile, sent, stan
     stand_in.faults["prompt"] = [lost]
     brought(dinotile, sent, stand_in)
     assert len(stand_in.asked("prompt")) == 1
+
+
+@pytest.mark.parametrize("said", [http("504 Gateway Timeout"), b""], ids=["busy", "cut"])
+def test_a_run_that_a_server_takes_in_after_its_proxy_gave_up_is_followed(dinotile, sent, stand_in, said):
+    def later(server, request):
+        threading.Timer(0.3, server.prompt, [request]).start()
+        return said
+
+    stand_in.faults["prompt"] = [later]
+    brought(dinotile, sent, stand_in)
+
+
+def test_a_workflow_that_may_be_lost_is_stopped_and_names_its_run(dinotile, sent, stand_in):
+    stand_in.faults["prompt"] = [lambda *_: http("504 Gateway Timeout")]
+    said = refused(dinotile, sent, stand_in, "answered 504 Gateway Timeout")
+    run = stand_in.asked("prompt")[0].json["prompt_id"]
+    assert f"dinotile fetch {run}" in said and [request.json for request in stopped(stand_in)][-1] == {"delete": [run]}
 
 
 def gone_after(server, request, *, drop):
