@@ -25,9 +25,9 @@ from .workflow import Workflow, classes_with_paths, refusal, repaired
 MAX_BYTES = 2 << 30
 TICK = 0.5  # seconds of listening at a time
 POLL, POLL_WITH_EVENTS = 1.0, 10.0  # seconds between two looks at the history
-ENDING = ("execution_success", "execution_error", "execution_interrupted")
 HURRY = 0.2  # likewise, where there is a reason
 POLL_SECONDS = 30  # for an answer of those
+ENDING = ("execution_success", "execution_error", "execution_interrupted")
 TRIES, TRY_SECONDS = 3, 1.0  # of a download, and what is waited after the first
 
 Answer = TypeVar("Answer")
