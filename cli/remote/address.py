@@ -10,16 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DEFAULT_SERVER = "http://127.0.0.1:8188"
+MAX_BYTES = 2 << 30  # of a file that is brought back
 AUTH = "DINOTILE_AUTH"  # in the environment: the Authorization header, or a bearer token alone
-OWN_HEADERS = {
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "transfer-encoding",
-    "upgrade",
-}
+OWN_HEADERS = set("accept-encoding connection content-length content-type host transfer-encoding upgrade".split())
 
 
 @dataclass(frozen=True)

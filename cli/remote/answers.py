@@ -9,19 +9,12 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
+from ...files.containers import SUFFIXES
 from ...files.errors import plain
 from .workflow import Workflow, failure, label, left_out, nodes_of
 
 Kind = TypeVar("Kind")
-PICTURES = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".bmp",
-}  # that hold a single picture, where not said otherwise
+PICTURES = {*SUFFIXES} - {".gif"}  # that hold a single picture, where not said otherwise
 LARGEST_COUNT = 1e12  # of a progress bar
 
 

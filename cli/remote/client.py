@@ -15,14 +15,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from ...files.errors import plain
 from ...files.progress import Progress
-from .address import DEFAULT_SERVER
+from .address import DEFAULT_SERVER, MAX_BYTES
 from .answers import Ended, Output, State, accepted, choices, ended, progress_of, standing, uploaded
 from .events import Events
 from .link import Cut, Link, Refused, ServerError, Slow, Unreachable, parsed
 from .wire import Deadline, DeadlinePassed
 from .workflow import Workflow, classes_with_paths, refusal, repaired
 
-MAX_BYTES = 2 << 30
 TICK = 0.5  # seconds of listening at a time
 POLL, POLL_WITH_EVENTS = 1.0, 10.0  # seconds between two looks at the history
 HURRY = 0.2  # likewise, where there is a reason

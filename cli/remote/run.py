@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from ...files.progress import Progress
 from ...files.writing import replacing
-from .address import DEFAULT_SERVER
+from .address import DEFAULT_SERVER, MAX_BYTES
 from .answers import Output
-from .client import MAX_BYTES, ComfyClient
+from .client import ComfyClient
 from .results import check_output, contents, in_format_of, place_of
 from .workflow import Workflow, prepared, read_workflow
 
