@@ -11,6 +11,7 @@ import typer
 
 from .bars import Bars, errors
 from .outputs import OVERWRITE, check_free, check_inputs_stay
+from .remote.address import DEFAULT_SERVER, MAX_BYTES
 
 if TYPE_CHECKING:
     from .remote.answers import Output
@@ -40,7 +41,7 @@ def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.json", help="A workflow, exported as API.")],
     image: Annotated[Path, typer.Option(metavar="IN", help="The picture for its LoadImage node.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes.")],
-    server: Server = "http://127.0.0.1:8188",
+    server: Server = DEFAULT_SERVER,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; may be repeated.")
     ] = None,
@@ -48,11 +49,10 @@ def run(
     header: Header = None,
     cacert: CaCert = None,
     insecure: Insecure = False,
-    max_bytes: MaxBytes = 2 << 30,
+    max_bytes: MaxBytes = MAX_BYTES,
     overwrite: Overwrite = False,
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
-    from .remote.client import ComfyClient
     from .remote.results import check_output, places_taken
     from .remote.run import send, workflow_for
 
@@ -61,19 +61,23 @@ def run(
     check_free(taken, overwrite=overwrite)
     check_output(output)
     graph, start = workflow_for(workflow, image, settings or []), time.perf_counter()
-    client = ComfyClient(
-        server,
-        timeout=timeout,
-        headers=header or [],
-        cacert=cacert and str(cacert),
-        insecure=insecure,
-        max_bytes=max_bytes,
-    )
+    client = client_of(server, timeout, header=header, cacert=cacert, insecure=insecure, max_bytes=max_bytes)
     with Bars() as bars:
         sent, outputs = send(client, graph, image, settings or [], bars)
     write(client, sent, outputs, output, inputs=inputs, overwrite=overwrite, start=start)
     if client.note:
         raise ValueError(client.note)
+
+
+def client_of(
+    server: str, timeout: float, *, header: list[str] | None, cacert: Path | None, insecure: bool, max_bytes: int
+) -> ComfyClient:
+    from .remote.client import ComfyClient
+
+    trusted = cacert and str(cacert)
+    return ComfyClient(
+        server, timeout=timeout, headers=header or [], cacert=trusted, insecure=insecure, max_bytes=max_bytes
+    )
 
 
 def write(
