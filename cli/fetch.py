@@ -23,7 +23,7 @@ def fetch(
     max_bytes: MaxBytes = MAX_BYTES,
     overwrite: Overwrite = False,
 ) -> None:
-    """Bring the files of a run that was sent before, once it has ended. Files that are there already stay."""
+    """Bring the files of a run that was sent before, once it has ended. Files of it that are there already stay."""
     from .remote.results import check_output
 
     check_output(output)

@@ -56,9 +56,9 @@ def run(
     from .remote.results import check_output, places_taken
     from .remote.run import send, workflow_for
 
-    inputs, taken = [image, workflow], places_taken(output)
-    check_inputs_stay(taken, inputs)
-    check_free(taken, overwrite=overwrite)
+    inputs = [image, workflow]
+    check_inputs_stay(places_taken(output), inputs)
+    check_free([output], overwrite=overwrite)
     check_output(output)
     graph, start = workflow_for(workflow, image, settings or []), time.perf_counter()
     client = client_of(server, timeout, header=header, cacert=cacert, insecure=insecure, max_bytes=max_bytes)
@@ -97,9 +97,11 @@ def write(
 
     try:
         with fetchable(client, sent):
-            for place, output, new in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):
-                done = f"{time.perf_counter() - start:.1f} s" if new else "was there already"
-                typer.echo(f"{place}  from {output}  ({done})")
+            for brought in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):
+                done = f"{time.perf_counter() - start:.1f} s" if brought.new else "was there already"
+                typer.echo(f"{brought.place}  from {brought.output}  ({done})")
+                if brought.note:
+                    typer.echo(brought.note)
     except KeyboardInterrupt:
         errors.print(f"dinotile: {client.hint(sent)}", markup=False)
         raise

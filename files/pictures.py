@@ -181,6 +181,14 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     """
     path = Path(path)
     check_picture_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
+    content, note = encoded(picture, path)
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return note or None
+
+
+def encoded(picture: Picture, path: Path) -> tuple[bytes, str]:
+    """What ``save_picture`` writes to ``path``, and its note."""
     form = Image.registered_extensions()[path.suffix.lower()]
     notes = [picture.note] if picture.note else []
     if picture.alpha is not None and form == "JPEG":
@@ -197,9 +205,7 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
         lost = metadata.lacking(Metadata.of(image))
     if lost:
         notes.append(f"{path.name}: {form} does not hold the picture's {', '.join(lost)}, which was left out")
-    with replacing(path) as part:
-        part.write_bytes(content)
-    return "; ".join(notes) or None
+    return content, "; ".join(notes)
 
 
 def _content(picture: Picture, form: str, options: dict[str, Any]) -> bytes:

@@ -7,8 +7,8 @@ import math
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,8 +18,8 @@ from ...files.progress import Progress
 from .address import DEFAULT_SERVER, MAX_BYTES
 from .answers import Ended, Output, State, accepted, choices, ended, progress_of, standing, uploaded
 from .events import Events
-from .link import Cut, Link, Refused, ServerError, Slow, Unreachable, parsed
-from .wire import Deadline, DeadlinePassed
+from .link import IDLE_SECONDS, Cut, Link, Refused, ServerError, Slow, Unreachable, parsed
+from .wire import PIECE, Deadline, DeadlinePassed
 from .workflow import Workflow, classes_with_paths, refusal, repaired
 
 TICK = 0.5  # seconds of listening at a time
@@ -99,11 +99,23 @@ class ComfyClient:
 
     def download(self, output: Output, sink: BinaryIO) -> None:
         """Write a file into ``sink``."""
-        keys = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
-        path = f"/view?{urllib.parse.urlencode(keys, errors='replace')}"
-        try:
+        with self._place_of(output) as path:
             for piece in self.link.pieces(path, size=self.max_bytes):
                 sink.write(piece)
+
+    def resembles(self, output: Output, file: Path) -> bool:
+        """Whether a file here is as long as one of the server and begins as it does, of which little is asked for."""
+        with self._place_of(output) as path, self.link.opened(path) as (answer, limits):
+            limits.stage(idle=IDLE_SECONDS)
+            length, start = answer.length, answer.read(PIECE)
+        with file.open("rb") as here:
+            return length == file.stat().st_size and here.read(PIECE) == start
+
+    @contextmanager
+    def _place_of(self, output: Output) -> Iterator[str]:
+        keys = {"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
+        try:
+            yield f"/view?{urllib.parse.urlencode(keys, errors='replace')}"
         except Refused as error:
             if error.status != 404:
                 raise

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import filecmp
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from ...files.containers import UNREADABLE, UnfitError, opened
+from ...files.containers import MEGAPIXELS, UNREADABLE, opened
 from ...files.errors import plain, reason
 from ...files.writing import LONGEST_SIDE, check_picture_output, check_writable, replacing, same_file
 from .answers import Output
 from .client import ComfyClient
-from .link import Cut, ServerError, Slow, Unreachable
+from .link import Cut, Slow, Unreachable
+from .wire import DeadlinePassed
 
 DECODED = 100  # megapixels: larger pictures are not decoded to see whether they are whole
 MEDIA = {".mp4", ".webm", ".mkv", ".mov", ".mp3", ".flac", ".wav", ".opus"}  # that OUT may end in, beside pictures
@@ -41,6 +46,20 @@ def places_taken(path: Path) -> list[Path]:
     return [path, *numbers] if path.exists() else numbers
 
 
+@dataclass(frozen=True)
+class Brought:
+    """A file that was stored. ``new``: it was not there already. ``note``: what of it its format does not hold, or empty."""
+
+    place: Path
+    output: Output
+    new: bool = True
+    note: str = ""
+
+
+class _Unfit(ValueError):
+    """A picture that the ending of its place cannot hold."""
+
+
 def bring(
     client: ComfyClient,
     outputs: Sequence[Output],
@@ -49,32 +68,63 @@ def bring(
     inputs: Sequence[Path],
     overwrite: bool,
     keep: bool = False,
-) -> Iterator[tuple[Path, Output, bool]]:
-    """Download a run's files, each whole or not at all: its place, what it is, and whether it was written.
+) -> Iterator[Brought]:
+    """Download a run's files, each whole or not at all.
 
-    ``keep``: a file that is there already stays, and is not asked for. Raises ValueError, where a single file could not be had
-    after all others were.
+    ``keep``: a file that is there already stays, where it is the run's. Raises ValueError, where a single file could not be had
+    or written after all others were.
     """
-    missing: list[ServerError] = []
+    missing: list[ValueError] = []
     for number, output in enumerate(outputs, start=1):
         place = place_of(path, number, output)
-        if any(same_file(place, source) for source in inputs):
-            raise ValueError(f"output {place} is the input itself: choose another name")
-        there = place.exists() and not overwrite
-        if there and not keep:
-            raise ValueError(f"output {place} exists already: choose another name, or replace it with --overwrite")
-        if not there:
-            try:
-                _write(client, output, place)
-            except (Slow, Unreachable):
-                raise
-            except ServerError as error:
-                missing.append(error)
-                continue
-        yield place, output, not there
+        try:
+            if keep and not overwrite and place.is_file() and _is_there(client, output, place):
+                brought = Brought(place, output, new=False)
+            else:
+                fill = partial(_download, client, output)
+                brought = store(fill, output, place, inputs=inputs, overwrite=overwrite, keep=keep)
+        except (Slow, Unreachable, DeadlinePassed):
+            raise
+        except ValueError as error:
+            missing.append(error)
+            continue
+        yield brought
     if missing:
         more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
-        raise ServerError(f"{missing[0]}{more}") from missing[0]
+        raise ValueError(f"{missing[0]}{more}") from missing[0]
+
+
+def store(
+    fill: Callable[[Path], object],
+    output: Output,
+    place: Path,
+    *,
+    inputs: Sequence[Path] = (),
+    overwrite: bool,
+    keep: bool = False,
+) -> Brought:
+    """Write what ``fill`` writes to ``place``, whole or not at all: a picture in the format of its ending, and under its own
+    ending where that cannot hold it.
+
+    ``keep``: the same file may be there. Raises ValueError where another is there, or an input.
+    """
+    if any(same_file(place, source) for source in inputs):
+        raise ValueError(f"output {place} is the input itself: choose another name")
+    there = os.path.lexists(place) and not overwrite
+    taken = ValueError(f"output {place} exists already: choose another name, or replace it with --overwrite")
+    if there and not keep:
+        raise taken
+    try:
+        with replacing(place) as part:
+            fill(part)
+            note = "" if output.kept else _convert(part, place, output)
+            if there and not filecmp.cmp(part, place, shallow=False):
+                raise taken
+    except _Unfit as error:
+        own, kept = place.with_suffix(output.suffix), replace(output, animated=True)
+        brought = store(fill, kept, own, inputs=inputs, overwrite=overwrite, keep=keep)
+        return replace(brought, output=output, note=f"{error}, and keeps its ending")
+    return Brought(place, output, not there, note)
 
 
 def contents(client: ComfyClient, output: Output) -> bytes:
@@ -105,36 +155,38 @@ def check_whole(file: Path | bytes, output: Output) -> None:
         raise Cut(f"{plain(output.filename, 100)} of {output} came back broken ({said}): ask for it again") from error
 
 
-def in_format_of(path: Path, file: Path | bytes) -> bytes | None:
-    """A picture file's bytes in the format of the ending of ``path``, or None where it has that format already."""
-    from PIL import Image
-
-    wanted = Image.registered_extensions().get(path.suffix.lower())
-    try:
-        with opened(_source(file)) as image:
-            if wanted in (None, image.format):
-                return None
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"the result is an animation ({image.format}), which {path.name} cannot hold whole")
-            converted = BytesIO()
-            (image.convert("RGB") if wanted == "JPEG" else image).save(converted, format=wanted, quality=95)
-            return converted.getvalue()
-    except UnfitError as error:
-        raise ValueError(f"the result is too large to become {path.name}: end it as the server's file") from error
-
-
 def _source(file: Path | bytes) -> Path | BytesIO:
     return file if isinstance(file, Path) else BytesIO(file)
 
 
-def _write(client: ComfyClient, output: Output, place: Path) -> None:
+def _is_there(client: ComfyClient, output: Output, place: Path) -> bool:
+    return client.retried(lambda: client.resembles(output, place))
+
+
+def _download(client: ComfyClient, output: Output, part: Path) -> None:
     def download() -> None:
         with part.open("wb") as sink:
             client.download(output, sink)
         check_whole(part, output)
 
-    with replacing(place) as part:
-        client.retried(download)
-        converted = None if output.kept else in_format_of(place, part)
-        if converted is not None:
-            part.write_bytes(converted)
+    client.retried(download)
+
+
+def _convert(file: Path, place: Path, output: Output) -> str:
+    """Give a picture the format of the ending of ``place``, where it has another; what was lost by that, or empty."""
+    from PIL import Image
+
+    from ...files.pictures import encoded, load_picture
+
+    wanted = Image.registered_extensions().get(place.suffix.lower())
+    with opened(file, max_megapixels=None) as image:
+        if wanted in (None, image.format):
+            return ""
+        if getattr(image, "n_frames", 1) > 1:
+            raise _Unfit(f"the result is an animation ({image.format}), which {place.name} cannot hold whole")
+        (width, height), megapixels = image.size, image.width * image.height / 1e6
+    if max(width, height) > LONGEST_SIDE[place.suffix.lower()] or megapixels > MEGAPIXELS:
+        raise _Unfit(f"the result of {width} x {height} px is too large to become {place.name}")
+    content, note = encoded(load_picture(file), place)
+    file.write_bytes(content)
+    return note.replace(file.name, plain(output.filename, 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files.containers import opened
 from ...files.progress import Progress
-from ...files.writing import replacing
 from .address import DEFAULT_SERVER, MAX_BYTES
 from .answers import Output
 from .client import ComfyClient
-from .results import check_output, contents, in_format_of, place_of
+from .results import check_output, contents, place_of, store
 from .workflow import Workflow, prepared, read_workflow
 
 if TYPE_CHECKING:
@@ -37,15 +38,28 @@ class WorkflowResult:
     @property
     def images(self) -> list[Image.Image]:
         """Those files that are pictures."""
-        from PIL import Image
-
         kept = [output.kept for output in self.outputs] or [False] * len(self.files)
-        return [Image.open(BytesIO(content)) for content, other in zip(self.files, kept, strict=True) if not other]
+        return [_image(content) for content, other in zip(self.files, kept, strict=True) if not other]
 
-    def save(self, output: str | os.PathLike[str]) -> list[Path]:
-        """Write ``output``, and further pictures beside it with -2, -3, ..., each whole or not at all."""
-        check_output(Path(output))
-        return save_files(self.files, Path(output), self.outputs)
+    def save(self, output: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write ``output``, and further pictures beside it with -2, -3, ..., each whole or not at all, pictures in the format of
+        its ending.
+
+        What a format cannot hold is a warning. Raises ValueError where a file is there already, unless ``overwrite``.
+        """
+        path, written = Path(output), []
+        check_output(path)
+        outputs = self.outputs or [Output("", "", path.name, "", "output")] * len(self.files)
+        for number, (content, made) in enumerate(zip(self.files, outputs, strict=True), start=1):
+
+            def fill(part: Path, content: bytes = content) -> None:
+                part.write_bytes(content)
+
+            stored = store(fill, made, place_of(path, number, made), overwrite=overwrite)
+            if stored.note:
+                warnings.warn(stored.note, stacklevel=2)
+            written.append(stored.place)
+        return written
 
 
 def run_workflow(
@@ -110,14 +124,6 @@ def fetchable(client: ComfyClient, run: str) -> Iterator[None]:
         raise ValueError(f"{error}; {client.hint(run)}") from error
 
 
-def save_files(contents: Sequence[bytes], path: Path, outputs: Sequence[Output] = ()) -> list[Path]:
-    """Write files to ``path``, and further ones to ``path`` with -2, -3, ...; pictures in the format of its ending."""
-    written = []
-    for number, content in enumerate(contents, start=1):
-        output = outputs[number - 1] if outputs else None
-        place = place_of(path, number, output)
-        with replacing(place) as part:
-            converted = None if output and output.kept else in_format_of(place, content)
-            part.write_bytes(content if converted is None else converted)
-        written.append(place)
-    return written
+def _image(content: bytes) -> Image.Image:
+    with opened(BytesIO(content), max_megapixels=None) as image:
+        return image.copy()

@@ -9,11 +9,12 @@ import socket
 import threading
 from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dinotile.cli.remote.client import ComfyClient
-from dinotile.cli.remote.run import save_files
+from dinotile.cli.remote.run import WorkflowResult
 
 from ..limits import largest_file
 from .remote.test_workflow import WORKFLOW
@@ -146,14 +147,44 @@ def test_what_cannot_be_sent_is_refused_before_the_server_is_asked(dinotile, job
     refused(dinotile, ([*arguments, "-o", "/proc/x.png"], output), nowhere, "output /proc/x.png cannot be written")
 
 
-def test_further_pictures_get_numbers_and_the_format_of_the_ending(tmp_path):
+def test_further_pictures_get_numbers_and_the_format_of_the_ending_and_replace_nothing(tmp_path):
     content = BytesIO()
-    Image.new("RGBA", (8, 8), "red").save(content, format="PNG")
-    written = save_files([content.getvalue()] * 3, tmp_path / "a.jpg")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(content, format="PNG", dpi=(300, 300))
+    with pytest.warns(UserWarning, match=r"^a\S*.jpg: JPEG has no transparency, so the picture was put on white"):
+        written = WorkflowResult([content.getvalue()] * 3).save(tmp_path / "a.jpg")
     assert [path.name for path in written] == ["a.jpg", "a-2.jpg", "a-3.jpg"]
-    assert {Image.open(path).format for path in written} == {"JPEG"}
-    same = save_files([content.getvalue()], tmp_path / "a.png")
-    assert same[0].read_bytes() == content.getvalue()
+    for path in written:
+        with Image.open(path) as image:
+            assert (
+                image.format == "JPEG" and image.getpixel((0, 0)) == (255, 255, 255) and image.info["dpi"] == (300, 300)
+            )
+    result = WorkflowResult([content.getvalue()])
+    assert result.save(tmp_path / "a.png")[0].read_bytes() == content.getvalue()
+    (tmp_path / "a.png").write_text("mine")
+    with pytest.raises(ValueError, match="a.png exists already"):
+        result.save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_text() == "mine"
+    assert result.save(tmp_path / "a.png", overwrite=True)[0].read_bytes() == content.getvalue()
+
+
+def test_the_precision_of_a_result_stays_where_its_format_holds_it(tmp_path):
+    content = BytesIO()
+    Image.fromarray(np.array([[0, 1000, 65535]], np.uint16)).save(content, format="PNG")
+    result = WorkflowResult([content.getvalue()])
+    with Image.open(result.save(tmp_path / "a.tif")[0]) as image:
+        assert list(np.asarray(image).ravel()) == [0, 1000, 65535]
+    with pytest.warns(UserWarning, match="JPEG has 8 bits for a colour"):
+        (path,) = result.save(tmp_path / "a.jpg")
+    with Image.open(path) as image:
+        assert np.asarray(image)[0, 1] < 30
+
+
+def test_results_larger_than_pillow_allows_are_given_as_images(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    content = BytesIO()
+    Image.new("L", (8, 8), 7).save(content, format="PNG")
+    (image,) = WorkflowResult([content.getvalue()]).images
+    assert image.size == (8, 8) and image.getpixel((7, 7)) == 7
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -162,6 +193,6 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_pictures_only(tmp_pa
     Image.new("RGB", (8, 8)).save(small, format="PNG")
     Image.effect_noise((100, 100), 50).save(large, format="PNG")
     with largest_file(1000), pytest.raises(ValueError, match=r"a-2\.\w+ cannot be written \(File too large\)"):
-        save_files([small.getvalue(), large.getvalue()], tmp_path / name)
+        WorkflowResult([small.getvalue(), large.getvalue()]).save(tmp_path / name)
     assert os.listdir(tmp_path) == [name]
     Image.open(tmp_path / name).load()

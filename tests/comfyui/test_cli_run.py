@@ -270,9 +270,9 @@ def test_what_a_run_left_is_fetched_again_and_animations_stay_whole(server, job)
     with Image.open(job.folder / "out.webp") as picture:
         assert picture.n_frames == 2
 
-    code, _, err = job.run(workflow)
-    assert code == 2 and "out-2.png exists already" in err
     run = list(server.get("/history"))[-1]
+    code, _, err = job.run(workflow)
+    assert code == 2 and "out.webp exists already" in err and "(and 1 more)" in err
     (job.folder / "out.webp").unlink()
     command = [sys.executable, "-m", "dinotile.cli", "fetch", run, "--server", job.url, "-o", job.output]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=LIMIT)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import dinotile as package
-from dinotile.cli.remote import client
+from dinotile.cli.remote import client, results
 
 from .stand_in import answer, http, png
 from .test_following import refused
@@ -53,17 +53,20 @@ def test_results_come_in_the_order_of_node_ids_and_say_their_node(dinotile, sent
 def test_no_file_is_written_over_unless_it_is_asked_for(dinotile, sent, stand_in):
     arguments, output = sent
     several(stand_in)
-    for place in (output, output.with_stem("out-2")):
-        place.write_text("mine")
-        code, out, err = dinotile(*arguments, "--server", stand_in.url)
-        assert (code, out) == (2, "") and f"output {place} exists already" in err and "--overwrite" in err
-        assert place.read_text() == "mine" and not stand_in.requests
-        place.unlink()
-    output.write_text("old")
-    output.with_stem("out-2").write_text("old")
+    output.write_text("mine")
+    code, out, err = dinotile(*arguments, "--server", stand_in.url)
+    assert (code, out) == (2, "") and f"output {output} exists already" in err and "--overwrite" in err
+    assert output.read_text() == "mine" and not stand_in.requests
+    output.unlink()
+    second, third = output.with_stem("out-2"), output.with_stem("out-3")
+    second.write_text("mine")
+    output.with_stem("out-2024").write_text("no place of a result")
+    code, out, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 2 and f"output {second} exists already" in err and f"dinotile fetch {stand_in.run}" in err
+    assert second.read_text() == "mine" and (color(output), color(third)) == ("red", "blue")
     code, _, err = dinotile(*arguments, "--server", stand_in.url, "--overwrite")
     assert code == 0, err
-    assert color(output) == "red" and color(output.with_stem("out-2")) == "green"
+    assert color(output) == "red" and color(second) == "green"
 
 
 @pytest.mark.parametrize("name", ["out.png", "out-2.png", "out-3.png"])
@@ -128,7 +131,7 @@ def test_what_came_stays_and_fetch_brings_the_rest(dinotile, sent, stand_in):
     code, out, err = dinotile("fetch", stand_in.run, "--server", stand_in.url, "-o", output)
     assert code == 0, err
     assert [color(output.with_stem(stem)) for stem in ("out", "out-2", "out-3")] == ["red", "green", "blue"]
-    assert len(stand_in.asked("view")) == 2 and "(was there already)" in out.splitlines()[0]
+    assert len(stand_in.asked("view")) == 3 and "(was there already)" in out.splitlines()[0]
     assert "from ImageScale" not in out and not stand_in.asked("prompt")
 
 
@@ -216,11 +219,55 @@ def test_videos_and_animations_come_back_as_files(dinotile, sent, stand_in):
     assert output.with_name("film-3.png").exists()
 
 
-def test_an_animation_is_not_made_a_single_picture_in_silence(dinotile, sent, stand_in):
+def test_an_animation_is_not_made_a_single_picture_and_holds_nothing_back(dinotile, sent, stand_in):
+    arguments, output = sent
     moving, frames = BytesIO(), [Image.new("RGB", (8, 8), name) for name in ("red", "blue")]
     frames[0].save(moving, format="WEBP", save_all=True, append_images=frames[1:])
-    stand_in.files, stand_in.outputs = {"a.webp": moving.getvalue()}, {"2": shown("a.webp")}
-    refused(dinotile, sent, stand_in, "is an animation (WEBP), which out.png cannot hold whole")
+    stand_in.files, stand_in.outputs = {"a.webp": moving.getvalue(), "b.png": png()}, {"2": shown("a.webp", "b.png")}
+    code, out, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 0 and "is an animation (WEBP), which out.png cannot hold whole, and keeps its ending" in out, err
+    assert output.with_suffix(".webp").read_bytes() == moving.getvalue() and not output.exists()
+    assert output.with_stem("out-2").read_bytes() == stand_in.files["b.png"]
+
+
+def test_a_result_too_large_to_be_converted_stays_as_the_server_made_it(dinotile, sent, stand_in, monkeypatch):
+    arguments, output = sent
+    monkeypatch.setattr(results, "MEGAPIXELS", 1e-5)
+    code, _, err = dinotile(*arguments, "--server", stand_in.url)
+    assert code == 0 and output.read_bytes() == stand_in.files["a.png"], err
+    code, out, err = dinotile(*arguments, "--server", stand_in.url, "-o", output.with_name("other.jpg"))
+    assert code == 0 and "8 x 8 px is too large to become other.jpg, and keeps its ending" in out, err
+    assert output.with_name("other.png").read_bytes() == stand_in.files["a.png"]
+
+
+def test_a_foreign_file_under_a_results_own_ending_holds_no_other_back_and_stays(dinotile, sent, stand_in):
+    arguments, output = sent
+    film = output.with_suffix(".mp4")
+    film.write_bytes(b"mine!!")
+    stand_in.files, stand_in.outputs = {"v.mp4": b"a film", "b.png": png()}, {"1": shown("v.mp4"), "2": shown("b.png")}
+    command = ["fetch", "RUN", "-o", output]
+    for _ in range(2):
+        code, out, err = dinotile(*arguments, "--server", stand_in.url)
+        assert code == 2 and f"output {film} exists already" in err
+        assert film.read_bytes() == b"mine!!" and output.with_stem("out-2").read_bytes() == stand_in.files["b.png"]
+        arguments = [stand_in.run if part == "RUN" else part for part in command]
+    code, out, err = dinotile(*arguments, "--server", stand_in.url, "--overwrite")
+    assert code == 0 and film.read_bytes() == b"a film", err
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.jpg"])
+@pytest.mark.parametrize("mine", [b"mine", png(color="blue")], ids=["text", "picture"])
+def test_fetch_keeps_a_file_only_where_it_is_the_runs(dinotile, sent, stand_in, name, mine):
+    _, output = sent
+    output = output.with_name(name)
+    stand_in.run, command = "7", ["fetch", "7", "--server", stand_in.url, "-o", output]
+    output.write_bytes(mine)
+    code, out, err = dinotile(*command)
+    assert (code, out) == (2, "") and f"output {output} exists already" in err and output.read_bytes() == mine
+    assert dinotile(*command, "--overwrite")[0] == 0
+    brought = output.read_bytes()
+    code, out, err = dinotile(*command)
+    assert code == 0 and "(was there already)" in out and output.read_bytes() == brought, err
 
 
 def test_a_full_disk_is_no_fault_of_the_server(dinotile, sent, stand_in):
