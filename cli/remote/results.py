@@ -187,6 +187,11 @@ def _convert(file: Path, place: Path, output: Output) -> str:
         (width, height), megapixels = image.size, image.width * image.height / 1e6
     if max(width, height) > LONGEST_SIDE[place.suffix.lower()] or megapixels > MEGAPIXELS:
         raise _Unfit(f"the result of {width} x {height} px is too large to become {place.name}")
-    content, note = encoded(load_picture(file), place)
+    name = plain(output.filename, 100)
+    try:
+        content, note = encoded(load_picture(file), place)
+    except ValueError as error:
+        said = plain(str(error).replace(str(file), name), 300)
+        raise _Unfit(f"the result cannot become {place.name} ({said})") from error
     file.write_bytes(content)
-    return note.replace(file.name, plain(output.filename, 100))
+    return note.replace(file.name, name)

@@ -240,6 +240,16 @@ def test_a_result_too_large_to_be_converted_stays_as_the_server_made_it(dinotile
     assert output.with_name("other.png").read_bytes() == stand_in.files["a.png"]
 
 
+def test_a_result_that_cannot_be_converted_stays_as_the_server_made_it(dinotile, sent, stand_in):
+    _, output = sent
+    odd = BytesIO()
+    Image.new("F", (8, 8), float("nan")).save(odd, format="TIFF")
+    stand_in.files, stand_in.outputs = {"a.tif": odd.getvalue()}, {"3": shown("a.tif")}
+    code, out, err = dinotile(*sent[0], "--server", stand_in.url)
+    assert code == 0 and "the result cannot become out.png (a.tif: the picture has pixels that are NaN" in out, err
+    assert output.with_suffix(".tif").read_bytes() == odd.getvalue() and os.listdir(output.parent).count("out.png") == 0
+
+
 def test_a_foreign_file_under_a_results_own_ending_holds_no_other_back_and_stays(dinotile, sent, stand_in):
     arguments, output = sent
     film = output.with_suffix(".mp4")
