@@ -33,7 +33,7 @@ class UnfitError(ValueError):
 
 @contextmanager
 def opened(file: Path | BinaryIO, *, max_megapixels: float | None = MEGAPIXELS) -> Iterator[Image.Image]:
-    """The picture in a file, not decoded yet; raises what Pillow raises, and ``UnfitError`` for a picture that is too large."""
+    """The picture in a file, not decoded yet; raises what Pillow raises, and ``UnfitError`` for a picture that is not taken."""
     if isinstance(file, Path):
         with file.open("rb") as content:
             with opened(content, max_megapixels=max_megapixels) as image:
@@ -45,6 +45,7 @@ def opened(file: Path | BinaryIO, *, max_megapixels: float | None = MEGAPIXELS) 
         if max_megapixels is not None:
             check_size(*image.size, max_megapixels=max_megapixels)
         _check_claim(image, length=file.seek(0, os.SEEK_END))
+        _check_layout(image)
         pixels = image.width * image.height
         with _limit_lifted() if pixels > (Image.MAX_IMAGE_PIXELS or math.inf) else nullcontext():
             yield image
@@ -62,6 +63,16 @@ def _check_claim(image: Image.Image, *, length: int) -> None:
         right, bottom = (max(tile[1][side] for tile in tiles) for side in (2, 3))
         if not any(right >= width and bottom >= height for width, height in (image.size, image.size[::-1])):  # turned
             raise ValueError(f"{right} x {bottom} px are there of {image.width} x {image.height} px")
+
+
+def _check_layout(image: Image.Image) -> None:
+    """Raise ``UnfitError`` where Pillow would read other pixels than are there."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    bits, tags = image.tag_v2.get(258, (1,)), image.tag_v2
+    if max(bits) > 8 and (tags.get(262) == 0 or (tags.get(284) == 2 and len(bits) > 1)):
+        how = "count from white to black" if tags.get(262) == 0 else "lie in a plane for each colour"
+        raise UnfitError(f"its {max(bits)} bits for a colour {how}: save it as a PNG")
 
 
 @contextmanager

@@ -115,28 +115,36 @@ def test_turned_16_bit_pictures_and_their_metadata_go_along(tmp_path):
         assert round(image.info["dpi"][0]) == 240
 
 
+def tiff_of(path, array, *, packed, **more):
+    """A TIFF [H, W, C] that is not of Pillow's or ours. more: tags, such as t284 = 2 for colours apart."""
+    height, width, channels = array.shape
+    shown = array.transpose(2, 0, 1) if more.get("t284") == 2 else array[None]
+    strips = [strip.astype(f"<u{array.itemsize}").tobytes() for strip in shown]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    lengths, bits = tuple(map(len, strips)), (8 * array.itemsize,) * channels
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    known = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 8 if packed else 1,
+        262: min(channels, 2),
+        277: channels,
+        278: height,
+    }
+    for tag, value in (known | {int(name[1:]): value for name, value in more.items()}).items():
+        tags[tag] = value
+    tags[273], tags[279] = tuple(sum(lengths[:number]) for number in range(len(lengths))), lengths
+    with path.open("wb") as file:
+        tags.save(file)
+        file.write(b"".join(strips))
+    return path
+
+
 def test_16_bits_of_any_layout_in_a_file_are_read(tmp_path):
     """What libtiff unpacks, and a colour that stands for nothing."""
     array = noise(40, 31, 3)
-    tiff = tmp_path / "a.tif"
-    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-    data = zlib.compress(array.astype("<u2").tobytes())
-    for tag, value in {
-        256: 31,
-        257: 40,
-        258: (16,) * 3,
-        259: 8,
-        262: 2,
-        273: 0,
-        277: 3,
-        278: 40,
-        279: len(data),
-    }.items():
-        tags[tag] = value
-    with tiff.open("wb") as file:
-        tags.save(file)
-        file.write(data)
-    assert (numbers(load_picture(tiff).pixels) == array).all()
+    assert (numbers(load_picture(tiff_of(tmp_path / "a.tif", array, packed=True)).pixels) == array).all()
     content = deep.png(array)
     clear = b"tRNS" + array[0, 0].astype(">u2").tobytes()
     at = content.index(b"IDAT") - 4
@@ -144,6 +152,19 @@ def test_16_bits_of_any_layout_in_a_file_are_read(tmp_path):
     (tmp_path / "clear.png").write_bytes(content[:at] + chunk + content[at:])
     alpha = load_picture(tmp_path / "clear.png").alpha
     assert alpha[0, 0, 0, 0] == 0 and alpha.sum() == 40 * 31 - 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_16_bits_that_pillow_would_misread_are_refused_and_8_bits_are_not(tmp_path, packed):
+    for channels, more in ((3, {"t284": 2}), (4, {"t284": 2, "t338": 2}), (1, {"t262": 0})):
+        array = noise(40, 31, channels)
+        path = tiff_of(tmp_path / "a.tif", array, packed=packed, **more)
+        with pytest.raises(ValueError, match="a.tif: its 16 bits for a colour .*: save it as"):
+            load_picture(path)
+        low = (array >> 8).astype(np.uint8)
+        read = load_picture(tiff_of(path, low, packed=packed, **more)).pixels * 255
+        meant = 255 - low if "t262" in more else low
+        assert (numbers(read / 65535)[..., :channels] == meant[..., :3]).all()
 
 
 def test_less_than_16_bits_in_the_file_is_said(tmp_path):
