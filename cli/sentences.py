@@ -6,6 +6,10 @@ import errno
 
 from ..files.errors import printable, reason
 
+# What the system says of a path, wherever it was first looked at.
+NO_PATH, CLOSED = "is no path ({}): check the name", "may not be read ({}): change its permissions or take another"
+PATHS = {errno.ENAMETOOLONG: NO_PATH, errno.ELOOP: NO_PATH, errno.EACCES: CLOSED, errno.EPERM: CLOSED}
+
 
 def for_the_user(error: Exception) -> str | None:
     """The sentence of an error that the user can do something about, or None for a fault of the program.
@@ -14,11 +18,8 @@ def for_the_user(error: Exception) -> str | None:
     """
     if hasattr(error, "format_message"):  # typer's, whichever click it carries
         return error.format_message()  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-    ):  # wherever it was first looked at
-        return f"{printable(str(error.filename))} is no path ({reason(error)}): check the name"
+    if isinstance(error, OSError) and error.filename is not None and error.errno in PATHS:
+        return f"{printable(str(error.filename), most=200)} {PATHS[error.errno].format(reason(error))}"
     if _out_of_memory(error):
         return "the device ran out of memory: use a smaller --tile, a smaller --scale, or --device cpu"
     trace = error.__traceback__

@@ -45,19 +45,19 @@ class Picture:
 def load_picture(path: str | os.PathLike[str], *, max_megapixels: float = MEGAPIXELS) -> Picture:
     """Read a picture file upright (EXIF orientation applied) and as RGB, whatever its mode. Raises ValueError."""
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: give the path of a picture")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the path of a picture")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes): give the path of a picture")
     try:
+        if path.stat().st_size == 0:  # pipes too, which would never end
+            raise ValueError("it has 0 bytes")
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with opened(path, max_megapixels=max_megapixels) as image:
                 picture = _read(image, path)
     except UnfitError as error:
         raise ValueError(f"{path}: {error}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path} does not exist: give the path of a picture") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder: give the path of a picture") from error
     except PermissionError as error:
         raise ValueError(f"{path} may not be read: change its permissions") from error
     except UNREADABLE as error:

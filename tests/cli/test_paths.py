@@ -1,8 +1,14 @@
-"""Names that are too long, and links that lead to themselves, in the place of every path: one sentence."""
+"""Names that are too long, links that lead to themselves and closed folders in the place of a path: one sentence."""
 
 import pytest
 
+from dinotile.cli.inputs import find_pictures
+from dinotile.cli.outputs import check_inputs_stay
+from dinotile.cli.sentences import for_the_user
 from dinotile.demo import SAMPLE
+from dinotile.files.writing import check_writable
+
+from ..limits import closed
 
 LONG = "x" * 300
 COMMANDS = {
@@ -36,3 +42,18 @@ def test_a_path_that_is_none_is_one_sentence(command, dinotile, tmp_path, monkey
     code, _, err = dinotile(*command)
     assert code == 2 and err.startswith("dinotile: ") and "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["loop.png"]
+
+
+LOOKS = {
+    "inputs": lambda path: find_pictures([str(path)]),
+    "outputs": lambda path: check_inputs_stay([path], []),
+    "places": check_writable,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_a_path_that_may_not_be_looked_at_is_one_sentence(look, tmp_path):
+    with closed(tmp_path), pytest.raises(PermissionError) as error:
+        look(tmp_path / "a.png")
+    said = for_the_user(error.value)
+    assert said == f"{tmp_path / 'a.png'} may not be read (Permission denied): change its permissions or take another"

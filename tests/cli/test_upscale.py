@@ -147,7 +147,7 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
     for words, *arguments in [
         ("missing.png does not exist", tmp_path / "missing.png", *out),
         ("not a readable picture", tmp_path / "text.png", *out),
-        ("empty.png is empty", tmp_path / "empty.png", *out),
+        ("empty.png is not a readable picture (it has 0 bytes)", tmp_path / "empty.png", *out),
         ("not a readable picture", photo, tmp_path / "text.png", "-o", f"{tmp_path}/out/"),
         ("overlap 64 must be smaller than tile 64", photo, *out, "--overlap", 64, "--tile", 64),
         ("tile 100 must be a multiple of 16", photo, *out, "--tile", 100),

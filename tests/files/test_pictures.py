@@ -8,7 +8,7 @@ from PIL import Image
 from dinotile.files.pictures import Picture, load_picture, save_picture
 from dinotile.files.writing import check_picture_output
 
-from ..limits import largest_file
+from ..limits import closed, largest_file
 from ..tiny import picture
 
 
@@ -78,6 +78,11 @@ def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path):
         with pytest.raises(ValueError, match=words) as error:
             load_picture(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_a_picture_that_may_not_be_read_is_refused_in_one_sentence(tmp_path):
+    with closed(tmp_path), pytest.raises(ValueError, match="a.png may not be read: change its permissions"):
+        load_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
