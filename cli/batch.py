@@ -70,10 +70,8 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     from ..upscaling.api import load_upscaler, split_options
     from ..upscaling.masks import load_masks
     from ..upscaling.report import timed
-    from ..upscaling.settings import settings_for
 
-    chosen, models, masks = split_options(options)
-    settings = settings_for(options["variant"], **chosen)
+    settings, models, masks = split_options(options)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
     look(batch, scale=settings.scale, masks=where)
     upscaler, seconds = None, {}

@@ -15,13 +15,14 @@ from PIL import Image
 
 from ..dino.load import load_dino
 from ..files.containers import MEGAPIXELS
+from ..files.options import check_acting
 from ..files.paths import expanded
 from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress, counted
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
-from ..hosts.diffusers.sources import Source, dino_path, find_variant, model_files
+from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
 from .guides import check_pair
@@ -45,8 +46,7 @@ def upscale(
     takes the variant's default. max_megapixels: of a file. For many pictures, and for 16 bits, load once with
     ``load_upscaler``, and call ``load_picture``, ``upscale_picture`` and ``save_picture``. Raises ValueError for bad input.
     """
-    chosen, models, masks = split_options(options)
-    settings = settings_for(models.get("variant", "demo"), **chosen)
+    settings, models, masks = split_options(options)
     if isinstance(image, Image.Image):
         picture = picture_of(image)
     else:
@@ -64,25 +64,47 @@ def upscale(
     return drawn
 
 
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Options of an upscaling as those of ``settings_for``, ``load_upscaler`` and ``load_masks``; ValueError for unknown ones."""
+def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, Any], dict[str, Any]]:
+    """Options of an upscaling as settings and those of ``load_upscaler`` and ``load_masks``; ValueError for unknown ones, and
+    for those that would do nothing."""
     settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
     models = set(inspect.signature(load_upscaler).parameters) - {"progress"}
     known = settings | models | set(MASKS)
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(known))}")
-    if options.get("no_dino") and options.get("dino_mask"):
-        raise ValueError("a DINO mask was given without DINO: leave no_dino or the mask out")
-    if options.get("negative") and options.get("cfg") in (None, 1):
-        raise ValueError(
-            "a negative prompt acts with cfg above 1 only: give cfg too, usually 1.5 to 3, or leave it out"
-        )
+    chosen = settings_for(
+        options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
+    )
+    _files(options, cfg=chosen.cfg > 1)
     return (
-        {name: value for name, value in options.items() if name in settings},
+        chosen,
         {name: value for name, value in options.items() if name in models},
         {name: value for name, value in options.items() if name in MASKS},
     )
+
+
+def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
+    """Of the models that are asked for; ValueError where one of the options would do nothing. cfg: whether it is above 1."""
+    variant, dino = options.get("variant", "demo"), not options.get("no_dino")
+    files = model_files(variant, **{name: options.get(name) for name in ("model_path", "vae_path", "dino", "adapter")})
+    text = find_variant(variant).text_tokens > 0 and has_text_encoders(files.flux)
+    check_acting(
+        [name for name, value in options.items() if value and value != getattr(UpscaleSettings, name, None)],
+        ("without no_dino", dino, ("dino", "adapter")),
+        (
+            "with a DINO model and its adapter",
+            dino and files.dino is not None,
+            ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
+        ),
+        ("with cfg above 1", cfg, ("negative",)),
+        (
+            "with FLUX's text encoders (a whole pipeline as the model of dev or schnell)",
+            text,
+            ("prompt", "negative", "cfg", "mask_padding"),
+        ),
+    )
+    return files
 
 
 def upscale_picture(
@@ -123,11 +145,9 @@ def load_upscaler(
     one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
     tokens; it was trained with it.
     """
-    if no_dino and (dino or adapter):
-        raise ValueError("no_dino was given together with a DINO model or an adapter: leave one of them out")
+    files = _files(locals(), cfg=True)
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
-    files = model_files(variant, model_path=model_path, vae_path=vae_path, dino=dino, adapter=adapter)
     tokens = find_variant(variant).text_tokens
     parts: list[Callable[[], Any]] = [
         partial(_texts, files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind),
@@ -187,9 +207,4 @@ def _texts(
     if tokens and has_text_encoders(flux):
         encoder = load_text_encoder(flux, device=device, dtype=dtype)
         return [encoder.encode(prompt or "", tokens=tokens, masked=masked) for prompt in prompts]
-    if any(prompts):
-        raise ValueError(
-            f"a prompt needs FLUX's text encoders, which {flux} does not bring: "
-            "give a whole pipeline (hub name or folder) as the model, or leave the prompt out"
-        )
     return [None for _ in prompts]

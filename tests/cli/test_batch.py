@@ -73,6 +73,12 @@ def test_keep_going_does_the_others_and_ends_with_a_table_a_report_and_exit_code
     assert report["versions"] and report["seconds"]["load"] > 0
 
 
+def test_a_fault_of_the_whole_batch_is_told_once_before_a_model_is_loaded(dinotile, folder, tmp_path):
+    for option in (["--cfg", 2], ["--no-dino", "--dino-guidance", 3]):
+        code, out, err = dinotile("upscale", folder, "-o", f"{tmp_path}/out/", *option, "--keep-going")
+        assert code == 2 and out == "" and err.count("\n") == 1 and os.listdir(tmp_path) == ["in"]
+
+
 @pytest.mark.parametrize("keep_going", [False, True])
 @pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt, KeyError])
 def test_whatever_ends_a_batch_what_was_done_is_in_the_report(

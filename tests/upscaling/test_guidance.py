@@ -11,7 +11,7 @@ from dinotile.hosts.host import Text
 from dinotile.tiling.plan import Box
 from dinotile.upscaling.api import split_options
 from dinotile.upscaling.joint import JointEuler, TileRow
-from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.settings import UpscaleSettings, settings_for
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..dino.tiny import TINY, tiny_encoder
@@ -92,6 +92,31 @@ def test_guidance_that_could_not_act_is_refused(flux, vae):
     with pytest.raises(ValueError, match="cfg 2 guides by text, and there is none"):
         Upscaler(flux, vae).upscale(picture(40, 48), dataclasses.replace(SETTINGS, cfg=2))
     for cfg in ({}, {"cfg": None}, {"cfg": 1.0}):
-        with pytest.raises(ValueError, match="a negative prompt acts with cfg above 1 only"):
+        with pytest.raises(ValueError, match="negative acts with cfg above 1 only"):
             split_options({"negative": "a dog", **cfg})
-    assert split_options({"negative": "a dog", "cfg": 2.0}) == ({"cfg": 2.0}, {"negative": "a dog"}, {})
+
+
+@pytest.mark.parametrize(
+    "option", [{"cfg": 2}, {"prompt": "a cat"}, {"mask_padding": True}, {"cfg": 2, "negative": "a dog"}]
+)
+def test_what_guides_by_text_is_refused_without_text_encoders_before_a_model_is_loaded(models, option):
+    for variant in ("demo", "dev"):
+        with pytest.raises(ValueError, match=f"^({'|'.join(option)}) acts with FLUX's text encoders"):
+            split_options({**option, "variant": variant, "model_path": models[1]})
+    split_options({**option, "variant": "dev"})
+
+
+@pytest.mark.parametrize(
+    "option", [{"dino_guidance": 3}, {"dino_strength": 0.5}, {"dino_layers": "last"}, {"dino_mask": "mask.png"}]
+)
+def test_what_guides_by_dino_is_refused_without_dino_before_a_model_is_loaded(option):
+    for without in ({"no_dino": True}, {"variant": "schnell"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(option))} acts with a DINO model and its adapter only: "):
+            split_options({**option, **without})
+    split_options(option)
+    split_options({**dict.fromkeys(option), "dino_strength": 0, "no_dino": True})
+
+
+def test_options_come_apart_as_settings_models_and_masks():
+    settings, models, masks = split_options({"cfg": 1.0, "strength": 0.4, "device": "cpu", "dino_mask": "a.png"})
+    assert (settings, models, masks) == (settings_for("demo", denoise=0.4), {"device": "cpu"}, {"dino_mask": "a.png"})

@@ -155,6 +155,6 @@ def test_masks_are_options_of_the_api_and_of_the_command(models, command, tmp_pa
             (tmp_path / "out.png").unlink()
     assert code == 2 and "the denoise mask is 9 x 99 px, the picture 60 x 40" in err
     code, out, err = command(*arguments, "-o", tmp_path / "out.png", "--dino-mask", tmp_path / "mask.png")
-    assert code == 2 and "a DINO mask was given without DINO" in err
+    assert code == 2 and "dino_mask acts with a DINO model and its adapter only" in err
     out = ["-o", tmp_path / "mask.png", "--overwrite", "--denoise-mask", tmp_path / "mask.png"]
     assert "mask.png is the input itself" in command(*arguments, *out)[2]
