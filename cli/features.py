@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..files.options import check_acting
 from .bars import Bars
 
 if TYPE_CHECKING:
@@ -59,6 +61,14 @@ def features(
     ] = False,
 ) -> None:
     """Compute DINO features and text of training pictures once; what is there already is kept."""
+    options = locals()
+    usual = {name: parameter.default for name, parameter in inspect.signature(features).parameters.items()}
+    check_acting(
+        [name for name in usual if options[name] != usual[name]],
+        ("without check", not check, tuple(name for name in usual if name not in ("data", "check"))),
+        ("with text", text is not None, ("text_tokens", "mask_padding")),
+        ("with dino", dino is not None, ("layers", "side", "crops", "scales", "degrade", "seed")),
+    )
     if check:
         return print_availability(data)
     if dino is None and text is None:

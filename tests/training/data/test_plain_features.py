@@ -140,3 +140,19 @@ def test_the_command_counts_training_and_validation_sets_apart(shard, tmp_path, 
     assert "  2 features do not say what made them: name that in data.encoder" in lines
     code, _, err = dinotile("features", tmp_path / "none.tar", "--check")
     assert code == 2 and "there is no data at" in err
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--check", "--dino", "x"), "dino acts without check only: see to that, or leave dino out"),
+        (("--check", "--degrade"), "degrade acts without check only"),
+        (("--check", "-o", "out"), "output acts without check only"),
+        (("--dino", "x", "--mask-padding"), "mask_padding acts with text only"),
+        (("--dino", "x", "--text-tokens", 512), "text_tokens acts with text only"),
+        (("--text", "x", "--side", 518), "side acts with dino only"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, dinotile, options, said):
+    code, _, err = dinotile("features", tmp_path, *options)
+    assert code == 2 and err.startswith(f"dinotile: {said}") and err.count("\n") == 1
