@@ -260,7 +260,8 @@ def test_a_full_memory_is_said_on_every_device(dinotile, models, photo, tmp_path
         raise error
 
     monkeypatch.setattr(engine, "pad_to_grid", full)
-    refused(dinotile, "ran out of memory", photo, "-o", tmp_path / "out.png", *models, folder=tmp_path)
+    words = "ran out of memory: use less at a time (tile, scale, batch), or --device cpu"
+    refused(dinotile, words, photo, "-o", tmp_path / "out.png", *models, folder=tmp_path)
 
 
 def test_half_precision_that_overflows_is_one_line_and_no_black_picture(dinotile, models, photo, tmp_path):
