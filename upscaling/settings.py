@@ -13,6 +13,12 @@ from ..tiling.canvas import scaled_size
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number: round it"),
+    "float": (Real, "a number: write it in digits"),
+    "bool": (bool, "True or False: write one of them"),
+}
+
 
 @dataclass(frozen=True)
 class UpscaleSettings:
@@ -38,10 +44,9 @@ class UpscaleSettings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, whole = getattr(self, field.name), field.type == "int"
-            if field.type != "bool" and not isinstance(value, Integral if whole else Real):
-                needed = "whole number: round it" if whole else "number: write it in digits"
-                raise ValueError(f"{field.name.replace('_', ' ')} {value!r} must be a {needed}")
+            value, (kind, needed) = getattr(self, field.name), KINDS[str(field.type)]
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+                raise ValueError(f"{field.name.replace('_', ' ')} {value!r} must be {needed}")
         for name, low, high, use in (
             ("denoise", 0, 1, "usually 0.2 to 0.5"),
             ("steps", 1, 1000, "usually 4 for schnell and 20 for dev"),
