@@ -87,7 +87,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
                     yield f"{source}  failed: {batch.failed[source]}"
     finally:
         if batch.report is not None:
-            write_report(batch, upscaler, models={**models, **masks}, seconds=seconds)
+            write_report(batch, upscaler, options={**models, **masks}, seconds=seconds)
 
 
 def look(batch: Batch, *, scale: float, masks: Masks) -> None:
@@ -140,25 +140,32 @@ def upscale_file(
         yield note
 
 
-def write_report(batch: Batch, upscaler: Upscaler | None, *, models: dict[str, Any], seconds: dict[str, float]) -> None:
+def write_report(
+    batch: Batch, upscaler: Upscaler | None, *, options: dict[str, Any], seconds: dict[str, float]
+) -> None:
     from ..upscaling.report import environment
 
     summary: dict[str, Any] = {}
     if upscaler is not None:
         summary = environment(upscaler.host.device) | {"dtype": str(upscaler.host.dtype).removeprefix("torch.")}
-    summary |= {"variant": models["variant"], "models": {name: models[name] for name in models if name != "variant"}}
+    summary |= {
+        "variant": options["variant"],
+        "options": {name: options[name] for name in options if name != "variant"},
+    }
     failed = [{"file": str(source), "error": said} for source, said in batch.failed.items()]
     summary |= {"seconds": seconds, "pictures": batch.done, "failed": failed}
     assert batch.report is not None
     write_text(batch.report, json.dumps(summary, indent=2, default=str) + "\n")
 
 
-def earlier(report: Path) -> list[dict[str, Any]]:
-    """The pictures of a report that an earlier run of the same batch left; ValueError where it is no report."""
+def earlier(report: Path, jobs: Sequence[tuple[Path, Path]]) -> list[dict[str, Any]]:
+    """The pictures of a report that an earlier run of the same batch left, without those of the jobs, which are done again;
+    ValueError where it is no report."""
+    again = {output for _, output in jobs}
     try:
         pictures = json.loads(report.read_text(encoding="utf-8"))["pictures"]
         if isinstance(pictures, list) and all(isinstance(picture, dict) for picture in pictures):
-            return pictures
+            return [picture for picture in pictures if Path(picture["written"]) not in again]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     raise ValueError(f"report {report} exists already and is no report of pictures: choose another name")

@@ -112,7 +112,7 @@ def upscale(
         typer.echo(f"{len(outputs) - len(batch.jobs)} of {len(outputs)} pictures are there already")
         if not batch.jobs:
             return
-        batch.done = earlier(report) if report and report.exists() else []
+        batch.done = earlier(report, batch.jobs) if report and report.exists() else []
     check_free([] if skip_existing else written, overwrite=overwrite)
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers

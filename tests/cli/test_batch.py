@@ -115,6 +115,17 @@ def test_whatever_ends_a_batch_what_was_done_is_in_the_report(
             assert len(json.loads((tmp_path / "r.json").read_text())["pictures"]) == 3
 
 
+def test_a_report_has_each_picture_once_and_all_that_was_asked_for(dinotile, models, folder, tmp_path):
+    options = [*models, "--steps", 1, "--report", tmp_path / "r.json", "--device", "cpu", "--skip-existing"]
+    command = ("upscale", folder, "-o", f"{tmp_path}/out/", *options)
+    for names in (["a.png", "b.png"], ["b.png", "a.png"]):
+        assert dinotile(*command)[0] == 0
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert [done["written"] for done in report["pictures"]] == [str(tmp_path / "out" / name) for name in names]
+        (tmp_path / "out" / "a.png").unlink()
+    assert report["options"]["no_dino"] and report["options"]["device"] == "cpu" and "models" not in report
+
+
 def test_16_bits_grey_and_notes_come_through_the_command(dinotile, models, tmp_path):
     array = np.random.default_rng(0).integers(0, 65536, (16, 16, 3), dtype=np.uint16)
     (tmp_path / "deep.png").write_bytes(deep.png(array, dpi=(300, 300)))
