@@ -39,8 +39,8 @@ class Batch:
         return ((source, output) for source, output in self.jobs if source not in self.failed)
 
     @contextmanager
-    def trying(self, source: Path) -> Iterator[None]:
-        """Note what the user can mend as this picture's failure; everything else goes on its way."""
+    def trying(self, source: Path, *, go_on: bool) -> Iterator[None]:
+        """Note what the user can mend as this picture's failure, and go on after it or not; everything else is raised."""
         try:
             yield
         except Exception as error:
@@ -48,7 +48,7 @@ class Batch:
             if said is None:
                 raise
             self.failed[source] = " ".join(said.split())
-            if not self.keep_going:
+            if not go_on:
                 raise
 
     def check(self) -> None:
@@ -80,9 +80,10 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
             with timed(seconds, "load"):
                 upscaler = load_upscaler(**models, progress=progress)
             for source, output in batch.left():
-                with batch.trying(source):
-                    choice = {"settings": settings, "masks": where}
-                    yield from upscale_file(batch, upscaler, source, output, **choice, progress=progress)
+                with batch.trying(source, go_on=batch.keep_going):
+                    yield from upscale_file(
+                        batch, upscaler, source, output, settings=settings, masks=where, progress=progress
+                    )
                 if source in batch.failed:
                     yield f"{source}  failed: {batch.failed[source]}"
     finally:
@@ -95,18 +96,17 @@ def look(batch: Batch, *, scale: float, masks: Masks) -> None:
     from ..files.pictures import load_picture
     from ..tiling.canvas import scaled_size
 
-    sizes, keep_going, batch.keep_going = {}, batch.keep_going, True  # to tell all that is wrong together
+    sizes = {}
     for source, _ in batch.jobs:
-        with batch.trying(source):
+        with batch.trying(source, go_on=True):  # to tell all that is wrong together
             picture = load_picture(source, max_megapixels=batch.max_megapixels)
             masks.check(*picture.pixels.shape[-2:])
             sizes[source] = scaled_size(*picture.pixels.shape[-2:], scale=scale)
-    batch.keep_going = keep_going
     batch.check()
     if batch.folder is not None:
         make_folder(batch.folder)
     for source, output in batch.left():
-        with batch.trying(source):
+        with batch.trying(source, go_on=batch.keep_going):
             check_picture_output(output, height=sizes[source][0], width=sizes[source][1])
     if batch.report is not None:
         check_writable(batch.report)
@@ -130,10 +130,10 @@ def upscale_file(
     result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
     note = save_picture(result, output)
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
-    size, tiles = facts["output"], counted(facts["tiles"]["count"], "tile")
+    size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     guided = "with DINO" if facts["dino"] else "without DINO"
     yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {counted(facts['steps'], 'step')}, {guided}, "
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}, "
         f"{time.perf_counter() - start:.1f} s"
     )
     if note:
@@ -171,7 +171,7 @@ def earlier(report: Path, jobs: Sequence[tuple[Path, Path]]) -> list[dict[str, A
     raise ValueError(f"report {report} exists already and is no report of pictures: choose another name")
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -32,11 +32,6 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
     return outputs
 
 
-def check_no_input(output: Path, source: Path) -> None:
-    if same_file(output, source):
-        raise ValueError(f"output {output} is the input itself: choose another name")
-
-
 def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
     """Raise ValueError where an output would replace an input: one of these files, or a file in one of these folders.
 
