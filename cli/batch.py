@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.kinds import MEGAPIXELS
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, check_writable, make_folder, write_text
 from .sentences import for_the_user
@@ -31,7 +32,7 @@ class Batch:
     folder: Path | None = None
     report: Path | None = None
     keep_going: bool = False
-    max_megapixels: float = 500.0
+    max_megapixels: float = MEGAPIXELS
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 

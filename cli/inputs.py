@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files.kinds import SUFFIXES
 from ..files.paths import expanded
 
 
@@ -21,8 +22,6 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
 
 
 def _named(given: str) -> list[Path]:
-    from ..files.containers import SUFFIXES
-
     path = expanded(given)
     if path.is_dir():
         paths = [inner for inner in sorted(path.iterdir()) if inner.suffix.lower() in SUFFIXES and inner.is_file()]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..files.kinds import FORMATS, MEGAPIXELS
 from .bars import Bars
 from .batch import Batch, earlier, table, upscale_batch
 from .features import DINO, Device
@@ -22,7 +23,7 @@ FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going
 def upscale(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="IN...", help="Pictures: PNG, JPEG, WebP, TIFF, BMP, GIF; files, folders, patterns."),
+        typer.Argument(metavar="IN...", help=f"Pictures: {', '.join(FORMATS)}; files, folders, patterns."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="A file, or a folder (ending with /).")],
     scale: Annotated[float, typer.Option(help="Output size over input size; usually 2 to 4.")] = 2.0,
@@ -93,7 +94,7 @@ def upscale(
         bool,
         typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
     ] = False,
-    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = 500.0,
+    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = MEGAPIXELS,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}

@@ -1,4 +1,4 @@
-"""The six kinds of picture file that are opened, and how large a picture may be."""
+"""Opening picture files: by what they begin with, and none that is too large or not whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from typing import Any, BinaryIO
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from .errors import BROKEN
+from .kinds import FORMATS, MEGAPIXELS
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # EPS and others start programs or are decoded by rare code
 PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, TiffImagePlugin, BmpImagePlugin, GifImagePlugin)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-MEGAPIXELS = 500.0
 # At most so many pixels in a byte: 64 of a JPEG take a bit; deflate packs 1032 to 1, LZW less, and a byte may be 8 pixels.
 # More would be allocated before the decoder finds nothing to put there. Of the other kinds none allocates by the claim.
 MOST_PIXELS = {"JPEG": 1024, "MPO": 1024, "tiff_adobe_deflate": 8300, "tiff_deflate": 8300, "tiff_lzw": 11_500}

@@ -14,9 +14,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .containers import MEGAPIXELS, UNREADABLE, UnfitError, opened
+from .containers import UNREADABLE, UnfitError, opened
 from .deep import png, raw_mode, readable, take_all_bytes, take_low_bytes, tiff
 from .errors import reason
+from .kinds import FORMATS, MEGAPIXELS
 from .metadata import Metadata
 from .writing import check_picture_output, replacing
 
@@ -62,7 +63,7 @@ def load_picture(path: str | os.PathLike[str], *, max_megapixels: float = MEGAPI
         raise ValueError(f"{path} may not be read: change its permissions") from error
     except UNREADABLE as error:
         raise ValueError(
-            f"{path} is not a readable picture ({reason(error)}): give a PNG, JPEG, WebP or TIFF file"
+            f"{path} is not a readable picture ({reason(error)}): give a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
         ) from error
     damage = [" ".join(str(warning.message).split()) for warning in told if warning.category is UserWarning]
     if not damage:

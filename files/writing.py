@@ -16,6 +16,7 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from .errors import reason
+from .kinds import LONGEST_SIDE
 
 try:
     import fcntl
@@ -25,7 +26,6 @@ except ImportError:  # Windows
 DAY = 86_400  # seconds
 PART = ".part"
 OURS = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)  # names that _part_of gives
-LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 2**31 - 1, ".tif": 2**31 - 1, ".tiff": 2**31 - 1}
 
 
 @contextmanager

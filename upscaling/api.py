@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ..dino.load import load_dino
-from ..files.containers import MEGAPIXELS
+from ..files.kinds import MEGAPIXELS
 from ..files.options import check_acting
 from ..files.paths import expanded
 from ..files.pictures import Picture, load_picture, picture_of, to_image

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..files.containers import MEGAPIXELS
+from ..files.kinds import MEGAPIXELS
 from ..files.pictures import load_picture, picture_of
 from ..flux_patch.families import ModelFamily
 from ..tiling.canvas import pad_to_grid

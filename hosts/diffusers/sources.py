@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ... import demo
 from ...files.errors import printable
+from ...files.kinds import SUFFIXES
 from ...files.paths import expanded
 from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
 HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
-FILES = ".safetensors .sft .bin .pt .pth .ckpt .gguf .onnx .h5 .msgpack .json .yaml .zip .tar .gz .png .jpg .jpeg .webp .txt"
-ENDINGS = {*FILES.split(), ".index"}
+FILES = ".safetensors .sft .bin .pt .pth .ckpt .gguf .onnx .h5 .msgpack .json .yaml .zip .tar .gz .txt .index"
+ENDINGS = {*FILES.split(), *SUFFIXES}
 
 log = logging.getLogger("dinotile")
 

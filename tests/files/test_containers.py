@@ -5,7 +5,8 @@ import zlib
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from dinotile.files.containers import FORMATS, opened
+from dinotile.files.containers import opened
+from dinotile.files.kinds import FORMATS
 from dinotile.files.pictures import load_picture
 from dinotile.training.data.pictures import decode
 from dinotile.training.data.sample import Unusable

@@ -71,7 +71,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path):
         ("missing.png", "does not exist"),
         ("", "is a folder"),
         ("empty.png", "0 bytes"),
-        ("text.png", "not a readable picture"),
+        ("text.png", "not a readable picture .*: give a whole PNG, JPEG, WEBP, TIFF, BMP or GIF file"),
         ("cut.png", "not a readable picture"),
         ("nan.tiff", "NaN"),
     ]:

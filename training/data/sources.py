@@ -14,11 +14,12 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from ...files.errors import BROKEN, printable, reason
+from ...files.kinds import LONGEST_SIDE
 from ...files.paths import expanded
 from .sample import Unusable
 from .side_files import TEXT_FILES, TEXT_MASK, feature_files, plain_cls
 
-PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
+PICTURES = tuple(suffix[1:] for suffix in LONGEST_SIDE)  # as photographs are kept, which BMP and GIF are not for
 FEATURES = [name for family in ("dinov2", "dinov3") for name in (*feature_files(family), plain_cls(family))]
 SIDE_FILES = (*FEATURES, *TEXT_FILES, TEXT_MASK, "source.png", "txt")
 
