@@ -21,7 +21,7 @@ PLUGINS = (PngImagePlugin, JpegImagePlugin, WebPImagePlugin, TiffImagePlugin, Bm
 # At most so many pixels in a byte: 64 of a JPEG take a bit; deflate packs 1032 to 1, LZW less, and a byte may be 8 pixels.
 # More would be allocated before the decoder finds nothing to put there. Of the other kinds none allocates by the claim.
 MOST_PIXELS = {"JPEG": 1024, "MPO": 1024, "tiff_adobe_deflate": 8300, "tiff_deflate": 8300, "tiff_lzw": 11_500}
-LIMIT = threading.RLock()
+LIMIT = threading.Lock()
 UNREADABLE = (*BROKEN, OSError, EOFError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -44,11 +44,17 @@ def opened(file: Path | BinaryIO, *, max_megapixels: float | None = MEGAPIXELS) 
             check_size(*image.size, max_megapixels=max_megapixels)
         _check_claim(image, length=file.seek(0, os.SEEK_END))
         _check_layout(image)
-        pixels = image.width * image.height
-        with _limit_lifted() if pixels > (Image.MAX_IMAGE_PIXELS or math.inf) else nullcontext():
-            yield image
+        yield image
     finally:
         image.close()
+
+
+def decoded(image: Image.Image) -> Image.Image:
+    """An opened picture with its pixels; of a TIFF, Pillow looks at its limit once more for them."""
+    large = image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
+    with _limit_lifted() if large and image.format == "TIFF" else nullcontext():
+        image.load()
+    return image
 
 
 def _check_claim(image: Image.Image, *, length: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .containers import UNREADABLE, UnfitError, opened
+from .containers import UNREADABLE, UnfitError, decoded, opened
 from .deep import png, raw_mode, readable, take_all_bytes, take_low_bytes, tiff
 from .errors import reason
 from .kinds import FORMATS, MEGAPIXELS
@@ -75,7 +75,7 @@ def load_picture(path: str | os.PathLike[str], *, max_megapixels: float = MEGAPI
 def upright(file: Path | BinaryIO) -> Image.Image:
     """A picture file with its EXIF orientation applied, colours in 8 bits; raises what PIL raises."""
     with opened(file) as image:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(decoded(image))
 
 
 def picture_of(image: Image.Image) -> Picture:
@@ -89,7 +89,7 @@ def _read(image: Image.Image, file: Path | None) -> Picture:
     twice = file is not None and readable(mode)
     if twice and mode.startswith("LA"):
         take_all_bytes(image)
-    whole = ImageOps.exif_transpose(image)
+    whole = ImageOps.exif_transpose(decoded(image))
     metadata = Metadata.of(image, info=whole.info)
     if getattr(image, "is_animated", False):
         notes.append("of its pages or frames the first was taken: split the file to have them all")
@@ -113,7 +113,7 @@ def _deep(high: Image.Image, mode: str, file: Path) -> Picture:
     else:
         with opened(file, max_megapixels=None) as image:
             take_low_bytes(image, mode)
-            array = bytes_ << 8 | np.asarray(ImageOps.exif_transpose(image))
+            array = bytes_ << 8 | np.asarray(ImageOps.exif_transpose(decoded(image)))
     clear = high.info.get("transparency")
     if isinstance(clear, tuple) and array.shape[2] == 3:  # the one colour that is not there
         array = np.concatenate(

@@ -1,11 +1,12 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from dinotile.files.containers import opened
+from dinotile.files.containers import decoded, opened
 from dinotile.files.kinds import FORMATS
 from dinotile.files.pictures import load_picture
 from dinotile.training.data.pictures import decode
@@ -51,6 +52,10 @@ def test_no_kind_of_file_has_a_limit_of_pillows(tmp_path, monkeypatch, form):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     (tmp_path / "a").write_bytes(encoded(form, (30, 20), **({"save_all": True} if form == "GIF" else {})))
     assert load_picture(tmp_path / "a").pixels.shape == (1, 3, 20, 30)
+    with opened(tmp_path / "a") as image, ThreadPoolExecutor(1) as other:
+        assert Image.MAX_IMAGE_PIXELS == 100  # for all that others open meanwhile
+        assert other.submit(load_picture, tmp_path / "a").result(timeout=30).pixels.shape == (1, 3, 20, 30)
+        assert decoded(image).getpixel((0, 0)) is not None
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
