@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
-def expanded(text: str | Path) -> Path:
+def expanded(text: str | os.PathLike[str]) -> Path:
     """With ``~`` as the home directory; ValueError for that of an unknown user."""
     try:
         return Path(text).expanduser()

@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from ...files.containers import SUFFIXES
 from ...files.errors import plain
+from ...files.kinds import SUFFIXES
 from .workflow import Workflow, failure, label, left_out, nodes_of
 
 Kind = TypeVar("Kind")
