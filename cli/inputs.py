@@ -22,6 +22,8 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
 
 
 def _named(given: str) -> list[Path]:
+    if not given:
+        raise ValueError("an input is empty text: give a picture, a folder or a pattern")
     path = expanded(given)
     if path.is_dir():
         paths = [inner for inner in sorted(path.iterdir()) if inner.suffix.lower() in SUFFIXES and inner.is_file()]

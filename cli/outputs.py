@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..files.errors import reason
 from ..files.paths import expanded
 from ..files.writing import same_file
 
@@ -17,6 +18,8 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
     """One output file per input. ``output`` is a file for one input; a folder for several, where it exists as one, or
     where it ends with a slash. In a folder, results are named after their inputs, as .png. Raises ValueError, also where
     one of them would replace any of the inputs."""
+    if not output:
+        raise ValueError("the output is empty text: give a file, or a folder that ends with a slash")
     folder = Path(output).is_dir() or output.endswith(("/", os.sep))
     if not folder and len(inputs) > 1:
         if Path(output).exists() or Path(output).suffix:
@@ -30,6 +33,22 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
         raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
     check_inputs_stay(outputs, inputs)
     return outputs
+
+
+def is_picture(path: Path) -> bool:
+    """Whether there is something at ``path``; ValueError where that is no whole picture."""
+    from ..files.containers import UNREADABLE, decoded, opened
+
+    if not path.exists():
+        return False
+    try:
+        with opened(path, max_megapixels=None) as image:
+            decoded(image)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} is there and no whole picture ({reason(error)}): remove it and do it again"
+        ) from error
+    return True
 
 
 def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLike[str] | None]) -> None:

@@ -14,7 +14,7 @@ from .bars import Bars
 from .batch import Batch, earlier, table, upscale_batch
 from .features import DINO, Device
 from .inputs import find_pictures
-from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, plan_outputs
+from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FAILED = 1  # exit code
 FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels")
@@ -100,6 +100,9 @@ def upscale(
     options = {name: value for name, value in locals().items() if name not in FILES}
     if overwrite and skip_existing:
         raise ValueError("--overwrite and --skip-existing exclude each other: give one of them")
+    from ..files.containers import check_size
+
+    check_size(1, 1, max_megapixels=max_megapixels)
     pictures = find_pictures(inputs)
     outputs = plan_outputs(pictures, output)
     written = [*outputs, *([report] if report else [])]
@@ -109,7 +112,7 @@ def upscale(
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
-        batch.jobs = [(source, place) for source, place in batch.jobs if not place.exists()]
+        batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]
         typer.echo(f"{len(outputs) - len(batch.jobs)} of {len(outputs)} pictures are there already")
         if not batch.jobs:
             return

@@ -47,6 +47,8 @@ class UpscaleSettings:
             value, (kind, needed) = getattr(self, field.name), KINDS[str(field.type)]
             if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
                 raise ValueError(f"{field.name.replace('_', ' ')} {value!r} must be {needed}")
+            if kind is Integral:
+                object.__setattr__(self, field.name, int(value))  # torch takes no NumPy number for a seed
         for name, low, high, use in (
             ("denoise", 0, 1, "usually 0.2 to 0.5"),
             ("steps", 1, 1000, "usually 4 for schnell and 20 for dev"),

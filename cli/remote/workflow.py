@@ -6,18 +6,20 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from ...files.errors import plain
 
 Workflow = dict[str, dict[str, Any]]
+MOST_BYTES = 64 << 20
 UPLOAD = "@"  # as a value of --set: the uploaded picture
 
 
 def read_workflow(path: Path) -> Workflow:
     """The nodes of an API-format file by id; also of one that holds them under "prompt", as the server is sent them."""
+    if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_BYTES):
+        raise ValueError(f"workflow {path} is no file of at most {MOST_BYTES >> 20} MiB: check the path")
     try:
         content = read_json(path.read_bytes())  # of any Unicode encoding, with or without a mark
     except OSError as error:
@@ -55,7 +57,9 @@ def read_json(content: bytes | str) -> Any:
         return float(number)
 
     try:
-        return json.loads(content, parse_float=finite, parse_constant=finite)
+        read = json.loads(content, parse_float=finite, parse_constant=finite)
+        json.dumps(read)  # which bears less depth
+        return read
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -87,12 +91,17 @@ def image_node(workflow: Workflow) -> str:
     return (titled or loaders)[0]
 
 
+def copied(workflow: Workflow) -> Workflow:
+    """With inputs that can be set."""
+    return {key: {**node, "inputs": {**node["inputs"]}} for key, node in workflow.items()}
+
+
 def prepared(workflow: Workflow, *, image: str, settings: Sequence[str] = ()) -> Workflow:
     """A copy with ``NODE.INPUT=VALUE`` settings applied and ``image``, a picture's name on the server, loaded by it.
 
     NODE is an id or a title. A value is JSON where the input is no text, and ``@`` means the picture.
     """
-    changed = deepcopy(workflow)
+    changed = copied(workflow)
     placed = False
     for setting in settings:
         node, name, value = parse_setting(workflow, setting)
@@ -160,7 +169,7 @@ def classes_with_paths(workflow: Workflow) -> list[str]:
 
 def repaired(workflow: Workflow, lists: Mapping[str, Mapping[str, Sequence[str]]]) -> Workflow:
     """With the slashes of the server's own list (class: input: values) where a value differs from one of it in them only."""
-    changed = deepcopy(workflow)
+    changed = copied(workflow)
     for node in changed.values():
         for name, values in lists.get(node["class_type"], {}).items():
             given = node["inputs"].get(name)

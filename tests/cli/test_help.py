@@ -24,3 +24,27 @@ def test_devices_that_nobody_tried_are_refused(device, dinotile, tmp_path):
 def test_a_side_beyond_all_bounds_is_refused(dinotile, tmp_path):
     code, _, err = dinotile("features", tmp_path, "--dino", "none", "--side", 10**9)
     assert code == 2 and "side 1000000000 must be a whole number from 0 to 4096" in err
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (("upscale", "", "-o", "out.png"), "an input is empty text"),
+        (("upscale", SAMPLE, "-o", ""), "the output is empty text"),
+        (
+            ("upscale", SAMPLE, "-o", "out.png", "--max-megapixels", "nan"),
+            "dinotile: max megapixels nan must be above 0",
+        ),
+        (("run", "/dev/zero", "--image", SAMPLE, "-o", "out.png"), "workflow /dev/zero is no file of at most 64 MiB"),
+        (("run", "deep.json", "--image", SAMPLE, "-o", "out.png", "--server", "127.0.0.1:1"), "cannot be reached"),
+        (("upscale", SAMPLE, "-o", "cut.png", "--skip-existing"), "cut.png is there and no whole picture"),
+    ],
+)
+def test_what_can_only_be_a_mistake_is_one_sentence(arguments, said, dinotile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nested = "[" * 900 + "]" * 900
+    (tmp_path / "deep.json").write_text(f'{{"1": {{"class_type": "LoadImage", "inputs": {{"image": {nested}}}}}}}')
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    before = sorted(tmp_path.iterdir())
+    code, _, err = dinotile(*arguments)
+    assert code == 2 and said in err and err.count("\n") == 1 and sorted(tmp_path.iterdir()) == before

@@ -292,16 +292,19 @@ def test_existing_files_are_replaced_with_overwrite_only_and_left_out_with_skip_
     words = "config.json is a part of an input"
     refused(dinotile, words, photo, "-o", out, *models, "--report", config, "--overwrite", folder=tmp_path)
     assert not loaded and out.read_bytes() == b"of somebody else" == report.read_text().encode()
+    refused(dinotile, "is there and no whole picture", photo, "-o", out, *models, "--skip-existing", folder=tmp_path)
+    there = photo.read_bytes()
+    out.write_bytes(there)
     code, said, _ = dinotile("upscale", photo, "-o", out, *models, "--skip-existing")
-    assert code == 0 and "1 of 1 pictures are there already" in said and out.read_bytes() == b"of somebody else"
+    assert code == 0 and "1 of 1 pictures are there already" in said and out.read_bytes() == there
     monkeypatch.undo()
     (tmp_path / "other.png").write_bytes(photo.read_bytes())
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "photo.png").write_bytes(b"there")
+    (tmp_path / "folder" / "photo.png").write_bytes(there)
     two = [photo, tmp_path / "other.png", "-o", f"{tmp_path}/folder/", *models]
     code, said, _ = dinotile("upscale", *two, "--skip-existing", "--steps", 1)
     assert code == 0 and "1 of 2 pictures are there already" in said
-    assert (tmp_path / "folder" / "photo.png").read_bytes() == b"there"
+    assert (tmp_path / "folder" / "photo.png").read_bytes() == there
     assert Image.open(tmp_path / "folder" / "other.png").size == (104, 80)
     assert dinotile("upscale", photo, "-o", out, *models, "--overwrite")[0] == 0
     assert Image.open(out).size == (104, 80)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -181,6 +182,11 @@ def test_wrong_pixels_are_refused(upscaler):
 def test_wrong_settings_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         dataclasses.replace(SETTINGS, **change)
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers():
+    settings = dataclasses.replace(SETTINGS, seed=np.int64(3), steps=np.int32(2))
+    assert settings == dataclasses.replace(SETTINGS, seed=3, steps=2) and type(settings.seed) is int
 
 
 def test_wrong_models_are_refused(flux):
