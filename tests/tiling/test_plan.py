@@ -31,7 +31,13 @@ def mirrored(origins, size, side):
 
 @settings(max_examples=10_000, deadline=None)
 @given(plans())
-def test_every_plan_covers_the_canvas_on_the_grid_with_the_overlap_asked_for(plan):
+def test_every_plan_covers_the_canvas_and_its_windows_sum_to_one(plan):
+    check_plan(plan)
+    check_windows(plan)
+
+
+def check_plan(plan):
+    """On the grid, with the overlap asked for, its own mirror image."""
     for origins, size, side in ((plan.tops, plan.tile_height, plan.height), (plan.lefts, plan.tile_width, plan.width)):
         assert origins[0] == 0 and origins[-1] + size == side
         assert all(o % GRID == 0 for o in origins)
@@ -39,9 +45,8 @@ def test_every_plan_covers_the_canvas_on_the_grid_with_the_overlap_asked_for(pla
         assert mirrored(origins, size, side) == origins
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(plans())
-def test_windows_are_positive_finite_mirrored_and_sum_to_one(plan):
+def check_windows(plan):
+    """Positive, finite, mirrored."""
     pairs = tile_windows(plan)
     columns = len(plan.lefts)
     vertical = [pairs[i * columns][0] for i in range(len(plan.tops))]
