@@ -7,8 +7,9 @@ from comfy_api.latest import ComfyExtension, io
 from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
+from .redux import FitProjection
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
-from .training import FitProjection, TrainAdapter
+from .training import TrainAdapter
 from .upscale import Upscale
 
 NODES: list[type[io.ComfyNode]] = [

@@ -1,4 +1,4 @@
-"""Nodes that make adapters: trained through FLUX, or fitted to FLUX.1 Redux without it."""
+"""The node that trains an adapter through FLUX."""
 
 from __future__ import annotations
 
@@ -13,53 +13,33 @@ from ..dino.encode import DinoEncoder, EncodeSettings
 from ..files.fingerprints import fingerprint
 from ..files.pictures import from_image
 from ..flux_patch.adapter import LoadedAdapter
-from ..flux_patch.checkpoint import new_adapter, save_adapter
+from ..flux_patch.checkpoint import new_adapter
 from ..hosts.comfy.adapter import load_host_adapter
 from ..hosts.comfy.folders import (
     adapter_name,
     adapter_path,
-    lost_adapters,
     note_written,
     picture_folder,
-    temporary_folder,
     training_folder,
 )
 from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
 from ..hosts.comfy.progress import HostProgress, Interrupted, only_interrupts
-from ..hosts.comfy.redux import HostTeacher
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from . import sockets
 from .adapter import CHOICES, adapter_inputs
-from .sockets import SEED, layers, number, patches_file, pictures, pictures_problem
+from .learning import CATEGORY, LearningNode
+from .sockets import SEED, number, patches_file, pictures
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ..training.adapter.config import TrainConfig
 
-CATEGORY = f"{sockets.CATEGORY}/Training"
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # by what the host computes in
 SAVE_EVERY = 500  # steps
 POINTS = 1000  # of the loss curve
-
-
-class LearningNode(io.ComfyNode):
-    """Runs again where its pictures have changed or the adapter that it wrote is gone."""
-
-    @classmethod
-    def validate_inputs(cls, folder) -> bool | str:
-        return pictures_problem(folder)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder, filename_prefix, **others) -> str | float:
-        from ..training.data.sources import find_entries, listing
-
-        if folder is None:  # a link brings it, so nothing is known
-            return float("nan")
-        told = [listing(find_entries(picture_folder(folder))), lost_adapters(filename_prefix)]
-        return fingerprint(json.dumps(told).encode())
 
 
 class TrainAdapter(LearningNode):
@@ -243,75 +223,3 @@ def train(
     finally:
         if ended or not checkpoints(folder):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-class FitProjection(LearningNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="DinoTile_FitProjection",
-            display_name="Fit DINO Projection",
-            category=CATEGORY,
-            description="Learns to turn DINO's patches into the text tokens of FLUX.1 Redux, on a folder of pictures. "
-            "FLUX is not run, so it takes minutes.",
-            search_aliases=["fit redux", "dino redux"],
-            inputs=[
-                io.Model.Input("model", tooltip="The FLUX.1 that the adapter is for; only its shape is read."),
-                sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
-                io.ClipVision.Input(
-                    "clip_vision", tooltip="SigLIP, from Load CLIP Vision: the one Redux was made for."
-                ),
-                io.StyleModel.Input("style_model", tooltip="FLUX.1 Redux, from Load Style Model."),
-                pictures("At least 5; usual: thousands."),
-                patches_file("dinotile/redux"),
-                layers(),
-                number(
-                    "side",
-                    (0, 0, 4096, 2),
-                    "Long side in px at which DINO sees the pictures, 0: its own. Usual: 0, or 518 for speed.",
-                ),
-                number("grid", (9, 1, 27), "Text tokens per side of a tile; Redux has 27. Usual: 4 to 14."),
-                io.Boolean.Input(
-                    "hidden_layer",
-                    default=False,
-                    tooltip="Goes on from the closed-form solution with a hidden layer; kept only if it is better on "
-                    "pictures that it did not learn from. Usual: off; on for thousands of pictures.",
-                ),
-                number("epochs", (20, 1, 1000), "Passes over the pictures for the hidden layer, at most. Usual: 20."),
-                number(
-                    "held_out",
-                    (0.1, 0.01, 0.5, 0.01),
-                    "Share of the pictures, 0 to 0.5, that only the report sees. Usual: 0.1.",
-                ),
-                number("seed", SEED, "Seed of the choice of held-out pictures and of the hidden layer. Usual: 0."),
-            ],
-            outputs=[
-                sockets.Adapter.Output(display_name="adapter", tooltip="The fitted adapter, with context tokens only."),
-                io.String.Output(
-                    display_name="report", tooltip="Held-out cosines: own features, another picture's, and the mean."
-                ),
-            ],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def execute(
-        cls, model, dino, clip_vision, style_model, folder, filename_prefix, layers, side, grid, hidden_layer, epochs,
-        held_out, seed,
-    ) -> io.NodeOutput:  # fmt: skip
-        from ..training.redux.fit import FitSettings, fit_redux
-
-        path = adapter_path(filename_prefix, below="models/model_patches")
-        adapter, report = fit_redux(
-            picture_folder(folder),
-            encoder=dino,
-            teacher=HostTeacher(clip_vision, style_model),
-            geometry=flux_geometry(model),
-            settings=FitSettings(layers, side, grid, held_out, hidden_layer, epochs, seed),
-            folder=temporary_folder(),
-            progress=HostProgress(),
-        )
-        save_adapter(adapter, path, trained=True)
-        note_written(filename_prefix, path)
-        text = "\n".join(report.lines())
-        return io.NodeOutput(load_host_adapter(adapter_name(path)), text, ui=ui.PreviewText(text))
