@@ -14,18 +14,10 @@ from dinotile.upscaling.joint import JointEuler, TileRow
 from dinotile.upscaling.settings import UpscaleSettings, settings_for
 from dinotile.upscaling.upscaler import Upscaler
 
-from ..dino.tiny import TINY, tiny_encoder
+from ..dino.tiny import tiny_encoder
 from ..tiny import picture, tiny_adapter
 
 SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=1, denoise=0.5)
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    from dinotile.dino.specs import SPECS
-
-    for name, spec in TINY.items():
-        monkeypatch.setitem(SPECS, name, spec)
 
 
 @pytest.fixture

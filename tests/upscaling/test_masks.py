@@ -11,18 +11,10 @@ from dinotile.upscaling.masks import Masks, in_cells, load_mask
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
-from ..dino.tiny import TINY, tiny_encoder
+from ..dino.tiny import tiny_encoder
 from ..tiny import picture, tiny_adapter
 
 SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=3, denoise=0.8)
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    from dinotile.dino.specs import SPECS
-
-    for name, spec in TINY.items():
-        monkeypatch.setitem(SPECS, name, spec)
 
 
 @pytest.fixture

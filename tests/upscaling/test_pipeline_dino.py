@@ -13,18 +13,10 @@ from dinotile.upscaling.joint import JointEuler, TileRow
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
-from ..dino.tiny import TINY, tiny_encoder
+from ..dino.tiny import tiny_encoder
 from ..tiny import picture, tiny_adapter, tiny_flux, tiny_vae
 
 SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, denoise=0.5)
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    from dinotile.dino.specs import SPECS
-
-    for name, spec in TINY.items():
-        monkeypatch.setitem(SPECS, name, spec)
 
 
 @pytest.fixture
