@@ -1,5 +1,7 @@
 import json
 import os
+import signal
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -138,3 +140,13 @@ def test_16_bits_grey_and_notes_come_through_the_command(dinotile, models, tmp_p
     content = (tmp_path / "out" / "deep.png").read_bytes()
     assert content[24] == 16 and round(Image.open(tmp_path / "out" / "deep.png").info["dpi"][0]) == 300
     assert Image.open(tmp_path / "out" / "two.png").mode == "L"
+
+
+def test_a_request_to_end_is_ctrl_c_and_the_report_says_what_was_done(dinotile, models, folder, tmp_path):
+    """In the first picture, which takes a thousand steps."""
+    report = tmp_path / "r.json"
+    options = ("-o", f"{tmp_path}/out/", *models, "--steps", 1000, "--report", report, "--device", "cpu")
+    Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    code, _, err = dinotile("upscale", folder, "--scale", 16, *options)
+    assert code == 130 and err.splitlines()[-1] == "dinotile: interrupted, nothing half-written was left"
+    assert json.loads(report.read_text())["pictures"] == [] and not list((tmp_path / "out").glob("*"))

@@ -90,7 +90,11 @@ class OptimisationSettings(Settings):
 class OutputSettings(Settings):
     """What is written, where and how often. `..._every` are steps."""
 
-    folder: str = Field(default="", description="Where checkpoints, logs and the adapter go; needed.")
+    folder: str = Field(
+        default="",
+        description="Where checkpoints, logs and the adapter go; needed.",
+        json_schema_extra={"allowed": "text, with ~ for your own home"},
+    )
     log_every: Positive = Field(default=10, description="From one line of the log to the next.")
     save_every: Positive = Field(default=500, description="From one checkpoint to the next.")
     keep: Positive = Field(default=2, description="Checkpoints that stay.")

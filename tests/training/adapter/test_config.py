@@ -219,3 +219,9 @@ def test_the_page_in_docs_is_what_the_command_prints():
     printed = CliRunner().invoke(cli.app, ["train", "--keys"])
     assert printed.exit_code == 0
     assert printed.stdout == (ROOT / "docs" / "training-config.md").read_text(encoding="utf-8"), "write it anew"
+
+
+def test_the_output_folder_may_lie_in_the_own_home():
+    assert config_from({"output": {"folder": "~/runs"}}).output.folder == str(Path.home() / "runs")
+    with pytest.raises(ValueError, match="'~no-such-user/runs', needed is text, with ~ for your own home"):
+        config_from({"output": {"folder": "~no-such-user/runs"}})

@@ -289,6 +289,14 @@ def test_what_another_run_is_writing_stays(tar, folder, encoder, tmp_path):
     assert fresh.exists() and (folder / ".notes.part").exists() and not old.exists()
 
 
+@pytest.mark.parametrize("members", [{}, {"a.txt": b"no picture"}])
+def test_a_tar_without_a_picture_leaves_no_new_one(members, encoder, tmp_path):
+    write_tar(tmp_path / "bare.tar", members)
+    with pytest.raises(ValueError, match="no picture in .*bare.tar can be used"):
+        precompute(tmp_path / "bare.tar", [DinoRecipe(encoder, SETTINGS)], output=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_the_output_must_suit_the_data(tar, folder, encoder, tmp_path):
     with pytest.raises(ValueError, match="give a folder for it with --output"):
         computed(tar, DinoRecipe(encoder, SETTINGS))
