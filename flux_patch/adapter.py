@@ -201,12 +201,15 @@ class Site(nn.Module):
         self.v = operations.Linear(width, geometry.hidden, bias=False)
         self.k_norm = operations.RMSNorm(geometry.head_width, eps=1e-6, elementwise_affine=True)
 
-    def forward(self, q: Tensor, sequence: Tensor, *, q_rotation: Tensor, key_rotation: Tensor) -> Tensor:
-        """q: [B, H, N, D] before rotation. sequence: [B, M, C]. Returns [B, N, H * D]."""
-        heads = q.shape[1]
+    def keys(self, sequence: Tensor, *, rotation: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Rotated keys and values [B, H, M, D] of DINO tokens [B, M, C]; the same at every noise level."""
         k = rearrange(self.k(sequence), "b m (h d) -> b h m d", h=heads)
         v = rearrange(self.v(sequence), "b m (h d) -> b h m d", h=heads)
-        k = rotate(self.k_norm(k), key_rotation)
+        return rotate(self.k_norm(k), rotation), v
+
+    def forward(self, q: Tensor, sequence: Tensor, *, q_rotation: Tensor, key_rotation: Tensor) -> Tensor:
+        """q: [B, H, N, D] before rotation. sequence: [B, M, C]. Returns [B, N, H * D]."""
+        k, v = self.keys(sequence, rotation=key_rotation, heads=q.shape[1])
         out = F.scaled_dot_product_attention(rotate(q, q_rotation), k, v)
         return rearrange(out, "b h n d -> b n (h d)")
 

@@ -78,23 +78,26 @@ def _refuse(kind: str) -> NoReturn:
 def rotary(ids: Tensor, family: ModelFamily) -> Tensor:
     """Rotation per position on a family's axes (RoFormer, arXiv 2104.09864, eq. 34).
 
-    ids: [N, axes] positions on the CPU, may be fractional. Returns cosines and sines [N, D/2, 2], float32. The angles need
-    float64, which some devices lack.
+    ids: [N, axes] positions on the CPU, may be fractional. Returns matrices [N, D/2, 2, 2], float32, of pairs of channels. The
+    angles need float64, which some devices lack.
     """
     angles = []
     for axis, channels in enumerate(family.axes):
         exponents = torch.arange(0, channels, 2, dtype=torch.float64) / channels
         angles.append(ids[:, axis, None].double() * family.theta**-exponents)
     angle = torch.cat(angles, dim=1)  # [N, D/2]
-    return torch.stack([angle.cos(), angle.sin()], dim=-1).float()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2)).float()
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate consecutive channel pairs of ``x`` [..., N, D] by ``rotation`` [N, D/2, 2]; keeps the dtype of ``x``."""
-    pairs = x.float().unflatten(-1, (-1, 2))  # [..., N, D/2, 2]
-    cos, sin = rotation[..., 0], rotation[..., 1]
-    even, odd = pairs[..., 0], pairs[..., 1]
-    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    """Rotate consecutive channel pairs of ``x`` [..., N, D] by ``rotation`` [N, D/2, 2, 2]; keeps the dtype of ``x``.
+
+    Few passes: the products are float32 whatever ``x`` is.
+    """
+    pairs = x.unflatten(-1, (-1, 1, 2))  # [..., N, D/2, 1, 2]
+    rotated = pairs[..., 0] * rotation[..., 0]
+    rotated.addcmul_(pairs[..., 1], rotation[..., 1])
     return rotated.flatten(-2).to(x.dtype)
 
 

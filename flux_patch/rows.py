@@ -1,4 +1,4 @@
-"""What one batch row of a FLUX call needs to know of DINO, and how rows become tensors for that call."""
+"""What one batch row of a FLUX call needs to know of DINO, and how rows become the tensors of that call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .adapter import LoadedAdapter
-from .geometry import RopeOptions, dino_ids, image_ids, rotary
+from .call import DinoCall, Regions
+from .geometry import PLAIN, RopeOptions, dino_ids, image_ids, rotary
+from .memo import RunMemo
 from .schedule import PercentToSigma, Strength, depth_weights
 from .tokens import DinoTokens
 
@@ -31,141 +33,153 @@ class DinoRow:
     settings: Strength | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class DinoCall:
-    """The tensors of one FLUX call. B rows, N image tokens, M = 1 + grid^2 DINO tokens."""
-
-    adapter: LoadedAdapter
-    image_tokens: int
-    sequence: Tensor  # [B, M, C], [CLS | patches] of each row's region
-    site_weights: Tensor  # [B, sites]
-    query_weights: Tensor | None  # [B, N], from masks
-    q_rotation: Tensor  # [N, D/2, 2]
-    key_rotation: Tensor  # [M, D/2, 2]
-    context: Tensor | None  # [B, n, context], appended to the text
-    text_weights: Tensor | None  # [B], weight of the context tokens; None where all are 1
-    vector: Tensor | None  # [B, vector], added to the pooled text
-
-    def attend(self, site: str, q: Tensor) -> Tensor:
-        """What a site adds to the attention output of its image tokens: q [B, H, N, D] to [B, N, H * D]."""
-        index = self.adapter.config.sites.index(site)
-        out = self.adapter.module.site(site)(
-            q, self.sequence.to(q.dtype), q_rotation=self.q_rotation, key_rotation=self.key_rotation
-        )
-        weights = self.site_weights[:, index, None, None]
-        if self.query_weights is not None:
-            weights = weights * self.query_weights[..., None]
-        return out * weights.to(out.dtype)
-
-    def text_bias(self, *, start: int, length: int, dtype: torch.dtype) -> Tensor:
-        """Attention bias [B, 1, 1, length] that weighs the context tokens at ``start`` by the rows' strength.
-
-        Adding ln(w) to a key's logits multiplies its softmax weight by w. Only where there are ``text_weights``.
-        """
-        assert self.context is not None and self.text_weights is not None
-        bias = torch.zeros(len(self.text_weights), 1, 1, length, device=self.text_weights.device)
-        bias[..., start : start + self.context.shape[1]] = self.text_weights.log()[:, None, None, None]
-        return bias.to(dtype)
-
-
 def make_call(
     adapter: LoadedAdapter,
     rows: Sequence[DinoRow],
     *,
-    sigmas: Sequence[float],
+    sigmas: Tensor,
     token_size: tuple[int, int],
     percent_to_sigma: PercentToSigma,
-    device: torch.device,
     dtype: torch.dtype,
-    rope_options: RopeOptions | None = None,
-    memo: dict | None = None,
+    rope_options: RopeOptions = PLAIN,
+    memo: RunMemo | None = None,
 ) -> DinoCall | None:
     """Tensors for one call of FLUX on ``token_size`` (height, width) image tokens per row; None where nothing would change.
 
-    sigmas: noise level of each row. memo: keeps what does not change for the length of one sampling run: each region's
-    tokens and mask, and the positions.
+    sigmas: noise level of each row, [B] on the device of the call. memo: keeps what does not change for the length of one
+    sampling run. From the second call on nothing is made on the host and moved to the device, nor the other way round, but for
+    sigmas where DINO acts in a part of the schedule only.
     """
     settings = [row.settings or Strength(0.0) for row in rows]
-    strengths = [s.at(sigma, percent_to_sigma) for s, sigma in zip(settings, sigmas, strict=True)]
+    levels = [1.0] * len(rows) if all(s.always for s in settings) else sigmas.tolist()
+    strengths = [s.at(sigma, percent_to_sigma) for s, sigma in zip(settings, levels, strict=True)]
     if not any(strengths) or not any(adapter.has(m) for m in adapter.config.mechanisms):
         return None
-    memo = {} if memo is None else memo
+    device, memo = sigmas.device, RunMemo() if memo is None else memo
     height, width = token_size
-    sequence = torch.stack([_sequence(adapter, row, memo, device=device, dtype=dtype) for row in rows])  # [B, M, C]
+    q_rotation, key_rotation = _rotations(adapter, token_size, rope_options, memo, device=device)
+
+    def regions() -> Regions:
+        sequence = torch.stack([_sequence(adapter, row, memo, device=device, dtype=dtype) for row in rows])
+        return make_regions(adapter, sequence, key_rotation)
+
+    if torch.is_grad_enabled():
+        made = regions()
+    else:
+        key = ("regions", id(adapter), _places(rows), token_size, rope_options, device, dtype)
+        made = memo.once(key, regions, large=True)
     masks = [_mask(s, row, memo, height=height, width=width) for s, row in zip(settings, rows, strict=True)]
-    weights = [s * (1.0 if mask is None else mask[1]) for s, mask in zip(strengths, masks, strict=True)]
-    query_weights = None
-    if any(mask is not None for mask in masks):
-        everywhere = torch.ones(height * width)
-        query_weights = torch.stack([everywhere if m is None else m[0] for m in masks]).to(device)  # [B, N]
-    q_rotation, key_rotation = _rotations(adapter, token_size, rope_options or RopeOptions(), memo, device=device)
-    context = adapter.module.context_tokens(sequence) if adapter.has("context") else None
-    vector = adapter.module.vector_delta(sequence) if adapter.has("vector") else None
+    weights = tuple(s * (1.0 if mask is None else mask[1]) for s, mask in zip(strengths, masks, strict=True))
+
+    def row_weights() -> Tensor:
+        return torch.tensor(weights, device=device)
+
+    text_weights = vector = None
+    if made.context is not None and any(w != 1 for w in weights):
+        text_weights = memo.once(("weights", weights, device), row_weights)
+    if made.vector is not None:
+        vector = made.vector * memo.once(("weights", weights, device), row_weights).to(dtype)[:, None]
     return DinoCall(
         adapter=adapter,
         image_tokens=height * width,
-        sequence=sequence,
-        site_weights=_site_weights(adapter, settings, strengths, sigmas, device=device),
-        query_weights=query_weights,
+        regions=made,
+        site_weights=_site_weights(adapter, settings, strengths, sigmas, memo),
+        query_weights=_query_weights(settings, rows, masks, memo, tokens=height * width, device=device),
         q_rotation=q_rotation,
         key_rotation=key_rotation,
-        context=context,
-        text_weights=None if context is None or all(w == 1 for w in weights) else torch.tensor(weights, device=device),
-        vector=None if vector is None else vector * torch.tensor(weights, device=device, dtype=dtype)[:, None],
+        text_weights=text_weights,
+        vector=vector,
     )
 
 
-def _mask(settings: Strength, row: DinoRow, memo: dict, *, height: int, width: int) -> tuple[Tensor, float] | None:
+def make_regions(adapter: LoadedAdapter, sequence: Tensor, key_rotation: Tensor) -> Regions:
+    """From [CLS | patches] of each row, [B, M, C]."""
+    module, config = adapter.module, adapter.config
+    keys = None
+    if adapter.has("cross_attention") and not torch.is_grad_enabled():
+        heads = config.geometry.heads
+        sites = [module.site(name).keys(sequence, rotation=key_rotation, heads=heads) for name in config.sites]
+        keys = torch.stack([each for pair in sites for each in pair]).unflatten(0, (-1, 2)).to(sequence.dtype)
+    context = module.context_tokens(sequence) if adapter.has("context") else None
+    return Regions(sequence, keys, context, module.vector_delta(sequence) if adapter.has("vector") else None)
+
+
+def _places(rows: Sequence[DinoRow]) -> tuple:
+    return tuple((id(row.tokens), row.image, row.box) for row in rows)
+
+
+def _mask(settings: Strength, row: DinoRow, memo: RunMemo, *, height: int, width: int) -> tuple[Tensor, float] | None:
     """The row's part of the user's mask, [height * width] on the CPU, and its mean."""
     if settings.mask is None:
         return None
-    key = ("mask", id(settings.mask), row.box, height, width)
-    if key not in memo:
+
+    def make() -> tuple[Tensor, float]:
         mask = settings.mask_on(row.box, height=height, width=width)
-        memo[key] = (mask.flatten(), float(mask.mean()))
-    return memo[key]
+        return mask.flatten(), float(mask.mean())
+
+    return memo.once(("mask", id(settings.mask), row.box, height, width), make)
+
+
+def _query_weights(
+    settings: Sequence[Strength],
+    rows: Sequence[DinoRow],
+    masks: Sequence[tuple[Tensor, float] | None],
+    memo: RunMemo,
+    *,
+    tokens: int,
+    device: torch.device,
+) -> Tensor | None:
+    """[B, N] from the rows' masks, None where there are none."""
+    if all(mask is None for mask in masks):
+        return None
+
+    def make() -> Tensor:
+        return torch.stack([torch.ones(tokens) if mask is None else mask[0] for mask in masks]).to(device)
+
+    places = tuple((id(s.mask), row.box) for s, row in zip(settings, rows, strict=True))
+    return memo.once(("query weights", places, tokens, device), make)
 
 
 def _rotations(
-    adapter: LoadedAdapter, token_size: tuple[int, int], options: RopeOptions, memo: dict, *, device: torch.device
+    adapter: LoadedAdapter, token_size: tuple[int, int], options: RopeOptions, memo: RunMemo, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Rotary positions of the image tokens and of [CLS | patches]; all the same where the adapter has none."""
     height, width = token_size
     config = adapter.config
-    key = ("rotation", config.grid, config.positions, token_size, options, device)
-    if key not in memo:
+
+    def make() -> tuple[Tensor, Tensor]:
         image = image_ids(height, width, family=config.family, options=options)
         dino = dino_ids(config.grid, height=height, width=width, family=config.family, options=options)
         if not config.positions:
             image, dino = torch.zeros_like(image), torch.zeros_like(dino)
-        memo[key] = tuple(rotary(ids, config.family).to(device) for ids in (image, dino))
-    return memo[key]
+        return rotary(image, config.family).to(device), rotary(dino, config.family).to(device)
+
+    return memo.once(("rotation", config.grid, config.positions, token_size, options, device), make)
 
 
-def _sequence(adapter: LoadedAdapter, row: DinoRow, memo: dict, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _sequence(
+    adapter: LoadedAdapter, row: DinoRow, memo: RunMemo, *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """[CLS | patches] of a row, [1 + grid^2, C]."""
-    module, grid = adapter.module, adapter.config.grid
-    if row.tokens is None:
+    module, grid, tokens = adapter.module, adapter.config.grid, row.tokens
+    if tokens is None:
         null = torch.cat([module.null_cls[None], module.null_patch.expand(grid * grid, -1)])
         return null.to(device, dtype)
-    key = ("sequence", grid, id(row.tokens), row.image, row.box, device, dtype)
-    if key not in memo:
-        memo[key] = row.tokens.sequence(row.image, row.box, grid).to(device, dtype)
-    return memo[key]
+    key = ("sequence", grid, id(tokens), row.image, row.box, device, dtype)
+    return memo.once(key, lambda: tokens.sequence(row.image, row.box, grid).to(device, dtype))
 
 
 def _site_weights(
-    adapter: LoadedAdapter,
-    settings: Sequence[Strength],
-    strengths: Sequence[float],
-    sigmas: Sequence[float],
-    *,
-    device: torch.device,
+    adapter: LoadedAdapter, settings: Sequence[Strength], strengths: Sequence[float], sigmas: Tensor, memo: RunMemo
 ) -> Tensor:
     """Row strength x profile over depth x learned gate of the noise level, [B, sites]."""
-    if not adapter.has("cross_attention"):
-        return torch.zeros(len(strengths), len(adapter.config.sites), device=device)
-    depths = adapter.config.depths
-    weights = torch.stack([s * depth_weights(p.profile, depths) for s, p in zip(strengths, settings, strict=True)])
-    gates = adapter.module.gate(torch.tensor(list(sigmas), device=device)).float()
-    return weights.to(device) * gates
+    config, device = adapter.config, sigmas.device
+
+    def make() -> Tensor:
+        depths = config.depths if adapter.has("cross_attention") else []
+        weights = [s * depth_weights(p.profile, depths) for s, p in zip(strengths, settings, strict=True)]
+        return torch.stack(weights).to(device)
+
+    kinds = tuple(s.profile for s in settings)
+    weights = memo.once(("site weights", id(adapter), tuple(strengths), kinds, device), make)
+    return weights * adapter.module.gate(sigmas).float() if adapter.has("cross_attention") else weights

@@ -41,6 +41,11 @@ class Strength:
         if self.profile not in PROFILES:
             raise ValueError(f"profile {self.profile!r} must be one of {', '.join(PROFILES)}")
 
+    @property
+    def always(self) -> bool:
+        """The same at every noise level."""
+        return self.start_percent == 0 and self.end_percent == 1
+
     def at(self, sigma: float, percent_to_sigma: PercentToSigma) -> float:
         """The strength at a noise level: itself inside the window, 0 outside."""
         # Rounding may lift sigma above 1, so a start at 0 is not asked for its sigma.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.families import ModelFamily
 from ..flux_patch.geometry import FluxGeometry
+from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
 
 EMPTY_TOKENS = 8  # of zeros, where there is no text
@@ -67,7 +68,7 @@ class Host(Protocol):
         ...
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
     ) -> Tensor:
         """[B, C, h, w], float32, at noise levels [B]; differentiable in the adapter.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
+from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
 from ..hosts.host import Host, Text
 from ..tiling.canvas import cut
@@ -69,7 +70,7 @@ class JointEuler:
         denoise_mask: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        memo: dict = {}
+        memo = RunMemo()
         device, cells = self.host.device, plan.latent
 
         def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
@@ -96,7 +97,7 @@ class JointEuler:
         *,
         canvas: tuple[int, int],
         guide: Guide | None,
-        memo: dict,
+        memo: RunMemo,
     ) -> Tensor:
         """v(n, 0) + cfg * (v(p, 0) - v(n, 0)) + dino_guidance * (v(p, d) - v(p, 0)), of text p, negative n, DINO d and the
         adapter's learned null 0 in its place: guidance by two conditions, of arXiv 2211.09800, equation 3."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...flux_patch.families import FAMILIES, FLUX1
+from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
 from ..host import Text
@@ -47,7 +48,7 @@ class ComfyHost:
         return pixels.movedim(-1, 1).float().clamp(0, 1).cpu()
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
     ) -> Tensor:
         """memo: not used; a sampling run of ComfyUI's brings its own."""
         self.load(list(latents.shape))

@@ -1,39 +1,74 @@
 """The hooks in ComfyUI's FLUX, official ones only: where the tokens of ``carrier.DinoCond`` meet the attention.
 
 Order within one step: ``CanvasWrapper`` (CALC_COND_BATCH) gives every conditioning an entry and the canvas size; the host
-batches them; ``CallWrapper`` (APPLY_MODEL) turns the rows into a ``DinoCall``, outside torch.compile, and leaves it in a copy
-of transformer_options; ``QueryPatch`` (attn1_patch) keeps the image queries of a block, ``OutputPatch``
-(attn1_output_patch) adds the cross-attention. The objects keep no state of a run, so one patched model serves all tiles.
+batches them; ``CallWrapper`` (APPLY_MODEL) turns the rows into a ``DinoCall``, outside torch.compile, and hands its tensors
+to FLUX in a keyword; ``DataWrapper`` (DIFFUSION_MODEL), inside, moves them to transformer_options; ``QueryPatch``
+(attn1_patch) keeps the rotated image queries of a block, ``OutputPatch`` (attn1_output_patch) adds the cross-attention. The
+objects keep no state of a run, so one patched model serves all tiles.
+
+Why a keyword: the host's *TorchCompileModel* leaves all of transformer_options unguarded, so that a graph of FLUX without DINO
+would serve FLUX with it. Keywords are guarded: with or without DINO, with a mask, with weighed context tokens, each has its
+graph.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import torch
+import torch._dynamo
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.call import DinoCall, add_attention, pad_bias
+from ...flux_patch.families import ModelFamily
 from ...flux_patch.geometry import RopeOptions
-from ...flux_patch.rows import DinoCall, make_call
+from ...flux_patch.memo import RunMemo
+from ...flux_patch.rows import make_call
 from ..finite import finite
 from .carrier import DinoCond
 
-OPTIONS = "dinotile"  # in transformer_options: {key of the adapter: DinoCall and where its context tokens start}
-TEXT = "text_tokens"  # beside them: length of the text as it enters FLUX, before patches put tokens in front of it
+OPTIONS = "dinotile"  # in transformer_options: what other packs may read
+DATA = "dinotile_data"  # in transformer_options inside FLUX: {key of the adapter: SiteData}
+SIZES = (
+    "dinotile_sizes"  # beside it: number of image tokens, and of text tokens before patches put some in front of them
+)
+RAW = "dinotile_raw_q"  # in a block's extra_options: queries before an adapter of several rotates them
 MEMO = "dinotile_memo"  # in transformer_options: RunMemo
+
+
+class SiteData(TypedDict):
+    """What the attention patches read of a ``DinoCall``: tensors and constants in a dict, which torch.compile can guard."""
+
+    sites: dict[str, int]  # numbers of the blocks with cross-attention
+    keys: Tensor | None  # [sites, 2, B, H, M, D]; None with autograd
+    weights: Tensor | None  # [sites, B, 1 or N, 1, 1]
+    positions: bool  # whether queries are rotated
+    text: Tensor | None  # [B, 1, 1, n], added to the logits of the context tokens
+    text_start: int  # where they begin in the text
+    call: DinoCall | None  # with autograd
+
+
+def site_data(call: DinoCall, *, text_start: int, dtype: torch.dtype) -> SiteData:
+    config, keys = call.adapter.config, call.regions.keys
+    names = config.sites if call.adapter.has("cross_attention") else ()
+    return {
+        "sites": {name: number for number, name in enumerate(names)},
+        "keys": keys,
+        "weights": None if keys is None else call.weights(dtype),
+        "positions": config.positions,
+        "text": None if call.text_weights is None else call.text_logs(),
+        "text_start": text_start,
+        "call": call if keys is None and names else None,
+    }
 
 
 def cond_key(adapter: LoadedAdapter) -> str:
     """Name of the adapter's entry in ``model_conds``."""
     return f"dinotile_{adapter.fingerprint}"
-
-
-class RunMemo:
-    """Tokens sampled for each tile, kept for one sampling run. An object, because the host copies dicts at every step."""
-
-    def __init__(self) -> None:
-        self.values: dict = {}
 
 
 def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,17 +108,15 @@ class CallWrapper:
         model = executor.class_obj
         call = None
         if rows is not None:
-            memo = options.get(MEMO)
             call = make_call(
                 self.adapter,
                 rows,
-                sigmas=t.tolist(),
+                sigmas=t.to(x.device),
                 token_size=self.adapter.config.family.tokens(*x.shape[-2:]),
                 percent_to_sigma=model.model_sampling.percent_to_sigma,
-                device=x.device,
                 dtype=model.get_dtype_inference(),
                 rope_options=RopeOptions.read(options.get("rope_options")),
-                memo=None if memo is None else memo.values,
+                memo=options.get(MEMO),
             )
         if call is None:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -96,7 +129,7 @@ class CallWrapper:
         if call.vector is not None:
             y = kwargs.get("y")
             kwargs["y"] = call.vector if y is None else y.to(call.vector) + call.vector
-        options[OPTIONS] = {**options.get(OPTIONS, {}), self.key: (call, text_start), TEXT: c_crossattn.shape[1]}
+        kwargs[self.key] = site_data(call, text_start=text_start, dtype=model.get_dtype_inference())
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -108,62 +141,170 @@ def call_arguments(args: tuple, kwargs: dict) -> tuple[Any, Any, Any, dict]:
     return c_concat, c_crossattn, control, dict(options or {})
 
 
+class Apart(TorchFunctionMode):
+    """Changes nothing. torch.compile guards which classes of modes are active: each adapter has its own, so that blocks that
+    are compiled one by one keep graphs with DINO apart from those without."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Trace:
+    """whole: torch.compile sees this call of FLUX in one piece, from ``DataWrapper`` to the patches.
+
+    Otherwise (blocks that are compiled one by one, or somebody's break in the graph) a block's frame would read
+    transformer_options as constants, unguarded, in a graph that other blocks share: there the patches stay outside of the
+    graph. A global object, because those are guarded.
+    """
+
+    whole = False
+
+
+TRACE = Trace()
+INLINED = hasattr(torch._dynamo.eval_frame, "skip_code")
+
+
+def never_alone(function: Callable) -> Callable:
+    """A function that torch.compile traces as a part of FLUX or not at all; as a frame of its own it would be the whole."""
+    if INLINED:
+        torch._dynamo.eval_frame.skip_code(function.__code__)
+    return function
+
+
+class DataWrapper:
+    """DIFFUSION_MODEL: from the keyword to transformer_options, with the sizes that only FLUX's inputs tell."""
+
+    def __init__(self, key: str, family: ModelFamily) -> None:
+        self.key, self.family = key, family
+        self.apart = type(f"Apart_{key}", (Apart,), {})()
+
+    @never_alone
+    def __call__(
+        self, executor: Any, x: Tensor, timestep: Any, context: Tensor, y: Any, guidance: Any, refs: Any, control: Any,
+        options: dict, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        data = kwargs.pop(self.key, None)
+        if data is not None:
+            rows, columns = self.family.tokens(*x.shape[-2:])
+            sizes = {"image": rows * columns, "text": context.shape[1]}
+            options = {**options, DATA: {**options.get(DATA, {}), self.key: data}, SIZES: sizes}
+        TRACE.whole = INLINED and torch.compiler.is_compiling()
+        inner = (x, timestep, context, y, guidance, refs, control, options)
+        if data is None or TRACE.whole or not torch._dynamo.eval_frame.cached_backends:
+            return executor(*inner, **kwargs)
+        with self.apart:
+            return executor(*inner, **kwargs)
+
+
+def outside_if_broken(method: Callable) -> Callable:
+    """A patch that torch.compile traces where it sees FLUX in one piece."""
+    outside = torch.compiler.disable(method)
+
+    @never_alone
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and not TRACE.whole:
+            return outside(self, *args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    return call
+
+
 class BlockPatch:
     """Base of the two attention patches. The host moves and casts patches; these hold nothing to move."""
 
-    def __init__(self, key: str, patcher: Any = None) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.patcher = patcher
 
     def to(self, device_or_dtype: Any) -> BlockPatch:
         return self
 
     def models(self) -> list:
-        """The adapter's ModelPatcher, so that the host loads it together with FLUX; of one patch is enough."""
-        return [] if self.patcher is None else [self.patcher]
-
-    def _call(self, options: dict) -> tuple[DinoCall, int] | None:
-        return options.get(OPTIONS, {}).get(self.key)
-
-    def _site(self, call: DinoCall, options: dict) -> str | None:
-        site = f"{options['block_type']}.{options['block_index']}"
-        return site if call.adapter.has("cross_attention") and site in call.adapter.config.sites else None
+        """ModelPatchers that the host loads together with FLUX."""
+        return []
 
 
 class QueryPatch(BlockPatch):
-    """attn1_patch: keeps the block's image queries for ``OutputPatch`` and weighs the context tokens."""
+    """attn1_patch: keeps the block's image queries for ``OutputPatch`` and weighs the context tokens.
 
-    @torch.compiler.disable()
+    FLUX rotates queries and keys after this patch. A site does it here, once for both, and gives them back with no positions
+    to rotate by. patcher: the adapter's, None where the host need not load it. apply_rope, apply_rope1: the host's rotation of
+    (q, k, positions) and of (q, positions).
+    """
+
+    def __init__(self, key: str, patcher: Any, *, apply_rope: Callable, apply_rope1: Callable) -> None:
+        super().__init__(key)
+        self.patcher, self.apply_rope, self.apply_rope1 = patcher, apply_rope, apply_rope1
+
+    def models(self) -> list:
+        return [] if self.patcher is None else [self.patcher]
+
+    @outside_if_broken
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, pe: Any = None, attn_mask: Any = None, extra_options: Any = None
     ):
-        found = self._call(extra_options)
-        if found is None:
+        data: SiteData | None = extra_options.get(DATA, {}).get(self.key)
+        if data is None:
             return {}
-        call, text_start = found
-        first = extra_options["img_slice"][0]
-        if self._site(call, extra_options):
-            extra_options[f"{self.key}_q"] = q[:, :, first : first + call.image_tokens]
-        if call.text_weights is None:
-            return {}
-        start = text_start + first - extra_options[OPTIONS][TEXT]
-        return {"attn_mask": merge_masks(attn_mask, call.text_bias(start=start, length=k.shape[2], dtype=q.dtype))}
+        out = {}
+        first, sizes = extra_options["img_slice"][0], extra_options[SIZES]
+        if block_name(extra_options) in data["sites"]:
+            image = slice(first, first + sizes["image"])
+            raw = q if len(extra_options[DATA]) == 1 else extra_options.setdefault(RAW, q)
+            if data["call"] is not None or not data["positions"]:
+                kept = raw[:, :, image]
+            elif pe is None:
+                kept = q[:, :, image]
+            elif last_of_ours(self, extra_options["patches"]["attn1_patch"]):
+                q, k = self.apply_rope(q, k, pe)
+                out, kept = {"q": q, "k": k, "pe": None}, q[:, :, image]
+            else:  # another pack's patch comes after and wants what FLUX gives
+                kept = self.apply_rope1(q[:, :, image], pe[:, :, image])
+            extra_options[f"{self.key}_q"] = kept
+        if data["text"] is not None:
+            start = data["text_start"] + first - sizes["text"]
+            out["attn_mask"] = merge_masks(
+                attn_mask, pad_bias(data["text"], start=start, length=k.shape[2], dtype=q.dtype)
+            )
+        return out
 
 
 class OutputPatch(BlockPatch):
     """attn1_output_patch: adds the cross-attention to the block's image tokens."""
 
-    @torch.compiler.disable()
+    @outside_if_broken
     def __call__(self, attn: Tensor, extra_options: dict) -> Tensor:
         q = extra_options.pop(f"{self.key}_q", None)
         if q is None:
             return attn
-        call, _ = self._call(extra_options)  # type: ignore[misc]
-        first = extra_options["img_slice"][0]
-        site = self._site(call, extra_options)
-        attn = attn.clone()
-        attn[:, first : first + call.image_tokens] += call.attend(site, q)  # type: ignore[arg-type]
+        data: SiteData = extra_options[DATA][self.key]
+        name, first = block_name(extra_options), extra_options["img_slice"][0]
+        call, number = data["call"], data["sites"][name]
+        if call is not None or not fresh(extra_options):
+            attn = attn.clone()
+        image = attn[:, first : first + q.shape[2]]
+        if call is not None:
+            image.copy_(call.attend(name, q, image))
+        else:
+            add_attention(image, q, data["keys"][number], data["weights"][number])
         return attn
+
+
+def block_name(options: dict) -> str:
+    return f"{options['block_type']}.{options['block_index']}"
+
+
+def last_of_ours(patch: Any, patches: list) -> bool:
+    """Whether no other pack's patch comes after this one."""
+    at = next(number for number, each in enumerate(patches) if each is patch)
+    return all(isinstance(each, BlockPatch) for each in patches[at:])
+
+
+def fresh(options: dict) -> bool:
+    """Whether the attention's output is nobody else's: the host's is not, that of an override or of a patch before may be."""
+    return "optimized_attention_override" not in options and isinstance(
+        options["patches"]["attn1_output_patch"][0], BlockPatch
+    )
 
 
 def widen_mask(mask: Tensor, *, at: int, by: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
+from comfy.ldm.flux import math as flux_math
 
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.geometry import FluxGeometry, geometry_of
@@ -16,7 +17,7 @@ from .adapter import HostAdapter
 from .carrier import DinoCond
 from .control import crop_control
 from .foreign import foreign_patches
-from .inject import CallWrapper, CanvasWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
+from .inject import CallWrapper, CanvasWrapper, DataWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .tiles import TileWrapper
 
 TILING = "dinotile_tiling"  # of the wrappers of a tiled model
@@ -50,7 +51,9 @@ def patch_flux(model: Any, host_adapter: HostAdapter) -> Any:
     model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, outer_sample)
     model.add_wrapper_with_key(Wrappers.CALC_COND_BATCH, key, CanvasWrapper(key))
     model.add_wrapper_with_key(Wrappers.APPLY_MODEL, key, CallWrapper(adapter))
-    model.set_model_attn1_patch(QueryPatch(key, host_adapter.patcher))
+    model.add_wrapper_with_key(Wrappers.DIFFUSION_MODEL, key, DataWrapper(key, adapter.config.family))
+    rope, rope1 = flux_math.apply_rope, flux_math.apply_rope1
+    model.set_model_attn1_patch(QueryPatch(key, host_adapter.patcher, apply_rope=rope, apply_rope1=rope1))
     model.set_model_attn1_output_patch(OutputPatch(key))
     return model
 

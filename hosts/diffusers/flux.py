@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...flux_patch.call import DinoCall
 from ...flux_patch.families import FLUX1
 from ...flux_patch.geometry import image_ids
-from ...flux_patch.rows import DinoCall
 from ..host import Text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...flux_patch.adapter import AdapterConfig
-from ...flux_patch.rows import DinoCall
+from ...flux_patch.call import DinoCall
 
 
 class DinoHooks:
@@ -53,11 +53,11 @@ class DinoHooks:
     def _add_double(self, site: str, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if self.call is None:
             return None
-        return (args[0] + self.call.attend(site, self._q.pop(site)),)
+        return (self.call.attend(site, self._q.pop(site), args[0]),)
 
     def _add_single(self, site: str, module: nn.Module, args: Any, attended: Tensor) -> Tensor | None:
         if self.call is None:
             return None
-        image = self.call.image_tokens
-        added = attended[:, -image:] + self.call.attend(site, self._q.pop(site))
-        return torch.cat([attended[:, :-image], added], dim=1)
+        text = attended.shape[1] - self.call.image_tokens
+        added = self.call.attend(site, self._q.pop(site), attended[:, text:])
+        return torch.cat([attended[:, :text], added], dim=1) if torch.is_grad_enabled() else attended

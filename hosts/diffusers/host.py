@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.call import DinoCall
 from ...flux_patch.families import FAMILIES
 from ...flux_patch.geometry import geometry_of
-from ...flux_patch.rows import DinoCall, DinoRow, make_call
+from ...flux_patch.memo import RunMemo
+from ...flux_patch.rows import DinoRow, make_call
 from ..host import Text
 from . import vae as vae_path
 from .flux import check_models, flux_velocity
@@ -61,17 +63,16 @@ class DiffusersHost:
         return vae_path.decode(self.vae, latents)
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: dict | None = None
+        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
     ) -> Tensor:
         call = None
         if rows and self.adapter is not None:
             call = make_call(
                 self.adapter,
                 rows,
-                sigmas=sigmas.tolist(),
+                sigmas=sigmas.to(latents.device),
                 token_size=self.family.tokens(*latents.shape[-2:]),
                 percent_to_sigma=lambda percent: 1.0 - percent,  # a flow model's, without shift
-                device=latents.device,
                 dtype=self.dtype,
                 memo=memo,
             )

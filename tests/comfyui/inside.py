@@ -7,6 +7,7 @@ test_parity.py compares with diffusers. test_inside.py holds what the numbers mu
 from inside_tools import main  # makes the host's and the pack's modules importable
 
 # isort: split
+import inside_compile  # noqa: F401
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
 import inside_guidance  # noqa: F401

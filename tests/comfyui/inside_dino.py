@@ -18,6 +18,7 @@ from inside_tools import (
     dino,
     features,
     flux,
+    last_call,
     node,
     one_by_one,
     patched,
@@ -45,7 +46,7 @@ from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.schedule import Strength
 from dinotile.flux_patch.tokens import DinoTokens
 from dinotile.hosts.comfy.adapter import HostAdapter
-from dinotile.hosts.comfy.inject import OPTIONS, cond_key
+from dinotile.hosts.comfy.inject import cond_key
 from dinotile.hosts.comfy.model import attach
 
 
@@ -143,7 +144,7 @@ def tokens_of_the_own_region():
 
         def see(call, model=model, seen=seen, calls=calls):
             nonlocal worst
-            made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+            made = last_call()
             rows = call.x.shape[-2], call.x.shape[-1]
             for row, (top, left, image) in enumerate(places(call, model)):
                 slot = call.options["cond_or_uncond"][row // batch]
@@ -156,7 +157,7 @@ def tokens_of_the_own_region():
                     expected[1:, 0] = (top + cells * rows[0]).repeat_interleave(grid)
                     expected[1:, 1] = (left + cells * rows[1]).repeat(grid)
                     expected[1:, 2] = image
-                worst = max(worst, float((made.sequence[row] - expected).abs().max()))
+                worst = max(worst, float((made.regions.sequence[row] - expected).abs().max()))
             calls.append(len(call.x))
 
         watched = watch(model, see)
@@ -198,7 +199,7 @@ def dino_mask():
     one[..., 2:4, 5:7] = 1.0
 
     def see(call):
-        made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+        made = last_call()
         weights.append((made.query_weights.clone(), call.x.shape))
 
     small = random_latent(1, rows=16, columns=16)
@@ -212,7 +213,8 @@ def sigma_window():
     """start_percent and end_percent by the model's own schedule."""
     chosen, found, used = adapter(), features(), []
     conds = project(chosen, found, start=0.5, end=0.8)
-    model = watch(patched(chosen), lambda call: used.append((float(call.t[0]), bool(call.options.get(OPTIONS)))))
+    key = cond_key(chosen.adapter)
+    model = watch(patched(chosen), lambda call: used.append((float(call.t[0]), key in call.kwargs)))
     sample(model, conds[0], steps=10, denoise=1.0)
     return {"sigmas with": [s for s, on in used if on], "sigmas without": [s for s, on in used if not on]}
 
@@ -224,7 +226,8 @@ def sigma_above_one():
     for name, start in (("from the start", 0.0), ("later", 0.5)):
         used = []
         model = watch(
-            patched(adapter()), lambda call, used=used: used.append((float(call.t[0]), OPTIONS in call.options))
+            patched(adapter()),
+            lambda call, used=used: used.append((float(call.t[0]), cond_key(adapter().adapter) in call.kwargs)),
         )
         positive, _ = project(adapter(), features(), start=start)
         sample(model, positive, sigmas=torch.tensor([1.0000001, 0.6, 0.3, 0.0]))
@@ -241,7 +244,7 @@ def profiles():
         calls = []
 
         def see(call, calls=calls):
-            made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+            made = last_call()
             calls.append((float(call.t[0]), made.site_weights[0].tolist()))
 
         positive, _ = project(chosen, found, 0.8, profile=profile)
@@ -269,7 +272,7 @@ def scaled_rope():
             worst = [0.0]
 
             def see(call, worst=worst, model=model):
-                made, _ = call.options[OPTIONS][cond_key(chosen.adapter)]
+                made = last_call()
                 _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
                 worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0], FLUX1)))
 

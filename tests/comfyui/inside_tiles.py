@@ -11,8 +11,6 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers import set_torch_compile_wrapper
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from inside_tools import (
     BASE,
     DEMO,
@@ -144,25 +142,6 @@ def identity():
         )
         out[name] = apart(back, latent)
     return out
-
-
-@check
-def compiled():
-    found = features()
-
-    def runs(model):
-        for tile, strength in ((64, 1.0), (64, 0.0), (64, 0.3), (96, 1.0), (64, 1.0)):
-            positive, negative = project(adapter(), found, strength)
-            yield sample(tiled(model, plan(tile=tile)), positive, negative, cfg=2.0, steps=1)
-
-    model = patched(adapter()).clone(disable_dynamic=True)
-    options = {"guard_filter_fn": skip_torch_compile_dict}  # as ComfyUI's TorchCompileModel node sets it
-    set_torch_compile_wrapper(model=model, backend="eager", options=options)
-    torch._dynamo.utils.counters.clear()
-    pairs = list(zip(runs(model), runs(patched(adapter())), strict=True))
-    frames = torch._dynamo.utils.counters["frames"]["ok"]
-    torch._dynamo.reset()
-    return {"runs": len(pairs), "worst": max(apart(a, b) for a, b in pairs), "frames compiled": frames}
 
 
 @check

@@ -40,6 +40,7 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
+from dinotile.hosts.comfy import inject  # noqa: E402
 from dinotile.hosts.comfy.folders import LISTED, model_path, register_folders  # noqa: E402
 from dinotile.hosts.comfy.sampling import denoise_sigmas  # noqa: E402
 
@@ -203,6 +204,22 @@ def watch(model, see):
 
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "dinotile_test_watch", look)
     return model
+
+
+_made: list = []
+
+
+def last_call():
+    """The ``DinoCall`` of the model call that is going on."""
+    return _made[-1]
+
+
+def keep_calls() -> None:
+    make = inject.make_call
+    inject.make_call = lambda *args, **kwargs: _made.__setitem__(slice(None), [make(*args, **kwargs)]) or _made[0]
+
+
+keep_calls()
 
 
 def counted(model) -> tuple:

@@ -208,10 +208,20 @@ def test_two_adapters_act_side_by_side(numbers):
     assert "already patched" in found["same adapter twice"]
 
 
-def test_torch_compile_gives_the_same_for_changing_tiles_and_strengths(numbers):
-    found = numbers("compiled")
-    assert found["frames compiled"] > 0
-    assert found["worst"] < 1e-5
+@pytest.mark.parametrize("order", ["plain first", "off first", "block by block", "the CPU's attention"])
+def test_a_compiled_model_is_the_eager_one_whatever_was_compiled_before(numbers, order):
+    found = numbers("compiled_orders")
+    assert found["A differs from plain by"] > 0.1
+    assert max(found[order].values()) < 1e-5, found[order]
+
+
+def test_dino_breaks_no_graph_and_compiles_again_for_off_and_for_a_mask_only(numbers):
+    found = numbers("compiled_counts")
+    plain, dino = ({kind: counts for kind, *counts in found[name]} for name in ("plain", "DINO"))
+    assert max(apart for *_, apart in dino.values()) < 1e-5
+    extra = {"off": 1, "a part of the schedule": 1, "a mask": 2}
+    for kind, (breaks, graphs, _) in dino.items():
+        assert (breaks, graphs - plain[kind][1]) == (0, extra.get(kind, 0)), kind
 
 
 def test_fp8_weights_leave_the_adapter_alone(numbers):

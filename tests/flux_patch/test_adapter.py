@@ -7,6 +7,7 @@ from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
 from dinotile.flux_patch.checkpoint import config_from, load_adapter, new_adapter, save_adapter
 from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.geometry import FluxGeometry, RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate
+from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.rows import DinoRow, make_call
 from dinotile.flux_patch.schedule import Strength
 from dinotile.flux_patch.tokens import DinoTokens
@@ -14,17 +15,14 @@ from dinotile.hosts.comfy.inject import merge_masks, widen_mask
 
 from .conftest import GEOMETRY, make_features, trained_like
 
-CPU = torch.device("cpu")
-
 
 def call_for(adapter, rows, *, size=(4, 4), sigma=0.5):
     return make_call(
         adapter,
         rows,
-        sigmas=[sigma] * len(rows),
+        sigmas=torch.full((len(rows),), sigma),
         token_size=size,
         percent_to_sigma=lambda p: 1 - p,
-        device=CPU,
         dtype=torch.float32,
     )
 
@@ -158,7 +156,7 @@ def test_a_row_gets_the_tokens_of_its_own_region(adapter):
     boxes = [(0.25, 0.25, 0.5, 0.25), (0.5, 0.5, 0.5, 0.5)]
     call = call_for(adapter, [DinoRow(tokens, 0, box, Strength(1.0)) for box in boxes])
     for row, (top, left, height, width) in enumerate(boxes):
-        grid = call.sequence[row, 1:].unflatten(0, (4, 4))
+        grid = call.regions.sequence[row, 1:].unflatten(0, (4, 4))
         centres = (torch.arange(4) + 0.5) / 4
         rows, columns = (top + centres * height) * 8, (left + centres * width) * 16
         inside_rows, inside_columns = rows.clamp(0.5, 7.5), columns.clamp(0.5, 15.5)
@@ -176,20 +174,19 @@ def test_only_context_tokens_have_text_weights(adapter, config, features):
 
 def test_adapters_of_other_grids_share_a_runs_memo(adapter, config, features):
     small = trained_like(new_adapter(dataclasses.replace(config, grid=2)))
-    memo, tokens = {}, DinoTokens(torch.rand(1, 6, 8, 32), torch.rand(1, 32))
+    memo, tokens = RunMemo(), DinoTokens(torch.rand(1, 6, 8, 32), torch.rand(1, 32))
     for chosen, count in ((adapter, 17), (small, 5), (adapter, 17)):
         row = DinoRow(tokens, settings=Strength(1.0))
         call = make_call(
             chosen,
             [row],
-            sigmas=[0.5],
+            sigmas=torch.tensor([0.5]),
             token_size=(4, 4),
             percent_to_sigma=lambda p: 1 - p,
-            device=CPU,
             dtype=torch.float32,
             memo=memo,
         )
-        assert call.sequence.shape[1] == call.key_rotation.shape[0] == count
+        assert call.regions.sequence.shape[1] == call.key_rotation.shape[0] == count
 
 
 def test_rotary_positions_are_fluxs_own():
@@ -198,8 +195,8 @@ def test_rotary_positions_are_fluxs_own():
     ids = image_ids(5, 7, family=FLUX1)
     cos, sin = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
     ours = rotary(ids, FLUX1)
-    assert torch.allclose(ours[..., 0].repeat_interleave(2, dim=1), cos.float(), atol=1e-6)
-    assert torch.allclose(ours[..., 1].repeat_interleave(2, dim=1), sin.float(), atol=1e-6)
+    assert torch.allclose(ours[..., 0, 0].repeat_interleave(2, dim=1), cos.float(), atol=1e-6)
+    assert torch.allclose(ours[..., 1, 0].repeat_interleave(2, dim=1), sin.float(), atol=1e-6)
 
 
 def test_rotation_depends_on_distance_only():

@@ -39,7 +39,7 @@ def test_positions_have_as_many_axes_as_the_family(family):
     ids = image_ids(2, 3, family=family)
     assert ids.shape == (6, len(family.axes)) and ids[4].tolist()[1:3] == [1.0, 1.0]
     assert dino_ids(2, height=2, width=3, family=family).shape == (5, len(family.axes))
-    assert rotary(ids, family).shape == (6, family.head_width // 2, 2)
+    assert rotary(ids, family).shape == (6, family.head_width // 2, 2, 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -22,15 +22,14 @@ def added(config, *, flip):
     call = make_call(
         adapter,
         [DinoRow(tokens, settings=Strength(1.0))],
-        sigmas=[0.5],
+        sigmas=torch.tensor([0.5]),
         token_size=(4, 4),
         percent_to_sigma=lambda percent: 1 - percent,
-        device=torch.device("cpu"),
         dtype=torch.float32,
     )
     assert call is not None
     q = torch.randn(1, 2, 16, 128, generator=torch.Generator().manual_seed(1))
-    return call.attend("double.0", q)
+    return call.attend("double.0", q, torch.zeros(1, 16, 256))
 
 
 def test_without_positions_it_does_not_matter_where_a_token_lies(config):

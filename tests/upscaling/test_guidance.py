@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.host import Text
@@ -49,7 +50,7 @@ def parts(upscaler, texts):
         if not guidance:
             return upscaler.host.velocity(x, sigmas, text=texts[text], rows=rows[dino])
         sampler = JointEuler(upscaler.host, texts[0], dataclasses.replace(SETTINGS, **guidance), negative=texts[1])
-        return sampler.velocity(x, 0.5, [TileRow(0, box)], canvas=(8, 8), guide=guide if dino else None, memo={})
+        return sampler.velocity(x, 0.5, [TileRow(0, box)], canvas=(8, 8), guide=guide if dino else None, memo=RunMemo())
 
     return velocity
 

@@ -5,6 +5,7 @@ import torch
 
 from dinotile.flux_patch.checkpoint import new_adapter
 from dinotile.flux_patch.families import plan_tiles
+from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.host import Text
@@ -116,7 +117,7 @@ def test_dino_guidance_goes_on_from_the_learned_null(flux, guided):
     def velocity(guidance):
         sampler = JointEuler(guided.host, text, dataclasses.replace(SETTINGS, dino_guidance=guidance))
         with torch.no_grad():
-            return sampler.velocity(x, 0.5, rows, canvas=(8, 8), guide=guide, memo={})
+            return sampler.velocity(x, 0.5, rows, canvas=(8, 8), guide=guide, memo=RunMemo())
 
     nulls = [DinoRow(None, 0, WHOLE, Strength(1.0))]
     null = guided.host.velocity(x, torch.tensor([0.5]), text=text, rows=nulls)

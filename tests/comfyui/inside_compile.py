@@ -1,0 +1,108 @@
+"""Checks for inside.py: torch.compile sees DINO, or no DINO, in whatever order the models come."""
+
+from __future__ import annotations
+
+import contextlib
+
+import comfy.ldm.flux.math as flux_math
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+from inside_tools import adapter, apart, check, features, flux, patched, project, random_latent, sample, text
+from torch._dynamo.utils import counters
+
+
+def compiled(model, keys=("diffusion_model",)):
+    """As the host's TorchCompileModel does it; keys: what is compiled, each for itself."""
+    model = model.clone(disable_dynamic=True)
+    options = {"guard_filter_fn": skip_torch_compile_dict}
+    set_torch_compile_wrapper(model=model, backend="eager", options=options, keys=list(keys))
+    return model
+
+
+@contextlib.contextmanager
+def fused_attention():
+    """As with --use-pytorch-cross-attention, and as on GPUs: the host's attention on CPUs breaks every graph."""
+    before = flux_math.optimized_attention
+    flux_math.optimized_attention = attention_pytorch
+    torch._dynamo.reset()
+    try:
+        yield
+    finally:
+        flux_math.optimized_attention = before
+        torch._dynamo.reset()
+
+
+def run(model, conds, *, rows=8, batch=1, **more):
+    return sample(model, *conds, latent=random_latent(1, batch, rows, 8), **{"steps": 1, **more})
+
+
+def kinds() -> dict:
+    """Models by name, and the conditionings that belong to each."""
+    found, plain = features(), (text(0), text(1))
+    a, b = adapter("cross"), adapter("trained")
+    both = project(b, found, positive=project(a, found)[0], negative=project(a, found)[1])
+    return {
+        "plain": (flux(), plain),
+        "A": (patched(a), project(a, found)),
+        "A off": (patched(a), project(a, found, 0.0)),
+        "B": (patched(b), project(b, found)),
+        "A and B": (patched(b, patched(a)), both),
+        "A without tokens": (patched(a), plain),
+    }
+
+
+def differences(made: dict, eager: dict, *order: str, keys=("diffusion_model",)) -> dict[str, float]:
+    torch._dynamo.reset()
+    return {
+        f"{place} {name}": apart(run(compiled(made[name][0], keys), made[name][1]), eager[name])
+        for place, name in enumerate(order)
+    }
+
+
+@check
+def compiled_orders():
+    """How far compiled models are from eager ones, one after the other in one process."""
+    made, out = kinds(), {}
+    with fused_attention():
+        eager = {name: run(model, conds) for name, (model, conds) in made.items()}
+        out["plain first"] = differences(made, eager, "plain", "A", "A without tokens", "plain")
+        out["off first"] = differences(made, eager, "A off", "A", "B", "A and B", "A", "plain")
+        blocks = ("diffusion_model.double_blocks.0", "diffusion_model.double_blocks.1")
+        out["block by block"] = differences(made, eager, "plain", "A", "B", "plain", keys=blocks)
+    eager = {name: run(model, conds) for name, (model, conds) in made.items()}
+    out["the CPU's attention"] = differences(made, eager, "A", "plain", "B")
+    torch._dynamo.reset()
+    return out | {"A differs from plain by": apart(eager["A"], eager["plain"])}
+
+
+@check
+def compiled_counts():
+    """[what ran, graph breaks, graphs, how far from eager] after each run of a series, without and with DINO."""
+    with fused_attention():
+        return {"plain": series(flux(), None), "DINO": series(patched(adapter("cross")), adapter("cross"))}
+
+
+def series(eager, chosen) -> list[tuple]:
+    torch._dynamo.reset()
+    counters.clear()
+    model, found, mask, out = compiled(eager), features(), torch.ones(1, 8, 8) / 2, []
+
+    def conds(*strength, **more):
+        return project(chosen, found, *strength, **more) if chosen else (text(0), text(1))
+
+    def add(kind, given, **more):
+        result = run(model, given, **more)
+        breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
+        out.append((kind, breaks, graphs, apart(result, run(eager, given, **more))))
+
+    add("first", conds())
+    add("strength, steps, sigmas, seed", conds(0.3), steps=3, denoise=0.9, seed=7)
+    add("cfg 2", conds(1.3), cfg=2.0)
+    add("a taller tile", conds(), rows=12)
+    add("three pictures", conds(), batch=3, cfg=2.0)
+    add("off", conds(0.0))
+    add("a part of the schedule", conds(1.0, start=0.3, end=0.9), steps=4, denoise=1.0)
+    add("a mask", conds(1.0, mask))
+    return out
