@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -42,18 +43,19 @@ class DinoCall:
     def context(self) -> Tensor | None:
         return self.regions.context
 
-    def weights(self, dtype: torch.dtype) -> Tensor:
-        """Of each site, row and image token, [sites, B, 1 or N, 1, 1]."""
+    @cached_property
+    def weights(self) -> Tensor:
+        """Of each site, row and image token, [sites, B, 1 or N, 1, 1], in the dtype of the call."""
         weights = self.site_weights.T[..., None]
         if self.query_weights is not None:
             weights = weights * self.query_weights
-        return weights[..., None, None].to(dtype)
+        return weights[..., None, None].to(self.regions.sequence.dtype)
 
     def attend(self, site: str, q: Tensor, attention: Tensor) -> Tensor:
         """The attention output of a site's image tokens [B, N, H * D] with what DINO adds to it, for their queries
         [B, H, N, D] before rotation; in place where autograd is off."""
         number = self.adapter.config.sites.index(site)
-        weight = self.weights(q.dtype)[number]
+        weight = self.weights[number]
         if self.regions.keys is not None:
             return add_attention(attention, rotate(q, self.q_rotation), self.regions.keys[number], weight)
         added = self.adapter.module.site(site)(

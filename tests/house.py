@@ -18,11 +18,12 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
     (5, ("training/adapter", "training/redux")),
     (6, ("cli/remote",)),
     (6, ("cli", "nodes", "demo/train")),
-    (7, ("benchmarks", "benchmarks/semantics")),
+    (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy")),
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
 ONLY = {"hosts/comfy": {"nodes"}, "cli/remote": {"cli"}, "demo/train": {"benchmarks", "benchmarks/semantics"}}
-SCRIPTS = {"demo/train", "benchmarks", "benchmarks/semantics"}  # run from a clone with -m, and not in the wheel
+INSIDE = {"benchmarks/comfy"}  # measures in a ComfyUI's own process, where nobody else sees time and memory
+SCRIPTS = {"demo/train", "benchmarks", "benchmarks/semantics", *INSIDE}  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
@@ -113,7 +114,7 @@ def _imports(tree: ast.Module, room: str, root: Path) -> Iterator[tuple[int, str
 def _foreign(parts: list[str], room: str, *, at_import: bool) -> str:
     first = parts[0]
     if first.startswith("comfy") or first in COMFY:
-        allowed = room == "hosts/comfy" or (room == "nodes" and parts[:2] == ["comfy_api", "latest"])
+        allowed = room in {"hosts/comfy", *INSIDE} or (room == "nodes" and parts[:2] == ["comfy_api", "latest"])
         return "" if allowed else f"imports {first}: only hosts/comfy does, and nodes only comfy_api.latest"
     if first in LAZY and at_import and room not in SCRIPTS:
         return f"imports {first} at once: import it where a model is built"
@@ -127,7 +128,7 @@ def _upward(room: str, target: str) -> str:
         return f"imports {target}, which has no floor"
     if LEVEL[target] >= LEVEL[room] and not target.split("/")[0] == room.split("/")[0] == "benchmarks":
         return f"imports {target}, which is not below {room}"
-    if room not in ONLY.get(target, {room}):
+    if room not in ONLY.get(target, {room}) | INSIDE:
         return f"imports {target}, which is there for {', '.join(sorted(ONLY[target]))}"
     return ""
 

@@ -52,13 +52,13 @@ class SiteData(TypedDict):
     call: DinoCall | None  # with autograd
 
 
-def site_data(call: DinoCall, *, text_start: int, dtype: torch.dtype) -> SiteData:
+def site_data(call: DinoCall, *, text_start: int) -> SiteData:
     config, keys = call.adapter.config, call.regions.keys
     names = config.sites if call.adapter.has("cross_attention") else ()
     return {
         "sites": {name: number for number, name in enumerate(names)},
         "keys": keys,
-        "weights": None if keys is None else call.weights(dtype),
+        "weights": None if keys is None else call.weights,
         "positions": config.positions,
         "text": None if call.text_weights is None else call.text_logs(),
         "text_start": text_start,
@@ -129,7 +129,7 @@ class CallWrapper:
         if call.vector is not None:
             y = kwargs.get("y")
             kwargs["y"] = call.vector if y is None else y.to(call.vector) + call.vector
-        kwargs[self.key] = site_data(call, text_start=text_start, dtype=model.get_dtype_inference())
+        kwargs[self.key] = site_data(call, text_start=text_start)
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Checks for inside.py: torch.compile sees DINO, or no DINO, in whatever order the models come."""
+"""Checks for inside.py: torch.compile sees DINO, or no DINO, in whatever order the models come; what DINO adds to a block."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from inside_tools import adapter, apart, check, features, flux, patched, project, random_latent, sample, text
 from torch._dynamo.utils import counters
+
+from dinotile.benchmarks.comfy import cost
 
 
 def compiled(model, keys=("diffusion_model",)):
@@ -106,3 +108,8 @@ def series(eager, chosen) -> list[tuple]:
     add("a part of the schedule", conds(1.0, start=0.3, end=0.9), steps=4, denoise=1.0)
     add("a mask", conds(1.0, mask))
     return out
+
+
+@check
+def counted_cost():
+    return cost.figures()

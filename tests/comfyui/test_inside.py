@@ -224,6 +224,16 @@ def test_dino_breaks_no_graph_and_compiles_again_for_off_and_for_a_mask_only(num
         assert (breaks, graphs - plain[kind][1]) == (0, extra.get(kind, 0)), kind
 
 
+def test_a_site_adds_one_attention_and_one_pass_to_a_block_at_fluxs_width(numbers, report):
+    found = numbers("counted_cost")
+    report(
+        f"a site moves {found['bfloat16']['x q']} times the bytes of the queries, {found['bfloat16']['kernels']} kernels"
+    )
+    assert set(found) == {"bfloat16", "bfloat16, a mask", "float32", "float32, a mask"}
+    for each in found.values():
+        assert 5 < each["x q"] <= 5.5 and each["kernels"] <= 3
+
+
 def test_fp8_weights_leave_the_adapter_alone(numbers):
     found = numbers("low_precision")
     assert found["weights"] == "torch.float8_e4m3fn"

@@ -16,6 +16,7 @@ from dinotile.dino.load import load_dino
 from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.flux_patch.guide import PictureGuide
+from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
@@ -63,7 +64,7 @@ def through_diffusers(run, transformer, *, adapter=None, tokens=None):
     host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
     sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings())
     guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
-    canvas, memo = (plan.height, plan.width), {}
+    canvas, memo = (plan.height, plan.width), RunMemo()
     result = sample(
         lambda x, sigma, rows: sampler.velocity(x, sigma, rows, canvas=canvas, guide=guide, memo=memo),
         run["latent"],
