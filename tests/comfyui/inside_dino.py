@@ -296,6 +296,51 @@ ROPES = {  # scale and shift of x, y, t
 
 
 @check
+def shared_rotation():
+    """Who else looks at queries and attention sees what FLUX gives, and DINO adds the same beside it."""
+    a, flat, found = adapter("cross"), adapter("flat"), features()
+    alone = sample(patched(a), project(a, found)[0])
+    positions, kept = [], []
+
+    def query(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        positions.append(pe is not None)
+        return {}
+
+    def output(attn, extra_options):
+        kept.append((attn, attn.clone()))
+        return attn
+
+    def override(func, *args, **kwargs):
+        out = func(*args, **kwargs)
+        kept.append((out, out.clone()))
+        return out
+
+    def with_both(model, kind):
+        model = model.clone()
+        if kind == "attention":
+            model.model_options["transformer_options"]["optimized_attention_override"] = override
+        elif kind == "output":
+            model.set_model_attn1_output_patch(output)
+        else:
+            model.set_model_attn1_patch(query)
+        return model
+
+    out = {}
+    for kind in ("query", "output", "attention"):
+        out[f"{kind} before"] = apart(sample(patched(a, with_both(flux(), kind)), project(a, found)[0]), alone)
+        out[f"{kind} after"] = apart(sample(with_both(patched(a), kind), project(a, found)[0]), alone)
+    both = project(flat, found, positive=project(a, found)[0])[0]
+    orders = [sample(patched(flat, patched(a)), both), sample(patched(a, patched(flat)), both)]
+    return {
+        "differs by": out,
+        "positions are there": [all(positions), len(positions) > 0],
+        "what others keep changes": max(apart(*pair) for pair in kept),
+        "orders of adapters with and without positions differ by": apart(*orders),
+        "both differ from one by": apart(orders[0], alone),
+    }
+
+
+@check
 def two_adapters():
     a, b = adapter("trained"), adapter("second")
     found = features()

@@ -34,6 +34,7 @@ VAE, VAE_NAN, VAE_WHITE = "vae.safetensors", "vae-nan.safetensors", "vae-white.s
 FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
+FLAT = "flat.safetensors"  # without positions
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
 PICKLE, TRUNCATED, FOREIGN = "pickle.safetensors", "truncated.safetensors", "foreign.safetensors"
 
@@ -252,6 +253,7 @@ def write_adapters(folder: Path) -> None:
     write_adapter(folder / TRAINED, adapter_config(), seed=1)
     write_adapter(folder / SECOND, adapter_config(width=24, grid=4), seed=2)
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)
+    write_adapter(folder / FLAT, adapter_config(mechanisms=("cross_attention",), positions=False), seed=6)
     write_adapter(folder / FOR_OTHER_DINO, adapter_config(dino="dinov2-small", dino_width=384, layers="8"), seed=4)
     write_adapter(folder / FOR_OTHER_LAYERS, adapter_config(layers="2,4"), seed=5)
     write_adapter(folder / ADAPTER_NAN, adapter_config(), seed=1)

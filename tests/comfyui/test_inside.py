@@ -208,6 +208,15 @@ def test_two_adapters_act_side_by_side(numbers):
     assert "already patched" in found["same adapter twice"]
 
 
+def test_who_else_looks_at_queries_and_attention_sees_them_as_without_dino(numbers):
+    found = numbers("shared_rotation")
+    assert max(found["differs by"].values()) < 1e-5, found["differs by"]
+    assert found["positions are there"] == [True, True]
+    assert found["what others keep changes"] == 0
+    assert found["orders of adapters with and without positions differ by"] < 1e-5
+    assert found["both differ from one by"] > 0.01
+
+
 @pytest.mark.parametrize("order", ["plain first", "off first", "block by block", "the CPU's attention"])
 def test_a_compiled_model_is_the_eager_one_whatever_was_compiled_before(numbers, order):
     found = numbers("compiled_orders")
