@@ -46,7 +46,8 @@ def main() -> None:
 
     (tiled, report), (_, again) = run(), run(seed=options.seed + 1)
     (whole, _), (alone, _), (alone_whole, _) = run(tile=512), run(fidelity=0.0), run(fidelity=0.0, tile=512)
-    plan = plan_tiles(height, width, tile=report["tiles"]["height"], overlap=report["tiles"]["overlap"])
+    usual = settings_for("demo")
+    plan = plan_tiles(height, width, tile=usual.tile, overlap=usual.overlap)
     figures = {
         "picture": f"{width // 2} x {height // 2} to {width} x {height} px in {plan.count} tiles",
         "psnr_bicubic_db": round(psnr(bicubic, true), 2),

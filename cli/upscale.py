@@ -63,8 +63,16 @@ def upscale(
             metavar="MASK", help="Likewise: where it is black, the enlarged picture stays; where white, it is redrawn."
         ),
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Tile side, px. Default: 1024; demo 256.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Tile side, px, about (--tile-fit). Default: 1024; demo 256.")
+    ] = None,
     overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,
+    tile_fit: Annotated[
+        str,
+        typer.Option(
+            help="balanced: sides within 25 % of --tile, so that the fewest pixels are sampled; exact: that size."
+        ),
+    ] = "balanced",
     fidelity: Annotated[
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
     ] = None,

@@ -66,9 +66,11 @@ class ModelFamily:
         """Rows and columns of tokens of a latent of that height and width; a started token counts."""
         return -(-height // self.patch), -(-width // self.patch)
 
-    def plan_tiles(self, height: int, width: int, *, tile: int, overlap: int) -> plan.TilePlan:
+    def plan_tiles(
+        self, height: int, width: int, *, tile: int, overlap: int, fit: plan.Fit = "balanced"
+    ) -> plan.TilePlan:
         """``tiling.plan_tiles`` on this family's grids, in px."""
-        return plan.plan_tiles(height, width, tile=tile, overlap=overlap, grid=self.token, cell=self.cell)
+        return plan.plan_tiles(height, width, tile=tile, overlap=overlap, grid=self.token, cell=self.cell, fit=fit)
 
 
 _BLOCKS = (
@@ -119,7 +121,14 @@ def supported() -> str:
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int = 1024, overlap: int = 128, family: ModelFamily = FLUX1
+    height: int,
+    width: int,
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    family: ModelFamily = FLUX1,
+    fit: plan.Fit = "balanced",
 ) -> plan.TilePlan:
-    """Equal, evenly spread tiles of a canvas in px for a family of models; ValueError for sizes that allow no plan."""
-    return family.plan_tiles(height, width, tile=tile, overlap=overlap)
+    """Equal, evenly spread tiles of a canvas in px for a family of models; ValueError for sizes that allow no plan. fit:
+    "balanced", near ``tile`` and so that the fewest pixels are sampled, or "exact", of that size."""
+    return family.plan_tiles(height, width, tile=tile, overlap=overlap, fit=fit)

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..dino.feature_map import Scales
 from ..hosts.comfy.folders import picture_folder, picture_folders
+from ..tiling.plan import FITS
 
 CATEGORY = "DINOTile"
 
@@ -28,7 +29,20 @@ def number(name: str, limits: tuple[float, ...], tooltip: str, **more: Any) -> i
 
 
 def tile() -> io.Input:
-    return number("tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16. Usual: 1024; demo models: 256.")
+    return number(
+        "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256."
+    )
+
+
+def tile_fit() -> io.Input:
+    return io.Combo.Input(
+        "tile_fit",
+        options=list(FITS),
+        default="balanced",
+        tooltip="balanced (usual): tile sides within 25 % of the one asked for, so that the fewest pixels are sampled. exact: "
+        "tiles of that size, which overlap more.",
+        optional=True,
+    )
 
 
 def layers() -> io.Input:

@@ -41,18 +41,19 @@ class PlanTiles(io.ComfyNode):
                     (128, 0, 2048, 16),
                     "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
                 ),
+                sockets.tile_fit(),
             ],
             outputs=[
                 sockets.Plan.Output(display_name="plan", tooltip="For Tile Model, Tiled Sampler and Preview Tiles."),
                 io.Int.Output(display_name="tiles", tooltip="How many tiles."),
-                io.String.Output(display_name="summary", tooltip="Sizes and work in one line."),
+                io.String.Output(display_name="summary", tooltip="Sizes, and sampled over output pixels, in one line."),
             ],
         )
 
     @classmethod
-    def execute(cls, width, height, tile, overlap) -> io.NodeOutput:
+    def execute(cls, width, height, tile, overlap, tile_fit="balanced") -> io.NodeOutput:
         height, width = (side // FLUX1.cell * FLUX1.cell for side in (height, width))  # VAE Encode crops to whole cells
-        plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=overlap)
+        plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=overlap, fit=tile_fit)
         return io.NodeOutput(plan, plan.count, describe_plan(plan))
 
 

@@ -106,6 +106,7 @@ class Upscale(io.ComfyNode):
                     optional=True,
                     tooltip="What is redrawn, over the whole picture: 1 as denoise says, 0 not at all. Without: all of it.",
                 ),
+                sockets.tile_fit(),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -114,7 +115,7 @@ class Upscale(io.ComfyNode):
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
-        denoise_mask=None,
+        denoise_mask=None, tile_fit="balanced",
     ) -> io.NodeOutput:  # fmt: skip
         check_pair(dino, adapter)
         settings = UpscaleSettings(
@@ -127,6 +128,7 @@ class Upscale(io.ComfyNode):
             seed=seed,
             dino_strength=dino_strength,
             fidelity=fidelity,
+            tile_fit=tile_fit,
         )
         pixels = rgb(image).movedim(-1, 1).cpu()
         dino_mask = single_mask(dino_mask)

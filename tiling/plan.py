@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
+from math import ceil, floor
+from typing import Literal, NamedTuple, get_args
 
 MOST_TILES = 10_000  # a 65536 px square in tiles of 1024 px has half as many
+NEAR = 0.75, 1.25  # of the tile that is asked for
+Fit = Literal["balanced", "exact"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+
+
+class Tiles(NamedTuple):
+    """Along one axis: how many, and how wide."""
+
+    count: int
+    size: int
+
+    @property
+    def sampled(self) -> int:
+        return self.count * self.size
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,11 @@ class TilePlan:
         return len(self.tops) * len(self.lefts)
 
     @property
+    def work(self) -> float:
+        """Sampled pixels over those of the canvas."""
+        return self.count * self.tile_height * self.tile_width / (self.height * self.width)
+
+    @property
     def latent(self) -> TilePlan:
         """The same plan in latent cells; ValueError where a number of it is not divisible."""
         cell = self.cell
@@ -70,16 +91,43 @@ class TilePlan:
         return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=1)
 
 
-def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, cell: int = 1) -> TilePlan:
+def plan_tiles(
+    height: int, width: int, *, tile: int, overlap: int, grid: int, cell: int = 1, fit: Fit = "balanced"
+) -> TilePlan:
     """Cover a canvas with equal, evenly spread tiles.
 
     Every origin is a multiple of ``grid`` (the side of the model's tokens), neighbours share at least ``overlap``, and the
-    plan is its own mirror image in both axes. Tiles are ``tile`` wide, or the whole side where that is smaller, less up to
-    two ``grid`` cells: on a side that is no multiple of ``grid``, so that the last tile ends at the edge, and where a smaller
-    tile is mirrored without one tile more.
+    plan is its own mirror image in both axes. fit:
+
+    - "balanced": of all rows, columns and tile sizes within ``NEAR`` of ``tile`` those that sample the fewest pixels, of
+      several the squarer tile. A canvas side up to the largest such size is one tile wide.
+    - "exact": tiles are ``tile`` wide, or the whole side where that is smaller, less up to two ``grid`` cells: on a side that
+      is no multiple of ``grid``, and where a smaller tile is mirrored without one tile more.
+
+    A side that is no multiple of ``grid`` is cut into tiles that end at its edge; balanced ones are as many as the next
+    multiple takes, and may for that be up to two ``grid`` cells larger.
 
     All sizes are in pixels, or all in latent cells (``cell`` 1). Raises ValueError for sizes that allow no plan.
     """
+    _check(height, width, tile=tile, overlap=overlap, grid=grid, fit=fit)
+    found = (_exact if fit == "exact" else _balanced)(height, width, tile=tile, overlap=overlap, grid=grid)
+    if found is None:
+        raise ValueError(
+            f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
+        )
+    down, across = found
+    if down.count * across.count > MOST_TILES:
+        raise ValueError(
+            f"a canvas of {width} x {height} takes {down.count * across.count:,} tiles of {tile} with overlap {overlap}, at "
+            f"most {MOST_TILES:,} are allowed: raise the tile or lower the overlap"
+        )
+    tops, lefts = _origins(height, down, grid=grid), _origins(width, across, grid=grid)
+    return TilePlan(height, width, down.size, across.size, overlap, tops, lefts, grid=grid, cell=cell)
+
+
+def _check(height: int, width: int, *, tile: int, overlap: int, grid: int, fit: str) -> None:
+    if fit not in FITS:
+        raise ValueError(f"tile fit {fit!r} must be {' or '.join(FITS)}")
     if tile < grid or tile % grid:
         below = max(grid, tile // grid * grid)
         raise ValueError(f"tile {tile} must be a multiple of {grid}, at least {grid}: use {below} or {below + grid}")
@@ -90,16 +138,6 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: int, grid: int, c
     for name, side in (("height", height), ("width", width)):
         if side < 1:
             raise ValueError(f"canvas {name} {side} must be at least 1")
-    tile_height, *down = _fit(height, tile=tile, overlap=overlap, grid=grid)
-    tile_width, *across = _fit(width, tile=tile, overlap=overlap, grid=grid)
-    tiles = (down[1] + 1) * (across[1] + 1)
-    if tiles > MOST_TILES:
-        raise ValueError(
-            f"a canvas of {width} x {height} takes {tiles:,} tiles of {tile} with overlap {overlap}, at most "
-            f"{MOST_TILES:,} are allowed: raise the tile or lower the overlap"
-        )
-    tops, lefts = (tuple(accumulate(_gaps(*way, grid=grid), initial=0)) for way in (down, across))
-    return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=cell)
 
 
 def canvas_size(height: int, width: int, *, grid: int) -> tuple[int, int]:
@@ -107,23 +145,63 @@ def canvas_size(height: int, width: int, *, grid: int) -> tuple[int, int]:
     return -(-height // grid) * grid, -(-width // grid) * grid
 
 
-def _fit(side: int, *, tile: int, overlap: int, grid: int) -> tuple[int, int, int]:
-    """The tile on one axis, the grid cells from its first to its last place, and in how many steps it goes there."""
-    if side <= tile:
-        return side, 0, 0
-    tile -= (tile - side) % grid
-    steps = (side - tile) // grid  # grid cells from first to last origin
-    longest = (tile - overlap) // grid  # and per step
+def _balanced(*sides: int, tile: int, overlap: int, grid: int) -> tuple[Tiles, Tiles] | None:
+    """Down and across, what samples the least of all sizes near ``tile``; None where no size leaves room for a step."""
+    least, most = ceil(NEAR[0] * tile / grid) * grid, floor(NEAR[1] * tile / grid) * grid
+    whole = canvas_size(*sides, grid=grid)
+    found = []
+    for side in whole:
+        sizes = [side] if side <= most else range(least, most + 1, grid)
+        near = [tiles for size in sizes if (tiles := _tiles(side, size, overlap=overlap, grid=grid)).count]
+        fewest = min((tiles.sampled for tiles in near), default=0)
+        found.append([tiles for tiles in near if tiles.sampled == fewest])
+    if not all(found):
+        return None
+    pair = zip(sides, whole, min(product(*found), key=_oblong), strict=True)
+    down, across = (_ending(side, tiles, rest=end - side, overlap=overlap, grid=grid) for side, end, tiles in pair)
+    return down, across
+
+
+def _ending(side: int, tiles: Tiles, *, rest: int, overlap: int, grid: int) -> Tiles:
+    """As many or fewer that end at ``side``, and not ``rest`` beyond it."""
+    sizes = (tiles.size - rest + more for more in (0, grid, 2 * grid))
+    other = (_tiles(side, size, overlap=overlap, grid=grid) for size in sizes)
+    return next(found for found in other if 0 < found.count <= tiles.count)
+
+
+def _exact(*sides: int, tile: int, overlap: int, grid: int) -> tuple[Tiles, Tiles] | None:
+    """Down and across, of the size asked for, or a cell less where that is mirrored without one tile more."""
+    found = []
+    for side in sides:
+        size = tile - (tile - side) % grid if side > tile else side
+        usual, less = (_tiles(side, n, overlap=overlap, grid=grid) for n in (size, size - grid))
+        found.append(less if 0 < less.count < usual.count else usual)
+    down, across = found
+    return (down, across) if down.count and across.count else None
+
+
+def _tiles(side: int, size: int, *, overlap: int, grid: int) -> Tiles:
+    """As many of that size as cover a side and are their own mirror image; 0 where there is no room for a step."""
+    if side <= size:
+        return Tiles(1, side)
+    steps = (side - size) // grid  # grid cells from first to last origin
+    longest = (size - overlap) // grid  # and per step
     if longest < 1:
-        raise ValueError(
-            f"overlap {overlap} leaves no room for a step of {grid} in tile {tile}: raise the tile or lower the overlap"
-        )
-    count = -(-steps // longest)
-    if count % 2 == 0 and steps % 2:  # an odd way in an even number of steps has no mirror image
-        if -(-(steps + 1) // max(1, longest - 1)) == count:
-            return tile - grid, steps + 1, count
-        count += 1
-    return tile, steps, count
+        return Tiles(0, size)
+    gaps = -(-steps // longest)
+    return Tiles(
+        1 + gaps + (gaps % 2 == 0 and steps % 2), size
+    )  # an odd way in an even number of steps has no mirror image
+
+
+def _oblong(pair: tuple[Tiles, Tiles]) -> tuple[float, int]:
+    down, across = pair
+    return max(down.size, across.size) / min(down.size, across.size), down.count * across.count
+
+
+def _origins(side: int, tiles: Tiles, *, grid: int) -> tuple[int, ...]:
+    gaps = _gaps((side - tiles.size) // grid, tiles.count - 1, grid=grid)
+    return tuple(accumulate(gaps, initial=0))
 
 
 def _gaps(total: int, count: int, *, grid: int) -> list[int]:

@@ -42,8 +42,7 @@ def draw_plan(image: Tensor, plan: TilePlan, *, progress: Progress | None = None
 
 def describe_plan(plan: TilePlan) -> str:
     """One line for people: sizes, tiles, work."""
-    work = plan.count * plan.tile_height * plan.tile_width / (plan.height * plan.width)
     return (
         f"{plan.width} x {plan.height} px: {len(plan.lefts)} x {len(plan.tops)} = {plan.count} tiles of "
-        f"{plan.tile_width} x {plan.tile_height} px, overlap at least {plan.overlap} px, {work:.2f} x the canvas per step"
+        f"{plan.tile_width} x {plan.tile_height} px, overlap at least {plan.overlap} px, sampled/output pixels {plan.work:.2f}"
     )

@@ -79,7 +79,8 @@ def upscale(
     if denoise_mask is not None:
         check_mask(denoise_mask, *pixels.shape[-2:], name="denoise")
     height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
-    plan = host.family.plan_tiles(*canvas_size(height, width, grid=token), tile=settings.tile, overlap=settings.overlap)
+    canvas = canvas_size(height, width, grid=token)
+    plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     wanted = make_guide if settings.dino_strength > 0 else None
     with timed(seconds, "dino", None if wanted is None else progress):
         guide = None if wanted is None else wanted(pixels, plan=plan, size=(height, width))
@@ -109,6 +110,7 @@ def upscale(
             "height": plan.tile_height,
             "width": plan.tile_width,
             "overlap": plan.overlap,
+            "sampled_over_canvas": round(plan.work, 4),
             "batch": sampled.pop("batch", None),
         },
         "dino": None if guide is None or wanted is None else wanted.describe(),

@@ -9,6 +9,7 @@ from typing import Any
 from ..flux_patch.families import FLUX1
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
+from ..tiling.plan import FITS, Fit
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
@@ -17,6 +18,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "int": (Integral, "a whole number: round it"),
     "float": (Real, "a number: write it in digits"),
     "bool": (bool, "True or False: write one of them"),
+    "Fit": (str, f"{' or '.join(FITS)}: write one of them"),
 }
 
 
@@ -25,7 +27,7 @@ class UpscaleSettings:
     """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
     denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
     off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
-    call, 0 chooses by the device.
+    call, 0 chooses by the device. tile_fit: of ``plan_tiles``.
     """
 
     scale: float = 2.0
@@ -41,6 +43,7 @@ class UpscaleSettings:
     fidelity: float = 0.0
     dynamic_shift: bool = False
     tile_batch: int = 0
+    tile_fit: Fit = "balanced"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -64,7 +67,8 @@ class UpscaleSettings:
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name.replace('_', ' ')} {value} must be from {low} to {high}: {use}")
         scaled_size(1, 1, scale=self.scale)  # refuses what is no factor
-        FLUX1.plan_tiles(2 * self.tile, 2 * self.tile, tile=self.tile, overlap=self.overlap)  # refuses bad pairs
+        twice = 2 * self.tile
+        FLUX1.plan_tiles(twice, twice, tile=self.tile, overlap=self.overlap, fit=self.tile_fit)  # refuses bad pairs
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:

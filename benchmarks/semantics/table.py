@@ -41,9 +41,16 @@ from .measure import Scores, measure, summary
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
 SETTINGS = UpscaleSettings(
-    scale=world.FACTOR, denoise=0.9, steps=24, tile=128, overlap=32, dino_strength=1.0, fidelity=0.0
+    scale=world.FACTOR,
+    denoise=0.9,
+    steps=24,
+    tile=128,
+    overlap=32,
+    tile_fit="exact",
+    dino_strength=1.0,
+    fidelity=0.0,
 )
-PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap)
+PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 DEFAULT = "cross_attention"  # the variant in WORK/adapters that is shipped
 

@@ -24,7 +24,7 @@ OVERLAP = 256  # wider than FLUX's: a VAE has to see past the seam, not to inven
 @torch.no_grad()
 def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor, *, tile: int = TILE) -> Tensor:
     """``pixels`` [B,3,H,W] in 0..1 (sides of whole tokens) -> the model's latents [B,C,h,w], float32."""
-    plan = FLUX1.plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE)
+    plan = FLUX1.plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE, fit="exact")
     raw = _by_tiles(lambda part: _encode(vae, part), pixels, source=plan, target=plan.latent)
     return (raw - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
 
@@ -34,7 +34,7 @@ def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int =
     """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
     raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
     height, width = (side * FLUX1.cell for side in latents.shape[-2:])
-    plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE)
+    plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE, fit="exact")
     pixels = _by_tiles(lambda part: _decode(vae, part), raw, source=plan.latent, target=plan)
     return finite(pixels, "decode").clamp(0, 1)  # which would make white of infinity
 

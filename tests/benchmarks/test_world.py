@@ -13,7 +13,7 @@ from benchmarks.semantics.measure import Scores, agreement, measure, summary  # 
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.flux_patch.families import plan_tiles  # noqa: E402
 
-PLAN = plan_tiles(world.SIDE, world.SIDE, tile=128, overlap=32)
+PLAN = plan_tiles(world.SIDE, world.SIDE, tile=128, overlap=32, fit="exact")
 
 
 @pytest.fixture(scope="module")

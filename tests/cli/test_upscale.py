@@ -80,7 +80,7 @@ def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, p
     assert (
         code == 0
         and "sample" in err
-        and out.startswith(f"{tmp_path / 'out.png'}  104 x 80 px, 4 tiles, 2 steps, without DINO")
+        and out.startswith(f"{tmp_path / 'out.png'}  104 x 80 px, 2 tiles, 2 steps, without DINO")
     )
     assert Image.open(tmp_path / "out.png").size == (104, 80)
     report = json.loads((tmp_path / "r.json").read_text())
@@ -88,14 +88,14 @@ def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, p
     assert report["dtype"] == "float32" and report["variant"] == "demo" and report["seconds"]["load"] > 0
     (done,) = report["pictures"]
     assert done["settings"]["fidelity"] == 0.5
-    assert done["output"] == {"height": 80, "width": 104} and done["tiles"]["count"] == 4 and done["steps"] == 2
+    assert done["output"] == {"height": 80, "width": 104} and done["tiles"]["count"] == 2 and done["steps"] == 2
     assert set(done["seconds"]) == {"dino", "encode", "sample", "decode"} and done["peak_memory"]["process"] > 50e6
     assert sorted(os.listdir(tmp_path)) == ["out.png", "photo.png", "r.json"]
 
 
 def test_the_readmes_first_command_runs_the_demo_with_the_documented_defaults(dinotile, tmp_path):
     code, out, _ = dinotile("upscale", SAMPLE, "-o", tmp_path / "out.png", "--report", tmp_path / "r.json")
-    assert code == 0 and "768 x 512 px, 12 tiles, 6 steps, with DINO" in out
+    assert code == 0 and "768 x 512 px, 6 tiles, 6 steps, with DINO" in out
     assert Image.open(tmp_path / "out.png").size == (768, 512)
     report = json.loads((tmp_path / "r.json").read_text())
     (done,) = report["pictures"]

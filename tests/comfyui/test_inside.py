@@ -493,7 +493,7 @@ def test_the_pack_takes_little_of_the_time_of_a_joint_run(numbers, report):
         f"cropping, batching and fusing {found['share of fusion']:.1%}, "
         f"everything but the FLUX module {found['share outside the model']:.1%}"
     )
-    assert found["tiles"] == 81
+    assert found["tiles"] == 49
     assert found["share of the pack"] + found["share of fusion"] <= 0.03
     assert found["share of fusion"] > 0
     assert found["share outside the model"] <= 0.10

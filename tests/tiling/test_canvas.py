@@ -37,5 +37,5 @@ def test_the_preview_draws_every_tile_and_tints_only_overlaps():
     assert bool(red[0, :90].all()) and bool(red[1:-1, 0].any())
     assert drawn[64, 40].tolist() == pytest.approx([0.5] * 3, abs=0.01) and drawn[64, 112, 2] < 0.4
     assert describe_plan(plan) == (
-        "448 x 256 px: 2 x 1 = 2 tiles of 256 x 256 px, overlap at least 64 px, 1.14 x the canvas per step"
+        "448 x 256 px: 2 x 1 = 2 tiles of 256 x 256 px, overlap at least 64 px, sampled/output pixels 1.14"
     )

@@ -1,4 +1,5 @@
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -6,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinotile.flux_patch.families import FAMILIES, plan_tiles
-from dinotile.tiling.plan import Box, canvas_size
+from dinotile.tiling.plan import FITS, Box, canvas_size
 from dinotile.tiling.windows import tile_windows, window
 
 GRID = 16
+exact = partial(plan_tiles, fit="exact")
 
 
 @st.composite
@@ -18,11 +20,12 @@ def plans(draw):
     overlap = draw(st.integers(0, tile - GRID))
     step = GRID * max(1, (tile - overlap) // GRID)
     height, width = (min(draw(st.integers(1, 6000)), tile + 14 * step) for _ in range(2))
+    fit = draw(st.sampled_from(FITS))
     try:
-        return plan_tiles(height, width, tile=tile, overlap=overlap)
+        return plan_tiles(height, width, tile=tile, overlap=overlap, fit=fit)
     except ValueError as error:  # shortened tiles may leave no room for one grid step
-        assert "leaves no room" in str(error) and tile - overlap < 2 * GRID
-        return plan_tiles(height, width, tile=tile, overlap=overlap - GRID if overlap >= GRID else 0)
+        assert fit == "exact" and "leaves no room" in str(error) and tile - overlap < 2 * GRID
+        return plan_tiles(height, width, tile=tile, overlap=overlap - GRID if overlap >= GRID else 0, fit=fit)
 
 
 def mirrored(origins, size, side):
@@ -82,30 +85,98 @@ def test_a_small_picture_is_one_tile():
     assert plan.boxes == [Box(0, 0, 96, 112)]
 
 
-def test_known_plans():
-    assert plan_tiles(2048, 2048, tile=1024, overlap=128).tops == (0, 512, 1024)
-    assert plan_tiles(2048, 3072, tile=1024, overlap=128).lefts == (0, 688, 1360, 2048)
-    assert plan_tiles(16, 16, tile=1024, overlap=128).count == 1
-    assert plan_tiles(160, 1600, tile=256, overlap=32).tops == (0,)
+def test_known_exact_plans():
+    assert exact(2048, 2048, tile=1024, overlap=128).tops == (0, 512, 1024)
+    assert exact(2048, 3072, tile=1024, overlap=128).lefts == (0, 688, 1360, 2048)
+    assert exact(16, 16, tile=1024, overlap=128).count == 1
+    assert exact(160, 1600, tile=256, overlap=32).tops == (0,)
 
 
-def test_a_canvas_that_is_off_the_grid_gets_shorter_tiles_with_origins_on_it():
-    plan = plan_tiles(2040, 2040, tile=1024, overlap=128)
+@pytest.mark.parametrize(
+    ("width", "height", "tiles", "work"),
+    [
+        (2048, 2048, "2 x 2 of 1088 x 1088", 1.13),
+        (4096, 4096, "4 x 4 of 1120 x 1120", 1.20),
+        (1536, 1536, "2 x 2 of 832 x 832", 1.17),
+        (3072, 2048, "3 x 2 of 1120 x 1088", 1.16),
+        (2560, 1440, "3 x 2 of 960 x 784", 1.225),  # three tiles of 944 have no mirror image on the grid
+        (1664, 2432, "2 x 2 of 896 x 1280", 1.13),
+        (1280, 1024, "1 x 1 of 1280 x 1024", 1.0),
+        (1296, 700, "2 x 1 of 768 x 700", 1.19),
+        (2040, 2041, "2 x 2 of 1096 x 1097", 1.16),
+        (16, 16, "1 x 1 of 16 x 16", 1.0),
+    ],
+)
+def test_known_balanced_plans(width, height, tiles, work):
+    plan = plan_tiles(height, width, tile=1024, overlap=128)
+    assert f"{len(plan.lefts)} x {len(plan.tops)} of {plan.tile_width} x {plan.tile_height}" == tiles
+    assert plan.work == pytest.approx(work, abs=0.005)
+
+
+def canvases():
+    """Sides, tiles and overlaps, also close to the tile, for which a balanced plan may have up to 25 tiles."""
+    sizes = st.tuples(st.integers(1, 1500), st.integers(1, 1500), st.integers(4, 20), st.integers(0, 2**16))
+    return sizes.map(lambda n: (n[0], n[1], 16 * n[2], n[3] % (16 * n[2])))
+
+
+@settings(max_examples=300, deadline=None)
+@given(canvases())
+def test_no_rows_columns_and_sizes_near_the_tile_sample_less_than_a_balanced_plan(canvas):
+    (height, width), (tile, overlap) = canvas_size(*canvas[:2], grid=GRID), canvas[2:]
+    plan = plan_tiles(height, width, tile=tile, overlap=overlap)
+    for side, size in ((height, plan.tile_height), (width, plan.tile_width)):
+        assert size == side <= 1.25 * tile or 0.75 * tile <= size <= 1.25 * tile
+    down, across = (brute(side, tile, overlap) for side in (height, width))
+    fewest = min(rows * tall * columns * wide for rows, tall in down for columns, wide in across)
+    same = [(tall, wide) for rows, tall in down for columns, wide in across if rows * tall * columns * wide == fewest]
+    assert plan.count * plan.tile_height * plan.tile_width == fewest
+    squarest = min(max(pair) / min(pair) for pair in same)
+    assert max(plan.tile_height, plan.tile_width) / min(plan.tile_height, plan.tile_width) == squarest
+
+
+def brute(side, tile, overlap):
+    """All numbers and sizes of tiles near the one asked for that cover a side: each origin counted up, one by one."""
+    found = [(1, side)] if side <= 1.25 * tile else []
+    for size in range(GRID, side, GRID):
+        if not 0.75 * tile <= size <= 1.25 * tile:
+            continue
+        way, longest = (side - size) // GRID, (size - overlap) // GRID
+        for gaps in range(1, way + 1):
+            middle = way % 2 if gaps % 2 == 0 else 0  # two equal halves
+            if gaps * longest >= way and not middle:
+                found.append((gaps + 1, size))
+                break
+    return found
+
+
+@settings(max_examples=1000, deadline=None)
+@given(canvases())
+def test_a_side_off_the_grid_takes_no_more_tiles_than_the_next_multiple(canvas):
+    height, width, tile, overlap = canvas
+    plan = plan_tiles(height, width, tile=tile, overlap=overlap)
+    whole = plan_tiles(*canvas_size(height, width, grid=GRID), tile=tile, overlap=overlap)
+    assert len(plan.tops) <= len(whole.tops) and len(plan.lefts) <= len(whole.lefts)
+    for side, size in ((height, plan.tile_height), (width, plan.tile_width)):
+        assert size == side or 0.75 * tile - GRID < size < 1.25 * tile + 2 * GRID
+
+
+def test_a_canvas_that_is_off_the_grid_gets_shorter_exact_tiles_with_origins_on_it():
+    plan = exact(2040, 2040, tile=1024, overlap=128)
     assert plan.tile_height == 1016
     assert all(top % 16 == 0 for top in plan.tops) and plan.tops[-1] + 1016 == 2040
 
 
-def test_an_odd_way_shortens_the_tiles_before_it_adds_one():
-    plan = plan_tiles(2064, 2064, tile=1024, overlap=128)
+def test_an_odd_way_shortens_exact_tiles_before_it_adds_one():
+    plan = exact(2064, 2064, tile=1024, overlap=128)
     assert plan.tile_height == 1008 and plan.tops == (0, 528, 1056)
-    full = plan_tiles(16 * 13, 16, tile=64, overlap=0)  # 9 cells in steps of up to 4: no room to shorten
+    full = exact(16 * 13, 16, tile=64, overlap=0)  # 9 cells in steps of up to 4: no room to shorten
     assert full.tile_height == 64 and len(full.tops) == 4
 
 
 def test_latent_plan_is_the_pixel_plan_divided_by_eight():
     plan = plan_tiles(1360, 2048, tile=1024, overlap=128)
     latent = plan.latent
-    assert (latent.height, latent.width, latent.tile_height) == (170, 256, 128)
+    assert (latent.height, latent.width, latent.tile_height) == (170, 256, plan.tile_height // 8)
     assert latent.lefts == tuple(left // 8 for left in plan.lefts)
     assert (plan.grid, plan.cell, latent.grid, latent.cell) == (16, 8, 2, 1)
     with pytest.raises(ValueError, match="1364 is not a multiple of 8"):
@@ -129,7 +200,9 @@ def test_canvas_size_rounds_up():
         ({"tile": 64, "overlap": 64}, "overlap 64 must be smaller than tile 64"),
         ({"tile": 100, "overlap": 8}, "tile 100 must be a multiple of 16, at least 16: use 96 or 112"),
         ({"tile": 64, "overlap": -1}, "overlap -1 must not be negative"),
-        ({"tile": 64, "overlap": 60}, "overlap 60 leaves no room for a step of 16 in tile 64"),
+        ({"tile": 64, "overlap": 60, "fit": "exact"}, "overlap 60 leaves no room for a step of 16 in tile 64"),
+        ({"tile": 48, "overlap": 40}, "overlap 40 leaves no room for a step of 16 in tile 48"),
+        ({"tile": 64, "overlap": 8, "fit": "loose"}, "tile fit 'loose' must be balanced or exact"),
     ],
 )
 def test_impossible_sizes_say_what_to_change(arguments, message):
@@ -140,21 +213,23 @@ def test_impossible_sizes_say_what_to_change(arguments, message):
 
 
 def test_more_tiles_than_anybody_waits_for_are_refused_at_once():
-    assert plan_tiles(65_536, 65_536, tile=1024, overlap=128).count > 5_000
-    assert plan_tiles(64 * 100, 64 * 100, tile=64, overlap=0).count == 10_000
-    for side, tile, overlap, count in (
-        (65_536, 80, 16, "1,048,576"),
-        (64 * 101, 64, 0, "10,201"),
-        (7000, 64, 33, "189,225"),
-        (10**15, 64, 0, "244,140,625"),
+    assert exact(65_536, 65_536, tile=1024, overlap=128).count > 5_000
+    assert exact(64 * 100, 64 * 100, tile=64, overlap=0).count == 10_000
+    for side, tile, overlap, fit, count in (
+        (65_536, 80, 16, "exact", "1,048,576"),
+        (65_536, 80, 16, "balanced", "670,761"),
+        (64 * 101, 64, 0, "exact", "10,201"),
+        (7000, 64, 33, "exact", "189,225"),
+        (10**15, 64, 0, "exact", "244,140,625"),
+        (10**15, 64, 0, "balanced", "156,250,000"),
     ):
         begin = time.process_time()
         with pytest.raises(ValueError, match=rf"{side} x {side} takes {count}.* at most 10,000 .*: raise the tile"):
-            plan_tiles(side, side, tile=tile, overlap=overlap)
+            plan_tiles(side, side, tile=tile, overlap=overlap, fit=fit)
         assert time.process_time() - begin < 0.1
     for height, width, tile, overlap, count in (
         (64, 10**15, 64, 0, "15,625"),
         (52_989, 32_982, 496, 64, "10,240 tiles"),
     ):
         with pytest.raises(ValueError, match=f"{count}.* at most 10,000"):
-            plan_tiles(height, width, tile=tile, overlap=overlap)
+            exact(height, width, tile=tile, overlap=overlap)
