@@ -30,6 +30,7 @@ from dinotile.flux_patch.families import FLUX1, MECHANISMS, Mechanism
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.attention import differentiable_attention
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.host import Text
@@ -170,11 +171,12 @@ def training_step(setting: Setting) -> dict[str, float]:
     noise, text, features = random_inputs(setting)
 
     def step() -> None:
-        with torch.autocast(host.device.type, torch.bfloat16):
+        with differentiable_attention(), torch.autocast(host.device.type, torch.bfloat16):
             rows = [DinoRow(adapter.module.project(features), settings=Strength(1.0))]
             velocity = host.velocity(noise, torch.full((1,), 0.5, device=host.device), text=text, rows=rows)
             loss = (velocity - noise).square().mean()
-        loss.backward()
+        with differentiable_attention():
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

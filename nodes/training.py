@@ -27,6 +27,7 @@ from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
 from ..hosts.comfy.progress import HostProgress, Interrupted, only_interrupts
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
+from ..hosts.precision import check_bfloat16
 from . import sockets
 from .adapter import CHOICES, adapter_inputs
 from .learning import CATEGORY, LearningNode
@@ -143,6 +144,8 @@ class TrainAdapter(LearningNode):
             raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
         path = adapter_path(filename_prefix, below="models/model_patches")
         dtype = str(compute_dtype(model)).removeprefix("torch.")
+        if dtype == "bfloat16":
+            check_bfloat16(model.load_device, setting="this FLUX", instead="start ComfyUI with --fp16-unet")
         config = config_from(
             {
                 "model": {"dtype": dtype, "guidance": guidance, "gradient_checkpointing": gradient_checkpointing},

@@ -25,6 +25,7 @@ from ..hosts.diffusers.load import load_transformer, load_vae
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
+from ..hosts.precision import check_bfloat16
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
 from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
@@ -148,6 +149,8 @@ def load_upscaler(
     files = _files(locals(), cfg=True)
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
+    if kind == torch.bfloat16:
+        check_bfloat16(where, setting=f"dtype {dtype}", instead="choose float16 or float32")
     tokens = find_variant(variant).text_tokens
     parts: list[Callable[[], Any]] = [
         partial(_texts, files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -19,6 +19,7 @@ from ...dino.encode import DinoEncoder
 from ...files.fingerprints import fingerprint_of, first_numbers
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.families import BlockKind
+from ..attention import differentiable_attention
 from .adapter import HostAdapter
 from .host import ComfyHost
 
@@ -142,7 +143,7 @@ class TrainedBlock:
         def run(*streams: Tensor) -> tuple[Tensor, ...]:
             given = {**args, "transformer_options": options}
             given.update((name, stream.clone()) for name, stream in zip(names, streams, strict=True))
-            with NormInputs():
+            with TrainedOperations():
                 out = (
                     self._run(given)
                     if self.inner is None
@@ -165,10 +166,12 @@ class TrainedBlock:
         return {"img": img, "txt": txt}
 
 
-class NormInputs(TorchFunctionMode):
-    """Layer norms keep a copy of their input for the backward pass, because FLUX's blocks then add to it in place."""
+class TrainedOperations(TorchFunctionMode):
+    """Layer norms keep a copy of their input for the backward pass, because FLUX's blocks then add to it in place. Attention
+    runs in kernels with a right backward pass, whatever the host allows just around it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.layer_norm:
             args = (args[0].clone(), *args[1:])
-        return func(*args, **(kwargs or {}))
+        with differentiable_attention() if func is F.scaled_dot_product_attention else nullcontext():
+            return func(*args, **(kwargs or {}))

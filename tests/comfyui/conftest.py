@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,21 @@ def server(host, host_python, base):
     server.stop()
 
 
-def measure_inside(script: str, *, host: Path, host_python: Path, base: Path, out: Path) -> dict:
+def measure_inside(
+    script: str,
+    *,
+    host: Path,
+    host_python: Path,
+    base: Path,
+    out: Path,
+    device: str = "cpu",
+    checks: Sequence[str] = (),
+) -> dict:
     """What a script of this folder measured inside a ComfyUI process: {check: {number: value}}; {"error": text} where one
-    broke."""
-    command = [host_python, Path(__file__).parent / script, host, PACK, base, out]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=1500)
+    broke. checks: all where none is named."""
+    command = [str(part) for part in (host_python, Path(__file__).parent / script, host, PACK, base, out, *checks)]
+    environment = {**os.environ, "DINOTILE_DEVICE": device}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert (out / "numbers.json").is_file(), run.stdout[-4000:] + run.stderr[-4000:]
     return json.loads((out / "numbers.json").read_text()) | {"folder": str(out)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ sys.path.insert(0, str(HOST))
 
 from comfy.cli_args import args  # noqa: E402
 
-args.cpu = True
+args.cpu = os.environ.get("DINOTILE_DEVICE", "cpu") == "cpu"
 args.base_directory = str(BASE)
 
 import comfy.clip_vision  # noqa: E402

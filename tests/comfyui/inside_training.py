@@ -41,11 +41,15 @@ from inside_tools import (
 # isort: split
 
 import comfy.model_management as management
+import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from dinotile import nodes
 from dinotile.dino.feature_map import FeatureMap
@@ -179,6 +183,40 @@ def for_diffusers():
         tensors |= {f"{name} {part}": tensor for part, tensor in kept.items()}
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, OUT / "call.safetensors")
     return out
+
+
+class Watch(TorchFunctionMode):
+    """Whether cuDNN's kernels may be taken, at every attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            self.seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return func(*args, **(kwargs or {}))
+
+
+@check
+def kernels():
+    """Of FLUX's and the adapter's attention, where the host allows every kernel just around it, as it does on CUDA."""
+    every = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+
+    def as_on_cuda(*args, **kwargs):
+        with sdpa_kernel(every):
+            return F.scaled_dot_product_attention(*args, **kwargs)
+
+    flux(), vae(), dino(), adapter()  # loaded in the inference mode of a node
+    before, comfy.ops.scaled_dot_product_attention = comfy.ops.scaled_dot_product_attention, as_on_cuda
+    try:
+        with Watch() as watch, host_training.gradients():
+            patches = torch.randn(2, 6, 7, 128)
+            found = FeatureMap(patches, patches[:, 0, 0], "dinov2-demo", "3", (84, 98))
+            velocity_and_gradients(adapter(), found, model=flux())
+    finally:
+        comfy.ops.scaled_dot_product_attention = before
+    return {"attentions": len(watch.seen), "in cuDNN": sum(watch.seen)}
 
 
 # Training

@@ -88,6 +88,10 @@ def test_gradient_checkpointing_changes_no_gradient(numbers, flux):
     assert numbers("for_diffusers")[f"{flux}: computed again differs by"] < 1e-5
 
 
+def test_attention_that_is_differentiated_never_runs_in_cudnn_though_the_host_allows_it(numbers):
+    assert numbers("kernels")["attentions"] > 5 and numbers("kernels")["in cuDNN"] == 0
+
+
 def test_pictures_become_the_same_latents_and_back(base, call):
     host = diffusers_host(base, "flux")
     assert apart(call["encoded"], host.encode(call["pixels"])) <= 1e-4

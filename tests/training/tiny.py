@@ -56,7 +56,9 @@ def settings(pictures: Path, **sections: dict) -> TrainConfig:
     return config_from(merged)
 
 
-def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16) -> DiffusersHost:
+def tiny_host(
+    *, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16, grid=4, device="cpu"
+) -> DiffusersHost:
     transformer, spec = tiny_flux(), tiny_encoder("tiny-v2").spec
     config = AdapterConfig(
         dino=spec.name,
@@ -64,7 +66,7 @@ def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=tor
         layers="3",
         geometry=geometry_of(transformer),
         width=width,
-        grid=4,
+        grid=grid,
         context_grid=2,
         mechanisms=mechanisms,
         sites=("double.0", "single.1") if "cross_attention" in mechanisms else (),
@@ -79,6 +81,7 @@ def tiny_host(*, checkpointing=False, mechanisms=("cross_attention",), dtype=tor
         adapter=new_adapter(config),
         adapter_dtype=torch.float32,
         gradient_checkpointing=checkpointing,
+        device=device,
     )
 
 
@@ -90,7 +93,9 @@ def tiny_pictures(config: TrainConfig) -> PictureEncoder:
 
 def tiny_trainer(config: TrainConfig, **host) -> Trainer:
     data, path = open_data(config.data, needs_features=None), Path(config.output.folder, FILE)
-    task = AdapterTask(tiny_host(**host), tiny_encoder("tiny-v2"), data, config, path=path)
+    encoder = tiny_encoder("tiny-v2")
+    encoder.model.to(host.get("device", "cpu"))
+    task = AdapterTask(tiny_host(**host), encoder, data, config, path=path)
     return Trainer(task, config.optimisation)
 
 

@@ -18,6 +18,7 @@ from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.sources import dino_path, model_files
+from ...hosts.precision import check_bfloat16
 from ...upscaling.api import find_device
 from ..core.loop import fit
 from ..core.state import checkpoints
@@ -52,6 +53,8 @@ def train(
         raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
     processes = Accelerator(cpu=config.model.device == "cpu")
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
+    if config.optimisation.precision == "bf16":
+        check_bfloat16(device, setting="optimisation.precision bf16", instead="set fp16, and model.dtype float16")
     host, encoder = load_models(
         config.model, config.adapter, device=device, seed=config.optimisation.seed, progress=progress
     )

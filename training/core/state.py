@@ -25,7 +25,8 @@ KINDS = {"identity": dict, "shapes": dict, "step": int, "seconds": float, "scale
 @dataclass(frozen=True, eq=False)
 class TrainState:
     """All that the next step depends on. identity: of the task. seconds: that the steps took. memory, numbers: what the
-    optimisers remember, ``KIND.PARAMETER``. log: sums since the last line of the log. config: what the run was told."""
+    optimisers remember, ``KIND.PARAMETER``. log: sums since the last line of the log. config: what the run was told.
+    precision: in which it computed; empty where it does not say."""
 
     identity: dict[str, Any]
     step: int
@@ -37,6 +38,7 @@ class TrainState:
     scaler: dict[str, Any]
     log: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    precision: str = ""
 
     @property
     def shapes(self) -> dict[str, dict[str, list[int]]]:
@@ -56,7 +58,7 @@ def write_checkpoint(folder: Path, state: TrainState, *, keep: int | None) -> Pa
         part.mkdir()
         for kind, name in TENSORS.items():
             write_weights(part / name, getattr(state, kind), {"identity": json.dumps(state.identity)})
-        about = {name: getattr(state, name) for name in (*KINDS, "config")}
+        about = {name: getattr(state, name) for name in (*KINDS, "config", "precision")}
         write_text(part / ABOUT, json.dumps(about) + "\n")
     if keep is not None:
         for old in checkpoints(folder)[:-keep]:

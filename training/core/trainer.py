@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ...hosts.attention import differentiable_attention
 from .average import Average, write
 from .config import OptimisationSettings
 from .optimiser import adamw, memory_of, part_norms, rate_at, remember
@@ -88,14 +89,9 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = share * group.setdefault("initial_lr", group["lr"])
         cases = [self.task.case(slot, step=self.done) for slot in range(self.rows_per_step)]
-        losses, measures, stopped = self._gradients(cases, watch=details, stop=stop)
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+        losses, measures, stopped = self._finite_gradients(cases, watch=details, stop=stop)
         parts = part_norms(self.parameters) if details else {}
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler leaves such a step out
-            drawn = ", ".join(sorted(set(cases)))
-            raise NotFiniteError(f"the gradient is not finite at step {self.done + 1} (cases {drawn})")
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -133,6 +129,7 @@ class Trainer:
             memory=memory,
             numbers=numbers,
             scaler=self.scaler.state_dict(),
+            precision=self.settings.precision,
         )
 
     def restore(self, state: TrainState) -> None:
@@ -145,11 +142,38 @@ class Trainer:
                 f"the checkpoint differs in {', '.join(differs) or 'its parameters'}: choose another output folder, or the "
                 f"settings it was begun with"
             )
+        self._check_precision(state)
         write(self.parameters, state.weights)
         write(self.average.weights, state.average)
         remember(self.optimizers, self.parameters, {**state.memory, **state.numbers})
         self.scaler.load_state_dict(state.scaler)
         self.done, self.seconds = state.step, state.seconds
+
+    def _check_precision(self, state: TrainState) -> None:
+        mine, scaled = self.settings.precision, bool(state.scaler)
+        dtypes = {name: parameter.dtype for name, parameter in self.parameters.items()}
+        odd = [t.dtype for name, t in state.memory.items() if t.dtype != dtypes.get(name.partition(".")[2], t.dtype)]
+        if odd or state.precision not in ("", mine) or scaled != self.scaler.is_enabled():
+            begun = f"an optimizer state in {odd[0]}" if odd else f"precision {state.precision or 'of another kind'!r}"
+            raise ValueError(
+                f"the checkpoint is of a run with {begun}, this one has precision {mine!r} and learns in float32: set "
+                "optimisation.precision to that run's, or begin anew in another output folder with adapter.warm_start"
+            )
+
+    def _finite_gradients(
+        self, cases: Sequence[str], *, watch: bool, stop: bool
+    ) -> tuple[list[float], dict[str, list[float]], bool]:
+        """``_gradients``, unscaled; where they are too large for fp16, of the same rows again at half the scale of the loss."""
+        while True:
+            told = self._gradients(cases, watch=watch, stop=stop)
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
+            if all(bool(parameter.grad.isfinite().all()) for parameter in self.parameters.values()):  # type: ignore[union-attr]
+                return told
+            if not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
+                drawn = ", ".join(sorted(set(cases)))
+                raise NotFiniteError(f"the gradient is not finite at step {self.done + 1} (cases {drawn})")
+            self.scaler.update()
 
     def _gradients(
         self, cases: Sequence[str], *, watch: bool, stop: bool
@@ -166,8 +190,9 @@ class Trainer:
             first = (micro * self.processes.num_processes + self.processes.process_index) * self.settings.batch
             slots = range(first, first + self.settings.batch)  # this process's places in the global batch
             rows = self.task.rows(slots, step=self.done, total=total)
-            told = self.task.losses(rows, watch=watch and not micro)
-            self.scaler.scale(told["loss"].sum() / total).backward()
+            with differentiable_attention():
+                told = self.task.losses(rows, watch=watch and not micro)
+                self.scaler.scale(told["loss"].sum() / total).backward()
             for place, name in enumerate(names):
                 at = torch.tensor(slots, device=counts.device) + place * total
                 counts[at] = told[name].detach().to(counts)

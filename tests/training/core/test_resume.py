@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.training.core.monitor import read_log
@@ -113,6 +113,45 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(pictures, tmp_path, name,
         run(config)
 
 
+def in_half(place):
+    path = place / "optimizer.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
+
+
+def of_no_precision(place):
+    other_values(precision="")(place / "state.json")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change", "told"),
+    [
+        ("no", "bf16", None, "precision 'no', this one has precision 'bf16'"),
+        ("no", "fp16", None, "precision 'no', this one has precision 'fp16'"),
+        ("fp16", "no", None, "precision 'fp16', this one has precision 'no'"),
+        ("no", "fp16", of_no_precision, "precision 'of another kind', this one has precision 'fp16'"),
+        ("no", "no", in_half, "an optimizer state in torch.float16, this one"),
+    ],
+)
+def test_a_checkpoint_of_another_precision_is_refused_before_anything_is_learned(
+    pictures, tmp_path, before, now, change, told
+):
+    def config(precision, steps):
+        optimisation = {"precision": precision, "steps": steps}
+        return settings(pictures, optimisation=optimisation, output={"folder": str(tmp_path)})
+
+    run(config(before, 1))
+    (change or (lambda place: None))(tmp_path / "step-000001")
+    with pytest.raises(ValueError, match=rf"{told}.*set optimisation.precision to that run's, or begin anew"):
+        run(config(now, 2))
+    assert len(losses(tmp_path)) == 1
+
+
+def test_a_checkpoint_that_does_not_say_its_precision_is_gone_on_from(pictures, tmp_path):
+    run(settings(pictures, optimisation={"steps": 1}, output={"folder": str(tmp_path)}))
+    of_no_precision(tmp_path / "step-000001")
+    assert run(settings(pictures, optimisation={"steps": 2}, output={"folder": str(tmp_path)})).done == 2
+
+
 def test_rubbish_in_the_log_does_not_stop_a_resumed_run(pictures, tmp_path):
     config = settings(pictures, output={"folder": str(tmp_path)})
     run(config, should_stop=interrupt_at(3))
@@ -122,18 +161,20 @@ def test_rubbish_in_the_log_does_not_stop_a_resumed_run(pictures, tmp_path):
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("fused", [True, False])  # the fused AdamW begins to count in such a step, the other does not
-def test_a_run_whose_first_steps_the_scaler_left_out_is_resumed(pictures, tmp_path, fused):
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_run_whose_first_gradients_were_too_large_for_fp16_is_resumed_at_the_scale_that_it_found(
+    pictures, tmp_path, fused
+):
     config = settings(pictures, optimisation={"precision": "fp16"}, output={"folder": str(tmp_path)})
     trainer, resumed = tiny_trainer(config), tiny_trainer(config)
     for each in (trainer, resumed):
         each.optimizers = [torch.optim.AdamW(each.parameters.values(), fused=fused)]
-    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**60})
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**30})
     start = weights(trainer)
     tiny.run(trainer, should_stop=interrupt_at(1))
-    assert largest_difference(weights(trainer), start) == 0
+    assert largest_difference(weights(trainer), start) > 0
     tiny.run(resumed, should_stop=interrupt_at(1))
-    assert resumed.done == 2 and resumed.scaler.get_scale() == 2.0**58
+    assert resumed.done == 2 and resumed.scaler.get_scale() == trainer.scaler.get_scale() < 2.0**30
 
 
 def test_resuming_with_another_adapter_names_what_differs(pictures, tmp_path):

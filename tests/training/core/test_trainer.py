@@ -8,6 +8,7 @@ import torch
 from dinotile.training.adapter.step import draw_rows, null_velocities, velocities
 from dinotile.training.core.monitor import read_log
 from dinotile.training.core.optimiser import part_of, rate_at
+from dinotile.training.core.trainer import NotFiniteError
 
 from ..tiny import largest_difference, run, settings, tiny_host, tiny_trainer, weights
 
@@ -116,6 +117,42 @@ def test_a_flux_in_half_precision_trains(pictures, dtype, precision):
     start = weights(trainer)
     assert math.isfinite(sum(trainer.step().loss for _ in range(3)))
     assert largest_difference(weights(trainer), start) > 1e-4
+
+
+def test_gradients_too_large_for_fp16_are_computed_again_at_a_smaller_scale_of_the_loss(pictures):
+    ends = []
+    for scale in (256.0, 2.0**40):
+        trainer = tiny_trainer(settings(pictures, optimisation={"precision": "fp16", "learning_rate": 1e-3}))
+        trainer.scaler.scale(torch.zeros(()))
+        trainer.scaler.update(new_scale=scale)
+        report = trainer.step()
+        assert math.isfinite(report.gradient_norm) and trainer.done == 1
+        ends.append((report.gradient_norm, trainer.scaler.get_scale()))
+    assert ends[1][0] == pytest.approx(ends[0][0], rel=0.02)
+    assert ends[0][1] == 256 < ends[1][1] < 2**40
+
+
+@pytest.mark.parametrize("precision", ["no", "fp16"])
+def test_a_gradient_that_no_scale_makes_finite_ends_the_run(pictures, precision):
+    trainer = tiny_trainer(settings(pictures, optimisation={"precision": precision}))
+    trainer.parameters["cls.weight"].register_hook(lambda gradient: gradient * math.nan)
+    start = weights(trainer)
+    with pytest.raises(NotFiniteError, match="gradient is not finite at step 1"):
+        trainer.step()
+    assert largest_difference(weights(trainer), start) == 0 and trainer.done == 0
+
+
+def test_attention_that_is_differentiated_never_runs_in_cudnn_not_even_when_it_is_computed_again(pictures):
+    for checkpointing in (False, True):
+        trainer, seen = tiny_trainer(settings(pictures), checkpointing=checkpointing), []
+        for name in ("transformer_blocks.0.attn", "single_transformer_blocks.1.attn"):
+            attention = trainer.task.host.transformer.get_submodule(name)
+            attention.register_forward_pre_hook(
+                lambda *_, seen=seen: seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+            )
+        trainer.step()
+        assert seen == [False] * (4 if checkpointing else 2)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_the_loss_scale_of_fp16_is_resumed(pictures, tmp_path):

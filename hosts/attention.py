@@ -1,0 +1,15 @@
+"""The attention kernels that may run where a backward pass follows."""
+
+from contextlib import AbstractContextManager
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# Not cuDNN's: its backward pass gives NaN, or ends with "mha_graph.execute(...).is_good()" or an illegal memory access that
+# poisons the process, for key counts that are no multiple of its tile, such as 257 DINO tokens (NVIDIA/cudnn-frontend#160,
+# pytorch/pytorch#196678). The forward pass is right. The kernel of a backward pass is its forward pass's.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def differentiable_attention() -> AbstractContextManager[None]:
+    """Around forward passes and the backward pass, in which checkpointed blocks run forward again; of the whole process."""
+    return sdpa_kernel(BACKENDS)
