@@ -105,4 +105,4 @@ class DiffusersHost:
 def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """``model`` for inference there. Models come in their dtype already; diffusers warns where one is converted."""
     model = model.to(device).eval().requires_grad_(False)
-    return model if next(model.parameters()).dtype == dtype else model.to(dtype)
+    return model if model.dtype == dtype else model.to(dtype)  # in which it computes: 8-bit weights are narrower

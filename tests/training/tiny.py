@@ -57,7 +57,14 @@ def settings(pictures: Path, **sections: dict) -> TrainConfig:
 
 
 def tiny_host(
-    *, checkpointing=False, mechanisms=("cross_attention",), dtype=torch.float32, width=16, grid=4, device="cpu"
+    *,
+    checkpointing=False,
+    mechanisms=("cross_attention",),
+    dtype=torch.float32,
+    width=16,
+    grid=4,
+    device="cpu",
+    sites=("double.0", "single.1"),
 ) -> DiffusersHost:
     transformer, spec = tiny_flux(), tiny_encoder("tiny-v2").spec
     config = AdapterConfig(
@@ -69,7 +76,7 @@ def tiny_host(
         grid=grid,
         context_grid=2,
         mechanisms=mechanisms,
-        sites=("double.0", "single.1") if "cross_attention" in mechanisms else (),
+        sites=sites if "cross_attention" in mechanisms else (),
     )
     vae = tiny_vae(scaling=20.0)
     for parameter in vae.encoder.parameters():

@@ -54,6 +54,9 @@ class ModelSettings(Settings):
     crops: Literal[1, 2] = Field(default=1, description="2: DINO also sees a 2 x 2 grid of crops. Usual: 1.")
     scales: Scales = Field(default="averaged", description="How picture and crops are joined; `apart` needs crops 2.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of the frozen models.")
+    weights: Literal["full", "fp8"] = Field(
+        default="full", description="How FLUX's are kept; fp8 halves them, and needs `gradient_checkpointing`."
+    )
     gradient_checkpointing: bool = Field(default=False, description="Computes activations twice, to save memory.")
     guidance: Number = Field(default=1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")
     device: str = Field(default="auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
@@ -130,6 +133,11 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"model.dtype {self.model.dtype} with optimisation.precision {self.optimisation.precision!r} mixes dtypes: "
                 f"set the precision to {precision}"
+            )
+        if self.model.weights == "fp8" and not (precision and self.model.gradient_checkpointing):
+            raise ValueError(
+                "model.weights fp8 needs model.dtype bfloat16 or float16, in which FLUX computes, and "
+                "model.gradient_checkpointing, without which the wide weights are kept for the backward pass: set both"
             )
         return self
 

@@ -88,6 +88,8 @@ def load_models(
         partial(load_dino, dino_path(files.dino)),
     ]
     transformer, vae, encoder = (load() for load in counted(parts, "load", progress))
+    if model.weights == "fp8":  # before it is moved, so that the device never holds it wide
+        transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
     encoder.model.to(device).requires_grad_(False)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
     config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode)

@@ -41,12 +41,21 @@ class TrainRow:
 
 
 def draw_rows(
-    pictures: PictureEncoder, slots: Sequence[int], *, step: int, first: int, count: int
+    pictures: PictureEncoder,
+    slots: Sequence[int],
+    *,
+    step: int,
+    first: int,
+    count: int,
+    drawn: dict[int, EncodedPicture] | None = None,
 ) -> dict[int, TrainRow]:
-    """The rows at ``slots`` of the global batch of a step. first: rows before this step; count: pictures to draw from."""
+    """The rows at ``slots`` of the global batch of a step. first: rows before this step; count: pictures to draw from.
+
+    drawn: of earlier slots, by their number in the run; afterwards those of these slots, whose next windows may follow.
+    """
     config = pictures.config
     seed, windows = config.optimisation.seed, config.data.windows
-    drawn: dict[int, EncodedPicture] = {}
+    drawn = {} if drawn is None else drawn
     rows = {}
     for slot in slots:
         generator = generator_for(seed, "row", step, slot)
@@ -67,6 +76,8 @@ def draw_rows(
             feature_noise=config.conditions.feature_noise,
             generator=generator,
         )
+    for number in drawn.keys() - {(first + slot) // windows for slot in slots}:
+        del drawn[number]
     return rows
 
 

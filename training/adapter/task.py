@@ -22,7 +22,7 @@ from ..data.pictures import Data
 from .attention import AttentionMass
 from .config import TrainConfig
 from .dropout import draw_kept, draw_start
-from .encode import PictureEncoder
+from .encode import EncodedPicture, PictureEncoder
 from .step import TrainRow, draw_rows, training_losses
 from .validate import Validation
 
@@ -50,6 +50,7 @@ class AdapterTask(Task):
         self.pictures = PictureEncoder(host, encoder, data, config=config)
         self.validation = Validation(self.pictures)
         self._attention = AttentionMass()
+        self._drawn: dict[int, EncodedPicture] = {}
 
     def begin(self, *, looks: bool) -> None:
         if looks and self.count == len(self.data):
@@ -58,7 +59,9 @@ class AdapterTask(Task):
             self.validation.pictures()
 
     def rows(self, slots: Sequence[int], *, step: int, total: int) -> list[TrainRow]:
-        return list(draw_rows(self.pictures, slots, step=step, first=step * total, count=self.count).values())
+        return list(
+            draw_rows(self.pictures, slots, step=step, first=step * total, count=self.count, drawn=self._drawn).values()
+        )
 
     def losses(self, rows: Sequence[TrainRow], *, watch: bool) -> dict[str, Tensor]:
         watched = None

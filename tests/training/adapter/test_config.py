@@ -84,6 +84,11 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
         ({"model": {"guidance": float("nan")}}, "model.guidance is nan"),
         ({"output": {"keep": 0}}, "output.keep is 0"),
         ({"model": {"dtype": "bfloat16"}}, "set the precision to bf16"),
+        ({"model": {"weights": "fp8", "gradient_checkpointing": True}}, "fp8 needs model.dtype bfloat16 or float16"),
+        (
+            {"model": {"weights": "fp8", "dtype": "bfloat16"}, "optimisation": {"precision": "bf16"}},
+            "and model.gradient_checkpointing, without which",
+        ),
         ({"model": "demo"}, "model is 'demo', needed are keys"),
     ],
 )

@@ -273,6 +273,26 @@ def test_windows_of_one_picture_share_its_features_and_lie_apart(pictures):
         assert len({row.box for row in part}) > 1
 
 
+def test_windows_of_one_picture_are_encoded_once_also_in_micro_steps_of_one_row(pictures):
+    conditions = {"none": 0, "text": 0, "dino": 0, "both": 1}
+    losses = {}
+    for batch, accumulation in ((4, 1), (1, 4)):
+        config = settings(
+            pictures,
+            data={"windows": 4, "cache": 0},
+            conditions=conditions,
+            optimisation={"batch": batch, "accumulation": accumulation},
+        )
+        trainer, seen = tiny_trainer(config), []
+        encode = trainer.task.pictures.encode
+        trainer.task.pictures.encode = lambda index, *, encode=encode, seen=seen, **how: (
+            seen.append(index) or encode(index, **how)
+        )
+        losses[batch] = [trainer.step().loss for _ in range(2)]
+        assert len(seen) == 2 and len(trainer.task._drawn) == 1
+    assert losses[1] == pytest.approx(losses[4], rel=1e-3)
+
+
 def test_what_the_memory_holds_changes_no_row(pictures):
     rows = [rows_of(tiny_trainer(settings(pictures, data={"cache": cache})), range(24)) for cache in (1, 100)]
     for slot in rows[0]:

@@ -92,6 +92,21 @@ def test_gradient_checkpointing_computes_twice_and_changes_no_gradient(pictures,
     assert largest_difference(*after) < 1e-5
 
 
+@pytest.mark.parametrize(("mechanisms", "again"), [(("cross_attention",), [1, 1, 2]), (ALL, [2, 2, 2])])
+def test_blocks_before_the_first_that_needs_a_gradient_are_computed_once_and_keep_nothing(pictures, mechanisms, again):
+    trainer = tiny_trainer(settings(pictures), checkpointing=True, mechanisms=mechanisms, sites=("single.1",))
+    flux = trainer.task.host.transformer
+    begun, graphs = [], {}
+    for place, block in enumerate([*flux.transformer_blocks, *flux.single_transformer_blocks]):
+        block.register_forward_pre_hook(lambda *_, place=place: begun.append(place))
+        block.register_forward_hook(
+            lambda module, args, out, place=place: graphs.update({place: any(t.requires_grad for t in out)})
+        )
+    trainer.step()
+    assert [begun.count(place) for place in graphs] == again
+    assert graphs == {place: times == 2 for place, times in enumerate(again)}
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_stays_close_and_keeps_float32_weights(pictures, precision):
     losses = {}
@@ -117,6 +132,24 @@ def test_a_flux_in_half_precision_trains(pictures, dtype, precision):
     start = weights(trainer)
     assert math.isfinite(sum(trainer.step().loss for _ in range(3)))
     assert largest_difference(weights(trainer), start) > 1e-4
+
+
+def test_a_flux_in_8_bits_has_the_gradient_of_its_rounded_weights(pictures):
+    norms, rounded = [], torch.float8_e4m3fn
+    for kept in (False, True):
+        config = settings(pictures, model={"dtype": "bfloat16"}, optimisation={"precision": "bf16"})
+        trainer = tiny_trainer(config, mechanisms=ALL, dtype=torch.bfloat16, checkpointing=True)
+        flux = trainer.task.host.transformer
+        flux.enable_layerwise_casting(rounded, compute_dtype=torch.bfloat16)
+        narrow = [parameter for parameter in flux.parameters() if parameter.dtype == rounded]
+        assert sum(map(torch.numel, narrow)) > 0.5 * sum(map(torch.numel, flux.parameters()))
+        if not kept:
+            plain = tiny_trainer(config, mechanisms=ALL, dtype=torch.bfloat16, checkpointing=True)
+            state = {name: tensor.to(torch.bfloat16) for name, tensor in flux.state_dict().items()}
+            plain.task.host.transformer.load_state_dict(state)
+            trainer = plain
+        norms.append(trainer.step(details=True).part_norms)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
 def test_gradients_too_large_for_fp16_are_computed_again_at_a_smaller_scale_of_the_loss(pictures):
