@@ -133,9 +133,10 @@ def upscale_file(
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     guided = "with DINO" if facts["dino"] else "without DINO"
+    peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
     yield (
         f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}, "
-        f"{time.perf_counter() - start:.1f} s"
+        f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
     )
     if note:
         yield note

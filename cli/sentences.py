@@ -21,7 +21,10 @@ def for_the_user(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None and error.errno in PATHS:
         return f"{printable(str(error.filename), most=200)} {PATHS[error.errno].format(reason(error))}"
     if _out_of_memory(error):
-        return "the device ran out of memory: use less at a time (tile, scale, batch), or --device cpu"
+        return (
+            "the device ran out of memory: use less at a time (tile, scale, batch), or --device cpu; upscale has --weights and "
+            "--offload too"
+        )
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -91,6 +91,22 @@ def upscale(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    weights: Annotated[
+        str,
+        typer.Option(help="FLUX's weights: full (in --dtype), fp8 (8 bits) or nf4 (4 bits, with bitsandbytes)."),
+    ] = "full",
+    offload: Annotated[
+        str,
+        typer.Option(
+            help="none: models stay on the GPU; model: one is there at a time; sequential: one layer at a time, slowly."
+        ),
+    ] = "none",
+    attention_slicing: Annotated[
+        bool,
+        typer.Option(
+            "--attention-slicing", help="Attention in parts, for devices without fused kernels (MPS, old GPUs)."
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")
     ] = None,

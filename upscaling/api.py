@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -22,6 +22,8 @@ from ..files.pixels import resize
 from ..files.progress import Progress, counted
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
+from ..hosts.diffusers.narrow import Weights, check_weights, narrow
+from ..hosts.diffusers.offload import Offload, check_offload
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
@@ -30,6 +32,9 @@ from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
 from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
 
 log = logging.getLogger("dinotile")
 
@@ -86,7 +91,8 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
 
 
 def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
-    """Of the models that are asked for; ValueError where one of the options would do nothing. cfg: whether it is above 1."""
+    """Of the models that are asked for; ValueError where one of the options would do nothing or cannot be had on the device.
+    cfg: whether it is above 1."""
     variant, dino = options.get("variant", "demo"), not options.get("no_dino")
     files = model_files(variant, **{name: options.get(name) for name in ("model_path", "vae_path", "dino", "adapter")})
     text = find_variant(variant).text_tokens > 0 and has_text_encoders(files.flux)
@@ -105,6 +111,9 @@ def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
             ("prompt", "negative", "cfg", "mask_padding"),
         ),
     )
+    device = find_device(options.get("device", "auto"))
+    check_weights(options.get("weights", "full"), device)
+    check_offload(options.get("offload", "none"), device)
     return files
 
 
@@ -138,13 +147,18 @@ def load_upscaler(
     mask_padding: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    weights: Weights = "full",
+    offload: Offload = "none",
+    attention_slicing: bool = False,
     progress: Progress | None = None,
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
 
     prompt, negative: of FLUX's text encoders, which must come with the model; a cfg above 1 leads from the negative, an empty
     one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
-    tokens; it was trained with it.
+    tokens; it was trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
+    compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
+    attention_slicing: see ``hosts.diffusers.slicing``.
     """
     files = _files(locals(), cfg=True)
     where = find_device(device)
@@ -153,8 +167,15 @@ def load_upscaler(
         check_bfloat16(where, setting=f"dtype {dtype}", instead="choose float16 or float32")
     tokens = find_variant(variant).text_tokens
     parts: list[Callable[[], Any]] = [
-        partial(_texts, files.flux, [prompt, negative], tokens=tokens, masked=mask_padding, device=where, dtype=kind),
-        partial(load_transformer, files.flux, dtype=kind),
+        partial(
+            _texts,
+            files.flux,
+            [prompt, negative],
+            tokens=tokens,
+            masked=mask_padding,
+            encoder={"device": where, "dtype": kind, "offload": offload},
+        ),
+        partial(_flux, files.flux, dtype=kind, weights=weights),
         partial(load_vae, files.vae, dtype=kind),
     ]
     if not no_dino:
@@ -174,6 +195,8 @@ def load_upscaler(
         negative=away,
         device=where,
         dtype=kind,
+        offload=offload,
+        attention_slicing=attention_slicing,
     )
 
 
@@ -205,9 +228,15 @@ def find_dtype(name: str, *, variant: str) -> torch.dtype:
 
 
 def _texts(
-    flux: Source, prompts: Sequence[str | None], *, tokens: int, masked: bool, device: torch.device, dtype: torch.dtype
+    flux: Source, prompts: Sequence[str | None], *, tokens: int, masked: bool, encoder: dict[str, Any]
 ) -> list[Text | None]:
     if tokens and has_text_encoders(flux):
-        encoder = load_text_encoder(flux, device=device, dtype=dtype)
-        return [encoder.encode(prompt or "", tokens=tokens, masked=masked) for prompt in prompts]
+        loaded = load_text_encoder(flux, **encoder)
+        return [loaded.encode(prompt or "", tokens=tokens, masked=masked) for prompt in prompts]
     return [None for _ in prompts]
+
+
+def _flux(source: Source, *, dtype: torch.dtype, weights: Weights) -> FluxTransformer2DModel:
+    transformer = load_transformer(source, dtype=dtype)
+    narrow(transformer, weights)
+    return transformer

@@ -45,6 +45,9 @@ class JointEuler:
             )
         self.host, self.settings = host, settings
         self.text, self.negative = replace(text, guidance=settings.guidance), None
+        self.chosen = (
+            settings.tile_batch
+        )  # tiles per model call, by the memory that is free when the first call is made
         if settings.cfg > 1 and negative is not None:
             self.negative = replace(negative, guidance=settings.guidance)
 
@@ -59,7 +62,8 @@ class JointEuler:
         return flow_sigmas(settings.steps, denoise=settings.denoise, tokens=tokens)
 
     def batch(self, plan: TilePlan) -> int:
-        return self.settings.tile_batch or default_tile_batch(self.host.device, plan)
+        self.chosen = self.chosen or default_tile_batch(self.host.device, plan)
+        return self.chosen
 
     def __call__(
         self,

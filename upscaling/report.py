@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..files.progress import Progress
 
@@ -37,6 +38,12 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
         return {"process": None, "device": cuda}
     unit = 1 if platform.system() == "Darwin" else 1024
     return {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": cuda}
+
+
+def model_memory(**models: nn.Module | None) -> dict[str, int]:
+    """Bytes of each model's weights, wherever they rest."""
+    kept = {name: [*model.parameters(), *model.buffers()] for name, model in models.items() if model is not None}
+    return {name: sum(tensor.nbytes for tensor in tensors) for name, tensors in kept.items()}
 
 
 def restart_peak(device: torch.device) -> None:

@@ -13,12 +13,13 @@ from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.tokens import DinoTokens
 from ..hosts.diffusers.host import DiffusersHost
+from ..hosts.diffusers.offload import Offload, TakesTurns
 from ..hosts.host import Text
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
 from .pipeline import MakeGuide, upscale
-from .report import peak_memory, restart_peak
+from .report import model_memory, peak_memory, restart_peak
 from .settings import UpscaleSettings
 
 if TYPE_CHECKING:
@@ -40,14 +41,26 @@ class Upscaler:
         negative: Text | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        offload: Offload = "none",
+        attention_slicing: bool = False,
     ) -> None:
         check_pair(dino, adapter)
-        self.host = DiffusersHost(transformer, vae, adapter=adapter, device=device, dtype=dtype)
+        self.host = DiffusersHost(
+            transformer,
+            vae,
+            adapter=adapter,
+            device=device,
+            dtype=dtype,
+            offload=offload,
+            attention_slicing=attention_slicing,
+        )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
         self.dino, self.dino_layers = dino, dino_layers
         if dino is not None:
             self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
-            dino.model.to(self.host.device)
+            self.dino = DinoEncoder(
+                TakesTurns(dino.backbone, self.host.turns), dino.spec, dino.fingerprint, cache=dino.cache
+            )
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model."""
@@ -78,7 +91,10 @@ class Upscaler:
             denoise_mask=masks.denoise,
             progress=progress,
         )
-        return result, {**report, "peak_memory": peak_memory(self.host.device)}
+        adapter = None if self.host.adapter is None else self.host.adapter.module
+        models = {"flux": self.host.transformer, "vae": self.host.vae, "adapter": adapter}
+        kept = model_memory(**models, dino=None if self.dino is None else self.dino.model)
+        return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ...files.errors import printable, reason
 from ...files.weights import not_floating, read_kinds
@@ -50,6 +53,18 @@ def check_folder(folder: Path, *, floating: bool) -> None:
     odd = next((name for name, kind in kinds.items() if not kind.startswith(("F", "BF"))), None)
     if odd and floating and "quantization_config" not in config:
         raise ValueError(not_floating(str(folder), odd, kinds[odd]))
+
+
+def check_quantised(config: Mapping[str, Any], *, name: str) -> None:
+    """ValueError where a model was quantised by bitsandbytes, and diffusers could not read it here."""
+    quantised = config.get("quantization_config")
+    if not isinstance(quantised, Mapping) or quantised.get("quant_method") != "bitsandbytes":
+        return
+    if find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        raise ValueError(
+            f"{name} is quantised by bitsandbytes, which diffusers reads with that library and a CUDA GPU only: install it "
+            "(pip install bitsandbytes), or give the full model, with --weights nf4"
+        )
 
 
 def check_config(config: Mapping[str, Any], *, name: str, tensors: int | None = None) -> None:

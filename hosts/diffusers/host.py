@@ -20,16 +20,18 @@ from ..host import Text
 from . import vae as vae_path
 from .flux import check_models, flux_velocity
 from .hooks import DinoHooks
+from .offload import Offload, Turns
+from .slicing import SlicedAttention
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 
 
 class DiffusersHost:
-    """``hosts.host.Host`` on models that stay on one device, frozen but for what the caller unfreezes in the adapter.
+    """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
-    adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. Models are moved, and converted where
-    they are of another dtype.
+    adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
+    attention_slicing: of FLUX, see ``slicing.py``. Models are moved, and converted where they are of another dtype.
     """
 
     def __init__(
@@ -42,10 +44,14 @@ class DiffusersHost:
         gradient_checkpointing: bool = False,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        offload: Offload = "none",
+        attention_slicing: bool = False,
     ) -> None:
         check_models(transformer, vae)
         self.device, self.dtype = torch.device(device), dtype or transformer.dtype
-        self.transformer, self.vae = (_placed(model, self.device, self.dtype) for model in (transformer, vae))
+        self.turns, self.attention_slicing = Turns(self.device, offload), attention_slicing
+        self.transformer = self.turns.add_in_parts(_frozen(transformer, self.dtype))
+        self.vae = self.turns.add(_frozen(vae, self.dtype))
         self.geometry = geometry_of(transformer)
         self.family = FAMILIES[self.geometry.family]
         self.adapter, self.hooks = adapter, None
@@ -57,14 +63,19 @@ class DiffusersHost:
             self.transformer.enable_gradient_checkpointing(self._checkpointed)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return vae_path.encode(self.vae, pixels)
+        self.turns.use(self.vae)
+        latents = vae_path.encode(self.vae, pixels)
+        self.turns.use(self.transformer)  # what is free is now what a batch of tiles can have
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
+        self.turns.use(self.vae)
         return vae_path.decode(self.vae, latents)
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
     ) -> Tensor:
+        self.turns.use(self.transformer)
         call = None
         if rows and self.adapter is not None:
             call = make_call(
@@ -77,7 +88,8 @@ class DiffusersHost:
                 memo=memo,
             )
         attends = call is not None and call.adapter.has("cross_attention")
-        with self._adding(call if attends else None):
+        slices = SlicedAttention() if self.attention_slicing else nullcontext()
+        with self._adding(call if attends else None), slices:
             return flux_velocity(self.transformer, latents, sigmas, text=text, call=call)
 
     def check_interrupt(self) -> None:
@@ -102,7 +114,7 @@ class DiffusersHost:
         return nullcontext() if self.hooks is None else self.hooks.during(call)
 
 
-def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """``model`` for inference there. Models come in their dtype already; diffusers warns where one is converted."""
-    model = model.to(device).eval().requires_grad_(False)
+def _frozen(model: Any, dtype: torch.dtype) -> Any:
+    """``model`` for inference. Models come in their dtype already; diffusers warns where one is converted."""
+    model = model.eval().requires_grad_(False)
     return model if model.dtype == dtype else model.to(dtype)  # in which it computes: 8-bit weights are narrower

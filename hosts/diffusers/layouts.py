@@ -13,6 +13,14 @@ from ...files.errors import printable, whole
 from ...flux_patch.families import FLUX1
 
 Shapes = Mapping[str, tuple[int, ...]]
+SCALES = (".scale_weight", ".weight_scale")  # of layers in 8-bit floats, in files for ComfyUI, older and newer ones
+BESIDE = (
+    "scaled_fp8",
+    ".scale_input",
+    ".input_scale",
+    ".comfy_quant",
+)  # what else they say, of no use to wide activations
+EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
@@ -60,6 +68,23 @@ _NAMES = {  # in diffusers' layout and in the original one
     "out": ("proj_out.weight", "final_layer.linear.weight"),
     **{kind.name: (kind.diffusers, kind.comfy) for kind in FLUX1.blocks},
 }
+
+
+def unscaled(weights: Mapping[str, Tensor], *, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors with the scales of 8-bit floats, one per layer or per row, multiplied into them; ValueError for other scales."""
+    out = {key: tensor for key, tensor in weights.items() if not key.endswith((*SCALES, *BESIDE))}
+    for key in weights.keys() - out.keys():
+        if not key.endswith(SCALES):
+            continue
+        layer, scale = f"{key.rpartition('.')[0]}.weight", weights[key].float()
+        tensor = out.get(layer)
+        if tensor is None or tensor.dtype not in EIGHT_BITS or scale.numel() not in (1, len(tensor)):
+            raise ValueError(
+                f"{name} is quantised with scales ({printable(key)}) of a kind that is not read here: give one of 8-bit floats "
+                "with one scale per layer, or the bf16 file"
+            )
+        out[layer] = (tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))).to(dtype)
+    return out
 
 
 def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:

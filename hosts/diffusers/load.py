@@ -15,8 +15,8 @@ from torch import Tensor
 from ...files.errors import BROKEN, printable, reason
 from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
-from .configs import check_config, check_folder, read_config
-from .layouts import flux_config, kl_config, tiny_weights
+from .configs import check_config, check_folder, check_quantised, read_config
+from .layouts import flux_config, kl_config, tiny_weights, unscaled
 from .sources import loading, local_path
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ Held = TypeVar("Held")  # a tensor or its shape
 def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
     """A FLUX.1 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
 
-    Files may be in diffusers' key layout, or in Black Forest Labs' at FLUX's own width. Raises ValueError.
+    Files may be in diffusers' key layout, or in Black Forest Labs' at FLUX's own width; 8-bit floats, also with ComfyUI's
+    scales, become ``dtype``. Raises ValueError.
     """
     from diffusers import FluxTransformer2DModel
 
@@ -36,7 +37,7 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
     if path is None or path.is_dir():
         folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
         return _pretrained(source, folder, {"FluxTransformer2DModel": FluxTransformer2DModel}, dtype=dtype)
-    weights = _unwrapped(_read(path), "model.diffusion_model.")
+    weights = _unwrapped(_read(path, dtype=dtype), "model.diffusion_model.")
     return _single_file(FluxTransformer2DModel, weights, flux_config, name=path.name, dtype=dtype)
 
 
@@ -53,7 +54,7 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
         folder = _component(source, path, "vae", kind="Autoencoder")
         kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
         return _pretrained(source, folder, kinds, dtype=dtype)
-    weights = _unwrapped(_unwrapped(_read(path), "vae."), "first_stage_model.")
+    weights = _unwrapped(_unwrapped(_read(path, dtype=dtype), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
     return _single_file(AutoencoderKL, weights, kl_config, name=path.name, dtype=dtype)
@@ -98,6 +99,7 @@ def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any
     with loading(source):
         config = usual.load_config(**folder)
     check_config(config, name=str(source))
+    check_quantised(config, name=str(source))
     with loading(source):
         model, found = kinds.get(config.get("_class_name"), usual).from_pretrained(
             dtype=dtype, use_safetensors=True, output_loading_info=True, **folder
@@ -112,16 +114,11 @@ def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any
     return _complete(model, name=str(source))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
     if path.suffix == ".gguf":
         raise ValueError(f"{path.name} is a GGUF file, which is not read here: give a .safetensors file")
     weights, _ = read_weights(path)
-    scaled = next((name for name in weights if name.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
-    if scaled:
-        raise ValueError(
-            f"{path.name} is quantised with scales ({printable(scaled)}), which is not read here: give the bf16 file"
-        )
-    return weights
+    return unscaled(weights, name=path.name, dtype=dtype)
 
 
 def _floating(weights: dict[str, Tensor], dtype: torch.dtype, *, name: str) -> dict[str, Tensor]:

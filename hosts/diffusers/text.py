@@ -9,6 +9,7 @@ import torch
 
 from ..host import Text
 from .configs import check_folder
+from .offload import Offload, spread
 from .sources import loading, local_path
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class TextEncoder:
     @torch.no_grad()
     def encode(self, prompt: str, *, tokens: int, masked: bool = False) -> Text:
         """One prompt, which may be empty, as so many T5 tokens and CLIP's pooled vector. masked: with a mask of the padding."""
-        encoded: Any = self.pipeline.encode_prompt(prompt, device=self.pipeline.device, max_sequence_length=tokens)
+        encoded: Any = self.pipeline.encode_prompt(prompt, max_sequence_length=tokens)
         mask = None
         if masked:
             tokenizer: Any = self.pipeline.tokenizer_2
@@ -48,8 +49,13 @@ def has_text_encoders(source: str | Path) -> bool:
     return path is None or all((path / part).is_dir() for part in PARTS)
 
 
-def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
-    """CLIP and T5 of a whole pipeline, a folder or a hub name, without its other models; ValueError where it has none."""
+def load_text_encoder(
+    source: str | Path, *, device: torch.device | str, dtype: torch.dtype, offload: Offload = "none"
+) -> TextEncoder:
+    """CLIP and T5 of a whole pipeline, a folder or a hub name, without its other models; ValueError where it has none.
+
+    offload: "sequential" keeps their weights off the device; the others put both there, where nothing else need be.
+    """
     from diffusers import FluxPipeline
 
     if not has_text_encoders(source):
@@ -64,4 +70,8 @@ def load_text_encoder(source: str | Path, *, device: torch.device | str, dtype: 
         pipeline = FluxPipeline.from_pretrained(
             str(source), transformer=None, vae=None, dtype=dtype, use_safetensors=True
         )
-    return TextEncoder(pipeline.to(device))
+    if offload != "sequential":
+        return TextEncoder(pipeline.to(device))
+    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+        spread(encoder, torch.device(device))
+    return TextEncoder(pipeline)

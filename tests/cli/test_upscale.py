@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -168,6 +169,9 @@ def test_wrong_input_is_one_line_exit_code_2_and_no_file(dinotile, models, photo
         ("there is no model", photo, *out, "--model-path", tmp_path / "missing.safetensors"),
         ("device 'tpu'", photo, *out, *models, "--device", "tpu"),
         ("dtype 'int8'", photo, *out, *models, "--dtype", "int8"),
+        ("weights 'int8' must be one of full, fp8, nf4", photo, *out, *models, "--weights", "int8"),
+        ("offload 'disk' must be one of none, model, seq", photo, *out, *models, "--offload", "disk"),
+        ("device cpu computes there: leave offload out", photo, *out, *models, "--offload", "model", "--device", "cpu"),
         ("prompt acts with FLUX's text encoders", photo, *out, *models, "--prompt", "a cat"),
         ("negative acts with FLUX's text encoders", photo, *out, *models, "--negative", "a cat", "--cfg", 2),
         ("negative acts with cfg above 1 only", photo, *out, *models, "--negative", "a cat"),
@@ -308,6 +312,20 @@ def test_existing_files_are_replaced_with_overwrite_only_and_left_out_with_skip_
     assert Image.open(tmp_path / "folder" / "other.png").size == (104, 80)
     assert dinotile("upscale", photo, "-o", out, *models, "--overwrite")[0] == 0
     assert Image.open(out).size == (104, 80)
+
+
+def test_the_ways_to_little_memory_are_options_and_stand_in_the_report(dinotile, models, photo, tmp_path):
+    pictures, reports = [], []
+    for number, more in enumerate(([], ["--attention-slicing"], ["--weights", "fp8"])):
+        out, report = tmp_path / f"{number}.png", tmp_path / f"{number}.json"
+        code, said, _ = dinotile("upscale", photo, "-o", out, *models, "--report", report, *more)
+        assert code == 0 and re.search(r" s, peak memory \d+\.\d\d GiB\n$", said)
+        pictures.append(np.asarray(Image.open(out), int))
+        reports.append(json.loads(report.read_text()))
+    assert abs(pictures[1] - pictures[0]).max() <= 1 <= abs(pictures[2] - pictures[0]).max()
+    assert [report["options"]["weights"] for report in reports] == ["full", "full", "fp8"]
+    flux = [report["pictures"][0]["model_memory"]["flux"] for report in reports]
+    assert flux[0] == flux[1] > 2 * flux[2]
 
 
 def test_cfg_and_a_negative_prompt_guide_by_text(dinotile, models, photo, tmp_path):
