@@ -28,6 +28,7 @@ from dinotile.flux_patch.adapter import AdapterConfig, LoadedAdapter, adapter_co
 from dinotile.flux_patch.checkpoint import described, load_adapter, new_adapter
 from dinotile.flux_patch.families import FLUX1, MECHANISMS, Mechanism
 from dinotile.flux_patch.geometry import geometry_of
+from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.attention import differentiable_attention
@@ -115,7 +116,7 @@ def adapter_for(setting: Setting, mechanisms: tuple[Mechanism, ...]) -> LoadedAd
 def caller(setting: Setting, host: DiffusersHost) -> Callable[[], Tensor]:
     """One evaluation of FLUX as the upscaler does it: features projected once, tokens sampled once per run."""
     latents, text, features = random_inputs(setting)
-    sigmas, memo = torch.full((1,), 0.5, device=host.device), {}
+    sigmas, memo = torch.full((1,), 0.5, device=host.device), RunMemo()
     rows = []
     if host.adapter is not None:
         tokens = host.adapter.module.project(features.to(host.device, host.dtype))

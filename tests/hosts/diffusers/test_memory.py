@@ -31,7 +31,10 @@ from ...tiny_text import save_text_pipeline
 CPU = torch.device("cpu")
 NARROW = [
     "fp8",
-    pytest.param("nf4", marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="no bitsandbytes here")),
+    pytest.param(
+        "nf4",
+        marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="no bitsandbytes here: pip install .[nf4]"),
+    ),
 ]
 SMALLEST = {"fp8": 0.25, "nf4": 0.125}  # of float32's bytes
 
