@@ -10,6 +10,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def differentiable_attention() -> AbstractContextManager[None]:
+def differentiable_attention() -> AbstractContextManager[object]:
     """Around forward passes and the backward pass, in which checkpointed blocks run forward again; of the whole process."""
     return sdpa_kernel(BACKENDS)

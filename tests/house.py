@@ -22,7 +22,10 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
 ONLY = {"hosts/comfy": {"nodes"}, "cli/remote": {"cli"}, "demo/train": {"benchmarks", "benchmarks/semantics"}}
-INSIDE = {"benchmarks/comfy", "benchmarks/gpu"}  # measures in a ComfyUI's own process, where nobody else sees time and memory
+INSIDE = {
+    "benchmarks/comfy",
+    "benchmarks/gpu",
+}  # measures in a ComfyUI's own process, where nobody else sees time and memory
 SCRIPTS = {"demo/train", "benchmarks", "benchmarks/semantics", *INSIDE}  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}
 

@@ -17,6 +17,7 @@ from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
+from ...hosts.diffusers.narrow import narrow
 from ...hosts.diffusers.sources import dino_path, model_files
 from ...hosts.precision import check_bfloat16
 from ...upscaling.api import find_device
@@ -88,8 +89,7 @@ def load_models(
         partial(load_dino, dino_path(files.dino)),
     ]
     transformer, vae, encoder = (load() for load in counted(parts, "load", progress))
-    if model.weights == "fp8":  # before it is moved, so that the device never holds it wide
-        transformer.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=dtype)
+    narrow(transformer, model.weights)  # before it is moved, so that the device never holds it wide
     encoder.model.to(device).requires_grad_(False)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
     config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode)
