@@ -19,6 +19,7 @@ from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
 from ..host import Text
+from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
 from .model import Wrappers, flux_geometry, patch_flux
@@ -39,13 +40,13 @@ class ComfyHost:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         self.check_interrupt()
-        latents = self.vae.encode(pixels.movedim(1, -1))
+        latents = vae_path.encode(self.vae, pixels)
         return self.patcher.model.process_latent_in(latents).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pixels = self.vae.decode(self.patcher.model.process_latent_out(latents))
-        return pixels.movedim(-1, 1).float().clamp(0, 1).cpu()
+        pixels = vae_path.decode(self.vae, self.patcher.model.process_latent_out(latents))
+        return pixels.float().clamp(0, 1).cpu()
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

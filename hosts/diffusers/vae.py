@@ -1,65 +1,93 @@
-"""Pixels to FLUX's latents and back through a diffusers VAE, tile by tile where the picture is large."""
+"""Pixels to FLUX's latents and back through a diffusers VAE, in strips (``hosts/vae_walk.py``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...flux_patch.families import FLUX1
-from ...tiling.canvas import cut
-from ...tiling.plan import TilePlan
-from ...tiling.windows import tile_windows, window
 from ..finite import finite
+from ..vae_walk import Network, chain, decoder, encoder, local, pointwise, whole
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
-TILE = 1024
-OVERLAP = 256  # wider than FLUX's: a VAE has to see past the seam, not to invent
+FREE = 4 << 30  # bytes that a device is taken to have; CUDA's can be asked
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor, *, tile: int = TILE) -> Tensor:
+def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
     """``pixels`` [B,3,H,W] in 0..1 (sides of whole tokens) -> the model's latents [B,C,h,w], float32."""
-    plan = FLUX1.plan_tiles(*pixels.shape[-2:], tile=tile, overlap=OVERLAP * tile // TILE, fit="exact")
-    raw = _by_tiles(lambda part: _encode(vae, part), pixels, source=plan, target=plan.latent)
-    return (raw - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    channels = vae.config["latent_channels"]
+    size = tuple(side // FLUX1.cell for side in pixels.shape[-2:])
+    raw = pixels.new_empty(len(pixels), channels if _is_tiny(vae) else 2 * channels, *size)
+    signed = pointwise(lambda strip: strip.to(vae.dtype) * 2 - 1)
+    _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:])
+    mode = raw[:, :channels]  # the mean; AutoencoderKL's variance comes after it
+    return (mode - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, *, tile: int = TILE) -> Tensor:
+def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
     """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
     raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
-    height, width = (side * FLUX1.cell for side in latents.shape[-2:])
-    plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=OVERLAP * tile // TILE, fit="exact")
-    pixels = _by_tiles(lambda part: _decode(vae, part), raw, source=plan.latent, target=plan)
-    return finite(pixels, "decode").clamp(0, 1)  # which would make white of infinity
+    pixels = raw.new_empty(len(raw), 3, *(side * FLUX1.cell for side in raw.shape[-2:]))
+    converted = pointwise(lambda strip: strip.to(vae.dtype))
+    _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:])
+    return finite(pixels.div_(2).add_(0.5), "decode").clamp_(0, 1)  # which would make white of infinity
 
 
-def _encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
-    encoded: Any = vae.encode(pixels.to(vae.device, vae.dtype) * 2 - 1)
-    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    return latents.to(pixels)
+def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...]) -> None:
+    """size: of the picture, pixels."""
+    device = torch.device(vae.device)
+    strips, _ = network.plan(size, vae.dtype, device=device, free=free_bytes(device))
+    network.run(canvas, out, strips)
 
 
-def _decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
-    decoded: Any = vae.decode(latents.to(vae.device, vae.dtype))  # type: ignore[arg-type]
-    return decoded.sample.to(latents) / 2 + 0.5
+def free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return FREE
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
-def _by_tiles(convert: Callable[[Tensor], Tensor], canvas: Tensor, *, source: TilePlan, target: TilePlan) -> Tensor:
-    """``convert`` every tile of every picture alone and blend the results. diffusers' own VAE tiling is not used:
-    AutoencoderTiny's allocates 4 latent channels, and its blending is one-sided."""
-    out: Tensor | None = None
-    for image in range(canvas.shape[0]):
-        for box, place, pair in zip(source.boxes, target.boxes, tile_windows(target), strict=True):
-            part = convert(cut(canvas[image], box)[None])[0]  # [C, th, tw]
-            if out is None:
-                out = part.new_zeros(canvas.shape[0], part.shape[0], target.height, target.width)
-            cut(out[image], place).add_(window(pair).to(part) * part)
-    if out is None:
-        raise ValueError("the batch is empty: give at least one picture")
-    return out
+def _is_tiny(vae: Any) -> bool:
+    return not hasattr(vae, "quant_conv")
+
+
+def encoder_network(vae: Any) -> Network:
+    """Pixels in -1..1 to latents, or to their means and variances, as ``vae.encoder`` takes and gives them."""
+    half = vae.encoder
+    if _is_tiny(vae):
+        layers = chain(half.layers, width=max(vae.config["encoder_block_out_channels"]))
+        return layers.between([pointwise(lambda strip: strip.add(1).div(2))])
+    after = [] if vae.quant_conv is None else [local(vae.quant_conv)]
+    if not _is_plain(vae, vae.config["down_block_types"], "DownEncoderBlock2D"):
+        return Network([whole(half), *after])
+    levels = [(block.resnets, block.downsamplers[0] if block.downsamplers else None) for block in half.down_blocks]
+    return encoder(half.conv_in, levels, _middle(half), half.conv_norm_out, half.conv_out).between([], after)
+
+
+def decoder_network(vae: Any) -> Network:
+    """Latents to pixels in -1..1."""
+    half = vae.decoder
+    if _is_tiny(vae):
+        layers = chain(half.layers, width=max(vae.config["decoder_block_out_channels"]))
+        squeezed, signed = (lambda strip: torch.tanh(strip / 3) * 3), (lambda strip: strip.mul(2).sub(1))
+        return layers.between([pointwise(squeezed)], [pointwise(signed)])
+    before = [] if vae.post_quant_conv is None else [local(vae.post_quant_conv)]
+    if not _is_plain(vae, vae.config["up_block_types"], "UpDecoderBlock2D"):
+        return Network([*before, whole(half)])
+    levels = [(block.resnets, block.upsamplers[0] if block.upsamplers else None) for block in half.up_blocks]
+    return decoder(half.conv_in, _middle(half), levels, half.conv_norm_out, half.conv_out).between(before)
+
+
+def _is_plain(vae: Any, kinds: list[str], kind: str) -> bool:
+    """Whether it has FLUX's layers and no others, so that its halves may be walked; others run whole."""
+    return set(kinds) == {kind} and vae.config["act_fn"] == "silu" and vae.config["mid_block_add_attention"]
+
+
+def _middle(half: Any) -> tuple[Any, ...]:
+    return half.mid_block.resnets[0], half.mid_block.attentions[0], half.mid_block.resnets[1]

@@ -15,6 +15,7 @@ import inside_hints  # noqa: F401
 import inside_models  # noqa: F401
 import inside_patches  # noqa: F401
 import inside_tiles  # noqa: F401
+import inside_vae  # noqa: F401
 
 if __name__ == "__main__":
     main()

@@ -497,3 +497,16 @@ def test_the_pack_takes_little_of_the_time_of_a_joint_run(numbers, report):
     assert found["share of the pack"] + found["share of fusion"] <= 0.03
     assert found["share of fusion"] > 0
     assert found["share outside the model"] <= 0.10
+
+
+@pytest.mark.parametrize("vae", ["flux", "quantising", "taesd"])
+def test_the_hosts_vaes_in_strips_are_the_whole(numbers, vae, report):
+    found = numbers("vae_strips")[vae]
+    report(f"VAE in strips, {vae}: latents {found['encode']:.0e}, pixels {found['decode']:.0e} from ComfyUI's own")
+    assert found["in strips"] and min(found["spread"]) > 0.1
+    assert found["encode"] < 3e-5 and found["decode"] < 1e-5
+
+
+def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
+    found = numbers("vae_strips")["other"]
+    assert not found["in strips"] and found["encode"] == found["decode"] == 0

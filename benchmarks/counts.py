@@ -1,0 +1,56 @@
+"""What a computation costs, counted operator by operator, on any device and on torch's meta device, where nothing is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+class Counts(TorchDispatchMode):
+    """Counts while it is entered. kernels: operators that are no views. moved: bytes that these read and write. flops: of
+    convolutions, products and attention. peak: bytes of tensors made inside that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels, self.moved, self.flops, self.peak = 0, 0, 0, 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        out = func(*args, **kwargs or {})
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **kwargs or {}, out_val=out)
+        if not func.is_view and made:
+            self.kernels += 1
+            touched = {id(tensor): tensor.numel() * tensor.element_size() for tensor in [*given, *made]}
+            self.moved += sum(touched.values())
+        self._note(given, made)
+        return out
+
+    def _note(self, given: list[Tensor], made: list[Tensor]) -> None:
+        before = {tensor.untyped_storage()._cdata for tensor in given}
+        for tensor in made:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in before:
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+
+
+class Fused(TorchFunctionMode):
+    """Attention without a mask as one operator, as GPUs have it; the meta device would make all scores."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention and args[0].is_meta:
+            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
+        return func(*args, **kwargs or {})

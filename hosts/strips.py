@@ -1,0 +1,223 @@
+"""Feature maps of a picture made a strip of rows at a time, exactly: what ``vae_walk.py`` walks a VAE with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each channel of a map, [B, C], float32."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Rows(Protocol):
+    """A map [B, C, height, width] of which rows can be asked for."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def area(self) -> int:
+        """Positions per row, of it or of what a row of it is made of."""
+        ...
+
+    def rows(self, top: int, bottom: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A map [B, C, H, W] that lies somewhere, its rows on ``device`` where they are asked for; its moments where known."""
+
+    map: Tensor
+    device: torch.device
+    moments: Moments | None = None
+
+    @property
+    def height(self) -> int:
+        return self.map.shape[2]
+
+    @property
+    def width(self) -> int:
+        return self.map.shape[3]
+
+    @property
+    def area(self) -> int:
+        return self.width
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        return self.map[:, :, top:bottom].to(self.device)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What ``function`` makes of ``source``, ``up`` times as large or a ``down``-th of it, when it is asked for.
+
+    halo: rows of the source that it sees on either side beyond those of which it makes the result; a multiple of ``down``.
+    """
+
+    source: Rows
+    function: Function
+    halo: int = 0
+    up: int = 1
+    down: int = 1
+
+    @property
+    def height(self) -> int:
+        return self.source.height * self.up // self.down
+
+    @property
+    def width(self) -> int:
+        return self.source.width * self.up // self.down
+
+    @property
+    def area(self) -> int:
+        return max(self.width, self.source.area * self.down // self.up)
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        low = max(0, top * self.down // self.up - self.halo)
+        high = min(self.source.height, -(-bottom * self.down // self.up) + self.halo)
+        first = top - low * self.up // self.down
+        return self.function(self.source.rows(low, high))[:, :, first : first + bottom - top]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """``made`` and ``source``; the strips of ``made`` are its own to add to."""
+
+    source: Rows
+    made: Made
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def area(self) -> int:
+        return self.made.area
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        return self.made.rows(top, bottom).add_(self.source.rows(top, bottom))
+
+
+@dataclass(frozen=True)
+class Strips:
+    """How it is done: strips of about ``area`` positions, made on ``device``; what is kept whole lies on ``keep``.
+
+    roomy: upsampled maps are kept too, which saves making them twice.
+    """
+
+    device: torch.device
+    keep: torch.device
+    area: int
+    roomy: bool = False
+
+    def spans(self, source: Rows) -> Iterator[tuple[int, int]]:
+        count = -(-source.height // max(1, self.area // source.area))
+        edges = [source.height * number // count for number in range(count + 1)]
+        yield from zip(edges[:-1], edges[1:], strict=True)
+
+    def write(self, source: Rows, out: Tensor) -> Tensor:
+        for top, bottom in self.spans(source):
+            out[:, :, top:bottom] = source.rows(top, bottom)
+        return out
+
+    def store(self, source: Rows, *, split: Sequence[int] = (), into: Tensor | None = None) -> list[Stored]:
+        """The whole map, as maps of ``split`` channels where that is given; ``into``: written over this one."""
+        maps: list[Tensor] = [] if into is None else [into]
+        found: list[tuple[int, list[Moments]]] = []
+        for top, bottom in self.spans(source):
+            strip = source.rows(top, bottom)
+            parts = strip.split(list(split) or [strip.shape[1]], dim=1)
+            if not maps:
+                size = (source.height, source.width)
+                maps = [part.new_empty(*part.shape[:2], *size, device=self.keep) for part in parts]
+            for place, part in zip(maps, parts, strict=True):
+                place[:, :, top:bottom] = part
+            found.append((bottom - top, [_moments(part) for part in parts]))
+        return [
+            Stored(place, self.device, _joined([(rows, moments[number]) for rows, moments in found]))
+            for number, place in enumerate(maps)
+        ]
+
+    def moments(self, source: Rows) -> Moments:
+        if isinstance(source, Stored) and source.moments is not None:
+            return source.moments
+        return _joined([(bottom - top, _moments(source.rows(top, bottom))) for top, bottom in self.spans(source)])
+
+    def normed(self, source: Rows, norm: nn.Module) -> Function:
+        """GroupNorm by the moments of the whole ``source``, then SiLU."""
+        mode = _WholeNorm(self.moments(source))
+
+        def function(strip: Tensor) -> Tensor:
+            with mode:
+                out = norm(strip)
+            if not mode.asked:
+                raise TypeError(f"{type(norm).__name__} does not call torch.nn.functional.group_norm")
+            return F.silu(out, inplace=True)
+
+        return function
+
+
+class _WholeNorm(TorchFunctionMode):
+    """Group norms inside it take the mean and variance of the whole map instead of their input's."""
+
+    def __init__(self, moments: Moments) -> None:
+        super().__init__()
+        self.moments, self.asked = moments, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.group_norm:
+            self.asked = True
+            return _normalised(self.moments, *args, **kwargs or {})
+        return func(*args, **kwargs or {})
+
+
+def _normalised(
+    moments: Moments, strip: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """F.group_norm of ``strip`` [B, C, h, w], a part of the map whose ``moments`` these are; as one multiplication and sum."""
+    channels = moments.mean.shape[1]
+    mean, variance = (moment.unflatten(1, (num_groups, -1)) for moment in moments)  # [B, G, C/G]
+    centre = mean.mean(2, keepdim=True)
+    spread = (variance + (mean - centre).square()).mean(2, keepdim=True)
+    scale = (spread + eps).rsqrt().expand_as(mean).flatten(1)  # [B, C]
+    shift = -scale * centre.expand_as(mean).flatten(1)
+    if weight is not None:
+        scale, shift = scale * weight, shift * weight
+    if bias is not None:
+        shift = shift + bias
+    scale, shift = (part.view(-1, channels, 1, 1) for part in (scale, shift))
+    return torch.addcmul(shift, strip, scale, out=torch.empty_like(strip))
+
+
+def _moments(strip: Tensor) -> Moments:
+    mean = strip.mean((2, 3), dtype=torch.float32)
+    apart = strip - mean[:, :, None, None]  # [B, C, h, W], float32
+    return Moments(mean, torch.linalg.vector_norm(apart, dim=(2, 3)).square() / apart[0, 0].numel())
+
+
+def _joined(parts: Sequence[tuple[int, Moments]]) -> Moments:
+    """Moments of a map, of those of strips of so many rows."""
+    rows = sum(count for count, _ in parts)
+    mean = sum((count / rows * moments.mean for count, moments in parts), start=torch.zeros(()))
+    variance = sum(
+        (count / rows * (part.variance + (part.mean - mean).square()) for count, part in parts), start=torch.zeros(())
+    )
+    return Moments(mean, variance)

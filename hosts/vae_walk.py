@@ -1,0 +1,189 @@
+"""A VAE over a picture whose feature maps are too large to be made at once: a strip of rows at a time, and exact.
+
+Tiles that are blended differ from the whole, because two layers of FLUX's VAE see all of it: GroupNorm, whose mean and
+variance are the whole map's, and the self-attention in the middle. So the network is walked layer by layer, not tile by tile.
+A convolution's strip is made from a strip with a halo, the few rows beyond it that the kernel sees; at the picture's border
+the layer pads as ever. While a map is stored, a strip at a time, the mean and variance of each channel are gathered, and the
+norm that follows is told them: no map is made once more for a norm. A residual block keeps two maps, the one that it adds to,
+in place, and the one between its convolutions; a map four times as large as its source, behind an upsampling, is made twice
+from it where there is no room for it. The attention has one position per latent cell and runs whole. So a decode keeps 2.5
+values per pixel and channel of its last layers, 10.7 GB for FLUX's VAE at 4096 x 4096 in bfloat16, where the whole takes 43 GiB.
+The layers are the host's modules and are called as such, so that its casting, offloading and interrupts stay its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .strips import Function, Made, Rows, Stored, Strips, Sum
+
+AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
+AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
+
+log = logging.getLogger("dinotile")
+Step = Callable[[Strips, Rows], Rows]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Values per pixel of the picture that lie whole at a time: in the attention, with the maps that are kept, and with those
+    besides whose keeping saves time."""
+
+    least: float = 0.0
+    lean: float = 0.0
+    roomy: float = 0.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """One half of a VAE."""
+
+    steps: Sequence[Step]
+    need: Need = Need()
+
+    def between(self, before: Iterable[Step], after: Iterable[Step] = ()) -> Network:
+        return replace(self, steps=[*before, *self.steps, *after])
+
+    def plan(self, size: Sequence[int], dtype: torch.dtype, *, device: torch.device, free: int) -> tuple[Strips, int]:
+        """How to run on a picture of that ``size``, pixels, and the bytes of ``device`` that it takes: no more than are
+        ``free``, where that can be; else maps lie in the CPU's memory."""
+        area = AREA_OF_CACHE if device.type == "cpu" else AREA
+        least, lean, roomy = (
+            int(dtype.itemsize * (prod(size) * values + area * AT_ONCE))
+            for values in (self.need.least, self.need.lean, self.need.roomy)
+        )
+        if lean > free:
+            return Strips(device, torch.device("cpu"), area), least
+        return Strips(device, device, area, roomy <= free), roomy if roomy <= free else lean
+
+    def run(self, canvas: Tensor, out: Tensor, strips: Strips) -> Tensor:
+        """On ``canvas`` [B, C, H, W], one picture at a time, into ``out``; where the device's memory does not suffice after
+        all, once more with maps in the CPU's."""
+        for image, place in zip(canvas.split(1), out.split(1), strict=True):
+            if not self._fits(image, place, strips):
+                strips = replace(strips, keep=torch.device("cpu"), roomy=False)
+                log.warning("the VAE ran out of memory: it keeps its maps in the CPU's")
+                self._walk(image, place, strips)
+        return out
+
+    def _fits(self, image: Tensor, out: Tensor, strips: Strips) -> bool:
+        try:
+            self._walk(image, out, strips)
+        except torch.cuda.OutOfMemoryError:
+            if strips.keep == torch.device("cpu"):
+                raise
+            return False  # what the exception holds is free when this has returned
+        return True
+
+    def _walk(self, image: Tensor, out: Tensor, strips: Strips) -> None:
+        rows: Rows = Stored(image, strips.device)
+        for step in self.steps:
+            rows = step(strips, rows)
+        strips.write(rows, out)
+
+
+Level = tuple[Iterable[nn.Module], nn.Module | None]  # residual blocks, and what changes the size behind them
+
+
+def decoder(first: Any, middle: Iterable[Any], levels: Iterable[Level], norm: nn.Module, last: Any) -> Network:
+    """FLUX's, of the layers that the hosts name ``conv_in`` and so on. middle: block, attention, block."""
+    steps = [local(first), *_middle(*middle)]
+    for blocks, upsampling in levels:
+        steps += [resnet(block) for block in blocks]
+        if upsampling is not None:
+            steps += [local(upsampling, up=2), roomily]
+    return Network([*steps, normed(norm), local(last)], _need(last.in_channels, 2.5, 4.0))
+
+
+def encoder(first: Any, levels: Iterable[Level], middle: Iterable[Any], norm: nn.Module, last: Any) -> Network:
+    steps = [local(first)]
+    for blocks, downsampling in levels:
+        steps += [resnet(block) for block in blocks]
+        if downsampling is not None:
+            steps += [local(downsampling), kept]
+    steps += [*_middle(*middle), normed(norm), local(last)]
+    return Network(steps, _need(first.out_channels, 2.25, 2.25))
+
+
+def chain(modules: Iterable[nn.Module], *, width: int) -> Network:
+    """TAESD's: modules of at most ``width`` channels without norm or attention. Kept are maps where the size changes."""
+    steps: list[Step] = []
+    for module in modules:
+        if isinstance(module, nn.Upsample):
+            steps += [kept, local(module, up=2)]
+        else:
+            steps.append(local(module))
+            if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
+                steps.append(kept)
+    return Network(steps, Need(0.0, 0.5 * width, 0.5 * width))
+
+
+def _need(width: int, lean: float, roomy: float) -> Need:
+    """width: channels of the maps at the picture's size. The attention's ten maps have four times as many, and a 64th of the
+    positions."""
+    return Need(0.625 * width, lean * width, roomy * width)
+
+
+def _middle(before: Any, attention: nn.Module, after: Any) -> list[Step]:
+    return [resnet(before), whole(attention), resnet(after)]
+
+
+def pointwise(function: Function) -> Step:
+    return lambda strips, source: Made(source, function)
+
+
+def local(module: nn.Module, *, up: int = 1) -> Step:
+    """A module without norm or attention. Its halo and its stride are its convolutions'."""
+    convolutions: list[Any] = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    down = prod(part.stride[0] for part in convolutions)
+    halo = sum(part.kernel_size[0] // 2 for part in convolutions)
+    return lambda strips, source: Made(source, module, -(-halo // down) * down, up, down)
+
+
+def kept(strips: Strips, source: Rows) -> Stored:
+    return source if isinstance(source, Stored) else strips.store(source)[0]
+
+
+def roomily(strips: Strips, source: Rows) -> Rows:
+    return kept(strips, source) if strips.roomy else source
+
+
+def normed(norm: nn.Module) -> Step:
+    return lambda strips, source: Made(source, strips.normed(source, norm))
+
+
+def whole(module: nn.Module) -> Step:
+    """A module that sees all positions, such as attention."""
+
+    def step(strips: Strips, source: Rows) -> Stored:
+        out = module(kept(strips, source).map.to(strips.device))
+        return Stored(out.to(strips.keep), strips.device)
+
+    return step
+
+
+def resnet(block: Any) -> Step:
+    """A block of ``norm1``, ``conv1``, ``norm2`` and ``conv2``, added to its input or to what a 1 x 1 convolution, which the
+    hosts call ``nin_shortcut`` and ``conv_shortcut``, makes of it."""
+    shortcut: Any = getattr(block, "nin_shortcut", None) or getattr(block, "conv_shortcut", None)
+
+    def step(strips: Strips, source: Rows) -> Stored:
+        source = source if shortcut else kept(strips, source)
+        first = strips.normed(source, block.norm1)
+        if shortcut:
+            both = Made(source, lambda x: torch.cat((shortcut(x), block.conv1(first(x))), dim=1), halo=1)
+            base, between = strips.store(both, split=(shortcut.out_channels, block.conv1.out_channels))
+        else:
+            base, (between,) = kept(strips, source), strips.store(Made(source, lambda x: block.conv1(first(x)), halo=1))
+        second = strips.normed(between, block.norm2)
+        added = Sum(base, Made(between, lambda x: block.conv2(second(x)), halo=1))
+        return strips.store(added, into=base.map)[0]
+
+    return step

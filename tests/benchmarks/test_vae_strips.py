@@ -1,0 +1,36 @@
+"""The script that measures a VAE whole and in strips."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import vae_strips
+
+
+@pytest.fixture
+def figures(monkeypatch, tmp_path):
+    def run(*options):
+        path = tmp_path / "figures.json"
+        monkeypatch.setattr(sys, "argv", ["vae_strips.py", "--rounds", "1", "--json", str(path), *options])
+        vae_strips.main()
+        return json.loads(path.read_text())["figures"]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", [("--width", "32"), ("--tiny",)])
+def test_both_ways_are_measured_and_compared(figures, kind):
+    found = figures("--sizes", "64", "--device", "cpu", *kind)
+    assert set(found) == {"encode 64", "decode 64"}
+    for half in found.values():
+        assert half["largest_difference"] < 1e-4 < half["spread"]
+        assert min(half[way]["seconds"] for way in ("whole", "strips")) > 0
+
+
+def test_the_meta_device_counts_what_fluxs_vae_costs(figures):
+    """159e12 operations of convolutions in 4096 x 4096 px; the attention's, 141e12 there, go with the square of the pixels."""
+    (found,) = figures("--sizes", "256", "--device", "meta", "--halves", "decode").values()
+    assert found["whole"]["flops"] == pytest.approx(159e12 / 256 + 141e12 / 256**2, rel=0.01)
+    assert found["whole"]["flops"] <= found["strips"]["flops"] < 1.5 * found["whole"]["flops"]
+    assert found["strips"]["kernels"] > found["whole"]["kernels"] > 100

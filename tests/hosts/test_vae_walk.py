@@ -1,0 +1,147 @@
+"""A VAE walked in strips gives what the whole gives."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from dinotile.benchmarks.counts import Counts, Fused
+from dinotile.benchmarks.vae_strips import random_vae
+from dinotile.hosts import vae_walk
+from dinotile.hosts.diffusers import vae as vae_path
+from dinotile.hosts.strips import Strips
+from dinotile.hosts.vae_walk import Network, normed, pointwise
+
+from ..tiny import picture, tiny_kl, tiny_vae
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+ROOMS = {"for all maps": 1 << 40, "for some": 20 << 20, "for none": 0}
+
+
+def whole_latents(vae, pixels):
+    encoded = vae.encode(pixels * 2 - 1)
+    raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return (raw - vae.config["shift_factor"]) * vae.config["scaling_factor"]
+
+
+def whole_pixels(vae, latents):
+    raw = latents / vae.config["scaling_factor"] + vae.config["shift_factor"]
+    return (vae.decode(raw).sample / 2 + 0.5).clamp(0, 1)
+
+
+def quantising_kl():
+    """With the 1 x 1 convolutions on either side of the latents that other VAEs than FLUX's have."""
+    vae, (first, second) = tiny_kl(), (nn.Conv2d(32, 32, 1), nn.Conv2d(16, 16, 1))
+    vae.quant_conv, vae.post_quant_conv = (conv.requires_grad_(False) for conv in (first, second))
+    return vae
+
+
+@pytest.fixture(autouse=True)
+def small_strips(monkeypatch):
+    monkeypatch.setattr(vae_walk, "AREA_OF_CACHE", 400)
+    monkeypatch.setattr(vae_walk, "AT_ONCE", 8 * 64)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("make", [tiny_kl, quantising_kl, tiny_vae])
+def test_strips_are_the_whole(make, room, monkeypatch):
+    monkeypatch.setattr(vae_path, "FREE", ROOMS[room])
+    vae = make()
+    for size in ((80, 48), (16, 112)):
+        pixels = picture(*size, batch=2)
+        with torch.no_grad():
+            latents = whole_latents(vae, pixels)
+            decoded = whole_pixels(vae, latents)
+        assert (vae_path.encode(vae, pixels) - latents).abs().max() < 1e-5
+        assert (vae_path.decode(vae, latents) - decoded).abs().max() < 3e-5
+
+
+def test_strips_are_the_whole_at_the_width_of_fluxs_vae():
+    vae = random_vae(128, tiny=False, device=CPU, dtype=torch.float32)
+    vae.register_to_config(scaling_factor=0.3611, shift_factor=0.1159)
+    pixels = picture(48, 32)
+    with torch.no_grad():
+        latents = whole_latents(vae, pixels)
+        decoded = whole_pixels(vae, latents)
+    assert (vae_path.encode(vae, pixels) - latents).abs().max() < 1e-5
+    assert (vae_path.decode(vae, latents) - decoded).abs().max() < 1e-5
+
+
+def test_in_bfloat16_strips_are_as_near_to_float32_as_the_whole():
+    vae, pixels = tiny_kl(), picture(80, 48)
+    half = copy.deepcopy(vae).bfloat16()
+    with torch.no_grad():
+        latents = whole_latents(vae, pixels)
+        decoded = whole_pixels(vae, latents)
+        errors = whole_latents(half, pixels.bfloat16()) - latents, whole_pixels(half, latents.bfloat16()) - decoded
+    ours = vae_path.encode(half, pixels) - latents, vae_path.decode(half, latents) - decoded
+    for strips, whole in zip(ours, errors, strict=True):
+        assert 0 < strips.abs().mean() < 1.1 * whole.abs().mean()
+
+
+def test_a_vae_with_other_layers_runs_whole():
+    vae, pixels = tiny_kl(), picture(32, 48)
+    vae.register_to_config(act_fn="relu")
+    with torch.no_grad():
+        assert torch.equal(vae_path.encode(vae, pixels), whole_latents(vae, pixels))
+    assert len(vae_path.decoder_network(vae).steps) == 1
+
+
+def test_the_norm_of_a_map_far_from_zero_is_exact():
+    """Where the mean is a thousand times the spread, the mean of squares less the square of the mean is noise."""
+    norm, canvas = nn.GroupNorm(2, 4), torch.randn(1, 4, 50, 7) + 1000
+    nn.init.normal_(norm.weight)
+    network = Network([normed(norm)])
+    with torch.no_grad():
+        result = network.run(canvas, torch.empty_like(canvas), Strips(CPU, CPU, area=21))
+        expected = torch.nn.functional.silu(norm.double()(canvas.double()))
+    assert (result - expected).abs().max() < 1e-3
+
+
+def test_a_norm_that_cannot_be_told_is_not_passed_over():
+    class Other(nn.GroupNorm):
+        def forward(self, x):
+            return x - x.mean()
+
+    canvas = torch.randn(1, 4, 8, 8)
+    with pytest.raises(TypeError, match="Other does not call"):
+        Network([normed(Other(2, 4))]).run(canvas, canvas.clone(), Strips(CPU, CPU, area=21))
+
+
+@pytest.mark.parametrize(("half", "room"), [("encoder", "lean"), ("decoder", "lean"), ("decoder", "roomy")])
+def test_a_plan_says_how_much_memory_it_takes(half, room, monkeypatch):
+    """Counted with FLUX's widths on the meta device, which computes nothing; in strips as narrow as 4096 px have."""
+    monkeypatch.undo()
+    monkeypatch.setattr(vae_walk, "AREA", 1 << 16)
+    vae = random_vae(128, tiny=False, device=META, dtype=torch.bfloat16)
+    network = getattr(vae_path, f"{half}_network")(vae)
+    strips, needed = network.plan((1024, 1024), vae.dtype, device=META, free=1250 << 20 if room == "lean" else 1 << 40)
+    shapes = [(1, 3, 1024, 1024), (1, 32 if half == "encoder" else 16, 128, 128)][:: 1 if half == "encoder" else -1]
+    canvas, out = (torch.empty(shape, dtype=vae.dtype, device=META) for shape in shapes)
+    with torch.no_grad(), Fused(), Counts() as counts:
+        network.run(canvas, out, strips)
+    assert strips.roomy == (room == "roomy") or half == "encoder"
+    assert 0.5 * needed < counts.peak < needed
+
+
+def test_memory_that_does_not_suffice_costs_time_but_no_picture(caplog):
+    vae, latents, calls = tiny_kl(), torch.randn(1, 16, 6, 8), []
+
+    def full(strip):
+        calls.append(strip)
+        if len(calls) == 5:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return strip
+
+    network = vae_path.decoder_network(vae)
+    failing = network.between([], [pointwise(full)])
+    strips = Strips(CPU, torch.device("cpu", 0), area=400)  # as if maps lay elsewhere than on the CPU
+    out = torch.empty(1, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(failing.run(latents, out, strips), network.run(latents, out.clone(), strips))
+        assert len(calls) == 5 + 8 and "in the CPU's" in caplog.text
+        calls.clear()
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            failing.run(latents, out, replace(strips, keep=CPU))
