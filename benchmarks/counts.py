@@ -29,7 +29,8 @@ class Counts(TorchDispatchMode):
         out = func(*args, **kwargs or {})
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs or {}, out_val=out)
+            sizes = [given for given in args if not isinstance(given, torch.dtype)]
+            self.flops += flop_registry[func._overloadpacket](*sizes, **kwargs or {}, out_val=out)
         if not func.is_view and made:
             self.kernels += 1
             touched = {id(tensor): tensor.numel() * tensor.element_size() for tensor in [*given, *made]}

@@ -22,7 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..flux_patch.families import FLUX1
 from .strips import Function, Made, Rows, Stored, Strips, Sum
+from .wide_attention import WideAttention, bytes_of_parts
 
 AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
@@ -33,10 +35,10 @@ Step = Callable[[Strips, Rows], Rows]
 
 @dataclass(frozen=True)
 class Need:
-    """Values per pixel of the picture that lie whole at a time: in the attention, with the maps that are kept, and with those
-    besides whose keeping saves time."""
+    """Values that lie whole at a time: ``attention``, per latent cell, and per pixel of the picture ``lean``, the maps that are
+    kept, and ``roomy``, with those besides whose keeping saves time."""
 
-    least: float = 0.0
+    attention: float = 0.0
     lean: float = 0.0
     roomy: float = 0.0
 
@@ -55,9 +57,11 @@ class Network:
         """How to run on a picture of that ``size``, pixels, and the bytes of ``device`` that it takes: no more than are
         ``free``, where that can be; else maps lie in the CPU's memory."""
         area = AREA_OF_CACHE if device.type == "cpu" else AREA
+        cells = prod(side // FLUX1.cell for side in size)
+        attention = self.need.attention * cells * dtype.itemsize + bytes_of_parts(cells, dtype)
         least, lean, roomy = (
-            int(dtype.itemsize * (prod(size) * values + area * AT_ONCE))
-            for values in (self.need.least, self.need.lean, self.need.roomy)
+            int(max(attention, dtype.itemsize * (values * prod(size) + AT_ONCE * area)))
+            for values in (0, self.need.lean, self.need.roomy)
         )
         if lean > free:
             return Strips(device, torch.device("cpu"), area), least
@@ -126,9 +130,8 @@ def chain(modules: Iterable[nn.Module], *, width: int) -> Network:
 
 
 def _need(width: int, lean: float, roomy: float) -> Need:
-    """width: channels of the maps at the picture's size. The attention's ten maps have four times as many, and a 64th of the
-    positions."""
-    return Need(0.625 * width, lean * width, roomy * width)
+    """width: channels of the maps at the picture's size; the attention's have four times as many, and there are ten of them."""
+    return Need(40 * width, lean * width, roomy * width)
 
 
 def _middle(before: Any, attention: nn.Module, after: Any) -> list[Step]:
@@ -163,7 +166,8 @@ def whole(module: nn.Module) -> Step:
     """A module that sees all positions, such as attention."""
 
     def step(strips: Strips, source: Rows) -> Stored:
-        out = module(kept(strips, source).map.to(strips.device))
+        with WideAttention():
+            out = module(kept(strips, source).map.to(strips.device))
         return Stored(out.to(strips.keep), strips.device)
 
     return step
