@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .bars import Bars
+
+if TYPE_CHECKING:
+    from ..training.adapter.config import TrainConfig
 
 
 def _print_keys(wanted: bool) -> None:
@@ -30,6 +33,9 @@ def train(
         bool, typer.Option("--keys", callback=_print_keys, is_eager=True, help="Print all keys of a configuration.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the output folder's newest checkpoint, if any.")] = True,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what is there and missing, and about what it would take.")
+    ] = False,
 ) -> None:
     """Train a DINO adapter on your pictures; with several GPUs under `accelerate launch`."""
     from ..training.adapter.config import load_config
@@ -38,6 +44,8 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started; the others are silent
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO if first else logging.ERROR)
+    if dry:
+        return _print_dry_run(settings)
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms under autocast
     from ..training.adapter.run import train as run
 
@@ -46,6 +54,14 @@ def train(
         path = run(settings, resume=resume, progress=shown, should_stop=lambda: bool(interrupted))
     if first:
         typer.echo(f"{path}{'  (stopped early; the same command goes on)' if interrupted else ''}")
+
+
+def _print_dry_run(settings: TrainConfig) -> None:
+    from ..training.adapter.dry_run import dry_run
+
+    with Bars() as bars:
+        found = dry_run(settings, progress=bars)
+    typer.echo("\n".join(found.lines()))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.narrow import narrow
-from ...hosts.diffusers.sources import dino_path, model_files
+from ...hosts.diffusers.sources import Source, dino_path, model_files
 from ...hosts.precision import check_bfloat16
 from ...upscaling.api import find_device
 from ..core.loop import fit
@@ -54,8 +54,7 @@ def train(
         raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
     processes = Accelerator(cpu=config.model.device == "cpu")
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
-    if config.optimisation.precision == "bf16":
-        check_bfloat16(device, setting="optimisation.precision bf16", instead="set fp16, and model.dtype float16")
+    check_device(config, device)
     host, encoder = load_models(
         config.model, config.adapter, device=device, seed=config.optimisation.seed, progress=progress
     )
@@ -70,6 +69,20 @@ def train(
     return task.path
 
 
+def check_device(config: TrainConfig, device: torch.device) -> None:
+    """ValueError where the device does not compute in the precision that is asked for."""
+    if config.optimisation.precision == "bf16":
+        check_bfloat16(device, setting="optimisation.precision bf16", instead="set fp16, and model.dtype float16")
+
+
+def files_of(model: ModelSettings) -> tuple[Source, Source, Source]:
+    """Of FLUX, the VAE and DINO; ValueError where no DINO is named and the variant has none."""
+    files = model_files(model.variant, model_path=model.model_path, vae_path=model.vae_path, dino=model.dino)
+    if files.dino is None:
+        raise ValueError(f"model.dino is empty, variant {model.variant} needs a DINO model: give a file or a hub name")
+    return files.flux, files.vae, files.dino
+
+
 def load_models(
     model: ModelSettings,
     adapter: AdapterSettings,
@@ -79,14 +92,12 @@ def load_models(
     progress: Progress | None = None,
 ) -> tuple[DiffusersHost, DinoEncoder]:
     """The models that the settings name, with a fresh adapter in float32; ValueError where one cannot be had."""
-    files = model_files(model.variant, model_path=model.model_path, vae_path=model.vae_path, dino=model.dino)
-    if files.dino is None:
-        raise ValueError(f"model.dino is empty, variant {model.variant} needs a DINO model: give a file or a hub name")
+    flux_file, vae_file, dino_file = files_of(model)
     dtype = getattr(torch, model.dtype)
     parts: list[Callable[[], Any]] = [
-        partial(load_transformer, files.flux, dtype=dtype),
-        partial(load_vae, files.vae, dtype=dtype),
-        partial(load_dino, dino_path(files.dino)),
+        partial(load_transformer, flux_file, dtype=dtype),
+        partial(load_vae, vae_file, dtype=dtype),
+        partial(load_dino, dino_path(dino_file)),
     ]
     transformer, vae, encoder = (load() for load in counted(parts, "load", progress))
     narrow(transformer, model.weights)  # before it is moved, so that the device never holds it wide

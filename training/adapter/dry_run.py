@@ -1,0 +1,182 @@
+"""What a training would find and take, without training: samples, memory, hours. The last two are estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.benchmark import Timer
+
+from ...dino.encode import EncodeSettings
+from ...dino.layouts import detect_spec
+from ...files.progress import Progress, counted
+from ...files.weights import read_shapes, weight_files
+from ...flux_patch.adapter import AdapterConfig, DinoAdapter, all_sites
+from ...flux_patch.families import FAMILIES
+from ...flux_patch.geometry import FluxGeometry
+from ...hosts.diffusers.load import read_geometry
+from ...hosts.diffusers.sources import dino_path
+from ...hosts.host import EMPTY_TOKENS
+from ...upscaling.api import find_device
+from ..core.state import checkpoints
+from ..data.pictures import Data
+from ..data.sample import Skipped
+from ..data.stored import stored_text
+from .config import ModelSettings, TrainConfig
+from .run import check_device, files_of
+from .start import config_of
+
+GIB = 2**30
+KEPT = 13  # times tokens x hidden: what a block keeps for the backward pass, counted at FLUX.1's width
+COPIES = 5 * 4  # bytes per parameter of the adapter: weight, gradient, AdamW's two moments, average
+OTHER = GIB  # the VAE, a projected picture, what CUDA and its libraries keep
+SMALLER = (
+    "set model.weights fp8, model.gradient_checkpointing, a smaller batch with more accumulation, or a smaller tile"
+)
+REACHED = 0.5  # of a matrix product's rate: 300 of about 650 TFLOP/s on an H100
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one row. tokens: in FLUX's attention. flops: multiplications and additions of a step, counted apart. kept: bytes for
+    its backward pass."""
+
+    tokens: int
+    flops: float
+    kept: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """skipped: samples that cannot be used, by reason. text: how many of the others bring encoded captions. memory: bytes by
+    part. rate: of floating point operations per second that is reckoned with. room: bytes of a GPU's memory. begun: steps that
+    are done."""
+
+    samples: int
+    skipped: Skipped
+    text: int
+    adapter: AdapterConfig
+    parameters: int
+    rows: int
+    steps: int
+    work: Work
+    memory: dict[str, float]
+    rate: float
+    device: str
+    room: int | None
+    begun: int
+
+    @property
+    def usable(self) -> int:
+        return self.samples - self.skipped.total()
+
+    @property
+    def seconds(self) -> float:
+        """Of a step."""
+        return self.rows * self.work.flops / self.rate
+
+    @property
+    def hours(self) -> float:
+        return self.seconds * (self.steps - self.begun) / 3600
+
+    def lines(self) -> list[str]:
+        sites = f", {len(self.adapter.sites)} sites from {self.adapter.sites[0]}" if self.adapter.sites else ""
+        needed = sum(self.memory.values())
+        scarce = self.room is not None and needed > self.room
+        parts = ", ".join(f"{name} {size / GIB:.2g}" for name, size in self.memory.items())
+        seen = self.steps * self.rows / max(1, self.usable)
+        return [
+            f"samples: {self.usable} of {self.samples} can be used" + (f" ({self.skipped})" if self.skipped else ""),
+            f"text: {self.text} bring encoded captions, the others train without",
+            f"rows: {self.steps} steps x {self.rows}, {seen:.1f} for every sample; {self.work.tokens} tokens each",
+            f"adapter: {self.parameters / 1e6:.1f} million parameters{sites}",
+            f"memory: about {needed / GIB:.3g} GiB (estimated: {parts})"
+            + (f", MORE than the {(self.room or 0) / GIB:.3g} GiB there: {SMALLER}" if scarce else ""),
+            f"time: about {self.hours:.2g} h on {self.device}, {self.seconds:.2g} s a step (estimated: "
+            f"{self.rows * self.work.flops / 1e12:.2g} TFLOP at {self.rate / 1e12:.2g} TFLOP/s; pictures are not counted)",
+            f"begun: {self.begun} steps are done" if self.begun else "begun: nothing is there yet",
+        ]
+
+
+def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
+    """Look at the data, and at the headers of the models; ValueError for what ``train`` would refuse there."""
+    geometry, adapter, dino_size = _models(config)
+    data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="")
+    usable = [index for index in counted(range(len(data)), "look", progress) if data.usable(index)]
+    texts = [data.entries[index] for index in usable if "t5.npy" in data.entries[index].members]
+    context = stored_text(texts[0])[0] if texts else None
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in DinoAdapter(adapter).parameters())
+    device, optimisation = find_device(config.model.device), config.optimisation
+    check_device(config, device)
+    work = work_of(config, geometry, adapter, text=EMPTY_TOKENS if context is None else len(context))
+    again = checkpoints(Path(config.output.folder)) if config.output.folder else []
+    return DryRun(
+        samples=len(data),
+        skipped=data.skipped,
+        text=len(texts),
+        adapter=adapter,
+        parameters=parameters,
+        rows=optimisation.batch * optimisation.accumulation,
+        steps=optimisation.steps,
+        work=work,
+        memory={
+            "FLUX": flux_bytes(geometry, config.model),
+            "adapter and optimiser": COPIES * parameters,
+            "backward pass": optimisation.batch * work.kept,
+            "DINO": 4 * dino_size,
+            "other": OTHER,
+        },
+        rate=REACHED * matrix_rate(device, getattr(torch, config.model.dtype)),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        room=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
+        begun=int(again[-1].name[5:]) if again else 0,
+    )
+
+
+def _models(config: TrainConfig) -> tuple[FluxGeometry, AdapterConfig, int]:
+    """FLUX's geometry, the adapter's configuration, and how many numbers DINO has."""
+    model = config.model
+    flux_file, _, dino_file = files_of(model)
+    paths = weight_files(dino_path(dino_file))
+    shapes = {name: shape for path in paths for name, shape in read_shapes(path)[0].items()}
+    geometry = read_geometry(flux_file)
+    encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
+    adapter = config_of(config.adapter, detect_spec(shapes), geometry, encode=encode)
+    return geometry, adapter, sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
+def flux_bytes(geometry: FluxGeometry, model: ModelSettings) -> float:
+    """Of the blocks' matrices, which are nearly all; with fp8 weights the modulations stay as wide as FLUX computes."""
+    square, wide = geometry.hidden**2, getattr(torch, model.dtype).itemsize
+    modulations = (12 * geometry.double_blocks + 3 * geometry.single_blocks) * square
+    matrices = (24 * geometry.double_blocks + 12 * geometry.single_blocks) * square
+    return wide * modulations + (1 if model.weights == "fp8" else wide) * matrices
+
+
+def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig, *, text: int) -> Work:
+    """Every block multiplies each token by 12 hidden^2 weights and with all tokens twice; backward, only activations have a
+    gradient, and attention takes 2.5 times as much. Blocks before the first that needs a gradient run once, and that one's
+    attention comes before its site."""
+    family, hidden = FAMILIES[geometry.family], geometry.hidden
+    sides = (config.data.picture,) if isinstance(config.data.picture, int) else config.data.picture
+    height, width = (config.data.tile or sides[0], config.data.tile or sides[-1])
+    rows, columns = height // family.token, width // family.token
+    tokens = rows * columns + text + (1 + adapter.context_grid**2 if "context" in adapter.mechanisms else 0)
+    products, attention = 24 * tokens * hidden**2, 4 * tokens**2 * hidden
+    blocks, again = all_sites(geometry), config.model.gradient_checkpointing
+    only_sites = adapter.mechanisms == ("cross_attention",)
+    learning = len(blocks) - (min(map(blocks.index, adapter.sites)) if only_sites else 0)
+    forward = len(blocks) * (products + attention) * (2 if config.conditions.dino_guidance > 1 else 1)
+    backward = learning * (1 + again) * products + (2.5 * (learning - only_sites) + again * learning) * attention
+    unit = tokens * hidden * getattr(torch, config.model.dtype).itemsize
+    return Work(tokens, forward + backward, unit * (learning + KEPT if again else KEPT * learning))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating point operations per second of a product of two square matrices, measured."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timer = Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
+    return 2 * side**3 / timer.blocked_autorange(min_run_time=0.2).median
