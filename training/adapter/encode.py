@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,33 +17,32 @@ from ..core.random import generator_for
 from ..data.degrade import degrade
 from ..data.pictures import Data
 from ..data.sample import Sample
+from ..data.sources import listing
 from .config import TrainConfig
+from .kept import EncodedFolder as EncodedFolder
+from .kept import EncodedPicture as EncodedPicture
 
 Source = Literal["none", "usual", "weak"]  # what DINO sees
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPicture:
-    """latents: [C, h, w] of the whole picture. features: B = 1, None where DINO was not asked for. source: latents of the
-    degraded picture that DINO saw, None where no row begins there."""
-
-    name: str
-    latents: Tensor
-    features: FeatureMap | None
-    text: Text  # B = 1, zeros where the data has none
-    source: Tensor | None = None  # [C, h, w]
 
 
 class PictureEncoder:
     """Encodes pictures of ``data`` with ``host``, and with ``encoder`` what DINO sees.
 
-    With ``data.cache`` every picture keeps one crop and one degradation of each kind, which depend on the seed and the
-    picture only: what the memory holds at a moment never changes a result.
+    With ``data.cache`` or ``kept`` every picture keeps one crop and one degradation of each kind, which depend on the seed and
+    the picture only: what the memory and the folder hold at a moment never changes a result.
     """
 
-    def __init__(self, host: Host, encoder: DinoEncoder, data: Data, *, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        encoder: DinoEncoder,
+        data: Data,
+        *,
+        config: TrainConfig,
+        kept: EncodedFolder | None = None,
+    ) -> None:
         assert host.adapter is not None
-        self.host, self.encoder, self.data, self.config = host, encoder, data, config
+        self.host, self.encoder, self.data, self.config, self.kept = host, encoder, data, config, kept
         self.settings = host.adapter.config.encode
         self.width = host.adapter.config.dino_width
         self._memory: OrderedDict[tuple[int, bool], EncodedPicture | None] = OrderedDict()
@@ -50,13 +50,15 @@ class PictureEncoder:
     def get(self, index: int, *, source: Source, generator: torch.Generator) -> EncodedPicture | None:
         """The picture for one row, from memory if there is one; None where the data skips it."""
         capacity = self.config.data.cache
-        if not capacity:
+        if not capacity and self.kept is None:
             return self.encode(index, source=source, generator=generator)
         key = (index, source == "weak")
         if key not in self._memory:
             fixed = generator_for(self.config.optimisation.seed, "remembered", *key)
-            self._memory[key] = self.encode(index, source="weak" if key[1] else "usual", generator=fixed)
-            if len(self._memory) > 2 * capacity:
+            make = partial(self.encode, index, source="weak" if key[1] else "usual", generator=fixed)
+            told = [listing([self.data.entries[index]]), *key]
+            self._memory[key] = make() if self.kept is None else self.kept.get(told, make)
+            if len(self._memory) > max(1, 2 * capacity):
                 self._memory.popitem(last=False)
         self._memory.move_to_end(key)
         return self._memory[key]

@@ -12,6 +12,7 @@ import torch
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...dino.load import load_dino
+from ...files.fingerprints import fingerprint_of, first_numbers
 from ...files.progress import Progress, counted
 from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.geometry import geometry_of
@@ -26,6 +27,7 @@ from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from ..data.pictures import open_data
 from .config import AdapterSettings, ModelSettings, TrainConfig
+from .encode import EncodedFolder
 from .start import config_of, warm_start
 from .task import FILE, AdapterTask
 
@@ -63,10 +65,22 @@ def train(
     data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
-    task = AdapterTask(host, encoder, data, config, path=path)
+    task = AdapterTask(host, encoder, data, config, path=path, kept=kept_pictures(config, host, encoder))
     trainer = Trainer(task, config.optimisation, processes=processes)
     fit(trainer, config.output, config=config.model_dump(), resume=resume, progress=progress, should_stop=should_stop)
     return task.path
+
+
+def kept_pictures(config: TrainConfig, host: DiffusersHost, encoder: DinoEncoder) -> EncodedFolder | None:
+    """The folder of ``data.encoded``, for pictures of these models and settings; None where none is named."""
+    if not config.data.encoded:
+        return None
+    assert host.adapter is not None
+    told = config.data.model_dump(include={"picture", "flip", "features", "encoder"})
+    vae = fingerprint_of(first_numbers(tensor) for tensor in host.vae.state_dict().values())
+    models = [vae, encoder.fingerprint, host.adapter.config.dino, host.adapter.config.how, str(host.dtype)]
+    rest = [config.degradation.model_dump(), config.model.guidance, config.conditions.from_source > 0]
+    return EncodedFolder(Path(config.data.encoded), made_by=[models, told, rest, config.optimisation.seed])
 
 
 def check_device(config: TrainConfig, device: torch.device) -> None:

@@ -22,7 +22,7 @@ from ..data.pictures import Data
 from .attention import AttentionMass
 from .config import TrainConfig
 from .dropout import draw_kept, draw_start
-from .encode import EncodedPicture, PictureEncoder
+from .encode import EncodedFolder, EncodedPicture, PictureEncoder
 from .step import TrainRow, draw_rows, training_losses
 from .validate import Validation
 
@@ -33,12 +33,21 @@ log = logging.getLogger("dinotile")
 class AdapterTask(Task):
     """Trains the adapter of ``host``, float32, on ``data``, and writes it to ``path``.
 
-    Of ``config``, the adapter section is not used here, and of the model's the guidance only.
+    kept: where encoded pictures stay. Of ``config``, the adapter section is not used here, and of the model's the guidance only.
     """
 
     measures = ("velocity",)  # root mean square of what was predicted
 
-    def __init__(self, host: Host, encoder: DinoEncoder, data: Data, config: TrainConfig, *, path: Path) -> None:
+    def __init__(
+        self,
+        host: Host,
+        encoder: DinoEncoder,
+        data: Data,
+        config: TrainConfig,
+        *,
+        path: Path,
+        kept: EncodedFolder | None = None,
+    ) -> None:
         assert host.adapter is not None
         self.host, self.data, self.config, self.path = host, data, config, path
         self.device, self.adapter = host.device, host.adapter.module
@@ -47,7 +56,7 @@ class AdapterTask(Task):
         output = config.output
         held = output.validation_pictures if output.validate_every or output.sample_every else 0
         self.count = len(data) - held if len(data) >= 4 * held else len(data)  # pictures that are trained on
-        self.pictures = PictureEncoder(host, encoder, data, config=config)
+        self.pictures = PictureEncoder(host, encoder, data, config=config, kept=kept)
         self.validation = Validation(self.pictures)
         self._attention = AttentionMass()
         self._drawn: dict[int, EncodedPicture] = {}

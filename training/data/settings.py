@@ -34,6 +34,10 @@ class DataSettings(Settings):
         description="What made features that lie there without a .json: `dinov3-large last`; empty: none do.",
     )
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
+    encoded: str = Field(
+        default="",
+        description="Folder that keeps latents, features and text of every picture, with one crop; empty: none.",
+    )
     windows: Count = Field(default=1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
     @model_validator(mode="after")

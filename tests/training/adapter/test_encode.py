@@ -1,13 +1,20 @@
 """What a training row gets of a picture, remembered or not."""
 
+import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from dinotile.training.adapter.encode import EncodedFolder
+from dinotile.training.adapter.run import kept_pictures
+from dinotile.training.adapter.step import draw_rows
 from dinotile.training.core.random import generator_for
 
-from ..tiny import settings, tiny_pictures
+from ..pictures import colours
+from ..tiny import settings, tiny_pictures, tiny_trainer
 
 
 @pytest.mark.parametrize("source", ["usual", "weak"])
@@ -51,3 +58,58 @@ def test_features_of_another_width_are_refused_with_the_sample_named(pictures):
     narrow = replace(features, patches=features.patches[..., :6], cls=features.cls[:, :6])
     with pytest.raises(ValueError, match="^00.png brings features 6 wide, the adapter takes 64"):
         encoder.encoded(sample, narrow)
+
+
+def kept_rows(folder, config):
+    """Rows of all pictures, and how many pictures were decoded for them."""
+    pictures = tiny_pictures(config)
+    pictures.kept = EncodedFolder(folder, made_by="the same")
+    get, decoded = pictures.data.get, []
+    pictures.data.get = lambda index, **how: decoded.append(index) or get(index, **how)
+    rows = draw_rows(pictures, range(12), step=0, first=0, count=12)
+    return rows, len(decoded)
+
+
+@pytest.mark.parametrize("from_source", [0, 1])
+def test_pictures_that_were_kept_are_not_decoded_again_and_give_the_same_rows(pictures, tmp_path, from_source):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    for number in range(6):
+        np.save(folder / f"{number:02d}.t5.npy", np.full((9, 32), number, np.float16))
+        np.save(folder / f"{number:02d}.t5_mask.npy", np.array([1] * 5 + [0] * 4, np.float16))
+    config = settings(folder, data={"cache": 0}, conditions={"from_source": from_source})
+    (first, decoded), (again, none) = (kept_rows(tmp_path / "kept", config) for _ in range(2))
+    assert decoded >= 10 and none == 0
+    for slot, row in first.items():
+        other = again[slot]
+        assert (row.picture, row.kept, row.sigma, row.box) == (other.picture, other.kept, other.sigma, other.box)
+        same = [(row.clean, other.clean), (row.noise, other.noise), (row.text.context, other.text.context)]
+        if row.features is not None:
+            same += [(row.features.patches, other.features.patches), (row.features.cls, other.features.cls)]
+            assert row.features.how == other.features.how and row.features.image_size == other.features.image_size
+        assert all(torch.equal(*pair) for pair in same)
+        assert (row.text.mask is None) == (other.text.mask is None)
+    colours(64, 64).save(folder / "00.png")
+    assert kept_rows(tmp_path / "kept", config)[1] in (1, 2)
+    for path in (tmp_path / "kept").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="is no whole encoded picture .*: remove it and go on"):
+        kept_rows(tmp_path / "kept", config)
+
+
+def test_pictures_of_other_models_or_settings_are_encoded_for_themselves(pictures, tmp_path):
+    made = set()
+    for picture, seed, from_source in ((48, 0, 0), (64, 0, 0), (48, 1, 0), (48, 0, 0.5)):
+        config = settings(
+            pictures,
+            data={"encoded": str(tmp_path), "picture": picture},
+            optimisation={"seed": seed},
+            conditions={"from_source": from_source},
+        )
+        trainer = tiny_trainer(config)
+        kept = kept_pictures(config, trainer.task.host, trainer.task.pictures.encoder)
+        made.add(json.dumps(kept.made_by))
+    with torch.no_grad():
+        next(trainer.task.host.vae.parameters()).add_(1)
+    made.add(json.dumps(kept_pictures(config, trainer.task.host, trainer.task.pictures.encoder).made_by))
+    assert len(made) == 5

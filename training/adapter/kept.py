@@ -1,0 +1,84 @@
+"""Encoded training pictures, and a folder in which they stay from one epoch, or one run, to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...dino.feature_map import FeatureMap
+from ...files.errors import BROKEN, reason
+from ...files.fingerprints import fingerprint
+from ...files.weights import read_weights, write_weights
+from ...files.writing import make_folder
+from ...hosts.host import Text
+
+FEATURES = ("spec", "layers", "image_size", "crops", "scales")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPicture:
+    """latents: [C, h, w] of the whole picture. features: B = 1, None where DINO was not asked for. source: latents of the
+    degraded picture that DINO saw, None where no row begins there."""
+
+    name: str
+    latents: Tensor
+    features: FeatureMap | None
+    text: Text  # B = 1, zeros where the data has none
+    source: Tensor | None = None  # [C, h, w]
+
+
+class EncodedFolder:
+    """Files of pictures in half precision. made_by: everything but the picture that decides what they hold."""
+
+    def __init__(self, folder: Path, *, made_by: Any) -> None:
+        self.folder, self.made_by = folder, made_by
+        make_folder(folder)
+
+    def get(self, told: Any, make: Callable[[], EncodedPicture | None]) -> EncodedPicture | None:
+        """The picture that ``told`` describes, as its file holds it, which ``make`` is asked for where there is none."""
+        path = self.folder / f"{fingerprint(json.dumps([self.made_by, told]).encode())}.safetensors"
+        if not path.is_file():
+            picture = make()
+            if picture is None:
+                return None
+            write_weights(path, _tensors(picture), {"picture": json.dumps(_about(picture))})
+        try:
+            tensors, metadata = read_weights(path)
+            return _picture(tensors, json.loads(metadata["picture"]))
+        except BROKEN as error:
+            raise ValueError(f"{path} is no whole encoded picture ({reason(error)}): remove it and go on") from error
+
+
+def _tensors(picture: EncodedPicture) -> dict[str, Tensor]:
+    text, features = picture.text, picture.features
+    held = {"latents": picture.latents, "source": picture.source, "context": text.context, "pooled": text.pooled}
+    if features is not None:
+        held |= {"patches": features.patches, "cls": features.cls}
+    found = {name: tensor.half() for name, tensor in held.items() if tensor is not None}
+    return found if text.mask is None else {**found, "mask": text.mask}
+
+
+def _about(picture: EncodedPicture) -> dict[str, Any]:
+    features = {} if picture.features is None else {name: getattr(picture.features, name) for name in FEATURES}
+    return {"name": picture.name, "guidance": picture.text.guidance, "features": features}
+
+
+def _picture(tensors: dict[str, Tensor], about: dict[str, Any]) -> EncodedPicture:
+    mask = tensors.pop("mask", None)
+    held = {name: tensor.float() for name, tensor in tensors.items()}
+    features = about["features"]
+    if features:
+        features["image_size"] = tuple(features["image_size"])
+        features = FeatureMap(held["patches"], held["cls"], **features)
+    return EncodedPicture(
+        name=about["name"],
+        latents=held["latents"],
+        features=features or None,
+        text=Text(held["context"], held["pooled"], about["guidance"], mask),
+        source=held.get("source"),
+    )
