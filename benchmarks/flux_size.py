@@ -167,23 +167,31 @@ def training_step(setting: Setting) -> dict[str, float]:
         gradient_checkpointing=True,
         device=setting.flux.device,
     )
-    adapter.module.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
-    noise, text, features = random_inputs(setting)
-
-    def step() -> None:
-        with differentiable_attention(), torch.autocast(host.device.type, torch.bfloat16):
-            rows = [DinoRow(adapter.module.project(features), settings=Strength(1.0))]
-            velocity = host.velocity(noise, torch.full((1,), 0.5, device=host.device), text=text, rows=rows)
-            loss = (velocity - noise).square().mean()
-        with differentiable_attention():
-            loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step = learner(setting, host)
     taken = _seconds(step, host.device)
     host.remove()
     return {"seconds": round(taken, 4), "peak GiB": _peak(host.device)}
+
+
+def learner(setting: Setting, host: DiffusersHost) -> Callable[[], Tensor]:
+    """A training step of a host's adapter at batch 1; the loss."""
+    assert host.adapter is not None
+    module = host.adapter.module.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    noise, text, features = random_inputs(setting)
+
+    def step() -> Tensor:
+        with differentiable_attention():
+            with torch.autocast(host.device.type, torch.bfloat16):
+                rows = [DinoRow(module.project(features), settings=Strength(1.0))]
+                velocity = host.velocity(noise, torch.full((1,), 0.5, device=host.device), text=text, rows=rows)
+                loss = (velocity - noise).square().mean()
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:

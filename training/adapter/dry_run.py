@@ -121,13 +121,7 @@ def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
         rows=optimisation.batch * optimisation.accumulation,
         steps=optimisation.steps,
         work=work,
-        memory={
-            "FLUX": flux_bytes(geometry, config.model),
-            "adapter and optimiser": COPIES * parameters,
-            "backward pass": optimisation.batch * work.kept,
-            "DINO": 4 * dino_size,
-            "other": OTHER,
-        },
+        memory={**memory_of(config, geometry, work, parameters=parameters), "DINO": 4 * dino_size},
         rate=REACHED * matrix_rate(device, getattr(torch, config.model.dtype)),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         room=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
@@ -145,6 +139,16 @@ def _models(config: TrainConfig) -> tuple[FluxGeometry, AdapterConfig, int]:
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
     adapter = config_of(config.adapter, detect_spec(shapes), geometry, encode=encode)
     return geometry, adapter, sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
+def memory_of(config: TrainConfig, geometry: FluxGeometry, work: Work, *, parameters: int) -> dict[str, float]:
+    """Bytes on the device by part, DINO aside. parameters: of the adapter."""
+    return {
+        "FLUX": flux_bytes(geometry, config.model),
+        "adapter and optimiser": COPIES * parameters,
+        "backward pass": config.optimisation.batch * work.kept,
+        "other": OTHER,
+    }
 
 
 def flux_bytes(geometry: FluxGeometry, model: ModelSettings) -> float:

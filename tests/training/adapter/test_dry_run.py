@@ -1,20 +1,25 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from dinotile.cli import app as cli
+from dinotile.dino.specs import SPECS
+from dinotile.flux_patch.adapter import DinoAdapter, adapter_config
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.training.adapter.config import ModelSettings, load_config
-from dinotile.training.adapter.dry_run import GIB, dry_run, flux_bytes, work_of
+from dinotile.training.adapter.dry_run import GIB, dry_run, flux_bytes, memory_of, work_of
 
 from ..pictures import colours
 from ..tiny import settings, tiny_trainer, write_models
 
+DOCS = Path(__file__).parents[3] / "docs"
 FLUX1 = FluxGeometry(3072, 24, 19, 38, 4096, 768)
 
 
@@ -29,6 +34,35 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("large")
     colours(256, 256).save(place / "a.png")
     return place
+
+
+def full_size(name):
+    """A shipped configuration, FLUX.1's default adapter for DINOv2-B, and the adapter's parameters."""
+    adapter = adapter_config(SPECS["dinov2-base"], FLUX1, layers="2/3")
+    with torch.device("meta"):
+        return load_config(DOCS / name), adapter, sum(map(torch.numel, DinoAdapter(adapter).parameters()))
+
+
+@pytest.mark.parametrize("room", [24, 80])
+def test_the_shipped_configurations_load_and_fit_the_gpu_that_they_are_for(room):
+    config, adapter, parameters = full_size(f"training-{room}gb.yaml")
+    work = work_of(config, FLUX1, adapter, text=512)
+    needed = sum(memory_of(config, FLUX1, work, parameters=parameters).values())
+    assert 0.5 * room < needed / GIB < 0.85 * room
+
+
+def test_a_step_at_full_size_is_near_what_was_measured_on_an_h100():
+    config, adapter, parameters = full_size("training-24gb.yaml")
+    whole = config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"weights": "full"}),
+            "data": config.data.model_copy(update={"tile": 1024}),
+        }
+    )
+    work = work_of(whole, FLUX1, adapter, text=512)
+    needed = sum(memory_of(whole, FLUX1, work, parameters=parameters).values())
+    assert work.flops / 300e12 == pytest.approx(0.83, rel=0.05)  # s, at the rate that is reckoned with there
+    assert needed / GIB == pytest.approx(26.1, rel=0.06)
 
 
 FIRST, LAST = ("double.0", "single.1"), ("single.1",)
