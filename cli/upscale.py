@@ -107,6 +107,13 @@ def upscale(
             "--attention-slicing", help="Attention in parts, for devices without fused kernels (MPS, old GPUs)."
         ),
     ] = False,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="FLUX by torch.compile: minutes before the first step, for many pictures; needs a compiler.",
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write sizes, tiles, seconds, memory and versions as JSON.")
     ] = None,

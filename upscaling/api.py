@@ -110,6 +110,12 @@ def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
             text,
             ("prompt", "negative", "cfg", "mask_padding"),
         ),
+        (
+            "with full weights, and without attention_slicing and offload sequential",
+            (options.get("weights", "full"), options.get("attention_slicing", False)) == ("full", False)
+            and options.get("offload") != "sequential",
+            ("compile",),
+        ),
     )
     device = find_device(options.get("device", "auto"))
     check_weights(options.get("weights", "full"), device)
@@ -150,6 +156,7 @@ def load_upscaler(
     weights: Weights = "full",
     offload: Offload = "none",
     attention_slicing: bool = False,
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
@@ -158,7 +165,7 @@ def load_upscaler(
     one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
     tokens; it was trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
-    attention_slicing: see ``hosts.diffusers.slicing``.
+    attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``.
     """
     files = _files(locals(), cfg=True)
     where = find_device(device)
@@ -197,6 +204,7 @@ def load_upscaler(
         dtype=kind,
         offload=offload,
         attention_slicing=attention_slicing,
+        compile=compile,
     )
 
 

@@ -43,6 +43,7 @@ class Upscaler:
         dtype: torch.dtype = torch.float32,
         offload: Offload = "none",
         attention_slicing: bool = False,
+        compile: bool = False,
     ) -> None:
         check_pair(dino, adapter)
         self.host = DiffusersHost(
@@ -53,6 +54,7 @@ class Upscaler:
             dtype=dtype,
             offload=offload,
             attention_slicing=attention_slicing,
+            compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
         self.dino, self.dino_layers = dino, dino_layers

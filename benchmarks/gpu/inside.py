@@ -38,7 +38,7 @@ import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder  # noqa: E402
-from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfy_extras.nodes_torch_compile import TorchCompileModel  # noqa: E402
 
 from dinotile import demo  # noqa: E402
 from dinotile.benchmarks.figures import about  # noqa: E402
@@ -170,9 +170,8 @@ def compiled() -> dict[str, Any]:
     model = random_flux(TINY if OPTIONS.rehearse else PART)
     torch._dynamo.reset()
     found = {"eager": in_turns(model, side=TILE, rounds=3)}
-    model = model.clone()
-    set_torch_compile_wrapper(model, backend="eager" if OPTIONS.rehearse else "inductor")
-    found["compiled"] = in_turns(model, side=TILE, rounds=3)
+    made = TorchCompileModel.execute(model, "eager" if OPTIONS.rehearse else "inductor").args[0]
+    found["compiled"] = in_turns(made, side=TILE, rounds=3)
     counters = torch._dynamo.utils.counters
     return found | {"graphs": counters["stats"]["unique_graphs"], "graph breaks": sum(counters["graph_break"].values())}
 

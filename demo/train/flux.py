@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...flux_patch.geometry import geometry_of
+from ...hosts.diffusers.compiled import OrEager
 from ...hosts.diffusers.flux import flux_velocity
 from ...hosts.diffusers.load import load_vae
 from ...hosts.host import Text
@@ -43,7 +44,7 @@ def train(*, minutes: float, seed: int, compiled: bool = False, folder: Path | N
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=BANK_SIZE, seed=seed)
     flux = new_flux()
-    forward = torch.compile(flux, dynamic=False) if compiled else flux
+    forward = OrEager(torch.compile(flux, dynamic=False), flux) if compiled else flux
     train_for(
         flux,
         optimizers(flux, lr=1e-2, keep=("context_embedder", "proj_out")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow, make_call
 from ..host import Text
 from . import vae as vae_path
+from .compiled import OrEager, compile_blocks, uncompile
 from .flux import check_models, flux_velocity
 from .hooks import DinoHooks
 from .offload import Offload, Turns
@@ -31,7 +32,8 @@ class DiffusersHost:
     """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
     adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
-    attention_slicing: of FLUX, see ``slicing.py``. Models are moved, and converted where they are of another dtype.
+    attention_slicing: of FLUX, see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
+    where they are of another dtype.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class DiffusersHost:
         dtype: torch.dtype | None = None,
         offload: Offload = "none",
         attention_slicing: bool = False,
+        compile: bool = False,
     ) -> None:
         check_models(transformer, vae)
         self.device, self.dtype = torch.device(device), dtype or transformer.dtype
@@ -61,6 +64,10 @@ class DiffusersHost:
             self.hooks = DinoHooks(self.transformer, adapter.config)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing(self._checkpointed)
+        self.evaluate: Callable[..., Tensor] = flux_velocity
+        if compile:
+            compile_blocks(self.transformer, sites=0 if adapter is None else len(adapter.config.sites))
+            self.evaluate = OrEager(flux_velocity, self._eager)
 
     def encode(self, pixels: Tensor) -> Tensor:
         self.turns.use(self.vae)
@@ -87,10 +94,12 @@ class DiffusersHost:
                 dtype=self.dtype,
                 memo=memo,
             )
-        attends = call is not None and call.adapter.has("cross_attention")
+        attending = call if call is not None and call.adapter.has("cross_attention") else None
+        if attending is not None:
+            _ = attending.weights  # now, as torch.compile cannot trace what is cached at its first use
         slices = SlicedAttention() if self.attention_slicing else nullcontext()
-        with self._adding(call if attends else None), slices:
-            return flux_velocity(self.transformer, latents, sigmas, text=text, call=call)
+        with self._adding(attending), slices:
+            return self.evaluate(self.transformer, latents, sigmas, text=text, call=call)
 
     def check_interrupt(self) -> None:
         """Ctrl-C raises by itself."""
@@ -99,6 +108,10 @@ class DiffusersHost:
         """Take the adapter off the transformer."""
         if self.hooks is not None:
             self.hooks.remove()
+
+    def _eager(self, *args: Any, **kwargs: Any) -> Tensor:
+        uncompile(self.transformer)
+        return flux_velocity(*args, **kwargs)
 
     def _checkpointed(self, block: nn.Module, *inputs: Any) -> Any:
         """A block whose activations are computed again in the backward pass, when the call's DINO rows have gone."""
