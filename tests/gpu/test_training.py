@@ -50,6 +50,16 @@ def test_every_precision_trains_with_the_gradient_of_float32(pictures, dtype, pr
     assert all(bool(tensor.isfinite().all()) for tensor in weights(trained).values())
 
 
+def test_a_flux_in_8_bits_trains(pictures):
+    trainer = trainer_of(pictures, dtype="bfloat16", precision="bf16", checkpointing=True, mechanisms=ALL)
+    flux = trainer.task.host.transformer
+    flux.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    start = weights(trainer)
+    assert all(math.isfinite(trainer.step().loss) for _ in range(STEPS))
+    assert largest_difference(weights(trainer), start) > 1e-4
+    assert torch.float8_e4m3fn in {parameter.dtype for parameter in flux.parameters()}
+
+
 def test_a_stopped_training_is_resumed_on_the_device(pictures, tmp_path):
     whole = trainer_of(pictures, folder=tmp_path / "whole", steps=4)
     run(whole)
