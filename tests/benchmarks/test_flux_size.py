@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,10 +28,14 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(run, tmp_path):
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_the_demo_models_go_through_every_mechanism_and_a_training_step(run, tmp_path):
+def test_the_demo_models_go_through_every_mechanism_and_a_training_step(run, tmp_path, monkeypatch):
+    """On a quarter of the demo's tokens."""
+    whole = flux_size.demo_setting
+    monkeypatch.setattr(flux_size, "demo_setting", lambda device: replace(whole(device), side=16))
+    assert whole(torch.device("cpu")).side ** 2 == 1024
     run("--demo", "--rounds", "1", "--json", str(tmp_path / "figures.json"))
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert found["about"]["image_tokens"] == 1024
+    assert found["about"]["image_tokens"] == 256
     assert set(found["figures"]) == {
         "no adapter",
         "cross_attention",
