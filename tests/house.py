@@ -22,11 +22,14 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
 ONLY = {"hosts/comfy": {"nodes"}, "cli/remote": {"cli"}, "demo/train": {"benchmarks", "benchmarks/semantics"}}
-INSIDE = {
-    "benchmarks/comfy",
+INSIDE = {"benchmarks/comfy"}  # measures in a ComfyUI's own process, where nobody else sees time and memory
+SCRIPTS = {
+    "demo/train",
+    "benchmarks",
+    "benchmarks/semantics",
     "benchmarks/gpu",
-}  # measures in a ComfyUI's own process, where nobody else sees time and memory
-SCRIPTS = {"demo/train", "benchmarks", "benchmarks/semantics", *INSIDE}  # run from a clone, and not in the wheel
+    *INSIDE,
+}  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*

@@ -1,6 +1,6 @@
 """All that only a GPU can show, part by part, in under six minutes: `bash benchmarks/gpu.sh`, or with --rehearse on any machine.
 
-    host    FLUX.1's geometry with random weights inside ComfyUI: 1024, 2048 and 4096 px, fp8, compiled, DINO (`inside.py`)
+    host    FLUX.1's geometry with random weights inside ComfyUI: 1024, 2048 and 4096 px, fp8, compiled (`comfy/flux_size.py`)
     steps   a step in diffusers with each mechanism, and one training step (`flux_size.py`)
     tests   `pytest tests/gpu`
     vae     the VAE whole and in strips (`vae_strips.py`)
@@ -9,7 +9,7 @@
 
 Each part is a process with a time limit of its own; what it measured before it failed or was stopped is kept. Everything goes
 to one file, benchmarks/results/gpu.json, and the ratios with DINO over without are printed beside each other. The exit code is 1
-where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one.
+where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def parts_of(comfyui: Path, *, rehearse: bool) -> list[Part]:
     patience = 3 if rehearse else 1  # a CPU is slow
     quiet = ("-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
     return [
-        Part("host", patience * 210, (str(place), str(ROOT / "benchmarks/gpu/inside.py"), str(comfyui), "JSON", *tiny)),
+        Part(
+            "host",
+            patience * 210,
+            (str(place), str(ROOT / "benchmarks/comfy/flux_size.py"), str(comfyui), "JSON", *tiny),
+        ),
         Part("steps", patience * 60, (*module, "benchmarks.flux_size", *flux, "--json", "JSON")),
         Part("tests", patience * 90, (*module, "pytest", *quiet, "tests/gpu")),
         Part("vae", patience * 60, (*module, "benchmarks.vae_strips", *vae, "--json", "JSON")),

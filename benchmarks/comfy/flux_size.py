@@ -1,4 +1,4 @@
-"""FLUX.1's geometry with random weights inside ComfyUI: part ``host`` of `benchmarks/gpu/run.py`, run by the host's Python.
+"""FLUX.1's geometry with random weights inside ComfyUI: part ``host`` of `benchmarks/gpu.sh`, run by the host's own Python.
 
 Random tensors go through the host's own loaders, and pictures through the path of the node *DINO Tiled Upscale*, with DINO and
 without in turns. What they show is time and memory: random weights draw nothing.
