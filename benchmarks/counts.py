@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+FREE = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+
 
 class Counts(TorchDispatchMode):
     """Counts while it is entered. kernels: operators that are no views. moved: bytes that these read and write. flops: of
@@ -31,7 +33,7 @@ class Counts(TorchDispatchMode):
         if func._overloadpacket in flop_registry:
             sizes = [given for given in args if not isinstance(given, torch.dtype)]
             self.flops += flop_registry[func._overloadpacket](*sizes, **kwargs or {}, out_val=out)
-        if not func.is_view and made:
+        if not func.is_view and made and func._overloadpacket.__name__ not in FREE:
             self.kernels += 1
             touched = {id(tensor): tensor.numel() * tensor.element_size() for tensor in [*given, *made]}
             self.moved += sum(touched.values())
