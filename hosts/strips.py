@@ -21,6 +21,14 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
+class Deviations(NamedTuple):
+    """Of a strip: its positions, and of each channel the mean and the norm of the deviations from it, [B, C], float32."""
+
+    size: int
+    mean: Tensor
+    norm: Tensor
+
+
 class Rows(Protocol):
     """A map [B, C, height, width] of which rows can be asked for."""
 
@@ -137,10 +145,12 @@ class Strips:
             out[:, :, top:bottom] = source.rows(top, bottom)
         return out
 
-    def store(self, source: Rows, *, split: Sequence[int] = (), into: Tensor | None = None) -> list[Stored]:
+    def store(
+        self, source: Rows, *, split: Sequence[int] = (), into: Tensor | None = None, measured: bool = True
+    ) -> list[Stored]:
         """The whole map, as maps of ``split`` channels where that is given; ``into``: written over this one."""
         maps: list[Tensor] = [] if into is None else [into]
-        found: list[tuple[int, list[Moments]]] = []
+        found: list[list[Deviations]] = []
         for top, bottom in self.spans(source):
             strip = source.rows(top, bottom)
             parts = strip.split(list(split) or [strip.shape[1]], dim=1)
@@ -149,16 +159,15 @@ class Strips:
                 maps = [part.new_empty(*part.shape[:2], *size, device=self.keep) for part in parts]
             for place, part in zip(maps, parts, strict=True):
                 place[:, :, top:bottom] = part
-            found.append((bottom - top, [_moments(part) for part in parts]))
-        return [
-            Stored(place, self.device, _joined([(rows, moments[number]) for rows, moments in found]))
-            for number, place in enumerate(maps)
-        ]
+            if measured:
+                found.append([_deviations(part) for part in parts])
+        moments = [_moments(parts) for parts in zip(*found, strict=True)] or [None] * len(maps)
+        return [Stored(place, self.device, told) for place, told in zip(maps, moments, strict=True)]
 
     def moments(self, source: Rows) -> Moments:
         if isinstance(source, Stored) and source.moments is not None:
             return source.moments
-        return _joined([(bottom - top, _moments(source.rows(top, bottom))) for top, bottom in self.spans(source)])
+        return _moments([_deviations(source.rows(top, bottom)) for top, bottom in self.spans(source)])
 
     def normed(self, source: Rows, norm: nn.Module) -> Function:
         """GroupNorm by the moments of the whole ``source``, then SiLU."""
@@ -207,17 +216,17 @@ def _normalised(
     return torch.addcmul(shift, strip, scale, out=torch.empty_like(strip))
 
 
-def _moments(strip: Tensor) -> Moments:
+def _deviations(strip: Tensor) -> Deviations:
     mean = strip.mean((2, 3), dtype=torch.float32)
     apart = strip - mean[:, :, None, None]  # [B, C, h, W], float32
-    return Moments(mean, torch.linalg.vector_norm(apart, dim=(2, 3)).square() / apart[0, 0].numel())
+    return Deviations(apart[0, 0].numel(), mean, torch.linalg.vector_norm(apart, dim=(2, 3)))
 
 
-def _joined(parts: Sequence[tuple[int, Moments]]) -> Moments:
-    """Moments of a map, of those of strips of so many rows."""
-    rows = sum(count for count, _ in parts)
-    mean = sum((count / rows * moments.mean for count, moments in parts), start=torch.zeros(()))
-    variance = sum(
-        (count / rows * (part.variance + (part.mean - mean).square()) for count, part in parts), start=torch.zeros(())
-    )
+def _moments(parts: Sequence[Deviations]) -> Moments:
+    """Of a map, of what its strips say."""
+    means = torch.stack([part.mean for part in parts])  # [strips, B, C]
+    norms = torch.stack([part.norm for part in parts])
+    sizes = torch.tensor([part.size for part in parts], device=means.device)[:, None, None]
+    mean = (means * sizes).sum(0) / sizes.sum()
+    variance = (norms.square() + sizes * (means - mean).square()).sum(0) / sizes.sum()
     return Moments(mean, variance)

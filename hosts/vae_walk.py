@@ -121,11 +121,11 @@ def chain(modules: Iterable[nn.Module], *, width: int) -> Network:
     steps: list[Step] = []
     for module in modules:
         if isinstance(module, nn.Upsample):
-            steps += [kept, local(module, up=2)]
+            steps += [laid, local(module, up=2)]
         else:
             steps.append(local(module))
             if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
-                steps.append(kept)
+                steps.append(laid)
     return Network(steps, Need(0.0, 0.5 * width, 0.5 * width))
 
 
@@ -152,6 +152,11 @@ def local(module: nn.Module, *, up: int = 1) -> Step:
 
 def kept(strips: Strips, source: Rows) -> Stored:
     return source if isinstance(source, Stored) else strips.store(source)[0]
+
+
+def laid(strips: Strips, source: Rows) -> Stored:
+    """``kept`` where no norm follows."""
+    return strips.store(source, measured=False)[0]
 
 
 def roomily(strips: Strips, source: Rows) -> Rows:
