@@ -1,27 +1,30 @@
 """A VAE whole and in strips: `python -m benchmarks.vae_strips --sizes 2048 4096 --device cuda`.
 
-FLUX's VAE with random weights, whole as diffusers runs it and in strips as hosts/vae_walk.py does, on square pictures: seconds
-(the best of --rounds), peak bytes, and the largest difference, absolute, of latents and of pixels in -1..1. The scheme, in short:
-the layers are walked one by one, each over all strips; a convolution's strip has a halo; a map's mean and variance are gathered
-while it is stored, for the group norm that follows; the attention runs whole.
+FLUX's VAE with random weights on square pictures, whole as diffusers runs it and in strips as hosts/vae_walk.py does: seconds
+(the best of --rounds after a first one; the processor's are those that others on the machine do not lengthen), peak bytes, and
+the largest difference of latents, and of pixels in -1..1. The scheme, in short: layers are walked one by one, over all strips; a
+convolution's strip has a halo; a map's mean and variance are gathered while it is stored, for the group norm that follows; the
+attention runs whole, on CUDA in parts (hosts/wide_attention.py), which is measured beside torch's kernel.
 --free 11 measures it as where no more GiB are free: maps are made twice, or lie in the CPU's memory (--free 0).
 --device meta computes nothing, and counts floating-point operations, bytes moved, kernels and peak bytes; that needs no GPU.
 --tiny measures TAESD instead, --width another width than FLUX's. Where the whole does not fit, its entry is a sentence.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from dinotile.benchmarks.counts import Counts, Fused
 from dinotile.benchmarks.figures import about, publish
 from dinotile.hosts.diffusers import vae as vae_path
+from dinotile.hosts.wide_attention import attention_in_parts
 
 
 def main() -> None:
@@ -43,6 +46,8 @@ def main() -> None:
     for side in options.sizes:
         for half in options.halves:
             figures[f"{half} {side}"] = measured(vae, half, side, free=options.free, rounds=options.rounds)
+        if device.type == "cuda" and dtype != torch.float32 and not options.tiny:
+            figures[f"attention {side}"] = attention(vae, side, rounds=options.rounds)
     told = {"vae": "TAESD" if options.tiny else f"FLUX's, {options.width} wide", "dtype": str(dtype)}
     publish({"about": {**about(device), **told}, "figures": figures}, options.json)
 
@@ -95,18 +100,37 @@ def measured(vae: Any, half: str, side: int, *, free: float | None, rounds: int)
     return found
 
 
+@torch.no_grad()
+def attention(vae: Any, side: int, *, rounds: int) -> dict[str, Any]:
+    """The one in the middle of the VAE: torch's kernel, and in parts."""
+    cells, width = (side // 8) ** 2, vae.decoder.conv_in.out_channels
+    query, key, value = torch.randn(3, 1, 1, cells, width, device=vae.device, dtype=vae.dtype)
+    torchs, torchs_result = timed(lambda: F.scaled_dot_product_attention(query, key, value), rounds)
+    parts, result = timed(lambda: attention_in_parts(query, key, value), rounds)
+    difference = (result - torchs_result).abs().max().item()
+    return {"torch": torchs, "in parts": parts, "largest_difference": difference}
+
+
 def timed(run: Callable[[], Tensor], rounds: int) -> tuple[dict[str, Any], Tensor]:
     """The best of some runs after a first one, whose memory is counted, by operators where there is no GPU that does it."""
-    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-    if not torch.cuda.is_available():
-        counts, result = counted(run, 1)
-        seconds = min(timer.timeit(1).median for _ in range(rounds))
-        return {"seconds": seconds, "peak_bytes": counts["peak_bytes"]}, result
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    result = run()
-    figures = {"peak_bytes": torch.cuda.max_memory_allocated() - before}
-    return {"seconds": min(timer.timeit(1).median for _ in range(rounds)), **figures}, result.clone()
+    cuda = torch.cuda.is_available()
+    if cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        peak = counted(run, 1)[0]["peak_bytes"]
+    seconds: list[float] = []
+    processor: list[float] = []
+    for _ in range(rounds):
+        start, spent = time.perf_counter(), time.process_time()
+        result = run()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+        processor.append(time.process_time() - spent)
+    return {"seconds": min(seconds), "processor_seconds": min(processor), "peak_bytes": peak}, result.clone()
 
 
 def counted(run: Callable[[], Tensor], rounds: int) -> tuple[dict[str, Any], Tensor]:
