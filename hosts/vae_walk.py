@@ -27,6 +27,7 @@ from .strips import Function, Made, Rows, Stored, Strips, Sum
 from .wide_attention import WideAttention, bytes_of_parts
 
 AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
+LOWER = 4  # times, where there is little room
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
 
 log = logging.getLogger("dinotile")
@@ -55,17 +56,22 @@ class Network:
 
     def plan(self, size: Sequence[int], dtype: torch.dtype, *, device: torch.device, free: int) -> tuple[Strips, int]:
         """How to run on a picture of that ``size``, pixels, and the bytes of ``device`` that it takes: no more than are
-        ``free``, where that can be; else maps lie in the CPU's memory."""
-        area = AREA_OF_CACHE if device.type == "cpu" else AREA
+        ``free``, with upsampled maps made twice, then in lower strips, then with maps in the CPU's memory, as need be."""
+        high = Strips(device, device, AREA_OF_CACHE if device.type == "cpu" else AREA)
+        low = replace(high, area=high.area // LOWER)
+        ways = (
+            (replace(high, roomy=True), self.need.roomy),
+            (high, self.need.lean),
+            (low, self.need.lean),
+            (replace(low, keep=torch.device("cpu")), 0.0),
+        )
         cells = prod(side // FLUX1.cell for side in size)
         attention = self.need.attention * cells * dtype.itemsize + bytes_of_parts(cells, dtype)
-        least, lean, roomy = (
-            int(max(attention, dtype.itemsize * (values * prod(size) + AT_ONCE * area)))
-            for values in (0, self.need.lean, self.need.roomy)
-        )
-        if lean > free:
-            return Strips(device, torch.device("cpu"), area), least
-        return Strips(device, device, area, roomy <= free), roomy if roomy <= free else lean
+        plans = [
+            (strips, int(max(attention, dtype.itemsize * (values * prod(size) + AT_ONCE * strips.area))))
+            for strips, values in ways
+        ]
+        return next((plan for plan in plans if plan[1] <= free), plans[-1])
 
     def run(self, canvas: Tensor, out: Tensor, strips: Strips) -> Tensor:
         """On ``canvas`` [B, C, H, W], one picture at a time, into ``out``; where the device's memory does not suffice after

@@ -125,6 +125,18 @@ def test_a_plan_says_how_much_memory_it_takes(half, room, monkeypatch):
     assert 0.5 * needed < counts.peak < needed
 
 
+def test_the_less_memory_is_free_the_more_is_done_without(monkeypatch):
+    """At 4096 px in bfloat16, beside a FLUX on the same GPU."""
+    monkeypatch.undo()
+    network = vae_path.decoder_network(random_vae(128, tiny=False, device=META, dtype=torch.bfloat16))
+    found = []
+    for free in (40, 13, 11, 6):
+        strips, needed = network.plan((4096, 4096), torch.bfloat16, device=META, free=free << 30)
+        assert needed <= free << 30
+        found.append((strips.roomy, strips.area == vae_walk.AREA, strips.keep.type))
+    assert found == [(True, True, "meta"), (False, True, "meta"), (False, False, "meta"), (False, False, "cpu")]
+
+
 def test_memory_that_does_not_suffice_costs_time_but_no_picture(caplog):
     vae, latents, calls = tiny_kl(), torch.randn(1, 16, 6, 8), []
 
