@@ -1,9 +1,10 @@
 """Attention whose heads are wider than the fast kernels take, as in the middle of FLUX's VAE.
 
-Its one head has 512 channels; CUDA's flash kernels take 256. What torch takes instead was seen to reach some 46e12 operations per
-second on an H100, where matrix products reach ten times that, and at 4096 px the 262144 positions need 141e12: half of what a
-decode computes, in 3 s. Two products with a softmax between them, some queries at a time, are as exact: scores are float32.
-They pass through memory, some 24 bytes each, which takes 0.6 s there, and the products 0.3 s.
+Its one head has 512 channels; CUDA's flash kernels take 256. At 4096 px the 262144 positions need 141e12 operations, half of all
+that a decode computes, and an encode, of which the rest is small, took 3.5 s on an H100: 46e12 operations a second, a tenth of
+what matrix products reach. Two products with a softmax between them, some queries at a time, are as exact: scores are float32.
+They pass through memory, some 22 bytes each, for which that GPU needs 0.6 s, and 0.3 s for the products;
+`benchmarks/vae_strips.py` measures both ways.
 """
 
 from __future__ import annotations
