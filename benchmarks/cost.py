@@ -13,16 +13,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from dinotile.benchmarks.counts import Counts, Fused
 from dinotile.benchmarks.figures import about, publish
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch.adapter import LoadedAdapter, adapter_config
@@ -40,59 +37,10 @@ SIDE, TEXT = 64, 512  # image tokens per side of a tile, text tokens
 SITES = ("double.0", "single.0")
 
 
-FREE = (torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided)
-
-
-class Counter(TorchDispatchMode):
-    """bytes, kernels: of what runs on the meta device. host: tensors that are made on the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.kernels = self.host = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view and func.overloadpacket not in FREE:
-            self.add([*args, *(kwargs or {}).values()], out)
-        return out
-
-    def add(self, inputs: Sequence[Any], out: Any) -> None:
-        read, written = list(tensors(inputs)), list(tensors([out]))
-        if any(tensor.device != META for tensor in written):
-            self.host += 1
-        elif written:
-            self.kernels += 1
-            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*read, *written))
-
-
-class FusedAttention(TorchFunctionMode):
-    """Counts attention as one kernel. On the meta device torch would take it apart."""
-
-    def __init__(self, counter: Counter) -> None:
-        super().__init__()
-        self.counter = counter
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        inputs = [*args, *(kwargs or {}).values()]
-        out = torch.empty_like(inputs[0])
-        self.counter.add(inputs, out)
-        return out
-
-
-def tensors(values: Sequence[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors(value)
-
-
-def counted(action: Callable[[], Any]) -> Counter:
-    with torch.no_grad(), Counter() as counter, FusedAttention(counter):
+def counted(action: Callable[[], Any]) -> Counts:
+    with torch.no_grad(), Counts() as counts, Fused():
         action()
-    return counter
+    return counts
 
 
 def full_adapter(dtype: torch.dtype) -> LoadedAdapter:
@@ -154,11 +102,11 @@ def in_diffusers(case: Case) -> dict[str, float]:
         return added(counted(forward), plain, case.dtype)
 
 
-def added(dino: Counter, plain: Counter, dtype: torch.dtype) -> dict[str, float]:
+def added(dino: Counts, plain: Counts, dtype: torch.dtype) -> dict[str, float]:
     """Per site, over no adapter."""
     q = SIDE**2 * GEOMETRY.hidden * dtype.itemsize
     return {
-        "x q": round((dino.bytes - plain.bytes) / q / len(SITES), 3),
+        "x q": round((dino.moved - plain.moved) / q / len(SITES), 3),
         "kernels": (dino.kernels - plain.kernels) / len(SITES),
     }
 
@@ -167,7 +115,9 @@ def of_calls(case: Case) -> list[dict[str, float]]:
     """What a run's first and second model call make before FLUX: its bytes over q's, kernels, tensors made on the host."""
     q = SIDE**2 * GEOMETRY.hidden * case.dtype.itemsize
     calls = [counted(case.call) for _ in range(2)]
-    return [{"x q": round(each.bytes / q, 3), "kernels": each.kernels, "made on the host": each.host} for each in calls]
+    return [
+        {"x q": round(each.moved / q, 3), "kernels": each.kernels, "made on the host": each.on_host} for each in calls
+    ]
 
 
 def kinds() -> Iterator[tuple[str, Case]]:

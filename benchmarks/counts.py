@@ -18,11 +18,12 @@ FREE = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "ne
 
 class Counts(TorchDispatchMode):
     """Counts while it is entered. kernels: operators that are no views. moved: bytes that these read and write. flops: of
-    convolutions, products and attention. peak: bytes of tensors made inside that were alive at once."""
+    convolutions, products and attention. peak: bytes of tensors made inside that were alive at once.
+    on_host: operators that made something on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels, self.moved, self.flops, self.peak = 0, 0, 0, 0
+        self.kernels = self.on_host = self.moved = self.flops = self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self._known: set[int] = set()
 
@@ -35,8 +36,9 @@ class Counts(TorchDispatchMode):
             self.flops += flop_registry[func._overloadpacket](*sizes, **kwargs or {}, out_val=out)
         if not func.is_view and made and func._overloadpacket.__name__ not in FREE:
             self.kernels += 1
-            touched = {id(tensor): tensor.numel() * tensor.element_size() for tensor in [*given, *made]}
-            self.moved += sum(touched.values())
+            self.on_host += any(tensor.device.type == "cpu" for tensor in made)
+            read = {id(tensor): tensor for tensor in given}.values()
+            self.moved += sum(tensor.numel() * tensor.element_size() for tensor in (*read, *made))
         self._note(given, made)
         return out
 
@@ -54,6 +56,7 @@ class Fused(TorchFunctionMode):
     """Attention without a mask as one operator, as GPUs have it; the meta device would make all scores."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention and args[0].is_meta:
-            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
+        given = [*args, *(kwargs or {}).values()]
+        if func is F.scaled_dot_product_attention and given[0].is_meta:
+            return torch.ops.aten._scaled_dot_product_flash_attention(*given[:3])[0]
         return func(*args, **kwargs or {})

@@ -9,7 +9,8 @@
 
 Each part is a process with a time limit of its own; what it measured before it failed or was stopped is kept. Everything goes
 to one file, benchmarks/results/gpu.json, and the ratios with DINO over without are printed beside each other. The exit code is 1
-where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one; its figures mean nothing.
+where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one; its figures mean
+nothing.
 """
 
 from __future__ import annotations
