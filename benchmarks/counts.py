@@ -25,31 +25,31 @@ class Counts(TorchDispatchMode):
         super().__init__()
         self.kernels = self.on_host = self.moved = self.flops = self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         out = func(*args, **kwargs or {})
+        if func.is_view:
+            return out
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self._live([tensor for tensor in made if not any(tensor is old for old in given)])
         if func._overloadpacket in flop_registry:
             sizes = [given for given in args if not isinstance(given, torch.dtype)]
             self.flops += flop_registry[func._overloadpacket](*sizes, **kwargs or {}, out_val=out)
-        if not func.is_view and made and func._overloadpacket.__name__ not in FREE:
+        if made and func._overloadpacket.__name__ not in FREE:
             self.kernels += 1
             self.on_host += any(tensor.device.type == "cpu" for tensor in made)
             read = {id(tensor): tensor for tensor in given}.values()
             self.moved += sum(tensor.numel() * tensor.element_size() for tensor in (*read, *made))
-        self._note(given, made)
         return out
 
-    def _note(self, given: list[Tensor], made: list[Tensor]) -> None:
-        before = {tensor.untyped_storage()._cdata for tensor in given}
-        for tensor in made:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in before:
-                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+    def _live(self, made: list[Tensor]) -> None:
+        """Note new tensors, and which are still there."""
+        if made:
+            storages = [tensor.untyped_storage() for tensor in made]
+            self._alive |= {each._cdata: (StorageWeakRef(each), each.nbytes()) for each in storages}
+            self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+            self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
 
 
 class Fused(TorchFunctionMode):
