@@ -122,7 +122,7 @@ def test_a_plan_says_how_much_memory_it_takes(half, room, monkeypatch):
     with torch.no_grad(), Fused(), Counts() as counts:
         network.run(canvas, out, strips)
     assert strips.roomy == (room == "roomy") or half == "encoder"
-    assert 0.5 * needed < counts.peak < needed
+    assert 0.5 * needed < counts.peak < 0.8 * needed  # without what convolutions take for themselves
 
 
 def test_the_less_memory_is_free_the_more_is_done_without(monkeypatch):
