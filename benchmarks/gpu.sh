@@ -9,6 +9,5 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 ln -s "$repository" "$place/dinotile"
-cd "$repository"
 export HF_HUB_OFFLINE=1 PYTHONPATH="$place${PYTHONPATH:+:$PYTHONPATH}"
-"${PYTHON:-python3}" -m benchmarks.gpu.run "$@"
+"${PYTHON:-python3}" "$repository/benchmarks/gpu/run.py" "$@"

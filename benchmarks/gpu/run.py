@@ -9,8 +9,8 @@
 
 Each part is a process with a time limit of its own; what it measured before it failed or was stopped is kept. Everything goes
 to one file, benchmarks/results/gpu.json, and the ratios with DINO over without are printed beside each other. The exit code is 1
-where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one; its figures mean
-nothing.
+where a part did not end well. --rehearse: tiny geometry on the CPU, into no file unless --json names one; its figures
+mean nothing.
 """
 
 from __future__ import annotations
@@ -51,18 +51,14 @@ class Part:
 def parts_of(comfyui: Path, *, rehearse: bool) -> list[Part]:
     python, tiny = sys.executable, ("--rehearse",) if rehearse else ()
     place = next((path for path in comfyui.glob(".venv/*/python*") if path.stem == "python"), Path(python))
-    module = (python, "-m")
+    module, inside = (python, "-m"), str(ROOT / "benchmarks" / "comfy" / "flux_size.py")
     small = ("--device", "cpu", "--width", "32", "--rounds", "1")
     vae = ("--sizes", "256", *small) if rehearse else ("--sizes", "2048", "4096", "--device", "cuda", "--rounds", "1")
     flux = ("--demo", "--rounds", "1") if rehearse else ("--rounds", "3")
     patience = 3 if rehearse else 1  # a CPU is slow
     quiet = ("-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
     return [
-        Part(
-            "host",
-            patience * 210,
-            (str(place), str(ROOT / "benchmarks/comfy/flux_size.py"), str(comfyui), "JSON", *tiny),
-        ),
+        Part("host", patience * 210, (str(place), inside, str(comfyui), "JSON", *tiny)),
         Part("steps", patience * 60, (*module, "benchmarks.flux_size", *flux, "--json", "JSON")),
         Part("tests", patience * 90, (*module, "pytest", *quiet, "tests/gpu")),
         Part("vae", patience * 60, (*module, "benchmarks.vae_strips", *vae, "--json", "JSON")),
@@ -78,7 +74,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help=f"write the figures here; usually {RESULT.relative_to(ROOT)}")
     parser.add_argument("--limit", type=float, help="seconds for all parts together; usually 355, in a rehearsal 1000")
     options = parser.parse_args()
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
+    comfyui = Path(os.environ.get("COMFYUI_PATH") or "~/ComfyUI").expanduser().absolute()
+    os.environ["COMFYUI_PATH"] = str(comfyui)  # the parts run in another folder
     known = {part.name: part for part in parts_of(comfyui, rehearse=options.rehearse)}
     unknown = [name for name in options.parts if name not in known]
     if unknown:
