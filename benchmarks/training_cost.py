@@ -41,13 +41,15 @@ def main() -> None:
     parser.add_argument(
         "--blocks", type=int, nargs=2, default=(2, 4), metavar=("DOUBLE", "SINGLE"), help="0 0: no FLUX"
     )
+    parser.add_argument("--no-pictures", action="store_true", help="FLUX only")
     parser.add_argument("--side", type=int, default=16, help="image tokens per side")
+    parser.add_argument("--text", type=int, default=512, help="text tokens")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    figures: dict[str, Any] = {"pictures": pictures(device, rounds=options.rounds)}
+    figures: dict[str, Any] = {} if options.no_pictures else {"pictures": pictures(device, rounds=options.rounds)}
     if any(options.blocks):
-        setting = replace(full_setting(device, blocks=options.blocks), side=options.side)
+        setting = replace(full_setting(device, blocks=options.blocks), side=options.side, text=options.text)
         figures["FLUX"] = flux(setting, rounds=options.rounds)
     publish({"about": about(device), "figures": figures}, options.json)
 
@@ -126,6 +128,7 @@ def flux(setting: Setting, *, rounds: int) -> dict[str, Any]:
         setting.flux.disable_gradient_checkpointing()
         chosen = replace(setting, adapter=replace(setting.adapter, sites=sites))
         found[name] = _step(chosen, checkpointing=checkpointing, rounds=rounds)
+        print(name, found[name], flush=True)
     first = found["checkpointing"]["seconds"]
     return {name: {**each, "over the first": round(each["seconds"] / first, 3)} for name, each in found.items()}
 
