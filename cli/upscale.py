@@ -73,6 +73,9 @@ def upscale(
             help="balanced: sides within 25 % of --tile, so that the fewest pixels are sampled; exact: that size."
         ),
     ] = "balanced",
+    moving: Annotated[
+        bool, typer.Option("--moving", help="Shift the tiles at every step, so that an --overlap of 0 to 32 suffices.")
+    ] = False,
     fidelity: Annotated[
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
     ] = None,

@@ -35,6 +35,11 @@ class RunMemo:
             self.bytes += size
         return value
 
+    def clear(self) -> None:
+        """Forget all, where it will not be asked for again."""
+        self.bytes = 0
+        self._values.clear()
+
 
 def bytes_of(value: Any) -> int:
     """Of all tensors in a value."""

@@ -45,6 +45,15 @@ def tile_fit() -> io.Input:
     )
 
 
+def moving() -> io.Input:
+    return io.Boolean.Input(
+        "moving",
+        default=False,
+        tooltip="Shift the tiles at every step, so that no place keeps a seam: then an overlap of 0 to 32 suffices. Usual: off.",
+        optional=True,
+    )
+
+
 def layers() -> io.Input:
     return io.String.Input("layers", default="2/3", tooltip="DINO blocks, as in Extract DINO Patches. Usual: 2/3.")
 

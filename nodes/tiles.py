@@ -152,13 +152,14 @@ class TileModel(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.1, patched with DINO or not."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of the latent that is sampled."),
+                sockets.moving(),
             ],
             outputs=[io.Model.Output(tooltip="For KSampler, SamplerCustom, a guider, ...")],
         )
 
     @classmethod
-    def execute(cls, model, plan) -> io.NodeOutput:
-        return io.NodeOutput(tile_model(model, plan))
+    def execute(cls, model, plan, moving=False) -> io.NodeOutput:
+        return io.NodeOutput(tile_model(model, plan, moving=moving))
 
 
 class TiledSampler(io.ComfyNode):
@@ -178,6 +179,7 @@ class TiledSampler(io.ComfyNode):
                 ),
                 io.Latent.Input("latent_image", tooltip="The encoded, already enlarged picture."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of this latent."),
+                sockets.moving(),
             ],
             outputs=[
                 io.Latent.Output(display_name="output", tooltip="After the last step."),
@@ -188,5 +190,6 @@ class TiledSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, noise, guider, sampler, sigmas, latent_image, plan) -> io.NodeOutput:
-        return io.NodeOutput(*run_sampler(noise, tiled_guider(guider, plan), sampler, sigmas, latent_image))
+    def execute(cls, noise, guider, sampler, sigmas, latent_image, plan, moving=False) -> io.NodeOutput:
+        guider = tiled_guider(guider, plan, moving=moving)
+        return io.NodeOutput(*run_sampler(noise, guider, sampler, sigmas, latent_image))

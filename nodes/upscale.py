@@ -107,6 +107,7 @@ class Upscale(io.ComfyNode):
                     tooltip="What is redrawn, over the whole picture: 1 as denoise says, 0 not at all. Without: all of it.",
                 ),
                 sockets.tile_fit(),
+                sockets.moving(),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -115,7 +116,7 @@ class Upscale(io.ComfyNode):
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
-        denoise_mask=None, tile_fit="balanced",
+        denoise_mask=None, tile_fit="balanced", moving=False,
     ) -> io.NodeOutput:  # fmt: skip
         check_pair(dino, adapter)
         settings = UpscaleSettings(
@@ -129,6 +130,7 @@ class Upscale(io.ComfyNode):
             dino_strength=dino_strength,
             fidelity=fidelity,
             tile_fit=tile_fit,
+            moving=moving,
         )
         pixels = rgb(image).movedim(-1, 1).cpu()
         dino_mask = single_mask(dino_mask)
@@ -139,7 +141,7 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if dino is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
-        sampling = ComfySampler(host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed)
+        sampling = ComfySampler(host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving)
         result, _ = run(
             host,
             pixels,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -62,10 +61,7 @@ def merge(
 
 def enlarged(plan: TilePlan, factor: int) -> TilePlan:
     """The same plan of a picture so many times as large."""
-    names = ("height", "width", "tile_height", "tile_width", "overlap", "grid", "cell")
-    numbers = {name: factor * getattr(plan, name) for name in names}
-    origins = {name: tuple(factor * n for n in getattr(plan, name)) for name in ("tops", "lefts")}
-    return replace(plan, **numbers, **origins)
+    return plan.each(lambda n: factor * n, cell=factor * plan.cell)
 
 
 def _margin(pixels: Tensor, plan: TilePlan, factor: int = 1) -> tuple[int, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, product
 from math import ceil, floor
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 MOST_TILES = 10_000  # a 65536 px square in tiles of 1024 px has half as many
 NEAR = 0.75, 1.25  # of the tile that is asked for
@@ -48,25 +49,37 @@ class Box:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Equal tiles that cover a ``height`` x ``width`` canvas; ``tops`` and ``lefts`` are the origins per row and column.
+    """Tiles that cover a ``height`` x ``width`` canvas in rows and columns: ``tops`` and ``heights`` of the rows, ``lefts`` and
+    ``widths`` of the columns. All are equal, but where windows move (``moving.py``).
 
     grid, cell: sides of a token and of a latent cell, in the plan's unit.
     """
 
     height: int
     width: int
-    tile_height: int
-    tile_width: int
     overlap: int
     tops: tuple[int, ...]
+    heights: tuple[int, ...]
     lefts: tuple[int, ...]
+    widths: tuple[int, ...]
     grid: int
     cell: int
 
     @property
+    def tile_height(self) -> int:
+        """Of the largest tile."""
+        return max(self.heights)
+
+    @property
+    def tile_width(self) -> int:
+        """Of the largest tile."""
+        return max(self.widths)
+
+    @property
     def boxes(self) -> list[Box]:
         """Tiles row by row."""
-        return [Box(top, left, self.tile_height, self.tile_width) for top in self.tops for left in self.lefts]
+        rows, columns = zip(self.tops, self.heights, strict=True), list(zip(self.lefts, self.widths, strict=True))
+        return [Box(top, left, height, width) for top, height in rows for left, width in columns]
 
     @property
     def count(self) -> int:
@@ -75,20 +88,23 @@ class TilePlan:
     @property
     def work(self) -> float:
         """Sampled pixels over those of the canvas."""
-        return self.count * self.tile_height * self.tile_width / (self.height * self.width)
+        return sum(self.heights) * sum(self.widths) / (self.height * self.width)
 
     @property
     def latent(self) -> TilePlan:
         """The same plan in latent cells; ValueError where a number of it is not divisible."""
         cell = self.cell
-        numbers = (self.height, self.width, self.tile_height, self.tile_width, *self.tops, *self.lefts)
+        numbers = (self.height, self.width, *self.tops, *self.heights, *self.lefts, *self.widths)
         odd = [n for n in numbers if n % cell]
         if odd:
             raise ValueError(f"plan number {odd[0]} is not a multiple of {cell}: plan a canvas of multiples of it")
-        height, width, tile_height, tile_width, *origins = (n // cell for n in numbers)
-        tops, lefts = tuple(origins[: len(self.tops)]), tuple(origins[len(self.tops) :])
-        grid, overlap = self.grid // cell, self.overlap // cell
-        return TilePlan(height, width, tile_height, tile_width, overlap, tops, lefts, grid=grid, cell=1)
+        return self.each(lambda n: n // cell, cell=1)
+
+    def each(self, change: Callable[[int], int], *, cell: int) -> TilePlan:
+        """The plan with all its numbers changed."""
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ("height", "width", "overlap", "grid")}
+        changed |= {name: tuple(map(change, getattr(self, name))) for name in ("tops", "heights", "lefts", "widths")}
+        return TilePlan(**changed, cell=cell)
 
 
 def plan_tiles(
@@ -122,7 +138,8 @@ def plan_tiles(
             f"most {MOST_TILES:,} are allowed: raise the tile or lower the overlap"
         )
     tops, lefts = _origins(height, down, grid=grid), _origins(width, across, grid=grid)
-    return TilePlan(height, width, down.size, across.size, overlap, tops, lefts, grid=grid, cell=cell)
+    heights, widths = (down.size,) * down.count, (across.size,) * across.count
+    return TilePlan(height, width, overlap, tops, heights, lefts, widths, grid=grid, cell=cell)
 
 
 def _check(height: int, width: int, *, tile: int, overlap: int, grid: int, fit: str) -> None:

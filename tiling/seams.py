@@ -15,7 +15,7 @@ def border_ratio(pixels: Tensor, plan: TilePlan) -> float:
     are the inner edges of all tiles in both directions. 1 is neutral, a visible grid raises it. ValueError without borders.
     """
     borders, others = [], []
-    for dim, edges in ((2, _edges(plan.tops, plan.tile_height)), (3, _edges(plan.lefts, plan.tile_width))):
+    for dim, edges in ((2, _edges(plan.tops, plan.heights)), (3, _edges(plan.lefts, plan.widths))):
         steps = pixels.diff(dim=dim).abs().movedim(dim, 0).flatten(1).mean(1)  # [H - 1] or [W - 1]
         on_border = torch.zeros(len(steps), dtype=torch.bool)
         on_border[[edge - 1 for edge in edges if edge <= len(steps)]] = True
@@ -27,5 +27,6 @@ def border_ratio(pixels: Tensor, plan: TilePlan) -> float:
     return float(border.mean() / other.mean())
 
 
-def _edges(origins: tuple[int, ...], size: int) -> list[int]:
-    return sorted({*origins[1:], *(origin + size for origin in origins[:-1])})
+def _edges(origins: tuple[int, ...], sizes: tuple[int, ...]) -> list[int]:
+    ends = (origin + size for origin, size in zip(origins, sizes, strict=True))
+    return sorted({*origins, *ends} - {0, origins[-1] + sizes[-1]})

@@ -16,6 +16,7 @@ from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
 from ..hosts.host import Host, Text
 from ..tiling.canvas import cut
+from ..tiling.moving import moved
 from ..tiling.plan import Box, TilePlan
 from ..tiling.windows import tile_windows, window
 from .settings import UpscaleSettings
@@ -81,6 +82,10 @@ class JointEuler:
             self.host.check_interrupt()
             return self.velocity(x, sigma, rows, canvas=(cells.height, cells.width), guide=guide, memo=memo)
 
+        def move(step: int) -> TilePlan:
+            memo.clear()  # of regions that do not come again
+            return moved(plan, step=step, seed=self.settings.seed).latent
+
         sampled = sample(
             velocity,
             latents.to(device),
@@ -88,6 +93,7 @@ class JointEuler:
             sigmas=self.sigmas(plan),
             plan=cells,
             tile_batch=self.batch(plan),
+            move=move if self.settings.moving else None,
             denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
             progress=progress,
         )
@@ -147,6 +153,7 @@ def sample(
     sigmas: Sequence[float],
     plan: TilePlan,
     tile_batch: int = 8,
+    move: Callable[[int], TilePlan] | None = None,
     denoise_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -154,7 +161,8 @@ def sample(
 
     ``velocity(x, sigma, rows)`` is the model on tiles [N,C,th,tw]; each tile's clean estimate ``x - sigma * v`` is
     weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
-    latent cells. ``tile_batch`` tiles share a model call and do not change the result. ``progress`` counts calls.
+    latent cells. ``tile_batch`` tiles of one size share a model call and do not change the result. ``progress`` counts calls.
+    ``move``: the tiles of a step, by its number, where they are not the plan's; called once for each, in their order.
     ``denoise_mask`` [1 or B, 1, h, w]: where it is 0 the model sees the latents with the step's noise, and they come back.
     """
     if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
@@ -162,29 +170,42 @@ def sample(
             f"the plan covers {plan.width} x {plan.height} cells, the latents have "
             f"{latents.shape[-1]} x {latents.shape[-2]}: plan the latents' own canvas"
         )
-    images = range(latents.shape[0])
-    rows = [TileRow(image, box) for image in images for box in plan.boxes]
-    windows = [window(pair).to(latents) for pair in tile_windows(plan)] * len(images)  # each [th, tw]
-    total = (len(sigmas) - 1) * -(-len(rows) // tile_batch)
-    done = 0
+    calls, windows = _calls(plan, images=len(latents), tile_batch=tile_batch), _windows(plan, latents)
     x = sigmas[0] * noise + (1 - sigmas[0]) * latents
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        if move is not None:
+            tiles_of_step = move(step)
+            calls = _calls(tiles_of_step, images=len(latents), tile_batch=tile_batch)
+            windows = _windows(tiles_of_step, latents)
         seen, clean = x, torch.zeros_like(x)
         if denoise_mask is not None:
             seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, denoise_mask)
-        for start in range(0, len(rows), tile_batch):
-            part = rows[start : start + tile_batch]
+        for done, part in enumerate(calls):
             tiles = torch.stack([cut(seen[row.image], row.box) for row in part])  # [N, C, th, tw]
             estimates = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
-            for row, weight, estimate in zip(part, windows[start:], estimates, strict=False):
-                cut(clean[row.image], row.box).add_(weight * estimate)
-            done += 1
+            for row, estimate in zip(part, estimates, strict=True):
+                cut(clean[row.image], row.box).add_(windows[row.box] * estimate)
             if progress is not None:
-                progress("sample", done, total)
+                progress("sample", step * len(calls) + done + 1, (len(sigmas) - 1) * len(calls))
         if denoise_mask is not None:
             clean = torch.lerp(latents, clean, denoise_mask)
         x = x + (following - sigma) * (x - clean) / sigma
     return x
+
+
+def _calls(plan: TilePlan, *, images: int, tile_batch: int) -> list[list[TileRow]]:
+    """The tiles of all pictures, those of one size together."""
+    kinds: dict[tuple[int, int], list[TileRow]] = {}
+    for image in range(images):
+        for box in plan.boxes:
+            kinds.setdefault((box.height, box.width), []).append(TileRow(image, box))
+    return [rows[at : at + tile_batch] for rows in kinds.values() for at in range(0, len(rows), tile_batch)]
+
+
+def _windows(plan: TilePlan, latents: Tensor) -> dict[Box, Tensor]:
+    """The weight [h, w] of each tile, where the latents are."""
+    pairs = zip(plan.boxes, tile_windows(plan), strict=True)
+    return {box: window(pair).to(latents) for box, pair in pairs}
 
 
 def seeded_noise(shape: Sequence[int], *, seed: int) -> Tensor:

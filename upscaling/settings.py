@@ -27,7 +27,7 @@ class UpscaleSettings:
     """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
     denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
     off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
-    call, 0 chooses by the device. tile_fit: of ``plan_tiles``.
+    call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
     """
 
     scale: float = 2.0
@@ -44,6 +44,7 @@ class UpscaleSettings:
     dynamic_shift: bool = False
     tile_batch: int = 0
     tile_fit: Fit = "balanced"
+    moving: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -71,14 +71,15 @@ def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
     return [[text.context, {"pooled_output": text.pooled, "guidance": text.guidance}]]
 
 
-def tile_model(model: Any, plan: TilePlan) -> Any:
-    """A clone of the model that every sampler runs tile by tile, all tiles in each step."""
+def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
+    """A clone of the model that every sampler runs tile by tile, all tiles in each step. moving: ``tiling.moved`` ones."""
     flux_geometry(model)  # refuses other models
     model = clone_of(model)
     if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(TILING):
         raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
     tiles = TileWrapper(
         plan,
+        moving=moving,
         crop_control=crop_control,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,

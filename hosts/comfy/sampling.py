@@ -36,6 +36,7 @@ class ComfySampler:
     steps: int
     denoise: float
     seed: int
+    moving: bool = False
 
     def __call__(
         self,
@@ -56,7 +57,7 @@ class ComfySampler:
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)
-        guider = tiled_guider(guider, plan)
+        guider = tiled_guider(guider, plan, moving=self.moving)
         rows = plan.count * len(latents) * (1 if self.cfg == 1 else 2)
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
         latents = model.model.process_latent_out(latents)
@@ -120,10 +121,10 @@ def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float) ->
     return comfy.samplers.calculate_sigmas(sampling, scheduler, int(steps / denoise))[-(steps + 1) :]
 
 
-def tiled_guider(guider: Any, plan: TilePlan) -> Any:
+def tiled_guider(guider: Any, plan: TilePlan, *, moving: bool = False) -> Any:
     """The same guider over the tiled model; the given one stays as it is."""
     guider = copy.copy(guider)
-    guider.model_patcher = tile_model(guider.model_patcher, plan)
+    guider.model_patcher = tile_model(guider.model_patcher, plan, moving=moving)
     guider.model_options = guider.model_patcher.model_options
     return guider
 

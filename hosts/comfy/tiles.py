@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ...tiling.canvas import cut
+from ...tiling.moving import moved, step_of
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from .crop import crop_entries
-from .inject import OPTIONS, call_arguments
+from .inject import MEMO, OPTIONS, call_arguments
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
@@ -30,7 +31,8 @@ RUN = "dinotile_run"  # in model_options: the TileRun of one sampling run
 
 
 class TileRun:
-    """One sampling run over a latent plan. Masks, cropped ControlNet hints and areas are made once and kept until it ends."""
+    """The tiles of one sampling run over a latent plan, or of one step where they move. Masks, cropped ControlNet hints and areas
+    are made once and kept until it ends."""
 
     def __init__(self, plan: TilePlan, *, rows: list[dict], crop_control: CropControl) -> None:
         self.plan = plan
@@ -40,6 +42,10 @@ class TileRun:
         self._fixed: dict[tuple, list[tuple[dict, dict]]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
+
+    def at(self, timestep: Tensor, options: dict) -> TileRun:
+        """The same tiles at every noise level."""
+        return self
 
     def split(self, conds: list[dict], *, slot: int, device: torch.device, patches: tuple[str, ...] = ()) -> list[dict]:
         """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them.
@@ -70,7 +76,7 @@ class TileRun:
             tile = {
                 "area": (box.height, box.width, box.top, box.left),
                 "mask": mask,
-                "uuid": uuid.uuid5(cond["uuid"], str(number)),  # caches of other nodes are kept by it
+                "uuid": uuid.uuid5(cond["uuid"], str(box)),  # caches of other nodes are kept by it
             }
             if cond.get("control") is not None:
                 tile["control"] = self._control(cond["control"], box)
@@ -106,6 +112,26 @@ class TileRun:
         return on_canvas(sheet(weight, self.plan), box, self.plan)
 
 
+class MovingRun:
+    """One sampling run whose tiles lie elsewhere at every step. start: makes the tiles of a plan in px; those of one step are
+    kept."""
+
+    def __init__(
+        self, plan: TilePlan, *, sigmas: Tensor, seed: int | None, start: Callable[[TilePlan], TileRun]
+    ) -> None:
+        self.plan, self.sigmas, self.seed, self.start = plan, sigmas.tolist(), seed or 0, start
+        self.step, self.tiles = -1, start(plan)
+
+    def at(self, timestep: Tensor, options: dict) -> TileRun:
+        """The tiles at a noise level [B], also for a sampler that looks at several within a step."""
+        step = step_of(float(timestep.max()), self.sigmas)
+        if step != self.step:
+            self.step, self.tiles = step, self.start(moved(self.plan, step=step, seed=self.seed))
+            if MEMO in options:
+                options[MEMO].clear()  # of regions that do not come again
+        return self.tiles
+
+
 class TileWrapper:
     """The two wrappers of *Tile Model*. It holds the plan in pixels and no state of a run."""
 
@@ -113,29 +139,45 @@ class TileWrapper:
         self,
         plan: TilePlan,
         *,
+        moving: bool,
         crop_control: CropControl,
         find_patches: FindPatches,
         check_interrupt: Callable[[], None],
     ) -> None:
         self.plan = plan
-        self.rows = tile_rows(plan)
+        self.moving = moving
         self.crop_control = crop_control
         self.find_patches = find_patches
         self.check_interrupt = check_interrupt
 
-    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def start(self, plan: TilePlan) -> TileRun:
+        return TileRun(plan.latent, rows=tile_rows(plan), crop_control=self.crop_control)
+
+    def outer_sample(
+        self,
+        executor: Any,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` and ``guider.conds`` are the run's own copies."""
-        guider, plan = executor.class_obj, self.plan.latent
-        guider.model_options[RUN] = TileRun(plan, rows=self.rows, crop_control=self.crop_control)
-        tokens = tuple(-(-side // plan.grid) for side in args[0].shape[-2:])  # of the noise
+        guider, run = executor.class_obj, self.start(self.plan)
+        if self.moving:
+            seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
+            run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=self.start)
+        guider.model_options[RUN] = run
+        tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {slot: [keep_mask(cond, tokens) for cond in conds] for slot, conds in guider.conds.items()}
-        return finite(executor(*args, **kwargs), "sample")
+        return finite(executor(noise, latent_image, sampler, sigmas, *args, **kwargs), "sample")
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict, *args: Any
     ) -> Any:
         """CALC_COND_BATCH: every conditioning becomes one per tile."""
-        run: TileRun = model_options[RUN]
+        run: TileRun = model_options[RUN].at(timestep, model_options["transformer_options"])
         size = tuple(x_in.shape[-2:])
         if x_in.ndim != 4 or size != (run.plan.height, run.plan.width):
             cell = self.plan.cell
@@ -170,7 +212,7 @@ def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
 def sheet(weight: Tensor, plan: TilePlan) -> Tensor:
     """Store a tile's weight [n, h, w] so that ``on_canvas`` can show it at any place of the canvas. Returns [n, cells]."""
     n, _, width = weight.shape
-    start = _start(plan)
+    start = _start(plan, width)
     cells = weight.new_zeros(n, start + (plan.height - 1) * width + plan.width)
     cells[:, start : start + weight[0].numel()] = weight.flatten(1)
     return cells
@@ -181,13 +223,13 @@ def on_canvas(cells: Tensor, box: Box, plan: TilePlan) -> Tensor:
 
     Only the part inside the box means anything; the host reads no other. A real mask per tile would cost tiles x canvas.
     """
-    width = plan.tile_width
-    offset = _start(plan) - (box.top * width + box.left)
-    return cells.as_strided((len(cells), plan.height, plan.width), (cells.stride(0), width, 1), offset)
+    offset = _start(plan, box.width) - (box.top * box.width + box.left)
+    return cells.as_strided((len(cells), plan.height, plan.width), (cells.stride(0), box.width, 1), offset)
 
 
-def _start(plan: TilePlan) -> int:
-    return plan.tops[-1] * plan.tile_width + plan.lefts[-1]
+def _start(plan: TilePlan, width: int) -> int:
+    """Cells before the weight of a tile of that width: as many as lie before the last tile of all."""
+    return plan.tops[-1] * width + plan.lefts[-1]
 
 
 def area_weights(start: int, length: int, *, side: int, soft: bool) -> Tensor:

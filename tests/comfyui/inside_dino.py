@@ -48,6 +48,7 @@ from dinotile.flux_patch.tokens import DinoTokens
 from dinotile.hosts.comfy.adapter import HostAdapter
 from dinotile.hosts.comfy.inject import cond_key
 from dinotile.hosts.comfy.model import attach
+from dinotile.tiling.moving import moved
 
 
 @check
@@ -137,6 +138,7 @@ def tokens_of_the_own_region():
         "patch then tile": tiled(patched(chosen)),
         "tile then patch": patched(chosen, tiled(flux())),
         "one by one": tiled(patched(chosen)),
+        "moving": tiled(patched(chosen), moving=True),
     }
     out = {}
     for name, model in orders.items():
@@ -167,7 +169,8 @@ def tokens_of_the_own_region():
         nothing = torch.zeros_like(latent)
         sample(watched, positive, negative, cfg=2.0, steps=1, denoise=0.5, latent=latent, noise=nothing)
         out[name] = {"worst, latent cells": worst, "rows seen": len(seen), "rows per call": calls}
-    return out | {"rows expected": plan().count * batch * 2}
+    counts = dict.fromkeys(orders, plan().count) | {"moving": moved(plan(), step=0, seed=5).count}
+    return out | {"rows expected": {name: count * batch * 2 for name, count in counts.items()}}
 
 
 @check

@@ -154,9 +154,14 @@ def keep_run(
         "context": prompt[0][0],
         "pooled": prompt[0][1]["pooled_output"],
     }
-    runs = {"result": (patched(chosen, model), positive), "without": (model, prompt)}
+    with_dino = patched(chosen, model)
+    runs = {
+        "result": (tiled(with_dino, of), positive),
+        "without": (tiled(model, of), prompt),
+        "moved": (tiled(with_dino, of, moving=True), positive),
+    }
     for key, (wrapped, conditioning) in runs.items():
-        result = sample(tiled(wrapped, of), conditioning, latent=latent, noise=noise, **schedule)
+        result = sample(wrapped, conditioning, latent=latent, noise=noise, **schedule)
         tensors[key] = inner.process_latent_in(result)
     save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, OUT / f"{name}.safetensors")
 

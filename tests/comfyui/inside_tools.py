@@ -158,8 +158,8 @@ def patched(chosen, model=None):
     return node(nodes.PatchFlux, model or flux(), chosen)
 
 
-def tiled(model, of=None):
-    return node(nodes.TileModel, model, of or plan())
+def tiled(model, of=None, *, moving: bool = False):
+    return node(nodes.TileModel, model, of or plan(), moving)
 
 
 def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:

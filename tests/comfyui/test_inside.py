@@ -40,12 +40,12 @@ def test_features_are_computed_once_per_picture_whatever_the_seed(numbers):
     assert numbers("computed_once") == {"two pictures, three seeds": 2, "one node, three seeds": 1}
 
 
-@pytest.mark.parametrize("order", ["patch then tile", "tile then patch", "one by one"])
+@pytest.mark.parametrize("order", ["patch then tile", "tile then patch", "one by one", "moving"])
 def test_every_row_gets_the_tokens_of_its_own_region_and_picture(numbers, order, report):
     found = numbers("tokens_of_the_own_region")
     rows, worst = found[order]["rows seen"], found[order]["worst, latent cells"]
     report(f"tokens of the own region, {order}: {rows} rows, at most {worst:.0e} latent cells off")
-    assert found[order]["rows seen"] == found["rows expected"]
+    assert found[order]["rows seen"] == found["rows expected"][order]
     assert found[order]["worst, latent cells"] < 1e-4
     assert (max(found[order]["rows per call"]) == 2) == (order == "one by one")  # two pictures, else all tiles
 
@@ -303,6 +303,22 @@ def test_a_prompt_has_no_say_outside_its_mask(numbers):
 def test_tiles_that_an_area_misses_are_not_computed_for_it(numbers):
     found = numbers("regions_skip_tiles")
     assert found["rows"] == found["tiles"] + 1
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm_2"])
+def test_windows_move_with_the_noise_level_alike_for_positive_and_negative(numbers, sampler):
+    found = numbers("moving")[sampler]
+    assert found["sets of tiles"] == 3  # steps, also where a sampler looks at more levels
+    assert found["levels"] == (5 if sampler == "dpm_2" else 3)
+    assert found["positive and negative alike"] and found["covers"]
+    assert found["second run differs by"] < 1e-5 < 1e-3 < found["another seed differs by"]
+    assert numbers("moving")["identity"] < 1e-5
+
+
+def test_a_controlnet_hint_follows_a_tile_that_moves(numbers):
+    found = numbers("moving_hints")
+    assert found["worst"] < 1e-6 and found["the tiles of the step"]
+    assert found["prepared"] == [found["tiles"], 3 * found["tiles"]]
 
 
 @pytest.mark.parametrize("case", ["canvas size", "half size", "cfg 2"])

@@ -22,6 +22,7 @@ from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.diffusers.vae import encode
 from dinotile.hosts.host import Text
+from dinotile.tiling.moving import moved
 from dinotile.upscaling.joint import JointEuler, sample
 from dinotile.upscaling.settings import UpscaleSettings
 
@@ -33,6 +34,7 @@ CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
 PACK = Path(__file__).parents[2]
 DEMO = PACK / "demo"
 DEMO_FILE = "dinotile-demo.safetensors"
+SEED = 5  # of the runs inside ComfyUI
 
 
 @pytest.fixture(scope="module", params=CHECKS)
@@ -59,8 +61,9 @@ def guide(run, base):
     return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
-def through_diffusers(run, transformer, *, adapter=None, tokens=None):
-    plan = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"]).latent
+def through_diffusers(run, transformer, *, adapter=None, tokens=None, moving=False):
+    in_px = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"])
+    plan = in_px.latent
     host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
     sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings())
     guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
@@ -71,6 +74,7 @@ def through_diffusers(run, transformer, *, adapter=None, tokens=None):
         noise=run["noise"],
         sigmas=run["sigmas"].tolist(),
         plan=plan,
+        move=(lambda step: moved(in_px, step=step, seed=SEED).latent) if moving else None,
     )
     host.remove()
     return result
@@ -88,10 +92,12 @@ def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
     with torch.no_grad():
         tokens = adapter.module.project(encoder.encode(run["pixels"], settings=settings))
         result = through_diffusers(run, transformer, adapter=adapter, tokens=tokens)
+        by_moving = through_diffusers(run, transformer, adapter=adapter, tokens=tokens, moving=True)
     difference, effect = apart(result, run["result"]), apart(run["without"], run["result"])
     names = f"ComfyUI and diffusers with DINO, {run['models']} models"
     report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")
     assert difference <= 1e-6
+    assert apart(by_moving, run["moved"]) <= 1e-6 < 1e-4 < apart(run["moved"], run["result"])
     assert effect > {"tiny": 0.1, "demo": 1e-3}[run["models"]]  # so that the above is no accident
 
 
@@ -109,7 +115,8 @@ SAME = {
     "FLUX alone, guided by DINO, another seed and scale": {
         "fidelity": 0.0, "denoise": 0.5, "steps": 5, "seed": 3, "scale": 1.5, "dino_guidance": 2.0,
     },
-    "without DINO": {"no_dino": True, "fidelity": 0.5, "tile": 192, "overlap": 48},
+    "without DINO": {"no_dino": True, "fidelity": 0.5, "tile": 192, "overlap": 48, "tile_fit": "exact"},
+    "windows that move": {"fidelity": 0.0, "denoise": 0.6, "steps": 2, "seed": 4, "overlap": 16, "moving": True},
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from dinotile.tiling.moving import moved
 from dinotile.tiling.plan import plan_tiles
 from dinotile.upscaling.joint import flow_sigmas, sample
 
@@ -72,6 +73,25 @@ def test_each_tile_writes_its_own_place_of_its_own_picture():
     assert (result - target).abs().max() < 1e-5
 
 
+def test_tiles_that_move_write_their_own_places_too():
+    target, noise = random(2, 4, PLAN.height, PLAN.width), random(2, 4, PLAN.height, PLAN.width, seed=1)
+    boxes = []
+
+    def velocity(x, sigma, rows):
+        boxes.append({r.box for r in rows})
+        assert {tile.shape[-2:] for tile in x} == {(rows[0].box.height, rows[0].box.width)}
+        clean = [target[r.image, :, r.box.top : r.box.bottom, r.box.left : r.box.right] for r in rows]
+        return (x - torch.stack(clean)) / sigma
+
+    def move(step):
+        return moved(PLAN, step=step, seed=4)
+
+    options = {"noise": noise, "sigmas": [0.8, 0.4, 0.0], "plan": PLAN}
+    result = sample(velocity, torch.zeros_like(target), move=move, **options)
+    assert (result - target).abs().max() < 1e-5
+    assert set().union(*boxes) == {*move(0).boxes, *move(1).boxes} > {*move(0).boxes}
+
+
 @pytest.mark.parametrize("tile_batch", [1, 3, 100])
 def test_the_tile_batch_does_not_change_the_result(tile_batch):
     latents, noise = random(2, 4, PLAN.height, PLAN.width), random(2, 4, PLAN.height, PLAN.width, seed=1)
@@ -79,9 +99,10 @@ def test_the_tile_batch_does_not_change_the_result(tile_batch):
     def velocity(x, sigma, rows):
         return torch.tanh(x.mean((2, 3), keepdim=True) * 5 + x) * sigma
 
-    options = {"noise": noise, "sigmas": [0.6, 0.3, 0.0], "plan": PLAN}
-    expected = sample(velocity, latents, tile_batch=8, **options)
-    assert (sample(velocity, latents, tile_batch=tile_batch, **options) - expected).abs().max() < 1e-5
+    for move in (None, lambda step: moved(PLAN, step=step, seed=4)):
+        options = {"noise": noise, "sigmas": [0.6, 0.3, 0.0], "plan": PLAN, "move": move}
+        expected = sample(velocity, latents, tile_batch=8, **options)
+        assert (sample(velocity, latents, tile_batch=tile_batch, **options) - expected).abs().max() < 1e-5
 
 
 def test_progress_counts_every_model_call():
