@@ -15,6 +15,7 @@ def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:
     """The same for values of any range, such as differences of pictures."""
     if tuple(pixels.shape[2:]) == (height, width):
         return pixels
+    pixels = pixels.contiguous()  # ComfyUI's are views of [B, H, W, C], which takes longer than to copy them
     return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Stage = Literal["dino", "encode", "sample", "decode"]
@@ -17,6 +18,7 @@ REMEDIES: dict[Stage, str] = {
 
 def finite(values: Tensor, stage: Stage) -> Tensor:
     """``values`` as they are; ValueError, which names the stage and what to try, where one of them is NaN or infinite."""
-    if not bool(values.isfinite().all()):
+    least, most = values.aminmax()  # which hand NaN on; isfinite takes twenty times as long
+    if not bool((least > -torch.inf) & (most < torch.inf)):
         raise ValueError(f"stage {stage} gave values that are NaN or infinite, and no picture: {REMEDIES[stage]}")
     return values

@@ -23,6 +23,8 @@ def pad_to_grid(pixels: Tensor, *, grid: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples of ``grid``. pixels: [B, C, H, W]."""
     height, width = pixels.shape[2:]
     canvas_height, canvas_width = canvas_size(height, width, grid=grid)
+    if (canvas_height, canvas_width) == (height, width):
+        return pixels
     return F.pad(pixels, (0, canvas_width - width, 0, canvas_height - height), mode="replicate")
 
 

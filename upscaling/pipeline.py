@@ -96,7 +96,9 @@ def upscale(
         finite(latents, "sample")
     with timed(seconds, "decode", progress):
         host.check_interrupt()
-        result = finite(host.decode(latents), "decode")[..., :height, :width].contiguous()
+        result = finite(host.decode(latents), "decode")
+        if result.shape[-2:] != (height, width):
+            result = result[..., :height, :width].contiguous()  # which lets go of the canvas
         result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
     sampled = sampler.describe(plan)
     report = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
@@ -18,7 +19,8 @@ def rgb(image: Tensor, *, name: str = "image") -> Tensor:
         raise ValueError(f"{name} has {channels} channels, 1 to 4 are allowed: convert it to RGB")
     picture = image[..., :1].expand(-1, -1, -1, 3) if channels < 3 else image[..., :3]
     picture = picture.float()
-    if not bool(picture.isfinite().all()):
+    low, high = picture.aminmax()
+    if not bool((low > -torch.inf) & (high < torch.inf)):  # NaN fails both
         raise ValueError(f"{name} holds NaN or infinite values: repair the node that made it")
     return picture
 

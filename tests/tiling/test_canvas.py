@@ -16,6 +16,7 @@ def test_sizes_are_exact():
     assert tuple(padded.shape[2:]) == canvas_size(66, 103, grid=16) == (80, 112)
     assert torch.equal(padded[..., :66, :103], pixels) and torch.equal(padded[..., 79, :103], pixels[..., 65, :])
     assert resize(pixels, height=66, width=103).equal(pixels)
+    assert pad_to_grid(padded, grid=16) is padded  # a canvas of that size is not copied
     with pytest.raises(ValueError, match="scale 0 must be from 0.1 to 16"):
         scaled_size(10, 10, scale=0)
 
