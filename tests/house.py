@@ -18,7 +18,7 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
     (5, ("training/adapter", "training/redux")),
     (6, ("cli/remote",)),
     (6, ("cli", "nodes", "demo/train")),
-    (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu")),
+    (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu", "benchmarks/tiling")),
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
 ONLY = {"hosts/comfy": {"nodes"}, "cli/remote": {"cli"}, "demo/train": {"benchmarks", "benchmarks/semantics"}}
@@ -28,6 +28,7 @@ SCRIPTS = {
     "benchmarks",
     "benchmarks/semantics",
     "benchmarks/gpu",
+    "benchmarks/tiling",
     *INSIDE,
 }  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}
