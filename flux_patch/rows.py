@@ -105,7 +105,8 @@ def make_regions(adapter: LoadedAdapter, sequence: Tensor, key_rotation: Tensor)
 
 
 def _places(rows: Sequence[DinoRow]) -> tuple:
-    return tuple((id(row.tokens), row.image, row.box) for row in rows)
+    """What tells apart the rows' sequences; the learned null is the same everywhere."""
+    return tuple(None if row.tokens is None else (id(row.tokens), row.image, row.box) for row in rows)
 
 
 def _mask(settings: Strength, row: DinoRow, memo: RunMemo, *, height: int, width: int) -> tuple[Tensor, float] | None:

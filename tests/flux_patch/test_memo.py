@@ -3,7 +3,7 @@
 import torch
 
 from dinotile.flux_patch.memo import RunMemo, bytes_of
-from dinotile.flux_patch.rows import DinoRow, make_call
+from dinotile.flux_patch.rows import WHOLE, DinoRow, make_call
 from dinotile.flux_patch.schedule import Strength
 
 
@@ -27,11 +27,11 @@ def test_all_tensors_of_a_value_count(adapter, features):
     assert call.regions.keys.shape[:3] == (len(adapter.config.sites), 2, 1)
 
 
-def call_for(adapter, features, memo, tokens=None):
+def call_for(adapter, features, memo, tokens=None, box=WHOLE):
     tokens = adapter.module.project(features) if tokens is None else tokens
     return make_call(
         adapter,
-        [DinoRow(tokens, settings=Strength(0.7, mask=torch.ones(4, 4) / 2))],
+        [DinoRow(tokens or None, box=box, settings=Strength(0.7, mask=torch.ones(4, 4) / 2))],
         sigmas=torch.tensor([0.5]),
         token_size=(4, 4),
         percent_to_sigma=lambda percent: 1 - percent,
@@ -53,6 +53,16 @@ def test_a_run_without_room_makes_everything_again_and_gives_the_same(adapter, f
         for call in (again, call_for(adapter, features, room, tokens))
     ]
     assert torch.equal(*results) and results[0].abs().max() > 0
+
+
+@torch.no_grad()
+def test_the_learned_null_takes_the_room_of_one_tile(adapter, features):
+    memo, half = RunMemo(), (0.0, 0.0, 0.5, 0.5)
+    first, other = (call_for(adapter, features, memo, tokens=(), box=box) for box in (WHOLE, half))
+    assert other.regions is first.regions
+    tokens = adapter.module.project(features)
+    first, other = (call_for(adapter, features, memo, tokens, box=box) for box in (WHOLE, half))
+    assert other.regions is not first.regions
 
 
 def test_with_autograd_and_without_a_site_adds_the_same(adapter, features):
