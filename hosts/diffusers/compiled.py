@@ -11,6 +11,8 @@ from ...files.errors import printable
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
+SHAPES = 8  # graphs of a block over many pictures: one tile and several, other sizes, a mask; beyond them it is eager
+
 log = logging.getLogger("dinotile")
 
 
@@ -38,10 +40,10 @@ class OrEager:
 
 
 def compile_blocks(transformer: FluxTransformer2DModel, *, sites: int, backend: str = "inductor") -> None:
-    """Compile FLUX's blocks, each kind once, and once more for every site of an adapter."""
+    """Compile FLUX's blocks, each kind once, and once more for every site of an adapter; all that for some ``SHAPES``."""
     import torch._dynamo.config as config
 
-    config.recompile_limit = max(config.recompile_limit, 2 * sites + 8)
+    config.recompile_limit = max(config.recompile_limit, SHAPES * (sites + 1))
     transformer.compile_repeated_blocks(backend=backend)
 
 
