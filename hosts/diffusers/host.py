@@ -32,7 +32,7 @@ class DiffusersHost:
     """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
     adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
-    attention_slicing: of FLUX, see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
+    attention_slicing: see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
     where they are of another dtype.
     """
 
@@ -71,13 +71,15 @@ class DiffusersHost:
 
     def encode(self, pixels: Tensor) -> Tensor:
         self.turns.use(self.vae)
-        latents = vae_path.encode(self.vae, pixels)
+        with self._slicing():
+            latents = vae_path.encode(self.vae, pixels)
         self.turns.use(self.transformer)  # what is free is now what a batch of tiles can have
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
         self.turns.use(self.vae)
-        return vae_path.decode(self.vae, latents)
+        with self._slicing():
+            return vae_path.decode(self.vae, latents)
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
@@ -97,8 +99,7 @@ class DiffusersHost:
         attending = call if call is not None and call.adapter.has("cross_attention") else None
         if attending is not None:
             _ = attending.weights  # now, as torch.compile cannot trace what is cached at its first use
-        slices = SlicedAttention() if self.attention_slicing else nullcontext()
-        with self._adding(attending), slices:
+        with self._adding(attending), self._slicing():
             return self.evaluate(self.transformer, latents, sigmas, text=text, call=call)
 
     def check_interrupt(self) -> None:
@@ -122,6 +123,9 @@ class DiffusersHost:
                 return block(*inputs)
 
         return checkpoint(run, *inputs, use_reentrant=False)
+
+    def _slicing(self) -> AbstractContextManager[object]:
+        return SlicedAttention() if self.attention_slicing else nullcontext()
 
     def _adding(self, call: DinoCall | None) -> AbstractContextManager[None]:
         return nullcontext() if self.hooks is None else self.hooks.during(call)

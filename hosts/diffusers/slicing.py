@@ -1,4 +1,4 @@
-"""Attention in slices, for devices whose kernels make the whole matrix of scores (MPS, older GPUs).
+"""Attention of FLUX and the VAE in slices, for devices whose kernels make the whole matrix of scores (MPS, older GPUs).
 
 diffusers' own does nothing to FLUX, whose attention has no ``set_attention_slice``. CUDA's fused kernels never make that matrix,
 and need no slices.

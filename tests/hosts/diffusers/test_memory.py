@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinotile.flux_patch.rows import DinoRow
@@ -25,7 +26,7 @@ from dinotile.upscaling.upscaler import Upscaler
 
 from ...dino.tiny import tiny_encoder
 from ...near import assert_near
-from ...tiny import picture, tiny_adapter, tiny_flux, tiny_vae
+from ...tiny import picture, tiny_adapter, tiny_flux, tiny_kl, tiny_vae
 from ...tiny_text import save_text_pipeline
 
 CPU = torch.device("cpu")
@@ -173,6 +174,30 @@ def test_attention_slicing_reaches_flux_and_changes_nothing(monkeypatch):
             most.append((largest.numbers, out))
     assert_near(most[1][1], most[0][1])
     assert most[0][0] == (32 * 32 + 8) ** 2 > 1.5 * most[1][0]
+
+
+class Queries(TorchFunctionMode):
+    """How many attended at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.counts.append(args[0].shape[-2])
+        return func(*args, **kwargs or {})
+
+
+def test_attention_slicing_reaches_the_vae_whose_attention_sees_every_cell(monkeypatch):
+    monkeypatch.setattr(slicing, "QUERIES", 16)
+    whole, sliced = (DiffusersHost(tiny_flux(), tiny_kl(), attention_slicing=slices) for slices in (False, True))
+    with Queries() as queries:
+        latents = sliced.encode(picture(64, 48))
+        pixels = sliced.decode(latents)
+    assert queries.counts == [16, 16, 16] * 2
+    assert_near(latents, whole.encode(picture(64, 48)))
+    assert_near(pixels, whole.decode(latents))
 
 
 @torch.no_grad()
