@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from dinotile.benchmarks.figures import about, publish
+from dinotile.files.writing import check_writable
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
@@ -74,8 +75,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help=f"write the figures here; usually {RESULT.relative_to(ROOT)}")
     parser.add_argument("--limit", type=float, help="seconds for all parts together; usually 355, in a rehearsal 1000")
     options = parser.parse_args()
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or "~/ComfyUI").expanduser().absolute()
-    os.environ["COMFYUI_PATH"] = str(comfyui)  # the parts run in another folder
+    given = os.environ.get("COMFYUI_PATH")
+    comfyui = Path(given or "~/ComfyUI").expanduser().absolute()
+    if (comfyui / "main.py").is_file():
+        os.environ["COMFYUI_PATH"] = str(comfyui)  # the parts run in another folder
+    elif given:
+        parser.error(f"COMFYUI_PATH {given} is no ComfyUI: give the folder of its main.py")
     known = {part.name: part for part in parts_of(comfyui, rehearse=options.rehearse)}
     unknown = [name for name in options.parts if name not in known]
     if unknown:
@@ -83,9 +88,15 @@ def main() -> None:
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("no CUDA device here: use --rehearse, which tries the script itself on the CPU")
     path = options.json or (None if options.rehearse else RESULT)
+    if path is not None:
+        try:
+            check_writable(path)
+        except ValueError as error:  # now, and not after minutes on the GPU
+            parser.error(str(error))
     told: dict[str, Any] = {"about": about(torch.device("cpu" if options.rehearse else "cuda")), "parts": {}}
     told["about"]["command"] = " ".join(["bash benchmarks/gpu.sh", *sys.argv[1:]])
-    end = time.monotonic() + (options.limit or (1000 if options.rehearse else 355))
+    usual = 1000 if options.rehearse else 355
+    end = time.monotonic() + (usual if options.limit is None else options.limit)
     for name in options.parts or known:
         told["parts"][name] = found = measured(known[name], seconds=end - time.monotonic())
         print(f"{name}: {found['state']}, {found['seconds']} s", flush=True)

@@ -74,6 +74,29 @@ def test_the_script_goes_on_after_a_failure_and_its_exit_code_tells(monkeypatch,
     assert told["about"]["command"].startswith("bash benchmarks/gpu.sh --rehearse")
 
 
+@pytest.mark.parametrize(
+    ("place", "json", "said"),
+    [
+        ("", "none/r.json", "none of output r.json does not exist"),
+        ("here", "r.json", "COMFYUI_PATH here is no ComfyUI"),
+    ],
+)
+def test_wrong_paths_are_refused_before_anything_is_measured(monkeypatch, capsys, tmp_path, place, json, said):
+    monkeypatch.setattr(script, "measured", lambda part, *, seconds: pytest.fail("has begun"))
+    monkeypatch.setattr(sys, "argv", ["run", "--rehearse", "--json", str(tmp_path / json), "cost"])
+    monkeypatch.setenv("COMFYUI_PATH", place)
+    with pytest.raises(SystemExit) as left:
+        script.main()
+    assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_no_time_is_no_time(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run", "--rehearse", "--limit", "0", "cost"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "cost: not begun, the time was up" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
 def test_without_a_gpu_the_script_says_what_to_do_and_writes_nothing(tmp_path):
     before = script.RESULT.read_bytes() if script.RESULT.exists() else None
