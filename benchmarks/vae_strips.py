@@ -88,7 +88,7 @@ def measured(vae: Any, half: str, side: int, *, free: float | None, rounds: int)
     found, results = {}, []
     for name, run in kinds.items():
         try:
-            figures, result = (counted if vae.device.type == "meta" else timed)(run, rounds)
+            figures, result = counted(run) if vae.device.type == "meta" else timed(run, rounds, device=vae.device)
             results.append(result)
         except torch.cuda.OutOfMemoryError:
             figures = "does not fit into the device's memory"
@@ -105,22 +105,22 @@ def attention(vae: Any, side: int, *, rounds: int) -> dict[str, Any]:
     """The one in the middle of the VAE: torch's kernel, and in parts."""
     cells, width = (side // 8) ** 2, vae.decoder.conv_in.out_channels
     query, key, value = torch.randn(3, 1, 1, cells, width, device=vae.device, dtype=vae.dtype)
-    torchs, torchs_result = timed(lambda: F.scaled_dot_product_attention(query, key, value), rounds)
-    parts, result = timed(lambda: attention_in_parts(query, key, value), rounds)
+    torchs, torchs_result = timed(lambda: F.scaled_dot_product_attention(query, key, value), rounds, device=vae.device)
+    parts, result = timed(lambda: attention_in_parts(query, key, value), rounds, device=vae.device)
     difference = (result - torchs_result).abs().max().item()
     return {"torch": torchs, "in parts": parts, "largest_difference": difference}
 
 
-def timed(run: Callable[[], Tensor], rounds: int) -> tuple[dict[str, Any], Tensor]:
+def timed(run: Callable[[], Tensor], rounds: int, *, device: torch.device) -> tuple[dict[str, Any], Tensor]:
     """The best of some runs after a first one, whose memory is counted, by operators where there is no GPU that does it."""
-    cuda = torch.cuda.is_available()
+    cuda = device.type == "cuda"
     if cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        peak = counted(run, 1)[0]["peak_bytes"]
+        peak = counted(run)[0]["peak_bytes"]
     seconds: list[float] = []
     processor: list[float] = []
     for _ in range(rounds):
@@ -133,7 +133,7 @@ def timed(run: Callable[[], Tensor], rounds: int) -> tuple[dict[str, Any], Tenso
     return {"seconds": min(seconds), "processor_seconds": min(processor), "peak_bytes": peak}, result.clone()
 
 
-def counted(run: Callable[[], Tensor], rounds: int) -> tuple[dict[str, Any], Tensor]:
+def counted(run: Callable[[], Tensor]) -> tuple[dict[str, Any], Tensor]:
     with Fused(), Counts() as counts:
         result = run()
     return {

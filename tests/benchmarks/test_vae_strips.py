@@ -28,6 +28,16 @@ def test_both_ways_are_measured_and_compared(figures, kind):
         assert min(half[way]["seconds"] for way in ("whole", "strips")) > 0
 
 
+def test_the_cpu_is_measured_beside_a_gpu_too(figures, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda *_: 0)
+    for name in ("reset_peak_memory_stats", "synchronize"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: None)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda *_: 0)
+    (found,) = figures("--sizes", "32", "--device", "cpu", "--tiny", "--halves", "decode").values()
+    assert found["whole"]["peak_bytes"] > 0 < found["strips"]["peak_bytes"]
+
+
 def test_the_meta_device_counts_what_fluxs_vae_costs(figures):
     """159e12 operations of convolutions in 4096 x 4096 px; the attention's, 141e12 there, go with the square of the pixels."""
     (found,) = figures("--sizes", "256", "--device", "meta", "--halves", "decode").values()
