@@ -27,6 +27,7 @@ from .strips import Function, Made, Rows, Stored, Strips, Sum
 from .wide_attention import WideAttention, bytes_of_parts
 
 AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
+ROWS = 16  # of a strip at least, however wide: halos, of five rows on either side in TAESD, are made twice
 LOWER = 4  # times, where there is little room
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
 
@@ -57,7 +58,8 @@ class Network:
     def plan(self, size: Sequence[int], dtype: torch.dtype, *, device: torch.device, free: int) -> tuple[Strips, int]:
         """How to run on a picture of that ``size``, pixels, and the bytes of ``device`` that it takes: no more than are
         ``free``, with upsampled maps made twice, then in lower strips, then with maps in the CPU's memory, as need be."""
-        high = Strips(device, device, AREA_OF_CACHE if device.type == "cpu" else AREA)
+        area = AREA_OF_CACHE if device.type == "cpu" else AREA
+        high = Strips(device, device, max(area, ROWS * size[-1]))
         low = replace(high, area=high.area // LOWER)
         ways = (
             (replace(high, roomy=True), self.need.roomy),

@@ -41,6 +41,7 @@ def quantising_kl():
 @pytest.fixture(autouse=True)
 def small_strips(monkeypatch):
     monkeypatch.setattr(vae_walk, "AREA_OF_CACHE", 400)
+    monkeypatch.setattr(vae_walk, "ROWS", 1)
     monkeypatch.setattr(vae_walk, "AT_ONCE", 8 * 64)
 
 
@@ -123,6 +124,18 @@ def test_a_plan_says_how_much_memory_it_takes(half, room, monkeypatch):
         network.run(canvas, out, strips)
     assert strips.roomy == (room == "roomy") or half == "encoder"
     assert 0.5 * needed < counts.peak < 0.8 * needed  # without what convolutions take for themselves
+
+
+def test_strips_of_a_wide_picture_are_not_made_of_halos(monkeypatch):
+    monkeypatch.undo()
+    vae = random_vae(64, tiny=True, device=META, dtype=torch.float32)
+    network, latents = vae_path.decoder_network(vae), torch.empty(1, 16, 12, 1024, device=META)
+    strips, _ = network.plan((96, 8192), torch.float32, device=CPU, free=1 << 40)
+    with torch.no_grad(), Counts() as whole:
+        vae.decoder(latents)
+    with torch.no_grad(), Counts() as counts:
+        network.run(latents, torch.empty(1, 3, 96, 8192, device=META), replace(strips, device=META, keep=META))
+    assert whole.flops < counts.flops < 1.6 * whole.flops
 
 
 def test_the_less_memory_is_free_the_more_is_done_without(monkeypatch):
