@@ -54,9 +54,12 @@ class PictureEncoder:
             return self.encode(index, source=source, generator=generator)
         key = (index, source == "weak")
         if key not in self._memory:
-            fixed = generator_for(self.config.optimisation.seed, "remembered", *key)
+            name = self.data.names[
+                index
+            ]  # not the number, so that pictures that are added leave the others as they were
+            fixed = generator_for(self.config.optimisation.seed, "remembered", name, key[1])
             make = partial(self.encode, index, source="weak" if key[1] else "usual", generator=fixed)
-            told = [listing([self.data.entries[index]]), *key]
+            told = [listing([self.data.entries[index]]), key[1]]
             self._memory[key] = make() if self.kept is None else self.kept.get(told, make)
             if len(self._memory) > max(1, 2 * capacity):
                 self._memory.popitem(last=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
-from ...files.errors import BROKEN, reason
+from ...files.errors import BROKEN
 from ...files.fingerprints import fingerprint
 from ...files.weights import read_weights, write_weights
-from ...files.writing import make_folder
+from ...files.writing import make_folder, remove_abandoned
 from ...hosts.host import Text
 
+HOUR = 3600  # seconds; a picture is written in far fewer
 FEATURES = ("spec", "layers", "image_size", "crops", "scales")
+log = logging.getLogger("dinotile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +41,21 @@ class EncodedFolder:
     def __init__(self, folder: Path, *, made_by: Any) -> None:
         self.folder, self.made_by = folder, made_by
         make_folder(folder)
+        remove_abandoned(folder, seconds=HOUR)
 
     def get(self, told: Any, make: Callable[[], EncodedPicture | None]) -> EncodedPicture | None:
-        """The picture that ``told`` describes, as its file holds it, which ``make`` is asked for where there is none."""
+        """The picture that ``told`` describes, as its file holds it; ``make`` is asked where there is none that can be read."""
         path = self.folder / f"{fingerprint(json.dumps([self.made_by, told]).encode())}.safetensors"
-        if not path.is_file():
-            picture = make()
-            if picture is None:
-                return None
-            write_weights(path, _tensors(picture), {"picture": json.dumps(_about(picture))})
         try:
-            tensors, metadata = read_weights(path)
-            return _picture(tensors, json.loads(metadata["picture"]))
-        except BROKEN as error:
-            raise ValueError(f"{path} is no whole encoded picture ({reason(error)}): remove it and go on") from error
+            if path.is_file():
+                return _read(path)
+        except BROKEN:  # as a machine that went down leaves it
+            log.warning("%s is damaged: its picture is encoded again", path)
+        picture = make()
+        if picture is None:
+            return None
+        write_weights(path, _tensors(picture), {"picture": json.dumps(_about(picture))})
+        return _read(path)
 
 
 def _tensors(picture: EncodedPicture) -> dict[str, Tensor]:
@@ -68,7 +72,9 @@ def _about(picture: EncodedPicture) -> dict[str, Any]:
     return {"name": picture.name, "guidance": picture.text.guidance, "features": features}
 
 
-def _picture(tensors: dict[str, Tensor], about: dict[str, Any]) -> EncodedPicture:
+def _read(path: Path) -> EncodedPicture:
+    tensors, metadata = read_weights(path)
+    about = json.loads(metadata["picture"])
     mask = tensors.pop("mask", None)
     held = {name: tensor.float() for name, tensor in tensors.items()}
     features = about["features"]

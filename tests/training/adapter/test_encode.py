@@ -1,6 +1,7 @@
 """What a training row gets of a picture, remembered or not."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ def test_a_remembered_picture_has_the_features_of_the_source_that_was_asked_for(
     encoder = tiny_pictures(config)
 
     def made(kind):
-        fixed = generator_for(config.optimisation.seed, "remembered", 0, source == "weak")
+        fixed = generator_for(config.optimisation.seed, "remembered", "00.png", source == "weak")
         return encoder.encode(0, source=kind, generator=fixed)
 
     found = encoder.get(0, source=source, generator=torch.Generator())
@@ -39,7 +40,7 @@ def test_rows_begin_at_the_very_source_that_dino_saw(pictures, source):
     config = settings(pictures, conditions={"from_source": 1.0})
     encoder = tiny_pictures(config)
     found = encoder.get(0, source=source, generator=torch.Generator())
-    fixed = generator_for(config.optimisation.seed, "remembered", 0, source == "weak")
+    fixed = generator_for(config.optimisation.seed, "remembered", "00.png", source == "weak")
     sample = encoder.data.get(0, generator=fixed)
     seen = encoder.degraded(sample, weak=source == "weak", generator=fixed)
     assert torch.equal(found.features.patches, encoder.features(seen).patches)
@@ -91,10 +92,30 @@ def test_pictures_that_were_kept_are_not_decoded_again_and_give_the_same_rows(pi
         assert (row.text.mask is None) == (other.text.mask is None)
     colours(64, 64).save(folder / "00.png")
     assert kept_rows(tmp_path / "kept", config)[1] in (1, 2)
-    for path in (tmp_path / "kept").iterdir():
-        path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="is no whole encoded picture .*: remove it and go on"):
-        kept_rows(tmp_path / "kept", config)
+
+
+def test_damaged_files_are_made_anew_and_what_killed_runs_left_is_removed(pictures, tmp_path, caplog):
+    config = settings(pictures, data={"cache": 0})
+    first, count = kept_rows(tmp_path, config)
+    places = sorted(tmp_path.iterdir())
+    for path, size in zip(places, (0, 5, 200, 1000), strict=False):
+        path.write_bytes(path.read_bytes()[:size])
+    left = tmp_path / f".{places[0].name}.0123abcd.part"
+    left.touch()
+    os.utime(left, (0, 0))
+    again, decoded = kept_rows(tmp_path, config)
+    assert len(places) == count > 4 == decoded and sorted(tmp_path.iterdir()) == places
+    assert all(torch.equal(row.clean, again[slot].clean) for slot, row in first.items())
+    assert f"{places[0]} is damaged: its picture is encoded again" in caplog.text
+
+
+def test_pictures_that_are_added_leave_those_that_were_kept_as_they_are(pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    config = settings(folder, data={"cache": 0}, conditions={"weak": 0})
+    assert kept_rows(tmp_path / "kept", config)[1] == 12
+    colours(64, 64).save(folder / "0.png")  # the first from now on
+    assert kept_rows(tmp_path / "kept", config)[1] == 1
 
 
 def test_pictures_of_other_models_or_settings_are_encoded_for_themselves(pictures, tmp_path):

@@ -244,7 +244,7 @@ def test_dino_sees_a_worse_picture_than_flux_and_a_much_worse_one_in_the_weak_ca
         found = []
         for row in rows_of(trainer).values():
             index = trainer.task.data.names.index(row.picture)
-            seen = generator_for(0, "remembered", index, bool(weak))
+            seen = generator_for(0, "remembered", row.picture, bool(weak))
             clean = trainer.task.pictures.features(trainer.task.data.get(index, generator=seen).pixels)
             found.append((row.features.patches - clean.patches).square().mean())
         return float(torch.stack(found).mean())
