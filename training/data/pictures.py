@@ -74,11 +74,16 @@ class Data:
         return Skipped(self._unusable.values())
 
     def usable(self, index: int) -> bool:
-        """Whether a sample has its members and a large enough picture, as far as can be told without decoding it."""
+        """Whether a sample has its members and a large enough picture, as far as can be told without decoding that."""
+        entry = self.entries[index]
         with self._counting(index):
-            with unusable("unreadable picture"), opened(BytesIO(self._picture(self.entries[index]))) as image:
+            content = self._picture(entry)
+            with unusable("unreadable picture"), opened(BytesIO(content)) as image:
                 size = image.height, image.width
             self._check_size(*size)
+            if self.family:
+                self._features(entry, fingerprint(content), size=size)
+            stored_text(entry)
         return index not in self._unusable
 
     def get(self, index: int, *, generator: torch.Generator) -> Sample | None:

@@ -117,6 +117,10 @@ def test_a_dry_run_tells_what_is_there_and_missing_and_begins_nothing(tmp_path):
     assert printed.exit_code == 0 and "samples: 3 of 4 can be used (1 with a side below 32 px)" in printed.stdout
     assert "30 steps x 6, 60.0 for every sample; 24 tokens each" in printed.stdout
     assert "(estimated:" in printed.stdout and not (tmp_path / "run").exists()
+    (data / "0.t5.npy").write_bytes(b"cut short")
+    damaged = dry_run(load_config(path))
+    assert (damaged.usable, damaged.text, damaged.work.tokens) == (2, 1, 4 + 20)
+    assert damaged.skipped["with a damaged t5.npy"] == 1
     scarce = replace(found, room=2**30, device="a small GPU").lines()
     assert "MORE than the 1 GiB there: set model.weights fp8" in scarce[4]
     config["data"]["features"] = "dinov2"

@@ -232,9 +232,8 @@ def test_features_of_another_encoder_are_refused_with_both_named(tmp_path, chang
     put(tmp_path, "a.png", picture)
     for ending, content in feature_members(where_features(4, 4), picture, **changes).items():
         put(tmp_path, f"a.{ending}", content)
-    data = opened(tmp_path, features="dinov2", needs=NEEDED, encoder="weights")
     with pytest.raises(ValueError, match=said):
-        draw(data, 0)
+        opened(tmp_path, features="dinov2", needs=NEEDED, encoder="weights")
 
 
 def members(stem, seed):
