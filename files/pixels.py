@@ -8,7 +8,8 @@ from torch import Tensor
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
     """Bicubic with antialiasing, kept in 0..1, in floating point. pixels: [B, C, H, W]."""
-    return resize_signed(pixels, height=height, width=width).clamp(0, 1)
+    resized = resize_signed(pixels, height=height, width=width)
+    return resized.clamp(0, 1) if resized is pixels else resized.clamp_(0, 1)  # the input is not ours to write to
 
 
 def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
+from ..tiling.moving import moved
 from ..tiling.plan import TilePlan, canvas_size
 from .masks import check_mask, in_cells
 from .report import timed
@@ -101,18 +102,21 @@ def upscale(
             result = result[..., :height, :width].contiguous()  # which lets go of the canvas
         result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
     sampled = sampler.describe(plan)
+    laid = (
+        moved(plan, step=0, seed=settings.seed) if settings.moving else plan
+    )  # every step has as many tiles and pixels
     report = {
         "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
         "output": {"height": height, "width": width},
         "canvas": {"height": plan.height, "width": plan.width},
         "tiles": {
-            "count": plan.count,
-            "rows": len(plan.tops),
-            "columns": len(plan.lefts),
+            "count": laid.count,
+            "rows": len(laid.tops),
+            "columns": len(laid.lefts),
             "height": plan.tile_height,
             "width": plan.tile_width,
             "overlap": plan.overlap,
-            "sampled_over_canvas": round(plan.work, 4),
+            "sampled_over_canvas": round(laid.work, 4),
             "batch": sampled.pop("batch", None),
         },
         "dino": None if guide is None or wanted is None else wanted.describe(),

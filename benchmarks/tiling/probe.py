@@ -1,7 +1,7 @@
 """A custom node for ``beside.py`` to link into ComfyUI: measures what lies between its two nodes.
 
 It needs nothing of the host but the objects on the wires: forward hooks on their modules count the calls and the processor time
-of the models.
+of the models. Who walks a VAE layer by layer works for it between its layers too: that time is the VAE's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Meter:
         self.calls = self.rows = self.pixels = 0
         self.inside = dict.fromkeys(("flux", "others"), 0.0)
         self.depth, self.entered = 0, 0.0
+        self.last, self.left = "", 0.0  # half of a VAE that ran last, and until when
         restart_peak()
         self.memory = memory("VmRSS")
         self.begun, self.cpu = time.perf_counter(), time.process_time()
@@ -44,22 +45,24 @@ class Meter:
         """Time a model with all of its parts, whichever of them the host calls; cell: px of a latent cell of its input."""
         if getattr(module, "watched_by_beside", False):
             return
-        for part in module.modules():
-            part.register_forward_pre_hook(lambda *_: self.enter())
-            part.register_forward_hook(lambda *_: self.leave(kind))
+        for name, part in module.named_modules():
+            half = name.split(".")[0] if kind == "others" else ""
+            part.register_forward_pre_hook(lambda *_, half=half: self.enter(half))
+            part.register_forward_hook(lambda *_, half=half: self.leave(kind, half))
         if cell:
             module.register_forward_pre_hook(lambda module, args: self.count(args[0], cell))
         module.watched_by_beside = True  # type: ignore[assignment]
 
-    def enter(self) -> None:
+    def enter(self, half: str) -> None:
         self.depth += 1
         if self.depth == 1:
-            self.entered = time.process_time()
+            self.entered = self.left if half and half == self.last else time.process_time()
 
-    def leave(self, kind: str) -> None:
+    def leave(self, kind: str, half: str) -> None:
         self.depth -= 1
         if self.depth == 0:
-            self.inside[kind] += time.process_time() - self.entered
+            self.last, self.left = half, time.process_time()
+            self.inside[kind] += self.left - self.entered
 
     def count(self, x: torch.Tensor, cell: int) -> None:
         self.calls += 1

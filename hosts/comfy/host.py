@@ -46,7 +46,7 @@ class ComfyHost:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         pixels = vae_path.decode(self.vae, self.patcher.model.process_latent_out(latents))
-        return pixels.float().clamp(0, 1).cpu()
+        return pixels.float().clamp_(0, 1).cpu()
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

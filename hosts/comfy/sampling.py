@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
+from ...tiling.moving import moved
 from ...tiling.plan import TilePlan
 from .host import ComfyHost
 from .model import Wrappers, attach, tile_model
@@ -58,7 +59,8 @@ class ComfySampler:
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)
         guider = tiled_guider(guider, plan, moving=self.moving)
-        rows = plan.count * len(latents) * (1 if self.cfg == 1 else 2)
+        tiles = (moved(plan, step=0, seed=self.seed) if self.moving else plan).count
+        rows = tiles * len(latents) * (1 if self.cfg == 1 else 2)
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
         latents = model.model.process_latent_out(latents)
         samples = guider.sample(

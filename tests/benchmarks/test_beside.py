@@ -1,6 +1,7 @@
 """What stands beside UltimateSDUpscale: plans, prompts, and what the probe counts. Whole runs need that pack and a ComfyUI."""
 
 import sys
+import time
 
 import pytest
 import torch
@@ -42,6 +43,23 @@ def test_the_probe_counts_calls_and_the_models_own_time_once():
     told = meter.told()
     assert (told["calls"], told["rows"], told["sampled_px"]) == (1, 3, 3 * 512 * 256)
     assert 0 < told["flux_cpu_s"] < told["cpu_s"] and told["outside_cpu_s"] > 0 == told["other_models_cpu_s"]
+
+
+def test_what_is_done_between_the_layers_of_a_half_of_a_vae_is_the_vaes():
+    def work():
+        begun = time.process_time()
+        while time.process_time() < begun + 0.02:
+            pass
+
+    meter, vae = probe.Meter(), nn.ModuleDict({half: nn.Sequential(nn.ReLU(), nn.ReLU()) for half in ("in", "out")})
+    meter.watch(vae, "others")
+    meter.start()
+    for half in ("in", "out"):
+        for layer in vae[half]:
+            layer(torch.zeros(1))
+            work()  # a strip to the next layer; behind the last one, another's
+    told = meter.told()
+    assert 0.04 <= told["other_models_cpu_s"] < 0.06 and told["outside_cpu_s"] >= 0.04
 
 
 def test_a_folder_without_the_pack_is_told(monkeypatch, tmp_path):

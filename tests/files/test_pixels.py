@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.counts import Counts
 from dinotile.files.pictures import from_image
 from dinotile.files.pixels import resize
 
@@ -21,3 +22,12 @@ def test_resizing_is_pils_bicubic():
     expected = np.asarray(Image.fromarray(array).resize((75, 41), Image.Resampling.BICUBIC))
     result = resize(from_image(Image.fromarray(array)).pixels, height=41, width=75)
     assert (result[0].permute(1, 2, 0) * 255 - torch.from_numpy(expected.astype(np.float32))).abs().max() <= 1.5
+
+
+def test_resizing_makes_one_picture_and_leaves_its_input_alone():
+    pixels = picture(16, 16) * 3 - 1
+    copy = pixels.clone()
+    with Counts() as counts:
+        larger = resize(pixels, height=64, width=64)
+    assert counts.peak == larger.nbytes
+    assert resize(pixels, height=16, width=16).max() == 1 and torch.equal(pixels, copy)

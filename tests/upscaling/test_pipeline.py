@@ -46,6 +46,19 @@ def test_the_tile_batch_does_not_change_the_picture(upscaler, tile_batch):
     assert (result - expected).abs().max() < 1e-5
 
 
+def test_the_report_tells_the_tiles_that_were_sampled_where_windows_move(upscaler):
+    settings = dataclasses.replace(SETTINGS, steps=1, overlap=32, tile_fit="exact", moving=True)
+    sampled = []
+    handle = upscaler.host.transformer.x_embedder.register_forward_pre_hook(
+        lambda module, args: sampled.append(args[0].shape[:2].numel() * upscaler.host.family.token**2)
+    )
+    _, report = upscaler.upscale(picture(104, 88), settings)
+    handle.remove()
+    tiles, canvas = report["tiles"], report["canvas"]
+    assert tiles["rows"] * tiles["columns"] == tiles["count"]
+    assert tiles["sampled_over_canvas"] == round(sum(sampled) / (canvas["height"] * canvas["width"]), 4)
+
+
 def test_a_second_run_is_equal_and_another_seed_is_not(upscaler):
     pixels = picture(40, 48)
     first, _ = upscaler.upscale(pixels, SETTINGS)
