@@ -9,7 +9,7 @@ from random import Random
 from .plan import TilePlan
 
 TURNS = 0.7548776662466927, 0.5698402909980532  # of rows and of columns, 1/x and 1/x^2 for x^3 = x + 1
-MOST = 1.25  # of an inner tile's side, for the outer ones
+MOST = 1.375  # of an inner tile's side, for the outer ones
 
 
 def moved(plan: TilePlan, *, step: int, seed: int) -> TilePlan:

@@ -15,7 +15,7 @@ from ...tiling.plan import TilePlan
 from ..host import Text
 from .adapter import HostAdapter
 from .carrier import DinoCond
-from .control import crop_control
+from .control import HintCrop
 from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, DataWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .tiles import TileWrapper
@@ -80,7 +80,7 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
     tiles = TileWrapper(
         plan,
         moving=moving,
-        crop_control=crop_control,
+        crop_controls=HintCrop,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
     )

@@ -133,25 +133,22 @@ class MovingRun:
 
 
 class TileWrapper:
-    """The two wrappers of *Tile Model*. It holds the plan in pixels and no state of a run."""
+    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls: called once for a run."""
 
     def __init__(
         self,
         plan: TilePlan,
         *,
         moving: bool,
-        crop_control: CropControl,
+        crop_controls: Callable[[], CropControl],
         find_patches: FindPatches,
         check_interrupt: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.moving = moving
-        self.crop_control = crop_control
+        self.crop_controls = crop_controls
         self.find_patches = find_patches
         self.check_interrupt = check_interrupt
-
-    def start(self, plan: TilePlan) -> TileRun:
-        return TileRun(plan.latent, rows=tile_rows(plan), crop_control=self.crop_control)
 
     def outer_sample(
         self,
@@ -164,10 +161,15 @@ class TileWrapper:
         **kwargs: Any,
     ) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` and ``guider.conds`` are the run's own copies."""
-        guider, run = executor.class_obj, self.start(self.plan)
+        crop_control = self.crop_controls()
+
+        def start(plan: TilePlan) -> TileRun:
+            return TileRun(plan.latent, rows=tile_rows(plan), crop_control=crop_control)
+
+        guider, run = executor.class_obj, start(self.plan)
         if self.moving:
             seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
-            run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=self.start)
+            run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=start)
         guider.model_options[RUN] = run
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {slot: [keep_mask(cond, tokens) for cond in conds] for slot, conds in guider.conds.items()}

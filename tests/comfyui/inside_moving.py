@@ -25,6 +25,7 @@ from inside_tools import (
     where,
 )
 
+from dinotile.hosts.comfy.control import HintCrop
 from dinotile.tiling.moving import moved
 
 SAMPLERS = ("euler", "heun", "dpm_2")
@@ -98,10 +99,13 @@ def moving_hints():
     handle.remove()
     boxes = [(b.left, b.top, b.right, b.bottom) for b in moved(plan(), step=0, seed=5).boxes]
     one_step = len(prepared)
+    crop, steps = HintCrop(), [moved(plan(), step=step, seed=5).latent for step in range(2)]
+    hints = [crop(control, box, at).cond_hint_original for at in steps for box in at.boxes]
     sample(model, positive, steps=3)
     return {
         "worst": worst[0],
         "the tiles of the step": seen == set(boxes) != {(b.left, b.top, b.right, b.bottom) for b in plan().boxes},
         "tiles": len(boxes),
+        "canvases": len({hint.untyped_storage().data_ptr() for hint in hints}),
         "prepared": [one_step, len(prepared) - one_step],
     }

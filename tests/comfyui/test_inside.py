@@ -318,6 +318,7 @@ def test_windows_move_with_the_noise_level_alike_for_positive_and_negative(numbe
 def test_a_controlnet_hint_follows_a_tile_that_moves(numbers):
     found = numbers("moving_hints")
     assert found["worst"] < 1e-6 and found["the tiles of the step"]
+    assert found["canvases"] == 1  # that is as large as it, whatever the tiles
     assert found["prepared"] == [found["tiles"], 3 * found["tiles"]]
 
 
