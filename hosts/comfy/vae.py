@@ -36,8 +36,9 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     size = [side * vae.spacial_compression_decode() for side in latents.shape[-2:]]
     out = _empty(vae, len(latents), vae.output_channels, *size)
     entered = pointwise(lambda strip: strip.to(vae.vae_dtype))
-    _run(network.between([entered]), vae, latents, out, size=size)
-    return vae.process_output(out)
+    left = pointwise(lambda strip: vae.process_output(strip.to(out.dtype)))
+    _run(network.between([entered], [left]), vae, latents, out, size=size)
+    return out
 
 
 def _empty(vae: Any, *shape: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import comfy.ldm.models.autoencoder
 import comfy.sd
 import comfy.utils
@@ -54,9 +56,13 @@ def compared(vae: comfy.sd.VAE) -> dict:
     pixels = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(1))
     latents = vae.encode(pixels.movedim(1, -1))
     decoded = vae.decode(latents).movedim(-1, 1)
+    seen, strips = [], copy.copy(vae)
+    strips.process_output = lambda image: seen.append(image.shape[-2]) or vae.process_output(image)
+    vae_path.decode(strips, latents)
     return {
         "encode": far(vae_path.encode(vae, pixels), latents),
         "decode": far(vae_path.decode(vae, latents), decoded),
+        "rows finished at once": max(seen),
         "spread": [float(latents.std()), float(decoded.std())],
         "in strips": None not in (vae_path.encoder_network(vae), vae_path.decoder_network(vae)),
     }

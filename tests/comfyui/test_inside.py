@@ -522,6 +522,7 @@ def test_the_hosts_vaes_in_strips_are_the_whole(numbers, vae, report):
     report(f"VAE in strips, {vae}: latents {found['encode']:.0e}, pixels {found['decode']:.0e} from ComfyUI's own")
     assert found["in strips"] and min(found["spread"]) > 0.1
     assert found["encode"] < 3e-5 and found["decode"] < 1e-5
+    assert found["rows finished at once"] < 64
 
 
 def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
