@@ -93,7 +93,7 @@ class JointEuler:
             sigmas=self.sigmas(plan),
             plan=cells,
             tile_batch=self.batch(plan),
-            move=move if self.settings.moving else None,
+            move=move if self.settings.moving and plan.count > 1 else None,
             denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
             progress=progress,
         )

@@ -79,7 +79,7 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
         raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
     tiles = TileWrapper(
         plan,
-        moving=moving,
+        moving=moving and plan.count > 1,
         crop_controls=HintCrop,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,

@@ -102,10 +102,13 @@ def moving_hints():
     crop, steps = HintCrop(), [moved(plan(), step=step, seed=5).latent for step in range(2)]
     hints = [crop(control, box, at).cond_hint_original for at in steps for box in at.boxes]
     sample(model, positive, steps=3)
+    three_steps = len(prepared) - one_step
+    sample(tiled(flux(), plan(tile=256), moving=True), positive, steps=3)
     return {
         "worst": worst[0],
         "the tiles of the step": seen == set(boxes) != {(b.left, b.top, b.right, b.bottom) for b in plan().boxes},
         "tiles": len(boxes),
         "canvases": len({hint.untyped_storage().data_ptr() for hint in hints}),
-        "prepared": [one_step, len(prepared) - one_step],
+        "prepared": [one_step, three_steps],
+        "prepared for one tile": len(prepared) - three_steps - one_step,
     }

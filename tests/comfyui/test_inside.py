@@ -320,6 +320,7 @@ def test_a_controlnet_hint_follows_a_tile_that_moves(numbers):
     assert found["worst"] < 1e-6 and found["the tiles of the step"]
     assert found["canvases"] == 1  # that is as large as it, whatever the tiles
     assert found["prepared"] == [found["tiles"], 3 * found["tiles"]]
+    assert found["prepared for one tile"] == 1  # it does not move
 
 
 @pytest.mark.parametrize("case", ["canvas size", "half size", "cfg 2"])
