@@ -15,7 +15,7 @@ from .cache import FeatureCache, Features
 from .feature_map import FeatureMap, Scales, encoded_how
 from .specs import DinoSpec
 
-log = logging.getLogger("dinotile")
+log = logging.getLogger("dinotile.dino")
 MOST_SIDE = 4096  # px; attention over all patches grows with its fourth power
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

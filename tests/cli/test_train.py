@@ -70,6 +70,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(configure, tmp_path, mo
         main()
     assert not left.value.code
     assert f"resumed after step {steps}, with other optimisation.steps" in caplog.text
+    assert "pictures encoded" not in caplog.text
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, steps + 3))
 
 
