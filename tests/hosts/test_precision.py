@@ -3,7 +3,7 @@ import torch
 
 from dinotile.hosts.precision import check_bfloat16
 from dinotile.training.adapter.config import TrainConfig
-from dinotile.training.adapter.run import train
+from dinotile.training.adapter.run import check_device, train
 from dinotile.upscaling import api
 
 
@@ -32,3 +32,12 @@ def test_other_devices_and_gpus_with_bfloat16_are_taken(monkeypatch):
     check_bfloat16(torch.device("cpu"), setting="x", instead="y")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     check_bfloat16(torch.device("cuda"), setting="x", instead="y")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a device")
+def test_a_device_that_cannot_keep_8_bits_is_refused_before_anything_is_loaded():
+    model = {"weights": "fp8", "dtype": "float16", "gradient_checkpointing": True}
+    config = TrainConfig.model_validate({"model": model, "optimisation": {"precision": "fp16"}})
+    check_device(config, torch.device("cpu"))
+    with pytest.raises(ValueError, match="device mps has no 8-bit floats for weights fp8"):
+        check_device(config, torch.device("mps"))

@@ -18,7 +18,7 @@ from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
-from ...hosts.diffusers.narrow import narrow
+from ...hosts.diffusers.narrow import check_weights, narrow
 from ...hosts.diffusers.sources import Source, dino_path, model_files
 from ...hosts.precision import check_bfloat16
 from ...upscaling.api import find_device
@@ -84,9 +84,10 @@ def kept_pictures(config: TrainConfig, host: DiffusersHost, encoder: DinoEncoder
 
 
 def check_device(config: TrainConfig, device: torch.device) -> None:
-    """ValueError where the device does not compute in the precision that is asked for."""
+    """ValueError where the device does not compute in the precision, or keep the weights, that are asked for."""
     if config.optimisation.precision == "bf16":
         check_bfloat16(device, setting="optimisation.precision bf16", instead="set fp16, and model.dtype float16")
+    check_weights(config.model.weights, device)
 
 
 def files_of(model: ModelSettings) -> tuple[Source, Source, Source]:
