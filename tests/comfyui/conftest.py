@@ -1,8 +1,10 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from .server import Server
 
 PACK = Path(__file__).parents[2]
 LINES: list[str] = []
+SCRIPTS = {"inside.py": "measured", "inside_redux.py": "fitted", "inside_training.py": "trained"}  # and their fixtures
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -54,7 +57,22 @@ def base(host, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(host, host_python, base):
+def insides(request, host, host_python, base, tmp_path_factory):
+    """What the scripts measure that the chosen tests need, as futures: they run one by one beside the tests of the server,
+    with models of their own."""
+    needed = {name for item in request.session.items for name in item.fixturenames}
+    own = shutil.copytree(base, tmp_path_factory.mktemp("inside") / "base")
+
+    def run(script: str) -> dict:
+        out = tmp_path_factory.mktemp(Path(script).stem)
+        return measure_inside(script, host=host, host_python=host_python, base=own, out=out)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield {script: pool.submit(run, script) for script, fixture in SCRIPTS.items() if fixture in needed}
+
+
+@pytest.fixture(scope="session")
+def server(host, host_python, base, insides):
     server = Server(host, host_python, base, PACK)
     server.start()
     yield server
@@ -92,9 +110,8 @@ def numbers_of(measured: dict):
 
 
 @pytest.fixture(scope="session")
-def measured(host, host_python, base, tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("inside")
-    return measure_inside("inside.py", host=host, host_python=host_python, base=base, out=out)
+def measured(insides) -> dict:
+    return insides["inside.py"].result()
 
 
 def apart(a, b) -> float:

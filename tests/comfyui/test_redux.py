@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from .conftest import apart, measure_inside, numbers_of, one_sentence
+from .conftest import apart, numbers_of, one_sentence
 
 
 @pytest.fixture(scope="module")
-def fitted(host, host_python, base, tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("inside_redux")
-    return measure_inside("inside_redux.py", host=host, host_python=host_python, base=base, out=out)
+def fitted(insides) -> dict:
+    return insides["inside_redux.py"].result()
 
 
 @pytest.fixture

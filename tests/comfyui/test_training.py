@@ -17,15 +17,14 @@ from dinotile.hosts.diffusers.load import load_vae
 from dinotile.hosts.host import Text
 
 from . import graphs, models
-from .conftest import apart, measure_inside, numbers_of, one_sentence
+from .conftest import apart, numbers_of, one_sentence
 from .graphs import node
 from .test_graphs import soft_picture
 
 
 @pytest.fixture(scope="module")
-def trained(host, host_python, base, tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("inside_training")
-    return measure_inside("inside_training.py", host=host, host_python=host_python, base=base, out=out)
+def trained(insides) -> dict:
+    return insides["inside_training.py"].result()
 
 
 @pytest.fixture

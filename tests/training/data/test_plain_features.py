@@ -91,9 +91,9 @@ def test_another_encoder_than_the_runs_is_refused(shard, encoder, features, said
 
 def test_arrays_of_another_width_than_the_encoders_are_refused(tmp_path):
     picture = {"jpg": encoded(colours(56, 56), "JPEG")}
-    data = opened(tar(tmp_path / "t.tar", {"a": picture | arrays(patches=(196, 768), width=768)}))
+    shard = tar(tmp_path / "t.tar", {"a": picture | arrays(patches=(196, 768), width=768)})
     with pytest.raises(ValueError, match="t/a has features 768 wide, those of dinov3-large are 1024 wide"):
-        draw(data, 0)
+        opened(shard)
 
 
 def test_features_that_say_what_made_them_are_still_checked(tmp_path):
@@ -101,9 +101,9 @@ def test_features_that_say_what_made_them_are_still_checked(tmp_path):
     with torch.no_grad():
         features = draw(opened(tar(tmp_path / "t.tar", {"a": {"png": picture} | arrays()})), 0).features
     files = feature_members(features, picture, spec="dinov3-base")
-    data = opened(tar(tmp_path / "own.tar", {"a": {"png": picture, **files}}))
+    shard = tar(tmp_path / "own.tar", {"a": {"png": picture, **files}})
     with pytest.raises(ValueError, match="own/a has features of dinov3-base layers 24"):
-        draw(data, 0)
+        opened(shard)
 
 
 def test_a_folder_has_them_too(tmp_path):

@@ -165,12 +165,13 @@ def test_unfinished_text_and_text_of_another_caption_are_not_trained_on(folder, 
     computed(folder, recipe)
     (folder / "a.clip.npy").unlink()
     (folder / "sub/b.c.txt").write_text("a green frog")
-    data = opened(folder)
-    assert draw(data, 0) is None and draw(data, 1) is None
-    assert data.skipped == {"without clip.npy": 1, "with text of another caption": 1}
+    with pytest.raises(
+        ValueError, match=r"none of the 2 samples .*: 1 without clip\.npy, 1 with text of another caption;"
+    ):
+        opened(folder)
     (folder / "sub/b.c.text.json").write_text("[]")
-    data = opened(folder)
-    assert draw(data, 1) is None and data.skipped == {"with a damaged text.json": 1}
+    with pytest.raises(ValueError, match=r": 1 without clip\.npy, 1 with a damaged text\.json;"):
+        opened(folder)
     assert computed(folder, recipe) == (2, 0, {}) and draw(opened(folder), 1) is not None
 
 
