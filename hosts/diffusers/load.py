@@ -144,7 +144,7 @@ def _single_file(
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
             built = model.from_single_file(weights, config=folder, dtype=dtype)
-        except NotImplementedError as error:  # what torch raises for moving a tensor without data
+        except NotImplementedError as error:  # of torch, which cannot move a tensor without data
             raise ValueError(f"{name} lacks tensors of the model: download it again") from error
         except BROKEN as error:
             said = f"{type(error).__name__} {reason(error)}"

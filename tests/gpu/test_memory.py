@@ -53,7 +53,7 @@ def test_attention_slicing_changes_nothing():
 @pytest.mark.parametrize("weights", ["fp8", "nf4"])
 def test_fewer_bits_take_less_and_stay_close(weights, offload):
     if weights == "nf4" and find_spec("bitsandbytes") is None:
-        pytest.skip("no bitsandbytes here")
+        pytest.skip("weights nf4 needs bitsandbytes: pip install bitsandbytes to run this")
     _, wanted, full = run(dtype="bfloat16")
     _, found, less = run(dtype="bfloat16", weights=weights, offload=offload)
     assert found.isfinite().all() and (found - wanted).abs().mean() < 0.05
