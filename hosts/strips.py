@@ -100,6 +100,35 @@ class Made:
         return self.function(self.source.rows(low, high))[:, :, first : first + bottom - top]
 
 
+class Rolling:
+    """``source``, whose rows are asked for from top to bottom: those that two strips share are made once, and none is kept for
+    longer than that."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source, self.last, self.top = source, None, 0
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def area(self) -> int:
+        return self.source.area
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        kept = None if self.last is None else self.last[:, :, max(0, top - self.top) :]
+        if kept is None or top < self.top or not kept.shape[2]:
+            self.last = self.source.rows(top, bottom)
+        else:
+            self.last = torch.cat((kept, self.source.rows(top + kept.shape[2], bottom)), dim=2)
+        self.top = top
+        return self.last
+
+
 @dataclass(frozen=True)
 class Sum:
     """``made`` and ``source``; the strips of ``made`` are its own to add to."""

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from ..flux_patch.families import FLUX1
-from .strips import Function, Made, Rows, Stored, Strips, Sum
+from .strips import Function, Made, Rolling, Rows, Stored, Strips, Sum
 from .wide_attention import WideAttention, bytes_of_parts
 
 AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
-ROWS = 16  # of a strip at least, however wide: halos, of five rows on either side in TAESD, are made twice
+ROWS = 32  # of a strip at least, however wide: a block's halo, of three rows on either side in TAESD, is made twice
 LOWER = 4  # times, where there is little room
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
 
@@ -124,17 +124,22 @@ def encoder(first: Any, levels: Iterable[Level], middle: Iterable[Any], norm: nn
     return Network(steps, _need(first.out_channels, 2.25, 2.25))
 
 
-def chain(modules: Iterable[nn.Module], *, width: int) -> Network:
-    """TAESD's: modules of at most ``width`` channels without norm or attention. Kept are maps where the size changes."""
+def chain(modules: Sequence[nn.Module], *, width: int) -> Network:
+    """TAESD's: modules of at most ``width`` channels without norm or attention. Kept are maps where the size changes, but for
+    the largest of them; elsewhere no row is made twice for the halo of the next module."""
+    growing = [module for module in modules if isinstance(module, nn.Upsample)]
+    shrinking = [module for module in modules if isinstance(module, nn.Conv2d) and module.stride[0] > 1]
+    largest = [*growing[-1:], *shrinking[:1]]
     steps: list[Step] = []
     for module in modules:
-        if isinstance(module, nn.Upsample):
-            steps += [laid, local(module, up=2)]
+        keeps = rolling if module in largest else laid
+        if module in growing:
+            steps += [keeps, local(module, up=2)]
+        elif module in shrinking:
+            steps += [local(module), keeps]
         else:
-            steps.append(local(module))
-            if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
-                steps.append(laid)
-    return Network(steps, Need(0.0, 0.5 * width, 0.5 * width))
+            steps += [local(module), rolling]
+    return Network(steps, Need(0.0, width / 8, width / 8))
 
 
 def _need(width: int, lean: float, roomy: float) -> Need:
@@ -165,6 +170,10 @@ def kept(strips: Strips, source: Rows) -> Stored:
 def laid(strips: Strips, source: Rows) -> Stored:
     """``kept`` where no norm follows."""
     return strips.store(source, measured=False)[0]
+
+
+def rolling(strips: Strips, source: Rows) -> Rolling:
+    return Rolling(source)
 
 
 def roomily(strips: Strips, source: Rows) -> Rows:
