@@ -139,7 +139,7 @@ def chain(modules: Sequence[nn.Module], *, width: int) -> Network:
             steps += [local(module), keeps]
         else:
             steps += [local(module), rolling]
-    return Network(steps, Need(0.0, width / 8, width / 8))
+    return Network(steps, Need(0.0, 0.125 * width, 0.125 * width))
 
 
 def _need(width: int, lean: float, roomy: float) -> Need:
