@@ -50,6 +50,14 @@ class Text:
         return bias
 
 
+class Estimates(Protocol):
+    """What changes the estimates of a sampling run, after all guidance of the model and before the sampler's step."""
+
+    def __call__(self, x0: Tensor, sigma: float, *, start: float) -> Tensor:
+        """The estimate [B, C, h, w] of the clean canvas at a noise level of a run that starts at ``start`` -> another."""
+        ...
+
+
 class Host(Protocol):
     """A FLUX with its VAE, and with an adapter or none, on ``device``, computing in ``dtype``."""
 
@@ -65,6 +73,11 @@ class Host(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """The model's latents -> [B, 3, H, W] in 0..1, float32; ValueError where the VAE gives what is not finite."""
+        ...
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """The model's latents, of a part of a canvas -> [B, 3, H, W], about 0..1, float32, differentiable; by a small decoder
+        where there is one."""
         ...
 
     def velocity(

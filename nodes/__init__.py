@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
+from .guidance import DinoGuidance, SourceAnchor
 from .redux import FitProjection
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import TrainAdapter
@@ -32,6 +33,8 @@ NODES: list[type[io.ComfyNode]] = [
     MergeByPlan,
     TrainAdapter,
     FitProjection,
+    SourceAnchor,
+    DinoGuidance,
 ]
 
 

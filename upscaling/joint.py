@@ -14,7 +14,7 @@ from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
-from ..hosts.host import Host, Text
+from ..hosts.host import Estimates, Host, Text
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
 from ..tiling.plan import Box, TilePlan
@@ -72,6 +72,7 @@ class JointEuler:
         *,
         plan: TilePlan,
         guide: Guide | None,
+        estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -94,6 +95,7 @@ class JointEuler:
             plan=cells,
             tile_batch=self.batch(plan),
             move=move if self.settings.moving and plan.count > 1 else None,
+            estimates=estimates,
             denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
             progress=progress,
         )
@@ -154,6 +156,7 @@ def sample(
     plan: TilePlan,
     tile_batch: int = 8,
     move: Callable[[int], TilePlan] | None = None,
+    estimates: Estimates | None = None,
     denoise_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -163,6 +166,7 @@ def sample(
     weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
     latent cells. ``tile_batch`` tiles of one size share a model call and do not change the result. ``progress`` counts calls.
     ``move``: the tiles of a step, by its number, where they are not the plan's; called once for each, in their order.
+    ``estimates``: changes the canvas' estimate before Euler's step, such as ``dino.guidance``'s.
     ``denoise_mask`` [1 or B, 1, h, w]: where it is 0 the model sees the latents with the step's noise, and they come back.
     """
     if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
@@ -182,11 +186,13 @@ def sample(
             seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, denoise_mask)
         for done, part in enumerate(calls):
             tiles = torch.stack([cut(seen[row.image], row.box) for row in part])  # [N, C, th, tw]
-            estimates = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
-            for row, estimate in zip(part, estimates, strict=True):
+            cleaned = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
+            for row, estimate in zip(part, cleaned, strict=True):
                 cut(clean[row.image], row.box).add_(windows[row.box] * estimate)
             if progress is not None:
                 progress("sample", step * len(calls) + done + 1, (len(sigmas) - 1) * len(calls))
+        if estimates is not None:
+            clean = estimates(clean, sigma, start=sigmas[0])
         if denoise_mask is not None:
             clean = torch.lerp(latents, clean, denoise_mask)
         x = x + (following - sigma) * (x - clean) / sigma

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..dino.encode import DinoEncoder
+from ..dino.guidance.start import Canvas, guided_estimates
 from ..files.pixels import check_pixels, resize
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..hosts.finite import finite
-from ..hosts.host import Host
+from ..hosts.host import Estimates, Host
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.moving import moved
@@ -32,6 +34,7 @@ class Sampler(Protocol):
         *,
         plan: TilePlan,
         guide: Guide | None,
+        estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -62,12 +65,15 @@ def upscale(
     *,
     sampler: Sampler,
     make_guide: MakeGuide | None = None,
+    encoder: DinoEncoder | None = None,
+    shown: Tensor | None = None,
     enlarge: Callable[[Tensor], Tensor] | None = None,
     denoise_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
 
+    encoder: what ``settings.guide`` looks with. shown: pictures that it takes for ``pixels``, to find out what it does.
     enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
     denoise_mask: [1 or B, 1, h, w] in 0..1 over the picture, at any resolution: at 0 the latents of the larger picture stay, in
     each step, as with ComfyUI's noise_mask; at 1 they are redrawn. The result depends on the pictures,
@@ -89,11 +95,23 @@ def upscale(
         host.check_interrupt()
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
         latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
+    estimates = None
+    with timed(seconds, "guidance"):
+        if not settings.on_estimates.off and settings.denoise > 0:
+            estimates = guided_estimates(
+                pixels,
+                latents.to(host.device),
+                settings.on_estimates,
+                canvas=Canvas(host.preview, host.family.cell, (height, width)),
+                encoder=encoder,
+                shown=shown,
+                check=host.check_interrupt,
+            )
     with timed(seconds, "sample"):
         cells = None
         if denoise_mask is not None:
             cells = in_cells(denoise_mask, height=height, width=width, family=host.family)
-        latents = sampler(latents, plan=plan, guide=guide, denoise_mask=cells, progress=progress)
+        latents = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(latents, "sample")
     with timed(seconds, "decode", progress):
         host.check_interrupt()
@@ -120,6 +138,7 @@ def upscale(
             "batch": sampled.pop("batch", None),
         },
         "dino": None if guide is None or wanted is None else wanted.describe(),
+        "guidance": None if estimates is None else estimates.report(),
         **sampled,
         "settings": asdict(settings),
         "seconds": seconds,

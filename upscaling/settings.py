@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from ..dino.guidance.x0 import GuidanceSettings
 from ..flux_patch.families import FLUX1
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
@@ -28,6 +29,8 @@ class UpscaleSettings:
     denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
     off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
+    anchor, guide: strengths of the anchor and of DINO on estimates; guide_from, guide_to: shares of the first noise level between
+    which they act; guide_every: at every how many steps (``GuidanceSettings``).
     """
 
     scale: float = 2.0
@@ -45,6 +48,11 @@ class UpscaleSettings:
     tile_batch: int = 0
     tile_fit: Fit = "balanced"
     moving: bool = False
+    anchor: float = 0.0
+    guide: float = 0.0
+    guide_from: float = 1.0
+    guide_to: float = 0.05
+    guide_every: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,9 +75,14 @@ class UpscaleSettings:
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name.replace('_', ' ')} {value} must be from {low} to {high}: {use}")
+        _ = self.on_estimates  # refuses its own
         scaled_size(1, 1, scale=self.scale)  # refuses what is no factor
         twice = 2 * self.tile
         FLUX1.plan_tiles(twice, twice, tile=self.tile, overlap=self.overlap, fit=self.tile_fit)  # refuses bad pairs
+
+    @property
+    def on_estimates(self) -> GuidanceSettings:
+        return GuidanceSettings(self.anchor, self.guide, self.guide_to, self.guide_from, self.guide_every)
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:

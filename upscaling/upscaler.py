@@ -76,6 +76,7 @@ class Upscaler:
         *,
         masks: Masks = EVERYWHERE,
         make_guide: MakeGuide | None = None,
+        shown: Tensor | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
@@ -90,6 +91,8 @@ class Upscaler:
             settings,
             sampler=sampler,
             make_guide=make_guide,
+            encoder=self.dino,
+            shown=shown,
             denoise_mask=masks.denoise,
             progress=progress,
         )

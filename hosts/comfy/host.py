@@ -28,9 +28,13 @@ from .model import Wrappers, flux_geometry, patch_flux
 class ComfyHost:
     """``hosts.host.Host`` on the models of ComfyUI's sockets; ComfyUI loads, moves and frees them."""
 
-    def __init__(self, model: Any, vae: Any, *, adapter: HostAdapter | None = None) -> None:
+    def __init__(self, model: Any, vae: Any, *, decoder: Any | None = None, adapter: HostAdapter | None = None) -> None:
+        """decoder: a small VAE of the same latents, for previews; None: the VAE."""
         check_vae(vae)
-        self.model, self.vae = model, checked_vae(vae)
+        self.model, self.vae, self.decoder = model, checked_vae(vae), vae
+        if decoder is not None:
+            check_vae(decoder)
+            self.decoder = decoder
         self.geometry = flux_geometry(model)
         self.family = FAMILIES[self.geometry.family]
         self.device, self.dtype = model.load_device, compute_dtype(model)
@@ -47,6 +51,9 @@ class ComfyHost:
     def decode(self, latents: Tensor) -> Tensor:
         pixels = vae_path.decode(self.vae, self.patcher.model.process_latent_out(latents))
         return pixels.float().clamp_(0, 1).cpu()
+
+    def preview(self, latents: Tensor) -> Tensor:
+        return vae_path.preview(self.decoder, self.patcher.model.process_latent_out(latents))
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

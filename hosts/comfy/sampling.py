@@ -19,6 +19,8 @@ from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
 from ...tiling.moving import moved
 from ...tiling.plan import TilePlan
+from ..host import Estimates
+from .estimates import with_estimates
 from .host import ComfyHost
 from .model import Wrappers, attach, tile_model
 
@@ -45,6 +47,7 @@ class ComfySampler:
         *,
         plan: TilePlan,
         guide: Guide | None,
+        estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -55,6 +58,8 @@ class ComfySampler:
         sigmas = self.sigmas()
         if len(sigmas) < 2:
             return latents
+        if estimates is not None:
+            model = with_estimates(model, estimates, start=float(sigmas[0]))
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class DiffusersHost:
     """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
+    decoder: a small one of the same latents, for previews; None: the VAE.
     adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
     attention_slicing: see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
     where they are of another dtype.
@@ -41,6 +42,7 @@ class DiffusersHost:
         transformer: FluxTransformer2DModel,
         vae: AutoencoderKL | AutoencoderTiny,
         *,
+        decoder: AutoencoderKL | AutoencoderTiny | None = None,
         adapter: LoadedAdapter | None = None,
         adapter_dtype: torch.dtype | None = None,
         gradient_checkpointing: bool = False,
@@ -55,6 +57,10 @@ class DiffusersHost:
         self.turns, self.attention_slicing = Turns(self.device, offload), attention_slicing
         self.transformer = self.turns.add_in_parts(_frozen(transformer, self.dtype))
         self.vae = self.turns.add(_frozen(vae, self.dtype))
+        self.decoder = self.vae
+        if decoder is not None:
+            check_models(transformer, decoder)
+            self.decoder = self.turns.add(_frozen(decoder, self.dtype))
         self.geometry = geometry_of(transformer)
         self.family = FAMILIES[self.geometry.family]
         self.adapter, self.hooks = adapter, None
@@ -80,6 +86,10 @@ class DiffusersHost:
         self.turns.use(self.vae)
         with self._slicing():
             return vae_path.decode(self.vae, latents)
+
+    def preview(self, latents: Tensor) -> Tensor:
+        self.turns.use(self.decoder)
+        return vae_path.preview(self.decoder, latents)
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

@@ -1,0 +1,122 @@
+"""ComfyUI's estimates of the clean latents, changed after CFG through the host's own hook: for any sampler, guider and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...dino.encode import DinoEncoder
+from ...dino.guidance.start import Canvas, guided_estimates
+from ...dino.guidance.x0 import GuidanceSettings
+from ...files.pixels import resize
+from ..host import Estimates
+from . import vae as vae_path
+from .model import Wrappers, clone_of
+
+RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
+KINDS = ("anchor", "dino")  # in the order in which they act
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What one node asks for. pixels: the whole picture [B, 3, h, w] in 0..1, which covers the canvas. decoder: a VAE.
+    mask: [1, 1, h, w] over the picture, how much of a move is made."""
+
+    pixels: Tensor
+    decoder: Any
+    settings: GuidanceSettings
+    encoder: DinoEncoder | None = None
+    mask: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        return "dino" if self.settings.dino else "anchor"
+
+
+def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
+    """A clone of the model whose estimates go through these. start: the first noise level of the run."""
+    model = clone_of(model)
+
+    def after_cfg(args: dict[str, Any]) -> Tensor:
+        return estimates(args["denoised"], float(args["sigma"].max()), start=start)
+
+    model.set_model_sampler_post_cfg_function(after_cfg)
+    return model
+
+
+def guide_model(model: Any, guidance: Guidance) -> Any:
+    """A clone of the model that every sampler runs with this guidance; ValueError where it has one of the kind already."""
+    check_decoder(guidance.decoder, model)
+    model = clone_of(model)
+    key = f"{RUN}_{guidance.kind}"
+    if model.wrappers.get(Wrappers.OUTER_SAMPLE, {}).get(key):
+        node = "DINO Guidance" if guidance.kind == "dino" else "Source Anchor"
+        raise ValueError(f"the model has a {node} already: remove one, or raise the strength of the other")
+    model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, partial(outer_sample, guidance=guidance))
+    if after_cfg not in model.model_options.get("sampler_post_cfg_function", []):
+        model.set_model_sampler_post_cfg_function(after_cfg)
+    return model
+
+
+def outer_sample(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    *args: Any,
+    guidance: Guidance,
+    **kwargs: Any,
+) -> Any:
+    """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
+    guider = executor.class_obj
+    run = started(guidance, guider.model_patcher, tuple(noise.shape[-2:]))
+    options = guider.model_options
+    options[RUN] = {**options.get(RUN, {}), guidance.kind: partial(run, start=float(sigmas[0]))}
+    return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def after_cfg(args: dict[str, Any]) -> Tensor:
+    """The post-CFG function of all guided models."""
+    estimate, runs = args["denoised"], args["model_options"].get(RUN, {})
+    for kind in KINDS:
+        if kind in runs:
+            estimate = runs[kind](estimate, float(args["sigma"].max()))
+    return estimate
+
+
+def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:
+    """A run's estimates on a canvas of that height and width in latent cells."""
+    vae, device = guidance.decoder, model.load_device
+    ratio = vae.spacial_compression_decode()
+    height, width = (side * ratio for side in cells)
+    with torch.no_grad():
+        encoded = vae_path.encode(vae, resize(guidance.pixels, height=height, width=width))
+        latents = model.model.process_latent_in(encoded).to(device)
+    mask = guidance.mask
+    if mask is not None:
+        mask = torch.nn.functional.interpolate(mask, size=cells, mode="bilinear", antialias=True).clamp(0, 1)
+    return guided_estimates(
+        guidance.pixels,
+        latents,
+        guidance.settings,
+        canvas=Canvas(lambda part: vae_path.preview(vae, model.model.process_latent_out(part)), ratio, (height, width)),
+        encoder=guidance.encoder,
+        mask=mask,
+        check=comfy.model_management.throw_exception_if_processing_interrupted,
+    )
+
+
+def check_decoder(vae: Any, model: Any) -> None:
+    needed = model.get_model_object("latent_format").latent_channels
+    if vae.latent_channels != needed:
+        raise ValueError(
+            f"the decoder has {vae.latent_channels} latent channels, the model {needed}: load the model's own VAE, or the TAESD "
+            "of its latents (taef1 for FLUX.1)"
+        )
