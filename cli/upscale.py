@@ -79,6 +79,29 @@ def upscale(
     fidelity: Annotated[
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
     ] = None,
+    anchor: Annotated[
+        float,
+        typer.Option(
+            help="Keeps every step true to the source at the source's own size: 0 is off, usually 1. Needs no DINO."
+        ),
+    ] = 0.0,
+    guide: Annotated[
+        float,
+        typer.Option(
+            help="Leads every step to where --dino sees the same as in the source, without an adapter; usually 1 to 2."
+        ),
+    ] = 0.0,
+    guide_from: Annotated[
+        float, typer.Option(help="Share of the first noise level from which --anchor and --guide act.")
+    ] = 1.0,
+    guide_to: Annotated[float, typer.Option(help="Likewise, down to which they act.")] = 0.05,
+    guide_every: Annotated[int, typer.Option(help="They act at every n-th step, n times as far.")] = 1,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A small VAE of FLUX's latents (TAEF1) that they look with. Default: the VAE, which is slower."
+        ),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     mask_padding: Annotated[
         bool, typer.Option("--mask-padding", help="Keep T5's padding out of the attention, for adapters trained so.")
@@ -142,7 +165,7 @@ def upscale(
     written = [*outputs, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *outputs])
-    check_inputs_stay(written, [model_path, vae_path, dino, adapter, dino_mask, denoise_mask])
+    check_inputs_stay(written, [model_path, vae_path, decoder, dino, adapter, dino_mask, denoise_mask])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:

@@ -39,7 +39,9 @@ def when() -> list[io.Input]:
     ]
 
 
-def guided(model: Any, image: Any, decoder: Any, settings: GuidanceSettings, *, dino: Any = None, mask: Any = None) -> Any:
+def guided(
+    model: Any, image: Any, decoder: Any, settings: GuidanceSettings, *, dino: Any = None, mask: Any = None
+) -> Any:
     mask = single_mask(mask)
     guidance = Guidance(
         rgb(image).movedim(-1, 1), decoder, settings, encoder=dino, mask=None if mask is None else mask[None, None]

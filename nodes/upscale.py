@@ -10,7 +10,7 @@ from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
-from ..upscaling.guides import check_pair, whole_picture
+from ..upscaling.guides import check_guide, check_pair, whole_picture
 from ..upscaling.masks import Masks
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
@@ -78,7 +78,7 @@ class Upscale(io.ComfyNode):
                 sockets.Dino.Input(
                     "dino",
                     optional=True,
-                    tooltip="From Load DINO Model. Has no effect without an adapter, so it needs one.",
+                    tooltip="From Load DINO Model. It acts through an adapter, or through guide.",
                 ),
                 sockets.Adapter.Input(
                     "adapter",
@@ -108,6 +108,25 @@ class Upscale(io.ComfyNode):
                 ),
                 sockets.tile_fit(),
                 sockets.moving(),
+                number(
+                    "anchor",
+                    (0.0, 0.0, 2.0, 0.05),
+                    "Keeps every step true to the source at the source's own size: 0 is off, usual 1. Needs neither DINO nor an "
+                    "adapter; with a decoder it is much faster.",
+                    optional=True,
+                ),
+                number(
+                    "guide",
+                    (0.0, 0.0, 10.0, 0.05),
+                    "Leads every step to where DINO sees the same as in the source: 0 is off, usual 1 to 2. Needs dino, but no "
+                    "adapter.",
+                    optional=True,
+                ),
+                io.Vae.Input(
+                    "decoder",
+                    optional=True,
+                    tooltip="The TAESD of FLUX.1's latents (taef1), which anchor and guide look with. Without: the vae.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -116,9 +135,8 @@ class Upscale(io.ComfyNode):
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
-        denoise_mask=None, tile_fit="balanced", moving=False,
+        denoise_mask=None, tile_fit="balanced", moving=False, anchor=0.0, guide=0.0, decoder=None,
     ) -> io.NodeOutput:  # fmt: skip
-        check_pair(dino, adapter)
         settings = UpscaleSettings(
             scale=scale,
             denoise=denoise,
@@ -131,15 +149,19 @@ class Upscale(io.ComfyNode):
             fidelity=fidelity,
             tile_fit=tile_fit,
             moving=moving,
+            anchor=anchor,
+            guide=guide,
         )
+        check_pair(dino, adapter, uses=settings.dino_uses)
+        check_guide(settings, dino)
         pixels = rgb(image).movedim(-1, 1).cpu()
         dino_mask = single_mask(dino_mask)
         where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
-        where.check(*pixels.shape[-2:], guided=dino is not None)
-        host = ComfyHost(model, vae, adapter=adapter)
+        where.check(*pixels.shape[-2:], guided=adapter is not None)
+        host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         parts = {"dino": PART, "encode": PART, "sample": steps * PART, "decode": PART}
         make_guide = None
-        if dino is not None:
+        if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
         sampling = ComfySampler(host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving)
         result, _ = run(
@@ -148,6 +170,7 @@ class Upscale(io.ComfyNode):
             settings,
             sampler=sampling,
             make_guide=make_guide,
+            encoder=dino,
             enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
             denoise_mask=where.denoise,
             progress=HostProgress(parts=parts),

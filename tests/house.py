@@ -9,6 +9,7 @@ from pathlib import Path
 FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only, never one of its own line
     (1, ("files", "demo")),
     (2, ("dino", "tiling")),
+    (2, ("dino/guidance",)),
     (3, ("flux_patch",)),
     (4, ("hosts",)),
     (4, ("hosts/comfy", "hosts/diffusers")),

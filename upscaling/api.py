@@ -74,7 +74,7 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     """Options of an upscaling as settings and those of ``load_upscaler`` and ``load_masks``; ValueError for unknown ones, and
     for those that would do nothing."""
     settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
-    models = set(inspect.signature(load_upscaler).parameters) - {"progress"}
+    models = set(inspect.signature(load_upscaler).parameters) - {"progress", "dino_uses"}
     known = settings | models | set(MASKS)
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -82,17 +82,18 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
-    _files(options, cfg=chosen.cfg > 1)
+    _files(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
+    uses = {"dino_uses": chosen.dino_uses} if chosen.dino_uses else {}
     return (
         chosen,
-        {name: value for name, value in options.items() if name in models},
+        {name: value for name, value in options.items() if name in models} | uses,
         {name: value for name, value in options.items() if name in MASKS},
     )
 
 
-def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
+def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles:
     """Of the models that are asked for; ValueError where one of the options would do nothing or cannot be had on the device.
-    cfg: whether it is above 1."""
+    cfg: whether it is above 1. estimates: whether they are guided."""
     variant, dino = options.get("variant", "demo"), not options.get("no_dino")
     files = model_files(variant, **{name: options.get(name) for name in ("model_path", "vae_path", "dino", "adapter")})
     text = find_variant(variant).text_tokens > 0 and has_text_encoders(files.flux)
@@ -101,10 +102,15 @@ def _files(options: dict[str, Any], *, cfg: bool) -> ModelFiles:
         ("without no_dino", dino, ("dino", "adapter")),
         (
             "with a DINO model and its adapter",
-            dino and files.dino is not None,
+            dino and None not in (files.dino, files.adapter),
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
         ("with cfg above 1", cfg, ("negative",)),
+        (
+            "with anchor or guide above 0",
+            estimates,
+            ("decoder", "guide_from", "guide_to", "guide_every"),
+        ),
         (
             "with FLUX's text encoders (a whole pipeline as the model of dev or schnell)",
             text,
@@ -144,6 +150,7 @@ def load_upscaler(
     *,
     model_path: Source | None = None,
     vae_path: Source | None = None,
+    decoder: Source | None = None,
     dino: Source | None = None,
     dino_layers: str = "",
     adapter: Source | None = None,
@@ -157,6 +164,7 @@ def load_upscaler(
     offload: Offload = "none",
     attention_slicing: bool = False,
     compile: bool = False,
+    dino_uses: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
@@ -165,9 +173,10 @@ def load_upscaler(
     one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
     tokens; it was trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
-    attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``.
+    decoder: a small one of FLUX.1's latents (TAEF1), which anchor and guide look with instead of the VAE.
+    attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
     """
-    files = _files(locals(), cfg=True)
+    files = _files(locals(), cfg=True, estimates=True)
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
     if kind == torch.bfloat16:
@@ -185,22 +194,31 @@ def load_upscaler(
         partial(_flux, files.flux, dtype=kind, weights=weights),
         partial(load_vae, files.vae, dtype=kind),
     ]
+    if decoder is not None:
+        parts.append(partial(load_vae, decoder, dtype=kind))
     if not no_dino:
-        check_pair(files.dino, files.adapter)
-        if files.dino is not None and files.adapter is not None:
-            path, dino_file = expanded(files.adapter), files.dino
-            parts = [lambda: load_dino(dino_path(dino_file)), partial(load_adapter, path), *parts]
-    *guide, (text, away), transformer, vae = [load() for load in counted(parts, "load", progress)]
-    encoder, module = guide or (None, None)
+        check_pair(files.dino, files.adapter, uses=dino_uses)
+        if files.adapter is not None:
+            parts = [partial(load_adapter, expanded(files.adapter)), *parts]
+        if files.dino is not None:
+            dino_file = files.dino
+            parts = [lambda: load_dino(dino_path(dino_file)), *parts]
+    *guide, (text, away), transformer, vae, small = [
+        *(load() for load in counted(parts, "load", progress)),
+        *([] if decoder is not None else [None]),
+    ]
+    encoder, module = [*guide, None, None][:2]
     return Upscaler(
         transformer,
         vae,
+        decoder=small,
         dino=encoder,
         adapter=module,
         dino_layers=dino_layers,
         text=text,
         negative=away,
         device=where,
+        dino_uses=dino_uses,
         dtype=kind,
         offload=offload,
         attention_slicing=attention_slicing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..flux_patch.tokens import DinoTokens
 from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.plan import TilePlan
+from .settings import UpscaleSettings
 
 Project = Callable[[FeatureMap], DinoTokens]
 
@@ -50,11 +51,17 @@ class WholePicture:
         return {"model": self.encoder.spec.name, "layers": self.settings.how(self.encoder.spec)}
 
 
-def check_pair(encoder: object | None, adapter: object | None) -> None:
-    """ValueError where only one of the two is there: DINO acts through an adapter, and an adapter through DINO."""
-    if (encoder is None) != (adapter is None):
+def check_pair(encoder: object | None, adapter: object | None, *, uses: Sequence[str] = ()) -> None:
+    """ValueError where only one of the two is there: an adapter acts through DINO, and DINO through an adapter, or through
+    what else uses it. uses: the settings that do."""
+    if (encoder is None) != (adapter is None) and not (adapter is None and uses):
         given, needed = ("a DINO model", "an adapter") if adapter is None else ("an adapter", "a DINO model")
         raise ValueError(f"{given} was given without {needed}: FLUX is guided by both together, give both or neither")
+
+
+def check_guide(settings: UpscaleSettings, encoder: object | None) -> None:
+    if settings.guide and encoder is None:
+        raise ValueError(f"guide {settings.guide} leads to what DINO sees: give a DINO model, or set guide to 0")
 
 
 def whole_picture(

@@ -20,6 +20,7 @@ from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.moving import moved
 from ..tiling.plan import TilePlan, canvas_size
+from .guides import check_guide
 from .masks import check_mask, in_cells
 from .report import timed
 from .settings import UpscaleSettings
@@ -81,6 +82,7 @@ def upscale(
     wrong channels, and where a stage gives what is NaN or infinite.
     """
     check_pixels(pixels)
+    check_guide(settings, encoder)
     seconds: dict[str, float] = {}
     token = host.family.token
     if denoise_mask is not None:

@@ -13,6 +13,7 @@ from ..tiling.canvas import scaled_size
 from ..tiling.plan import FITS, Fit
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
+DINO_ALONE: tuple[str, ...] = ("guide",)  # settings that need a DINO model and no adapter; 0 is off
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -83,6 +84,11 @@ class UpscaleSettings:
     @property
     def on_estimates(self) -> GuidanceSettings:
         return GuidanceSettings(self.anchor, self.guide, self.guide_to, self.guide_from, self.guide_every)
+
+    @property
+    def dino_uses(self) -> tuple[str, ...]:
+        """Which settings use a DINO model without an adapter."""
+        return tuple(name for name in DINO_ALONE if getattr(self, name))
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,9 +35,11 @@ class Upscaler:
         transformer: FluxTransformer2DModel,
         vae: AutoencoderKL | AutoencoderTiny,
         *,
+        decoder: AutoencoderKL | AutoencoderTiny | None = None,
         dino: DinoEncoder | None = None,
         adapter: LoadedAdapter | None = None,
         dino_layers: str = "",
+        dino_uses: Sequence[str] = (),
         text: Text | None = None,
         negative: Text | None = None,
         device: torch.device | str = "cpu",
@@ -45,10 +48,12 @@ class Upscaler:
         attention_slicing: bool = False,
         compile: bool = False,
     ) -> None:
-        check_pair(dino, adapter)
+        """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter."""
+        check_pair(dino, adapter, uses=dino_uses)
         self.host = DiffusersHost(
             transformer,
             vae,
+            decoder=decoder,
             adapter=adapter,
             device=device,
             dtype=dtype,
@@ -58,14 +63,16 @@ class Upscaler:
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
         self.dino, self.dino_layers = dino, dino_layers
-        if dino is not None:
+        self.guided = adapter is not None
+        if self.guided:
             self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
+        if dino is not None:
             self.dino = DinoEncoder(
                 TakesTurns(dino.backbone, self.host.turns), dino.spec, dino.fingerprint, cache=dino.cache
             )
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
-        """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model."""
+        """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model and its adapter."""
         assert self.dino is not None
         return whole_picture(self.host, self.dino, self._project, strength=strength, layers=self.dino_layers, mask=mask)
 
@@ -79,9 +86,9 @@ class Upscaler:
         shown: Tensor | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is a DINO model."""
-        masks.check(*pixels.shape[-2:], guided=self.dino is not None)
-        if make_guide is None and self.dino is not None:
+        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter."""
+        masks.check(*pixels.shape[-2:], guided=self.guided)
+        if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         sampler = JointEuler(self.host, self.text, settings, negative=self.negative)
         restart_peak(self.host.device)

@@ -10,6 +10,7 @@ from inside_tools import main  # makes the host's and the pack's modules importa
 import inside_compile  # noqa: F401
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
+import inside_estimates  # noqa: F401
 import inside_guidance  # noqa: F401
 import inside_hints  # noqa: F401
 import inside_models  # noqa: F401

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 import dinotile
-from dinotile.demo import SAMPLE
+from dinotile.demo import DINO, SAMPLE
 from dinotile.files.pictures import Picture, to_image
 from dinotile.upscaling.api import find_device, find_dtype, load_upscaler, upscale_picture
 from dinotile.upscaling.settings import settings_for
@@ -26,6 +26,17 @@ def test_the_api_is_the_command_line(models, tmp_path):
     assert isinstance(result, Image.Image)
     again = dinotile.upscale(tmp_path / "in.png", **options)  # by models that it loads anew
     assert abs(np.asarray(again, int) - np.asarray(result, int)).max() <= 1
+
+
+def test_a_dino_model_needs_no_adapter_where_a_setting_uses_it(models):
+    with pytest.raises(ValueError, match="a DINO model was given without an adapter"):
+        load_upscaler(model_path=models[1], dino=DINO)
+    alone = load_upscaler(model_path=models[1], dino=DINO, dino_uses=["guide"])
+    assert alone.dino is not None and alone.host.adapter is None
+    settings = settings_for("demo", steps=1)
+    result, report = alone.upscale(picture(20, 30), settings)
+    plain, _ = load_upscaler(model_path=models[1], no_dino=True).upscale(picture(20, 30), settings)
+    assert torch.allclose(result, plain, atol=1e-6) and report["dino"] is None and report["model_memory"]["dino"] > 0
 
 
 def test_alpha_and_profile_go_with_the_picture(models):

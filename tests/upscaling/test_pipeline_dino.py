@@ -100,6 +100,8 @@ def test_each_tile_gets_the_features_of_its_own_region_and_picture(guided):
 def test_a_wrong_or_half_pair_is_refused_before_any_work(flux, vae):
     with pytest.raises(ValueError, match="a DINO model was given without an adapter"):
         Upscaler(flux, vae, dino=tiny_encoder("tiny-v2"))
+    with pytest.raises(ValueError, match="an adapter was given without a DINO model"):
+        Upscaler(flux, vae, adapter=tiny_adapter(flux), dino_uses=["guide"])
     with pytest.raises(ValueError, match="tiny-v2-reg layers 3, the adapter was made for tiny-v2 layers 3"):
         Upscaler(flux, vae, dino=tiny_encoder("tiny-v2-reg"), adapter=tiny_adapter(flux))
     with pytest.raises(ValueError, match="layers 4, the adapter was made for tiny-v2 layers 3"):

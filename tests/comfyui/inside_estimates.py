@@ -1,0 +1,110 @@
+"""Checks for inside.py: guidance of the estimates, by the nodes, through the host's own samplers."""
+
+from __future__ import annotations
+
+import comfy.sd
+import torch
+from inside_tools import HEIGHT, WIDTH, check, dino, flux, node, picture, refusal, same, sample, text, tiled
+from inside_vae import demo_vae, flux_state
+
+from dinotile import nodes
+from dinotile.files.pixels import resize
+from dinotile.hosts.comfy import vae as vae_path
+
+
+def anchored(model, image, vae, strength=1.0, **more):
+    return node(nodes.SourceAnchor, model, image, vae, strength, 1.0, 0.05, 1, **more)
+
+
+def guided(model, image, vae, strength=1.0, encoder=None, **more):
+    return node(nodes.DinoGuidance, model, encoder or dino(), image, vae, strength, 1.0, 0.05, 1, **more)
+
+
+def encoded(vae, image):
+    large = resize(image.movedim(-1, 1), height=HEIGHT, width=WIDTH)
+    return vae.encode(large.movedim(1, -1))
+
+
+def off_by(vae, latent, image):
+    """Mean squared difference of what a latent shows from the source, at the source's size."""
+    shown = resize(vae.decode(latent).movedim(-1, 1), height=image.shape[1], width=image.shape[2])
+    return float((shown - image.movedim(-1, 1)).square().mean())
+
+
+@check
+def estimates():
+    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    latent, out = encoded(vae, image), {}
+    runs = {
+        "euler": {},
+        "heun": {"sampler": "heun"},
+        "euler_ancestral": {"sampler": "euler_ancestral"},
+        "cfg": {"cfg": 2.0},
+    }
+    for name, options in runs.items():
+        plain = sample(flux(), text(0), text(1), latent=latent, **options)
+        results = {
+            "anchor": anchored(flux(), image, vae),
+            "both": guided(anchored(flux(), image, vae), image, vae),
+            "both, the other way round": anchored(guided(flux(), image, vae), image, vae),
+            "tiled": guided(anchored(tiled(flux()), image, vae), image, vae),
+        }
+        found = {key: sample(model, text(0), text(1), latent=latent, **options) for key, model in results.items()}
+        out[name] = {"off": off_by(vae, plain, image)} | {key: off_by(vae, one, image) for key, one in found.items()}
+        out[name]["order matters"] = not same(found["both"], found["both, the other way round"])
+        out[name]["DINO acts"] = not same(found["both"], found["anchor"])
+    return out
+
+
+@check
+def estimates_off():
+    """What must leave the model as it is."""
+    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    latent = encoded(vae, image)
+    plain = sample(flux(), text(0), latent=latent)
+    nowhere = torch.zeros(1, HEIGHT, WIDTH)
+    return {
+        "strength 0": anchored(flux(), image, vae, 0.0) is flux() and guided(flux(), image, vae, 0.0) is flux(),
+        "mask 0": same(sample(anchored(flux(), image, vae, mask=nowhere), text(0), latent=latent), plain),
+        "unguided afterwards": same(sample(flux(), text(0), latent=latent), plain),
+    }
+
+
+@check
+def estimates_of_many():
+    """Two pictures, each with its own source; and one source for two latents."""
+    vae = demo_vae()
+    images = torch.cat([picture(seed, height=HEIGHT // 2, width=WIDTH // 2) for seed in (3, 4)])
+    latent = torch.cat([encoded(vae, image[None]) for image in images])
+    both = sample(anchored(flux(), images, vae), text(0), latent=latent)
+    alone = sample(anchored(flux(), images[1:], vae), text(0), latent=latent[1:], noise=noise_of(2)[1:])
+    return {"second": float((both[1:] - alone).abs().max()), "shape": list(both.shape)}
+
+
+def noise_of(batch):
+    from inside_tools import random_latent
+
+    return random_latent(2, batch, HEIGHT // 8, WIDTH // 8)
+
+
+@check
+def estimates_by_the_vae():
+    """FLUX.1's own VAE as the decoder, loaded in inference mode."""
+    vae = comfy.sd.VAE(sd={name: tensor for name, tensor in flux_state().items() if "quant" not in name})
+    with torch.inference_mode(False), torch.enable_grad():
+        latents = torch.randn(1, 16, 4, 6, requires_grad=True)
+        shown = vae_path.preview(vae, latents)
+        (gradient,) = torch.autograd.grad(shown.square().sum(), latents)
+    whole = vae.decode(latents.detach()).movedim(-1, 1)
+    return {
+        "clamped is the host's": float((shown.detach().clamp(0, 1) - whole).abs().max()),
+        "gradient": float(gradient.abs().mean()),
+        "refused": refusal(lambda: anchored(flux(), picture(), wrong_vae())),
+        "twice": refusal(lambda: anchored(anchored(flux(), picture(), demo_vae()), picture(), demo_vae())),
+    }
+
+
+def wrong_vae():
+    vae = demo_vae()
+    vae.latent_channels = 4
+    return vae
