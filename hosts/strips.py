@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+OVERLAP = 6  # rows of a map that two strips share at most: a block's halo of three on either side
 Function = Callable[[Tensor], Tensor]
 
 
@@ -101,11 +102,11 @@ class Made:
 
 
 class Rolling:
-    """``source``, whose rows are asked for from top to bottom: those that two strips share are made once, and none is kept for
-    longer than that."""
+    """``source``, whose rows are asked for from top to bottom: those that two strips share, no more than ``OVERLAP``, are made
+    once, and none is kept for longer than that."""
 
     def __init__(self, source: Rows) -> None:
-        self.source, self.last, self.top = source, None, 0
+        self.source, self.last, self.bottom = source, torch.empty(0, 0, 0, 0), 0
 
     @property
     def height(self) -> int:
@@ -120,13 +121,68 @@ class Rolling:
         return self.source.area
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        kept = None if self.last is None else self.last[:, :, max(0, top - self.top) :]
-        if kept is None or top < self.top or not kept.shape[2]:
-            self.last = self.source.rows(top, bottom)
+        shared = self.bottom - top
+        if 0 < shared <= self.last.shape[2]:
+            made = torch.cat((self.last[:, :, -shared:], self.source.rows(self.bottom, bottom)), dim=2)
         else:
-            self.last = torch.cat((kept, self.source.rows(top + kept.shape[2], bottom)), dim=2)
-        self.top = top
-        return self.last
+            made = self.source.rows(top, bottom)
+        self.last, self.bottom = made[:, :, -OVERLAP:].clone(), bottom
+        return made
+
+
+class Residual:
+    """``last`` of the sum of ``source`` through ``convolutions`` and through ``shortcut``, from top to bottom: of the maps in
+    between convolutions, which see a row on either side, no row is made twice."""
+
+    def __init__(self, source: Rows, convolutions: Sequence[Function], *, shortcut: Function, last: Function) -> None:
+        self.source, self.shortcut, self.last, self.halo = source, shortcut, last, len(convolutions)
+        self.top, self.shown = 0, torch.empty(0)
+        through: Rows = self
+        for convolution in convolutions:
+            through = Rolling(Made(through if through is not self else _Shown(self), convolution, halo=1))
+        self.through = through
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def area(self) -> int:
+        return self.source.area
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        self.top = max(0, top - self.halo)
+        self.shown = self.source.rows(self.top, min(self.height, bottom + self.halo))
+        straight = self.shortcut(self.shown[:, :, top - self.top : bottom - self.top])
+        through = self.through.rows(top, bottom)
+        self.shown = torch.empty(0)
+        return self.last(through.add_(straight))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The rows of its source that a ``Residual`` looks at."""
+
+    of: Residual
+
+    @property
+    def height(self) -> int:
+        return self.of.height
+
+    @property
+    def width(self) -> int:
+        return self.of.width
+
+    @property
+    def area(self) -> int:
+        return self.of.area
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        return self.of.shown[:, :, top - self.of.top : bottom - self.of.top]
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from ..flux_patch.families import FLUX1
-from .strips import Function, Made, Rolling, Rows, Stored, Strips, Sum
+from .strips import Function, Made, Residual, Rolling, Rows, Stored, Strips, Sum
 from .wide_attention import WideAttention, bytes_of_parts
 
-AREA, AREA_OF_CACHE = 1 << 18, 1 << 15  # positions per strip: enough for a GPU; few enough for a CPU's cache
-ROWS = 32  # of a strip at least, however wide: a block's halo, of three rows on either side in TAESD, is made twice
+AREA, AREA_OF_CACHE = 1 << 18, 1 << 16  # positions per strip: enough for a GPU; few enough for a CPU's cache
+ROWS = 16  # of a strip at least, however wide: halos are made twice, unless they are kept from strip to strip (TAESD)
 LOWER = 4  # times, where there is little room
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
 
@@ -138,7 +138,10 @@ def chain(modules: Sequence[nn.Module], *, width: int) -> Network:
         elif module in shrinking:
             steps += [local(module), keeps]
         else:
-            steps += [local(module), rolling]
+            steps += [
+                residual(module) if isinstance(getattr(module, "conv", None), nn.Sequential) else local(module),
+                rolling,
+            ]
     return Network(steps, Need(0.0, 0.125 * width, 0.125 * width))
 
 
@@ -161,6 +164,16 @@ def local(module: nn.Module, *, up: int = 1) -> Step:
     down = prod(part.stride[0] for part in convolutions)
     halo = sum(part.kernel_size[0] // 2 for part in convolutions)
     return lambda strips, source: Made(source, module, -(-halo // down) * down, up, down)
+
+
+def residual(block: Any) -> Step:
+    """A block of TAESD's: 3 x 3 convolutions ``conv`` with activations between, ``skip`` beside them, ``fuse`` after both."""
+    parts: list[nn.Sequential] = []
+    for module in block.conv:
+        if isinstance(module, nn.Conv2d):
+            parts.append(nn.Sequential())
+        parts[-1].append(module)
+    return lambda strips, source: Residual(source, parts, shortcut=block.skip, last=block.fuse)
 
 
 def kept(strips: Strips, source: Rows) -> Stored:
