@@ -80,11 +80,12 @@ def upscale(
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
     ] = None,
     anchor: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Keeps every step true to the source at the source's own size: 0 is off, usually 1. Needs no DINO."
+            help="Keeps every step true to the source at the source's own size; needs no DINO. 0 is off. Default: 1 with "
+            "--decoder, else 0."
         ),
-    ] = 0.0,
+    ] = None,
     guide: Annotated[
         float,
         typer.Option(

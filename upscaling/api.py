@@ -79,6 +79,8 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(known))}")
+    if options.get("decoder") and options.get("anchor") is None:
+        options = {**options, "anchor": 1.0}  # costs little with a small one
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
@@ -106,6 +108,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
         ("with cfg above 1", cfg, ("negative",)),
+        ("with a DINO model", dino and files.dino is not None, ("guide",)),
         (
             "with anchor or guide above 0",
             estimates,

@@ -98,8 +98,8 @@ def upscale(
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
         latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
     estimates = None
-    with timed(seconds, "guidance"):
-        if not settings.on_estimates.off and settings.denoise > 0:
+    if not settings.on_estimates.off and settings.denoise > 0:
+        with timed(seconds, "guidance", progress):
             estimates = guided_estimates(
                 pixels,
                 latents.to(host.device),

@@ -529,3 +529,30 @@ def test_the_hosts_vaes_in_strips_are_the_whole(numbers, vae, report):
 def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
     found = numbers("vae_strips")["other"]
     assert not found["in strips"] and found["encode"] == found["decode"] == 0
+
+
+@pytest.mark.parametrize("run", ["euler", "heun", "euler_ancestral", "cfg"])
+def test_anchor_and_dino_guidance_hold_any_sampler_to_the_source(numbers, report, run):
+    found = numbers("estimates")[run]
+    report(
+        f"distance from the source, {run}: {found['off']:.3f}, anchored {found['anchor']:.3f}, both {found['both']:.3f}"
+    )
+    assert found["anchor"] < 0.9 * found["off"]
+    assert found["both"] < found["anchor"] and found["tiled"] < 0.9 * found["off"]
+    assert found["DINO acts"] and not found["order matters"]
+
+
+def test_guidance_that_is_off_or_masked_away_leaves_the_model_as_it_is(numbers):
+    assert all(numbers("estimates_off").values())
+
+
+def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
+    found = numbers("estimates_of_many")
+    assert found["second"] < 1e-3 and found["shape"] == [2, 16, 20, 28]
+
+
+def test_the_hosts_own_vae_is_a_decoder_that_has_a_gradient(numbers):
+    found = numbers("estimates_by_the_vae")
+    assert found["clamped is the host's"] <= 1e-5 < 1e-3 < found["gradient"]
+    assert "the decoder has 4 latent channels, the model 16" in one_sentence(found["refused"])
+    assert "the model has a Source Anchor already" in one_sentence(found["twice"])
