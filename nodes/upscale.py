@@ -17,7 +17,7 @@ from ..upscaling.settings import UpscaleSettings
 from . import sockets
 from .sockets import SEED, number
 
-PART = 100  # of the bar: for DINO, the VAE twice, and each step
+PART = 100  # of the bar: for DINO, the VAE twice, what guidance begins with, and each step
 
 
 class Upscale(io.ComfyNode):
@@ -159,7 +159,7 @@ class Upscale(io.ComfyNode):
         where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
         where.check(*pixels.shape[-2:], guided=adapter is not None)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
-        parts = {"dino": PART, "encode": PART, "sample": steps * PART, "decode": PART}
+        parts = {"dino": PART, "encode": PART, "guidance": PART, "sample": steps * PART, "decode": PART}
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
