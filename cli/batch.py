@@ -125,6 +125,7 @@ def upscale_file(
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
     from ..upscaling.api import upscale_picture
+    from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
     picture = load_picture(source, max_megapixels=batch.max_megapixels)
@@ -132,7 +133,8 @@ def upscale_file(
     note = save_picture(result, output)
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
-    guided = "with DINO" if facts["dino"] else "without DINO"
+    used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
+    guided = "with DINO" if used else "without DINO"
     peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
     yield (
         f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}, "

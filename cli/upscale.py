@@ -63,6 +63,13 @@ def upscale(
             metavar="MASK", help="Likewise: where it is black, the enlarged picture stays; where white, it is redrawn."
         ),
     ] = None,
+    adaptive: Annotated[
+        float,
+        typer.Option(
+            help="How much less is redrawn on flat ground, writing and small objects, as DINO sees them: 0 is off; usually 0.5 "
+            "to 1. Needs a DINO model and no adapter."
+        ),
+    ] = 0.0,
     tile: Annotated[
         int | None, typer.Option(help="Tile side, px, about (--tile-fit). Default: 1024; demo 256.")
     ] = None,

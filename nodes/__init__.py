@@ -9,6 +9,7 @@ from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, Proj
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .guidance import DinoGuidance, SourceAnchor
 from .redux import FitProjection
+from .regions import DetailMask, FindRegions, PromptByRegion
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import TrainAdapter
 from .upscale import Upscale
@@ -19,6 +20,9 @@ NODES: list[type[io.ComfyNode]] = [
     DinoFromClipVision,
     ExtractPatches,
     PreviewPatches,
+    DetailMask,
+    FindRegions,
+    PromptByRegion,
     LoadAdapter,
     NewAdapter,
     SaveAdapter,

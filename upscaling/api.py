@@ -30,7 +30,7 @@ from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
-from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
+from .settings import DINO_ALONE, MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             dino and None not in (files.dino, files.adapter),
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
+        ("with a DINO model", dino and files.dino is not None, DINO_ALONE),
         ("with cfg above 1", cfg, ("negative",)),
         ("with a DINO model", dino and files.dino is not None, ("guide",)),
         (

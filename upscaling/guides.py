@@ -17,7 +17,7 @@ from ..flux_patch.tokens import DinoTokens
 from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.plan import TilePlan
-from .settings import UpscaleSettings
+from .settings import DINO_ALONE, UpscaleSettings
 
 Project = Callable[[FeatureMap], DinoTokens]
 
@@ -54,14 +54,22 @@ class WholePicture:
 def check_pair(encoder: object | None, adapter: object | None, *, uses: Sequence[str] = ()) -> None:
     """ValueError where only one of the two is there: an adapter acts through DINO, and DINO through an adapter, or through
     what else uses it. uses: the settings that do."""
-    if (encoder is None) != (adapter is None) and not (adapter is None and uses):
-        given, needed = ("a DINO model", "an adapter") if adapter is None else ("an adapter", "a DINO model")
-        raise ValueError(f"{given} was given without {needed}: FLUX is guided by both together, give both or neither")
+    if encoder is None and adapter is not None:
+        raise ValueError(
+            "an adapter was given without a DINO model: FLUX is guided by both together, give both or neither"
+        )
+    if encoder is not None and adapter is None and not uses:
+        raise ValueError(
+            f"a DINO model was given without an adapter: give both or neither, or set {' or '.join(DINO_ALONE)}, which needs none"
+        )
 
 
 def check_guide(settings: UpscaleSettings, encoder: object | None) -> None:
-    if settings.guide and encoder is None:
-        raise ValueError(f"guide {settings.guide} leads to what DINO sees: give a DINO model, or set guide to 0")
+    """ValueError for settings that look with DINO where there is none."""
+    for name, does in (("guide", "leads to what DINO sees"), ("adaptive", "asks DINO where there is texture")):
+        value = getattr(settings, name)
+        if value and encoder is None:
+            raise ValueError(f"{name} {value} {does}: give a DINO model, or set {name} to 0")
 
 
 def whole_picture(

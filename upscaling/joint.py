@@ -14,6 +14,7 @@ from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
+from ..hosts.differential import redrawn
 from ..hosts.host import Estimates, Host, Text
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
@@ -97,6 +98,7 @@ class JointEuler:
             move=move if self.settings.moving and plan.count > 1 else None,
             estimates=estimates,
             denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
+            differential=self.settings.adaptive > 0,
             progress=progress,
         )
         return sampled.cpu()
@@ -158,6 +160,7 @@ def sample(
     move: Callable[[int], TilePlan] | None = None,
     estimates: Estimates | None = None,
     denoise_mask: Tensor | None = None,
+    differential: bool = False,
     progress: Progress | None = None,
 ) -> Tensor:
     """Bring ``latents`` [B,C,h,w] plus noise back to a clean canvas, all tiles together at each step.
@@ -168,6 +171,7 @@ def sample(
     ``move``: the tiles of a step, by its number, where they are not the plan's; called once for each, in their order.
     ``estimates``: changes the canvas' estimate before Euler's step, such as ``dino.guidance``'s.
     ``denoise_mask`` [1 or B, 1, h, w]: where it is 0 the model sees the latents with the step's noise, and they come back.
+    differential: whether values between 0 and 1 are a lower denoise, as in ``redrawn``; else they blend in every step.
     """
     if plan.height != latents.shape[-2] or plan.width != latents.shape[-1]:
         raise ValueError(
@@ -181,9 +185,10 @@ def sample(
             tiles_of_step = move(step)
             calls = _calls(tiles_of_step, images=len(latents), tile_batch=tile_batch)
             windows = _windows(tiles_of_step, latents)
-        seen, clean = x, torch.zeros_like(x)
-        if denoise_mask is not None:
-            seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, denoise_mask)
+        seen, clean, mask = x, torch.zeros_like(x), denoise_mask
+        if mask is not None:
+            mask = redrawn(mask, sigma, start=sigmas[0]) if differential else mask
+            seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, mask)
         for done, part in enumerate(calls):
             tiles = torch.stack([cut(seen[row.image], row.box) for row in part])  # [N, C, th, tw]
             cleaned = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
@@ -193,8 +198,8 @@ def sample(
                 progress("sample", step * len(calls) + done + 1, (len(sigmas) - 1) * len(calls))
         if estimates is not None:
             clean = estimates(clean, sigma, start=sigmas[0])
-        if denoise_mask is not None:
-            clean = torch.lerp(latents, clean, denoise_mask)
+        if mask is not None:
+            clean = torch.lerp(latents, clean, mask)
         x = x + (following - sigma) * (x - clean) / sigma
     return x
 

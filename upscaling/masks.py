@@ -77,8 +77,13 @@ def check_mask(mask: Tensor, height: int, width: int, *, name: str) -> None:
 
 def in_cells(mask: Tensor, *, height: int, width: int, family: ModelFamily) -> Tensor:
     """A mask over a picture of that height and width in px as its mean in each latent cell of the padded canvas."""
-    mask = F.interpolate(mask.float(), size=(height, width), mode="bilinear", antialias=True)
+    mask = scaled(mask, height=height, width=width)
     return F.avg_pool2d(pad_to_grid(mask, grid=family.token), family.cell).clamp(0, 1)  # [B, 1, h, w]
+
+
+def scaled(mask: Tensor, *, height: int, width: int) -> Tensor:
+    """A mask [B, 1, h, w] at that size, between its least and its largest value."""
+    return F.interpolate(mask.float(), size=(height, width), mode="bilinear", antialias=True)
 
 
 def flat(mask: Tensor | None) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.moving import moved
 from ..tiling.plan import TilePlan, canvas_size
+from .adaptive import adaptive_mask
 from .guides import check_guide
 from .masks import check_mask, in_cells
 from .report import timed
@@ -74,12 +76,12 @@ def upscale(
 ) -> tuple[Tensor, dict[str, Any]]:
     """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
 
-    encoder: what ``settings.guide`` looks with. shown: pictures that it takes for ``pixels``, to find out what it does.
-    enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
+    encoder: what ``settings.guide`` and ``settings.adaptive`` look with. shown: pictures that guide takes for ``pixels``, to find
+    out what it does. enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
     denoise_mask: [1 or B, 1, h, w] in 0..1 over the picture, at any resolution: at 0 the latents of the larger picture stay, in
-    each step, as with ComfyUI's noise_mask; at 1 they are redrawn. The result depends on the pictures,
-    the models and the settings only; never on how many tiles share a model call. Raises ValueError for NaN, an empty batch or
-    wrong channels, and where a stage gives what is NaN or infinite.
+    each step, as with ComfyUI's noise_mask; at 1 they are redrawn. ``settings.adaptive`` multiplies its own one with it. The
+    result depends on the pictures, the models and the settings only; never on how many tiles share a model call. Raises
+    ValueError for NaN, an empty batch or wrong channels, and where a stage gives what is NaN or infinite.
     """
     check_pixels(pixels)
     check_guide(settings, encoder)
@@ -91,8 +93,11 @@ def upscale(
     canvas = canvas_size(height, width, grid=token)
     plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     wanted = make_guide if settings.dino_strength > 0 else None
-    with timed(seconds, "dino", None if wanted is None else progress):
+    masks = [] if denoise_mask is None else [denoise_mask]
+    with timed(seconds, "dino", None if wanted is None and settings.adaptive == 0 else progress):
         guide = None if wanted is None else wanted(pixels, plan=plan, size=(height, width))
+        if encoder is not None and settings.adaptive > 0:
+            masks.append(adaptive_mask(host, encoder, pixels, amount=settings.adaptive))
     with timed(seconds, "encode", progress):
         host.check_interrupt()
         larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
@@ -110,9 +115,8 @@ def upscale(
                 check=host.check_interrupt,
             )
     with timed(seconds, "sample"):
-        cells = None
-        if denoise_mask is not None:
-            cells = in_cells(denoise_mask, height=height, width=width, family=host.family)
+        each = [in_cells(mask, height=height, width=width, family=host.family) for mask in masks]
+        cells = reduce(torch.mul, each) if each else None
         latents = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(latents, "sample")
     with timed(seconds, "decode", progress):

@@ -13,7 +13,7 @@ from ..tiling.canvas import scaled_size
 from ..tiling.plan import FITS, Fit
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
-DINO_ALONE: tuple[str, ...] = ("guide",)  # settings that need a DINO model and no adapter; 0 is off
+DINO_ALONE = ("guide", "adaptive")  # settings that need a DINO model and no adapter; 0 is off
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -32,6 +32,7 @@ class UpscaleSettings:
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
     anchor, guide: strengths of the anchor and of DINO on estimates; guide_from, guide_to: shares of the first noise level between
     which they act; guide_every: at every how many steps (``GuidanceSettings``).
+    adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     """
 
     scale: float = 2.0
@@ -54,6 +55,7 @@ class UpscaleSettings:
     guide_from: float = 1.0
     guide_to: float = 0.05
     guide_every: int = 1
+    adaptive: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -72,6 +74,7 @@ class UpscaleSettings:
             ("dino_guidance", 1, 30, "1 is off, usually 1.5 to 3"),
             ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile_batch", 0, 1024, "0 chooses by the device"),
+            ("adaptive", 0, 1, "0 is off, usually 0.5 to 1"),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN

@@ -19,6 +19,7 @@ from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
 from ...tiling.moving import moved
 from ...tiling.plan import TilePlan
+from ..differential import redrawn
 from ..host import Estimates
 from .estimates import with_estimates
 from .host import ComfyHost
@@ -28,7 +29,7 @@ from .model import Wrappers, attach, tile_model
 @dataclass(frozen=True)
 class ComfySampler:
     """``upscaling.pipeline.Sampler`` on ComfyUI's own sampling. The plan is in px, as *Plan Tiles* gives it; the host's
-    model is not tiled."""
+    model is not tiled. differential: of the denoise mask, as in ``upscaling.joint.sample``."""
 
     host: ComfyHost
     positive: list
@@ -40,6 +41,7 @@ class ComfySampler:
     denoise: float
     seed: int
     moving: bool = False
+    differential: bool = False
 
     def __call__(
         self,
@@ -64,6 +66,8 @@ class ComfySampler:
         guider.set_conds(positive, negative)
         guider.set_cfg(self.cfg)
         guider = tiled_guider(guider, plan, moving=self.moving)
+        if self.differential:
+            guider.model_patcher.set_model_denoise_mask_function(differential)
         tiles = (moved(plan, step=0, seed=self.seed) if self.moving else plan).count
         rows = tiles * len(latents) * (1 if self.cfg == 1 else 2)
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
@@ -118,6 +122,11 @@ class StepProgress:
     def tell(self, done: float) -> None:
         if self.progress is not None:
             self.progress("sample", done, self.steps)
+
+
+def differential(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> Tensor:
+    """The host's hook for a noise mask at noise levels [B], as its *Differential Diffusion* uses it."""
+    return redrawn(mask, float(sigma[0]), start=float(extra_options["sigmas"][0]))
 
 
 def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float) -> Tensor:

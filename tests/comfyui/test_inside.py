@@ -128,6 +128,36 @@ def test_a_denoise_mask_is_the_hosts_noise_mask_in_both_samplers(numbers):
     assert found["the mask acts by"] > 0.1
 
 
+def test_a_soft_mask_is_a_lower_denoise_alike_in_both_samplers_and_by_the_hosts_nodes(numbers):
+    found = numbers("soft_masks")
+    assert max(found[f"{way} by"] for way in ("both differ", "the host's nodes differ", "what is kept differs")) < 1e-5
+    assert found["half of it is half the run"] < 1e-5 < 0.05 < found["blending differs by"]
+
+
+def test_dino_without_an_adapter_makes_the_one_node_redraw_less_where_there_is_no_texture(numbers):
+    found = numbers("adaptive_upscale")
+    assert found["adaptive changes it by"] > 0.01
+    shape, low, high = found["mask"]
+    assert shape == [1, 160, 224] and 0.19 < low <= high <= 1
+    assert found["protected"] == 0 and found["elsewhere alike"]
+    assert (
+        "a DINO model was given without an adapter: give both or neither, or set guide or adaptive"
+        in found["DINO alone"]
+    )
+    assert "adaptive 1.0 asks DINO where there is texture" in found["adaptive alone"]
+    assert "the protect mask is 10 x 50 px, the picture 224 x 160" in found["other protect"]
+
+
+def test_a_tile_runs_with_the_prompts_of_what_is_in_it_only(numbers):
+    found = numbers("prompts_by_region")
+    assert found["count"] == 3 and found["sizes"] == [[3, 160, 224], [1, 160, 224, 3]]
+    assert found["each tile has the prompts of what is in it"] and found["tiles"][0] == found["tiles"][1]
+    assert {1, 2} <= set(found["prompts of the tiles"])
+    assert found["a corner of one region is that prompt's alone"] < 1e-5 < 0.01 < found["prompts differ by"]
+    assert "prompt_5 is connected and there are 3 regions" in found["a prompt too many"]
+    assert "NaN or infinite" in found["not finite"]
+
+
 def test_core_nodes_act_on_tiles_alike_however_many_fit_or_say_why_not(numbers, report):
     found = numbers("core_patches")
     others = sorted(name for name, said in found.items() if said == "for other models")
