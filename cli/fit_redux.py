@@ -39,10 +39,10 @@ def fit_redux(
     check_writable(output)
     from ..flux_patch.checkpoint import save_adapter
     from ..hosts.diffusers.load import read_geometry
+    from ..hosts.diffusers.redux import load_teacher
     from ..hosts.diffusers.sources import model_files
     from ..training.redux.fit import FitSettings
     from ..training.redux.fit import fit_redux as fit
-    from ..training.redux.teacher import load_teacher
     from ..upscaling.api import find_device
 
     settings = FitSettings(layers, side, grid, held_out, mlp, epochs, seed)

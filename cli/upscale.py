@@ -57,6 +57,16 @@ def upscale(
         str | None, typer.Option(metavar="MASK", help="A picture of the same proportions: DINO acts where it is white.")
     ] = None,
     no_dino: Annotated[bool, typer.Option("--no-dino", help="Do not use DINO.")] = False,
+    redux: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="FLUX.1 Redux with its SigLIP, a folder of diffusers or a hub name: tells FLUX what is in each tile; needs "
+            "no adapter.",
+        ),
+    ] = None,
+    redux_strength: Annotated[float, typer.Option(help="Attention that Redux gets: 0 (off) to 2, a factor.")] = 1.0,
+    redux_grid: Annotated[int, typer.Option(help="Redux's tokens per side of a tile; usually 9 to 27.")] = 14,
     denoise_mask: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +183,7 @@ def upscale(
     written = [*outputs, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *outputs])
-    check_inputs_stay(written, [model_path, vae_path, decoder, dino, adapter, dino_mask, denoise_mask])
+    check_inputs_stay(written, [model_path, vae_path, decoder, dino, adapter, redux, dino_mask, denoise_mask])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:

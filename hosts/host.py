@@ -23,7 +23,7 @@ EMPTY_TOKENS = 8  # of zeros, where there is no text
 class Text:
     """What FLUX is told in words: ``context`` [1 or B, n, C] from T5, ``pooled`` [1 or B, V] from CLIP, and ``guidance``, how
     strongly FLUX.1 dev follows them (others take none); zeros say nothing. ``mask`` [1 or B, n]: False for tokens that nothing
-    may attend to, such as padding; None where there are none."""
+    may attend to, such as padding, or each token's share of the attention as a factor; None where all are 1."""
 
     context: Tensor
     pooled: Tensor
@@ -43,11 +43,21 @@ class Text:
         return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype), mask=mask)
 
     def bias(self, length: int, *, dtype: torch.dtype) -> Tensor:
-        """Of a ``mask``, for the attention to [text | more tokens]: [1 or B, 1, 1, length], 0 or -inf."""
+        """Of a ``mask``, for the attention to [text | more tokens]: [1 or B, 1, 1, length]."""
         assert self.mask is not None
         bias = torch.zeros(len(self.mask), 1, 1, length, dtype=dtype, device=self.mask.device)
-        bias[:, 0, 0, : self.mask.shape[1]].masked_fill_(~self.mask, -torch.inf)
+        bias[:, 0, 0, : self.mask.shape[1]] = self.mask.float().log()  # a key's logits plus ln(w) are w times its share
         return bias
+
+    def followed_by(self, tokens: Tensor, weights: Tensor | None) -> Text:
+        """The same text with tokens [B, M, C] behind it, and their shares of the attention [B, M], None where all are 1."""
+        count, length = tokens.shape[:2]
+        context = torch.cat([self.context.expand(count, -1, -1), tokens.to(self.context)], dim=1)
+        if self.mask is None and weights is None:
+            return replace(self, context=context)
+        before = tokens.new_ones(1, self.context.shape[1]) if self.mask is None else self.mask.to(tokens)
+        behind = tokens.new_ones(count, length) if weights is None else weights.to(tokens)
+        return replace(self, context=context, mask=torch.cat([before.expand(count, -1), behind], dim=1))
 
 
 class Estimates(Protocol):

@@ -8,7 +8,7 @@ from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .guidance import DinoGuidance, SourceAnchor
-from .redux import FitProjection
+from .redux import FitProjection, ReduxForTiles
 from .regions import DetailMask, FindRegions, PromptByRegion
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import TrainAdapter
@@ -29,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     ProjectConditioning,
     PatchFlux,
     EmptyConditioning,
+    ReduxForTiles,
     PlanTiles,
     PreviewTiles,
     TileModel,

@@ -1,18 +1,82 @@
-"""The node that fits an adapter to FLUX.1 Redux, without FLUX."""
+"""Nodes around FLUX.1 Redux: shown to each tile on stock FLUX weights, and as what an adapter is fitted to."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
 from ..flux_patch.checkpoint import save_adapter
+from ..flux_patch.redux import MOST_GRID, ReduxTokens, picture_tokens
+from ..flux_patch.schedule import Strength
 from ..hosts.comfy.adapter import load_host_adapter
 from ..hosts.comfy.folders import adapter_name, adapter_path, note_written, picture_folder, temporary_folder
+from ..hosts.comfy.images import rgb, single_mask
 from ..hosts.comfy.model import flux_geometry
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.redux import HostTeacher
+from ..hosts.comfy.shown import show
 from . import sockets
 from .learning import CATEGORY, LearningNode
 from .sockets import SEED, layers, number, patches_file, pictures
+
+SIGLIP = "SigLIP, from Load CLIP Vision: the one Redux was made for."
+REDUX = "FLUX.1 Redux, from Load Style Model."
+
+
+class ReduxForTiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_ReduxForTiles",
+            display_name="Redux for Tiles",
+            category=f"{sockets.CATEGORY}/FLUX",
+            description="Tells FLUX.1 what is in the picture, by Redux's tokens beside the text: each tile those of its own "
+            "region. Needs no adapter.",
+            search_aliases=["redux", "style model", "image prompt", "caption per tile", "ip adapter"],
+            inputs=[
+                io.Conditioning.Input(
+                    "positive", tooltip="A prompt, or Empty FLUX Conditioning; the negative stays without."
+                ),
+                io.Image.Input(
+                    "image", tooltip="The whole picture, before it is enlarged; Redux sees it squeezed to a square."
+                ),
+                io.ClipVision.Input("clip_vision", tooltip=SIGLIP),
+                io.StyleModel.Input("style_model", tooltip=REDUX),
+                number(
+                    "strength",
+                    (1.0, 0.0, 2.0, 0.01),
+                    "Factor on the attention that the tokens get, 0 to 2: 0 is off, 1 as Apply Style Model. Usual: 0.5 to 1.",
+                ),
+                number(
+                    "grid",
+                    (14, 1, MOST_GRID),
+                    "Tokens per side of a tile; Redux has 27 for a picture. More act more strongly. Usual: 9 to 27.",
+                ),
+                number(
+                    "crops",
+                    (1, 1, 2),
+                    "1: the whole picture. 2: with a 2 x 2 grid of crops, for detail. Usual: 1; 2 for scale 4.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="What Redux tells of, over the whole picture: 1 fully, 0 not at all."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="positive",
+                    tooltip="For Tile Model, Tiled Sampler or DINO Tiled Upscale, or a sampler without tiles.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, image, clip_vision, style_model, strength, grid, crops, mask=None
+    ) -> io.NodeOutput:  # fmt: skip
+        redux, pixels = HostTeacher(clip_vision, style_model), rgb(image).movedim(-1, 1)
+        settings = Strength(strength, mask=single_mask(mask))
+        if strength == 0:
+            return io.NodeOutput(positive)
+        return io.NodeOutput(show(positive, ReduxTokens(picture_tokens(redux, pixels, crops=crops), grid, settings)))
 
 
 class FitProjection(LearningNode):
@@ -28,10 +92,8 @@ class FitProjection(LearningNode):
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 that the adapter is for; only its shape is read."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
-                io.ClipVision.Input(
-                    "clip_vision", tooltip="SigLIP, from Load CLIP Vision: the one Redux was made for."
-                ),
-                io.StyleModel.Input("style_model", tooltip="FLUX.1 Redux, from Load Style Model."),
+                io.ClipVision.Input("clip_vision", tooltip=SIGLIP),
+                io.StyleModel.Input("style_model", tooltip=REDUX),
                 pictures("At least 5; usual: thousands."),
                 patches_file("dinotile/redux"),
                 layers(),

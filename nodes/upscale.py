@@ -10,6 +10,8 @@ from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
+from ..hosts.comfy.shown import covering
+from ..tiling.canvas import scaled_size
 from ..upscaling.guides import check_guide, check_pair, whole_picture
 from ..upscaling.masks import Masks
 from ..upscaling.pipeline import upscale as run
@@ -171,6 +173,8 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
+        height, width = (side / host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
+        positive, negative = (covering(each, (height, width)) for each in (positive, negative))
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving, adaptive > 0
         )

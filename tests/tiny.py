@@ -1,5 +1,7 @@
 """Tiny models of the real classes with random weights."""
 
+import math
+
 import torch
 
 from dinotile.flux_patch.adapter import AdapterConfig
@@ -92,6 +94,33 @@ def tiny_adapter(transformer, *, dino="tiny-v2", layers="3", trained=True):
             if name.endswith(".v.weight"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return described(adapter.module, trained=trained)
+
+
+def siglip_model(*, width=48, seed=0):
+    """A SigLIP with random weights that are loud enough for pictures to show."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(seed)
+    config = SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=50,
+        patch_size=8,
+    )
+    model = SiglipVisionModel(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(torch.randn(parameter.shape) / math.sqrt(parameter[0].numel()))
+    return model
+
+
+def redux_model(*, inputs=48, outputs=32, seed=1):
+    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+
+    torch.manual_seed(seed)
+    return ReduxImageEncoder(redux_dim=inputs, txt_in_features=outputs).eval().requires_grad_(False)
 
 
 def picture(height, width, *, batch=1, seed=0):

@@ -24,6 +24,7 @@ from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_transformer, load_vae
 from ..hosts.diffusers.narrow import Weights, check_weights, narrow
 from ..hosts.diffusers.offload import Offload, check_offload
+from ..hosts.diffusers.redux import load_teacher
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
 from ..hosts.host import Text
@@ -108,8 +109,8 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
         ("with a DINO model", dino and files.dino is not None, DINO_ALONE),
+        ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
         ("with cfg above 1", cfg, ("negative",)),
-        ("with a DINO model", dino and files.dino is not None, ("guide",)),
         (
             "with anchor or guide above 0",
             estimates,
@@ -159,6 +160,7 @@ def load_upscaler(
     dino_layers: str = "",
     adapter: Source | None = None,
     no_dino: bool = False,
+    redux: Source | None = None,
     prompt: str | None = None,
     negative: str | None = None,
     mask_padding: bool = False,
@@ -174,8 +176,9 @@ def load_upscaler(
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
 
     prompt, negative: of FLUX's text encoders, which must come with the model; a cfg above 1 leads from the negative, an empty
-    one where none is given, to the prompt. mask_padding: whether FLUX's attention leaves out the padding of T5's
-    tokens; it was trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
+    one where none is given, to the prompt. redux: a folder of diffusers or a hub name with FLUX.1 Redux and its SigLIP, whose
+    tokens of each tile follow the text. mask_padding: whether FLUX's attention leaves out the padding of T5's tokens; it was
+    trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
     decoder: a small one of FLUX.1's latents (TAEF1), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
@@ -186,39 +189,38 @@ def load_upscaler(
     if kind == torch.bfloat16:
         check_bfloat16(where, setting=f"dtype {dtype}", instead="choose float16 or float32")
     tokens = find_variant(variant).text_tokens
-    parts: list[Callable[[], Any]] = [
-        partial(
-            _texts,
-            files.flux,
-            [prompt, negative],
-            tokens=tokens,
-            masked=mask_padding,
-            encoder={"device": where, "dtype": kind, "offload": offload},
-        ),
-        partial(_flux, files.flux, dtype=kind, weights=weights),
-        partial(load_vae, files.vae, dtype=kind),
-    ]
-    if decoder is not None:
-        parts.append(partial(load_vae, decoder, dtype=kind))
+    parts: dict[str, Callable[[], Any]] = {}
     if not no_dino:
         check_pair(files.dino, files.adapter, uses=dino_uses)
-        if files.adapter is not None:
-            parts = [partial(load_adapter, expanded(files.adapter)), *parts]
         if files.dino is not None:
             dino_file = files.dino
-            parts = [lambda: load_dino(dino_path(dino_file)), *parts]
-    *guide, (text, away), transformer, vae, small = [
-        *(load() for load in counted(parts, "load", progress)),
-        *([] if decoder is not None else [None]),
-    ]
-    encoder, module = [*guide, None, None][:2]
+            parts["dino"] = lambda: load_dino(dino_path(dino_file))
+        if files.adapter is not None:
+            parts["adapter"] = partial(load_adapter, expanded(files.adapter))
+    parts["texts"] = partial(
+        _texts,
+        files.flux,
+        [prompt, negative],
+        tokens=tokens,
+        masked=mask_padding,
+        encoder={"device": where, "dtype": kind, "offload": offload},
+    )
+    parts["flux"] = partial(_flux, files.flux, dtype=kind, weights=weights)
+    parts["vae"] = partial(load_vae, files.vae, dtype=kind)
+    if decoder is not None:
+        parts["decoder"] = partial(load_vae, decoder, dtype=kind)
+    if redux is not None:
+        parts["redux"] = partial(load_teacher, redux, redux, device=where, dtype=kind)
+    loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
+    text, away = loaded["texts"]
     return Upscaler(
-        transformer,
-        vae,
-        decoder=small,
-        dino=encoder,
-        adapter=module,
+        loaded["flux"],
+        loaded["vae"],
+        decoder=loaded.get("decoder"),
+        dino=loaded.get("dino"),
+        adapter=loaded.get("adapter"),
         dino_layers=dino_layers,
+        redux=loaded.get("redux"),
         text=text,
         negative=away,
         device=where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..flux_patch.memo import RunMemo
+from ..flux_patch.redux import ReduxTokens
 from ..flux_patch.rows import DinoRow
 from ..hosts.differential import redrawn
 from ..hosts.host import Estimates, Host, Text
@@ -37,15 +39,24 @@ Velocity = Callable[[Tensor, float, Sequence[TileRow]], Tensor]
 
 class JointEuler:
     """``pipeline.Sampler`` on a host's velocity: ``sample`` with the settings' schedule, noise, text, and guidance by text and
-    DINO. negative: what a cfg above 1 leads away from."""
+    DINO. negative: what a cfg above 1 leads away from. redux: what the text is followed by in each tile, and the height and width
+    of its pictures in latent cells, on a canvas that may be padded beyond them."""
 
-    def __init__(self, host: Host, text: Text, settings: UpscaleSettings, *, negative: Text | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        text: Text,
+        settings: UpscaleSettings,
+        *,
+        negative: Text | None = None,
+        redux: tuple[ReduxTokens, tuple[float, float]] | None = None,
+    ) -> None:
         if settings.cfg > 1 and negative is None:
             raise ValueError(
                 f"cfg {settings.cfg} guides by text, and there is none: give a whole pipeline with text encoders as the model, "
                 "or leave cfg at 1"
             )
-        self.host, self.settings = host, settings
+        self.host, self.settings, self.redux = host, settings, redux
         self.text, self.negative = replace(text, guidance=settings.guidance), None
         self.chosen = (
             settings.tile_batch
@@ -122,13 +133,27 @@ class JointEuler:
         def at(text: Text, rows: Sequence[DinoRow]) -> Tensor:
             return self.host.velocity(x, sigmas, text=text, rows=rows, memo=memo)
 
-        plain = out = at(self.text, dino)
+        text = self.told(rows, memo)
+        plain = out = at(text, dino)
         if dino and (self.settings.dino_guidance != 1 or self.negative is not None):
-            plain = at(self.text, dropped)
+            plain = at(text, dropped)
             out = plain + self.settings.dino_guidance * (out - plain)
         if self.negative is not None:
             out = out + (self.settings.cfg - 1) * (plain - at(self.negative, dropped))
         return out
+
+    def told(self, rows: Sequence[TileRow], memo: RunMemo) -> Text:
+        """The prompt, and what Redux says of each tile."""
+        if self.redux is None:
+            return self.text
+        redux, covers = self.redux
+        boxes = [row.box.fractions(*covers) for row in rows]
+        regions = [memo.once(("redux", box), partial(redux.region, box)) for box in boxes]
+        tokens = torch.stack(
+            [found.tokens[row.image % redux.pictures] for row, found in zip(rows, regions, strict=True)]
+        )
+        weights = [found.weights for found in regions if found.weights is not None]
+        return self.text.followed_by(tokens, torch.stack(weights) if weights else None)
 
 
 def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> list[float]:

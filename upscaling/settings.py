@@ -8,6 +8,7 @@ from typing import Any
 
 from ..dino.guidance.x0 import GuidanceSettings
 from ..flux_patch.families import FLUX1
+from ..flux_patch.redux import MOST_GRID
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
 from ..tiling.plan import FITS, Fit
@@ -31,7 +32,7 @@ class UpscaleSettings:
     off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
     anchor, guide: strengths of the anchor and of DINO on estimates; guide_from, guide_to: shares of the first noise level between
-    which they act; guide_every: at every how many steps (``GuidanceSettings``).
+    which they act; guide_every: at every how many steps (``GuidanceSettings``). redux_strength, redux_grid: of ``ReduxTokens``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     """
 
@@ -56,6 +57,8 @@ class UpscaleSettings:
     guide_to: float = 0.05
     guide_every: int = 1
     adaptive: float = 0.0
+    redux_strength: float = 1.0
+    redux_grid: int = 14
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -75,6 +78,8 @@ class UpscaleSettings:
             ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile_batch", 0, 1024, "0 chooses by the device"),
             ("adaptive", 0, 1, "0 is off, usually 0.5 to 1"),
+            ("redux_strength", 0, 2, "0 is off, 1 as Redux was trained"),
+            ("redux_grid", 1, MOST_GRID, "usually 9 to 27 tokens per side of a tile"),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN

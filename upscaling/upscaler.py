@@ -10,12 +10,17 @@ from torch import Tensor
 
 from ..dino.encode import DinoEncoder
 from ..dino.feature_map import FeatureMap
+from ..files.pixels import check_pixels
 from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
+from ..flux_patch.redux import ReduxTokens, picture_tokens
+from ..flux_patch.schedule import Strength
 from ..flux_patch.tokens import DinoTokens
 from ..hosts.diffusers.host import DiffusersHost
 from ..hosts.diffusers.offload import Offload, TakesTurns
+from ..hosts.diffusers.redux import ReduxTeacher
 from ..hosts.host import Text
+from ..tiling.canvas import scaled_size
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
@@ -40,6 +45,7 @@ class Upscaler:
         adapter: LoadedAdapter | None = None,
         dino_layers: str = "",
         dino_uses: Sequence[str] = (),
+        redux: ReduxTeacher | None = None,
         text: Text | None = None,
         negative: Text | None = None,
         device: torch.device | str = "cpu",
@@ -62,8 +68,15 @@ class Upscaler:
             compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
-        self.dino, self.dino_layers = dino, dino_layers
+        self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
         self.guided = adapter is not None
+        if redux is not None:
+            if redux.width != self.host.geometry.context:
+                raise ValueError(
+                    f"Redux gives tokens {redux.width} wide, the FLUX model takes {self.host.geometry.context}: give the FLUX.1 "
+                    "that Redux was made for"
+                )
+            self.host.turns.add(redux.model)
         if self.guided:
             self.guide(strength=1.0)  # refuses a wrong pair now, and not after the first picture
         if dino is not None:
@@ -90,8 +103,9 @@ class Upscaler:
         masks.check(*pixels.shape[-2:], guided=self.guided)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
-        sampler = JointEuler(self.host, self.text, settings, negative=self.negative)
         restart_peak(self.host.device)
+        redux = self.shown_by_redux(pixels if shown is None else shown, settings)
+        sampler = JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)
         result, report = upscale(
             self.host,
             pixels,
@@ -105,8 +119,21 @@ class Upscaler:
         )
         adapter = None if self.host.adapter is None else self.host.adapter.module
         models = {"flux": self.host.transformer, "vae": self.host.vae, "adapter": adapter}
-        kept = model_memory(**models, dino=None if self.dino is None else self.dino.model)
+        dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
+        kept = model_memory(**models, dino=dino, redux=shows)
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
+
+    def shown_by_redux(
+        self, pixels: Tensor, settings: UpscaleSettings
+    ) -> tuple[ReduxTokens, tuple[float, float]] | None:
+        """For ``JointEuler``; None where there is no Redux, or it has no say."""
+        if self.redux is None or settings.redux_strength == 0:
+            return None
+        check_pixels(pixels)
+        self.host.turns.use(self.redux.model)
+        tokens = picture_tokens(self.redux, pixels)
+        height, width = (side / self.host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=settings.scale))
+        return ReduxTokens(tokens, settings.redux_grid, Strength(settings.redux_strength)), (height, width)
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

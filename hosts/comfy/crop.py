@@ -28,9 +28,11 @@ def crop_entries(
     cropped = dict(entries)
     references, mask = entries.get("ref_latents"), entries.get("attention_mask")
     if references is not None:
-        cropped["ref_latents"] = _with(references, [crop_reference(one, area, plan) for one in references.cond])
+        cropped["ref_latents"] = with_cond(references, [crop_reference(one, area, plan) for one in references.cond])
     if mask is not None:
-        cropped["attention_mask"] = _with(mask, crop_attention_mask(mask.cond.to(device), area, plan, grid=mask_grid))
+        cropped["attention_mask"] = with_cond(
+            mask, crop_attention_mask(mask.cond.to(device), area, plan, grid=mask_grid)
+        )
     return cropped
 
 
@@ -91,7 +93,8 @@ def _stretch(values: Tensor, dim: int, start: int, length: int, *, side: int) ->
     return torch.where((first == second) | (share == 0), first, first * (1 - share) + second * share)
 
 
-def _with(entry: Any, value: Any) -> Any:
+def with_cond(entry: Any, value: Any) -> Any:
+    """A copy of an entry of ``model_conds`` with another value."""
     other = copy.copy(entry)
     other.cond = value
     return other

@@ -265,12 +265,13 @@ def fresh(options: dict) -> bool:
 def widen_mask(mask: Tensor, *, at: int, by: int) -> Tensor:
     """Give an attention mask [..., L, L] open rows and columns for ``by`` tokens inserted at ``at``.
 
-    Columns that are closed to all tokens, such as padding, are closed to these too.
+    Columns that are alike for all tokens, such as closed ones of padding, are so for these too.
     """
-    value, closed = (True, False) if mask.dtype == torch.bool else (0.0, -torch.inf)
+    value = mask.dtype == torch.bool
     column = mask.new_full((*mask.shape[:-1], by), value)
     mask = torch.cat([mask[..., :at], column, mask[..., at:]], dim=-1)
-    row = mask.new_full(mask.shape[-1:], value).where((mask != closed).any(-2, keepdim=True), closed)
+    least, most = mask.aminmax(dim=-2, keepdim=True)
+    row = torch.where(least == most, most, value)
     return torch.cat([mask[..., :at, :], row.expand(*mask.shape[:-2], by, -1), mask[..., at:, :]], dim=-2)
 
 

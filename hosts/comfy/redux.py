@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -34,12 +35,14 @@ class HostTeacher:
                 "load sigclip_vision_patch14_384.safetensors"
             )
         self.clip_vision, self.style_model = clip_vision, style_model
-        self.width = int(redux.redux_down.out_features)
-        self.fingerprints = (
-            weights_fingerprint(clip_vision.model.state_dict()),
-            weights_fingerprint(redux.state_dict()),
-        )
+        self.width, self.side = int(redux.redux_down.out_features), int(clip_vision.image_size)
         self.patcher = managed(Held(redux))
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        models = self.clip_vision.model, self.style_model.model
+        siglip, redux = (weights_fingerprint(model.state_dict()) for model in models)
+        return siglip, redux
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:

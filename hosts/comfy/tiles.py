@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...flux_patch.memo import RunMemo
+from ...flux_patch.redux import RegionTokens
 from ...tiling.canvas import cut
 from ...tiling.moving import moved, step_of
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
-from .crop import crop_entries
+from .crop import Area, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
+from .shown import COVERS, REDUX, check_shown, put
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
@@ -42,6 +46,7 @@ class TileRun:
         self._fixed: dict[tuple, list[tuple[dict, dict]]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
+        self._memo = RunMemo()
 
     def at(self, timestep: Tensor, options: dict) -> TileRun:
         """The same tiles at every noise level."""
@@ -59,6 +64,7 @@ class TileRun:
                 entries = crop_entries(
                     cond["model_conds"], fixed["area"], self.plan, device=device, mask_grid=cond.get(MASK_GRID)
                 )
+                entries = put(entries, self._regions(cond, fixed["area"]))
                 entries[KEY] = TileCond(row, patches)
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
@@ -89,6 +95,15 @@ class TileRun:
         if key not in self._controls:
             self._controls[key] = self.crop_control(control, box, self.plan)
         return self._controls[key]
+
+    def _regions(self, cond: dict, area: Area) -> list[tuple[slice, RegionTokens]]:
+        """What a text shows of the tile, and where in it."""
+        height, width, top, left = area
+        box = Box(top, left, height, width).fractions(*cond.get(COVERS, (self.plan.height, self.plan.width)))
+        return [
+            (shown.place, self._memo.once((id(shown.redux), box), partial(shown.redux.region, box)))
+            for shown in cond.get(REDUX, ())
+        ]
 
     def _mask(self, cond: dict, box: Box, pair: tuple[Tensor, Tensor], device: torch.device) -> Tensor | None:
         """The tile's weight as a [n, height, width] view of the canvas, None where the conditioning misses the tile."""
@@ -172,7 +187,10 @@ class TileWrapper:
             run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=start)
         guider.model_options[RUN] = run
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
-        guider.conds = {slot: [keep_mask(cond, tokens) for cond in conds] for slot, conds in guider.conds.items()}
+        guider.conds = {
+            slot: [keep_mask(check_shown(cond, batch=len(noise)), tokens) for cond in conds]
+            for slot, conds in guider.conds.items()
+        }
         return finite(executor(noise, latent_image, sampler, sigmas, *args, **kwargs), "sample")
 
     def calc_cond_batch(

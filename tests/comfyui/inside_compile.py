@@ -9,10 +9,28 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
-from inside_tools import adapter, apart, check, features, flux, patched, project, random_latent, sample, text
+from inside_tools import (
+    CONTEXT,
+    adapter,
+    apart,
+    check,
+    features,
+    flux,
+    one_by_one,
+    patched,
+    plan,
+    project,
+    random_latent,
+    sample,
+    text,
+    tiled,
+)
 from torch._dynamo.utils import counters
 
 from dinotile.benchmarks.comfy import cost
+from dinotile.flux_patch.redux import ReduxTokens
+from dinotile.flux_patch.schedule import Strength
+from dinotile.hosts.comfy.shown import show
 
 
 def compiled(model, keys=("diffusion_model",)):
@@ -107,6 +125,23 @@ def series(eager, chosen) -> list[tuple]:
     add("off", conds(0.0))
     add("a part of the schedule", conds(1.0, start=0.3, end=0.9), steps=4, denoise=1.0)
     add("a mask", conds(1.0, mask))
+    return out
+
+
+@check
+def compiled_redux():
+    """(graph breaks, graphs, how far from eager) with Redux, a tile in each call: first, another picture, another strength."""
+    out = []
+    with fused_attention():
+        counters.clear()
+        model = compiled(flux(), ("diffusion_model.double_blocks.0",))
+        for seed, strength in ((0, 1.0), (1, 1.0), (2, 0.5)):
+            tokens = torch.randn(1, 4, 4, CONTEXT, generator=torch.Generator().manual_seed(seed))
+            positive = show(text(0), ReduxTokens(tokens, 3, Strength(strength)))
+            tiles = (tiled(each, plan(height=128, width=64)) for each in (model, flux()))
+            result, wanted = (run(one_by_one(each), (positive,), rows=16) for each in tiles)
+            breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
+            out.append((breaks, graphs, apart(result, wanted)))
     return out
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from inside_tools import (
     BASE,
+    CONTEXT,
     DEMO,
     DEMO_FLUX,
     HEIGHT,
@@ -42,8 +43,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dinotile import nodes
+from dinotile.flux_patch.redux import ReduxTokens
+from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.sampling import denoise_sigmas
+from dinotile.hosts.comfy.shown import show
 
 
 @check
@@ -139,9 +143,9 @@ def lora():
 
 
 def keep_run(
-    name, model, *, encoder, chosen, prompt, images, settings, of, strength, latent, noise, steps, denoise
+    name, model, *, encoder, chosen, prompt, images, settings, of, strength, latent, noise, steps, denoise, redux=None
 ) -> None:
-    """Sample with and without DINO, and write what diffusers needs to do the same into OUT."""
+    """Sample with and without DINO, with Redux's tokens, and write what diffusers needs to do the same into OUT."""
     schedule = {"steps": steps, "denoise": denoise}
     found = node(nodes.ExtractPatches, encoder, images, *settings)
     positive, _ = project(chosen, found, strength, positive=prompt, negative=prompt)
@@ -160,6 +164,9 @@ def keep_run(
         "without": (tiled(model, of), prompt),
         "moved": (tiled(with_dino, of, moving=True), positive),
     }
+    if redux is not None:
+        tensors["redux"] = redux.tokens
+        runs["shown"] = (tiled(model, of), show(prompt, redux))
     for key, (wrapped, conditioning) in runs.items():
         result = sample(wrapped, conditioning, latent=latent, noise=noise, **schedule)
         tensors[key] = inner.process_latent_in(result)
@@ -172,6 +179,7 @@ def for_diffusers():
     keep_run(
         "tiny", flux(), encoder=dino(), chosen=adapter(), prompt=text(0), images=picture(3, 2), settings=("2/3", 224, 1),
         of=plan(), strength=0.8, latent=random_latent(1, 2), noise=random_latent(2, 2), steps=4, denoise=0.6,
+        redux=ReduxTokens(random_latent(3, 2, 4, CONTEXT)[:, :4].contiguous(), 3, Strength(0.8)),
     )  # fmt: skip
     return {"tile": TILE, "overlap": OVERLAP, "height": HEIGHT, "width": WIDTH, "strength": 0.8}
 

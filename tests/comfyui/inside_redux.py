@@ -6,7 +6,6 @@ python inside_redux.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json an
 from __future__ import annotations
 
 from inside_tools import (
-    CONTEXT,
     OUT,
     apart,
     check,
@@ -27,11 +26,11 @@ from inside_tools import (
 
 # isort: split
 
-import comfy.ldm.flux.redux
 import comfy.model_management as management
 import comfy.sd
 import comfy.utils
 import torch
+from inside_redux_tiles import siglip_and_redux
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -39,32 +38,6 @@ from dinotile import nodes
 from dinotile.flux_patch.rows import WHOLE
 from dinotile.hosts.comfy.folders import temporary_folder
 from dinotile.hosts.comfy.redux import HostTeacher
-
-
-def siglip_and_redux(width: int = 48):
-    """SigLIP and Redux of ComfyUI's own classes with random weights, 4 x 4 tokens."""
-    config = {
-        "model_type": "siglip_vision_model",
-        "num_channels": 3,
-        "hidden_act": "gelu_pytorch_tanh",
-        "hidden_size": width,
-        "image_size": 56,
-        "intermediate_size": 96,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "patch_size": 14,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    siglip = host_clip_vision(config)
-    redux = comfy.ldm.flux.redux.ReduxImageEncoder(redux_dim=width, txt_in_features=CONTEXT)
-    generator = torch.Generator().manual_seed(0)
-    for module in (siglip.model, redux):
-        for name, parameter in module.named_parameters():
-            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.copy_(centre + spread * torch.randn(parameter.shape, generator=generator))
-    return siglip, comfy.sd.StyleModel(redux)
 
 
 def fit(name: str, *, model=None, redux=None, **changed):

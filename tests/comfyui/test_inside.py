@@ -263,6 +263,12 @@ def test_dino_breaks_no_graph_and_compiles_again_for_off_and_for_a_mask_only(num
         assert (breaks, graphs - plain[kind][1]) == (0, extra.get(kind, 0)), kind
 
 
+def test_the_tokens_of_a_tile_compile_nothing_again(numbers):
+    found = numbers("compiled_redux")
+    assert [(breaks, graphs) for breaks, graphs, _ in found] == [(0, 1), (0, 1), (0, 2)]  # a weight is a mask
+    assert max(apart for *_, apart in found) < 1e-5
+
+
 def test_a_site_adds_one_attention_and_one_pass_to_a_block_at_fluxs_width(numbers, report):
     found = numbers("counted_cost")
     report(

@@ -17,6 +17,7 @@ from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.memo import RunMemo
+from dinotile.flux_patch.redux import ReduxTokens
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
@@ -61,11 +62,12 @@ def guide(run, base):
     return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
-def through_diffusers(run, transformer, *, adapter=None, tokens=None, moving=False):
+def through_diffusers(run, transformer, *, adapter=None, tokens=None, redux=None, moving=False):
     in_px = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"])
     plan = in_px.latent
     host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
-    sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings())
+    shown = None if redux is None else (redux, (plan.height, plan.width))
+    sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings(), redux=shown)
     guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
     canvas, memo = (plan.height, plan.width), RunMemo()
     result = sample(
@@ -85,6 +87,14 @@ def test_comfyui_and_diffusers_agree_without_dino(run, transformer, report):
         difference = apart(through_diffusers(run, transformer), run["without"])
     report(f"ComfyUI and diffusers without DINO, {run['models']} models, relative: {difference:.1e}")
     assert difference <= 1e-6
+
+
+@pytest.mark.parametrize("run", ["tiny"], indirect=True)
+def test_comfyui_and_diffusers_agree_with_redux(run, transformer):
+    with torch.no_grad():
+        redux = ReduxTokens(run["redux"], 3, Strength(run["strength"]))
+        result = through_diffusers(run, transformer, redux=redux)
+    assert apart(result, run["shown"]) <= 1e-6 < 1e-3 < apart(run["without"], run["shown"])
 
 
 def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):

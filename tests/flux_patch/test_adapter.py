@@ -286,6 +286,8 @@ def test_attention_masks_make_room_for_context_tokens():
     for kind, closed in ((padded, -torch.inf), (padded == 0, False)):  # padding is closed to the new tokens too
         wide = widen_mask(kind, at=2, by=2)
         assert wide[2:, 1].tolist() == [closed] * 2 and (wide[2:, [0, 2, 3]] == (0 if closed else True)).all()
+    weighed = widen_mask(torch.tensor([[0.0, -0.7], [0.5, -0.7]]), at=2, by=1)
+    assert weighed[2].tolist() == [0, pytest.approx(-0.7), 0]  # and so are the weights of tokens
     bias = torch.tensor([0.0, -1.0])[None, None, None]
     merged = merge_masks(mask, bias)
     assert merged.shape == (1, 1, 2, 2)

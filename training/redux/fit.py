@@ -17,6 +17,7 @@ from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.progress import Progress, counted
 from ...flux_patch.adapter import AdapterConfig, DinoAdapter, adapter_config
 from ...flux_patch.geometry import FluxGeometry
+from ...hosts.diffusers.redux import ReduxTeacher
 from ..data.pictures import decode
 from ..data.sample import Skipped
 from ..data.sources import find_entries
@@ -24,7 +25,6 @@ from .mlp import refine
 from .report import FitReport, cosines
 from .ridge import Moments, Ridge
 from .store import TokenStore
-from .teacher import ReduxTeacher
 from .tokens import context_inputs, context_targets, passing_adapter
 
 # Rounding inputs to bfloat16 adds noise of 1e-6 times their variance, and such noise is a ridge strength of its own.

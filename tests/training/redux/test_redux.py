@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 import torch
@@ -17,48 +16,21 @@ from dinotile.flux_patch.geometry import FluxGeometry, geometry_of
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
+from dinotile.hosts.diffusers.redux import _siglip_config, load_teacher
 from dinotile.hosts.host import Text
 from dinotile.training.data.pictures import decode
 from dinotile.training.redux.fit import FitSettings, fit_redux, split
 from dinotile.training.redux.store import TokenStore
-from dinotile.training.redux.teacher import _siglip_config, load_teacher
 from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter
 
 from ...dino.tiny import tiny_encoder
 from ...limits import largest_file
 from ...near import assert_near
-from ...tiny import picture, tiny_flux, tiny_vae
+from ...tiny import picture, redux_model, siglip_model, tiny_flux, tiny_vae
 from ..pictures import encoded
 
 CONTEXT = 32  # of tiny_flux
 SETTINGS = FitSettings(layers="3", side=56, grid=4, held_out=0.2)
-
-
-def siglip_model(*, width=48, seed=0):
-    """A SigLIP with random weights that are loud enough for pictures to show."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    torch.manual_seed(seed)
-    config = SiglipVisionConfig(
-        hidden_size=width,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=50,
-        patch_size=8,
-    )
-    model = SiglipVisionModel(config).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(torch.randn(parameter.shape) / math.sqrt(parameter[0].numel()))
-    return model
-
-
-def redux_model(*, inputs=48, outputs=CONTEXT, seed=1):
-    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
-
-    torch.manual_seed(seed)
-    return ReduxImageEncoder(redux_dim=inputs, txt_in_features=outputs).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...files.errors import printable, whole
 from ...files.fingerprints import file_fingerprint
 from ...files.pixels import resize
 from ...files.weights import check_floating, read_weights
-from ...hosts.diffusers.sources import loading, local_path
+from .sources import loading, local_path
 
 SIGLIP_FILES = ("image_encoder/model.safetensors", "model.safetensors")
 REDUX_FILES = (
@@ -47,6 +48,11 @@ class ReduxTeacher:
     @property
     def width(self) -> int:
         return self.down.out_features
+
+    @cached_property
+    def model(self) -> nn.ModuleList:
+        """All weights, which move together."""
+        return nn.ModuleList([self.siglip, self.up, self.down])
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:
