@@ -18,6 +18,11 @@ PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 FLUX = [name for name in NAMES if name != "demo"]
 NOTES = ("MarkdownNote", "Note")
+ACTING = {
+    "ControlNetApplyAdvanced": 1,
+    "DinoTile_SourceAnchor": 1,
+    "DinoTile_DinoGuidance": 0.5,
+}  # by so much of 255, at least
 NO_SOCKET = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -60,10 +65,8 @@ def info(server) -> dict:
 
 
 def test_the_workflows_are_those_that_are_meant():
-    flux = [
-        f"flux1_{name}"
-        for name in ("dev_guided", "dev_upscale", "dual_guidance", "schnell_upscale", "tile_controlnet_dino")
-    ]
+    controlled = ("tile_controlnet_dino", "tile_controlnet_guided")
+    flux = [f"flux1_{name}" for name in ("dev_guided", "dev_upscale", "dual_guidance", "schnell_upscale", *controlled)]
     assert NAMES == ["demo", *flux]
     assert NAMES == sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 
@@ -188,11 +191,11 @@ def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net,
     made = saved_picture(server, sent)
     assert made.size == (128, 96)
     assert np.asarray(made).std() > 5  # not one colour
-    if "controlnet" in name:
-        (apply,) = (node for node in sent.values() if node["class_type"] == "ControlNetApplyAdvanced")
-        apply["inputs"]["strength"] = 0
+    for node in (node for node in sent.values() if node["class_type"] in ACTING):
+        strength, node["inputs"]["strength"] = node["inputs"]["strength"], 0
         without = saved_picture(server, sent)
-        assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > 1
+        node["inputs"]["strength"] = strength
+        assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > ACTING[node["class_type"]]
 
 
 def test_in_the_dual_guidance_workflow_text_and_dino_each_act_alone(server):
