@@ -20,9 +20,14 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
     (6, ("cli/remote",)),
     (6, ("cli", "nodes", "demo/train")),
     (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu", "benchmarks/tiling")),
+    (7, ("benchmarks/guidance",)),
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
-ONLY = {"hosts/comfy": {"nodes"}, "cli/remote": {"cli"}, "demo/train": {"benchmarks", "benchmarks/semantics"}}
+ONLY = {
+    "hosts/comfy": {"nodes"},
+    "cli/remote": {"cli"},
+    "demo/train": {"benchmarks", "benchmarks/semantics", "benchmarks/guidance"},
+}
 INSIDE = {"benchmarks/comfy"}  # measures in a ComfyUI's own process, where nobody else sees time and memory
 SCRIPTS = {
     "demo/train",
@@ -30,6 +35,7 @@ SCRIPTS = {
     "benchmarks/semantics",
     "benchmarks/gpu",
     "benchmarks/tiling",
+    "benchmarks/guidance",
     *INSIDE,
 }  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}

@@ -41,8 +41,8 @@ class TextureClassifier(nn.Module):
         return self.layers((pixels.mean(1, keepdim=True) - 0.5) * 4)
 
 
-def train(*, minutes: float, seed: int) -> None:
-    """Trains for `minutes` (after drawing the scenes) and writes JUDGE."""
+def train(*, minutes: float, seed: int, path: Path = JUDGE) -> None:
+    """Trains for `minutes` (after drawing the scenes) and writes the file."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 3))
     pictures, labels = [], []
@@ -68,7 +68,7 @@ def train(*, minutes: float, seed: int) -> None:
         return cross_entropy(found.float(), kinds)
 
     def export(steps: int, loss: float) -> None:
-        write(JUDGE, model.state_dict(), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
+        write(path, model.state_dict(), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
         log.info("classifier: %d steps, loss %.3f, %s", steps, loss, report(model))
 
     tools = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]

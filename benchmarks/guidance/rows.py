@@ -1,0 +1,66 @@
+"""A row is a name, what it changes in the settings of all, who looks, and at what."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+DEMO, TEXTURES = "demo DINO", "an encoder that knows textures"  # who looks
+
+
+@dataclass(frozen=True)
+class Row:
+    """changes: of ``UpscaleSettings``. encoder: whose features guide estimates, or empty. elsewhere: whether they are those of
+    another picture. adapter: whether the demo's adapter acts, with the demo's DINO. times: how often each estimate is moved.
+    fidelity: of back-projection at the end."""
+
+    name: str
+    changes: Mapping[str, float] = field(default_factory=dict)
+    encoder: str = ""
+    elsewhere: bool = False
+    adapter: bool = False
+    times: int = 1
+    fidelity: float = 0.0
+
+    @property
+    def guided(self) -> bool:
+        """Whether the demo's DINO has a say, and so none as a judge."""
+        return self.adapter or (self.encoder == DEMO and self.changes.get("guide", 0) > 0)
+
+    @property
+    def drawn(self) -> Hashable:
+        """What decides the picture before back-projection."""
+        return tuple(sorted(self.changes.items())), self.encoder, self.elsewhere, self.adapter, self.times
+
+
+LR, BOTH = {"anchor": 1.0}, {"anchor": 1.0, "guide": 1.0}
+OFF = Row("off")
+STRENGTH_0 = Row("strength 0", {"anchor": 0.0, "guide": 0.0}, DEMO)
+ANCHOR = Row("anchor", LR)
+DINO = Row("DINO", {"guide": 1.0}, DEMO)
+ANCHOR_DINO = Row("anchor + DINO", BOTH, DEMO)
+OTHER_PICTURE = Row("anchor + DINO of another picture", BOTH, DEMO, elsewhere=True)
+ROWS = (
+    OFF,
+    STRENGTH_0,
+    Row("back-projection at the end", fidelity=1.0),
+    ANCHOR,
+    Row("anchor twice a sigma", LR, times=2),
+    DINO,
+    Row("DINO of another picture", {"guide": 1.0}, DEMO, elsewhere=True),
+    ANCHOR_DINO,
+    OTHER_PICTURE,
+    Row("anchor + DINO, strength 2", {**BOTH, "guide": 2.0}, DEMO),
+    Row("adapter", adapter=True),
+    Row("adapter + anchor + DINO", BOTH, DEMO, adapter=True),
+)
+KNOWING = Row("anchor + textures", BOTH, TEXTURES)
+SCENE_ROWS = (
+    OFF,
+    ANCHOR,
+    Row("textures", {"guide": 1.0}, TEXTURES),
+    KNOWING,
+    Row("anchor + textures, strength 2", {**BOTH, "guide": 2.0}, TEXTURES),
+    Row("anchor + textures of another picture", BOTH, TEXTURES, elsewhere=True),
+    ANCHOR_DINO,
+)

@@ -1,0 +1,137 @@
+"""What anchor and DINO guidance do to stock weights: `python -m benchmarks.guidance.table --photos FOLDER --work FOLDER`.
+
+Photographs (``photos.py`` tells how to get them) are shrunk to half, upscaled by the demo's models in four tiles, at each
+--denoise and in every row, and compared with what they were by judges that never guided; then held-out scenes of the
+benchmark world, from sources 8 times smaller, guided by an encoder that knows textures. One run, the same pictures, seeds and
+tiles for all rows, every measure before and after back-projection at the end. Prints Markdown and what is required of the
+guidance; the JSON file has every number.
+
+--photos: where Debian's package lies; without it only scikit-image's four. --work: where the encoder that knows textures is
+kept, which is trained for --minutes at the first time; without it no scenes.
+Judges: `python -m pip install -e ".[evidence]"`.
+`--pictures 2 --denoise 0.5 --step-counts --scenes 0` takes minutes on two cores, all of it about an hour. Rows with a tile
+ControlNet and with FLUX.1 Redux are left out: both need weights of FLUX.1's size, and the demo has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dinotile.files.pixels import resize
+from dinotile.files.writing import replacing
+from dinotile.hosts.host import Host
+
+from ..figures import about
+from .checks import checks
+from .draw import demo_models
+from .judges import JUDGES, judges
+from .markdown import markdown
+from .photos import PHOTO_SETTINGS, photo_subjects, photographs
+from .rows import ANCHOR_DINO, OFF, ROWS, SCENE_ROWS, TEXTURES, Row
+from .scenes import FLAT, SCENE_DENOISE, SCENE_SETTINGS, TEXTURED, scenes
+from .sweep import Case, Record, Subject, record, sweep
+from .texture_net import texture_net
+
+Work = tuple[str, Case, dict[str, Any]]  # a part of the file, and what ``sweep`` is told
+RESULT = Path(__file__).parents[1] / "results" / "guidance.json"
+STEP_DENOISE = 0.5
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    try:
+        found = run(options)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    print("\n".join([*map(markdown, found.values()), "## Required", *map(str, checks(found))]))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of Debian's photographs")
+    parser.add_argument("--pictures", type=int, default=8, help="photographs (default: 8)")
+    parser.add_argument("--denoise", type=float, nargs="*", default=[0.25, 0.35, 0.5, 0.7])
+    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--step-counts", type=int, nargs="*", default=[4, 8, 24], help="other steps, at denoise 0.5")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--judges", nargs="*", choices=list(JUDGES), default=list(JUDGES))
+    parser.add_argument("--scenes", type=int, default=4, help="of the benchmark world; 0: none")
+    parser.add_argument("--work", type=Path, help="folder for the encoder that knows textures")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of its training")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("-o", "--output", type=Path, default=RESULT, help="JSON file")
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> dict[str, list[Record]]:
+    """Records by part; the file is written after each case, with what there is so far."""
+    measures = judges(options.judges, threads=options.threads)
+    subjects = photo_subjects(photographs(options.photos, count=options.pictures), measures)
+    if with_scenes := options.scenes > 0 and options.work is not None:
+        models = demo_models({TEXTURES: texture_net(options.work, minutes=options.minutes)})
+    else:
+        print("no scenes of the benchmark world: they need --scenes and --work", file=sys.stderr)
+        models = demo_models()
+    told = {**about(torch.device("cpu")), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
+    found: dict[str, list[Record]] = {"photographs": list(references(subjects, models.plain.host)), "scenes": []}
+    for part, case, work in [*photo_work(options, subjects), *(scene_work(options) if with_scenes else ())]:
+        for each in sweep(case=case, models=models, seeds=options.seeds, **work):
+            found[part].append(each)
+            print(progress(each), file=sys.stderr, flush=True)
+        write(options.output, told, found)
+    return found
+
+
+def photo_work(options: argparse.Namespace, subjects: Sequence[Subject]) -> Iterator[Work]:
+    """All rows at every noise level, then the gain in other steps."""
+    rows = [row for row in ROWS if row.name in options.rows]
+    work = {"subjects": subjects, "settings": PHOTO_SETTINGS}
+    for denoise in options.denoise:
+        yield "photographs", Case("denoise", denoise, options.steps), {**work, "rows": rows}
+    few = [row for row in rows if row in (OFF, ANCHOR_DINO)]
+    for steps in options.step_counts:
+        yield "photographs", Case("steps", STEP_DENOISE, steps), {**work, "rows": few}
+
+
+def scene_work(options: argparse.Namespace) -> Iterator[Work]:
+    for kind in (TEXTURED, FLAT):
+        work = {"subjects": scenes(options.scenes, kind), "settings": SCENE_SETTINGS, "rows": SCENE_ROWS}
+        for denoise in SCENE_DENOISE[kind]:
+            yield "scenes", Case("denoise", denoise, options.steps), work
+
+
+def references(subjects: Sequence[Subject], host: Host) -> Iterator[Record]:
+    """What no FLUX has touched: the source enlarged, and that through the VAE."""
+    for subject in subjects:
+        height, width = (round(PHOTO_SETTINGS.scale * side) for side in subject.source.shape[2:])
+        larger = resize(subject.source, height=height, width=width)
+        coded = host.decode(host.encode(larger))
+        for row, pixels in ((Row("enlarged, bicubic"), larger), (Row("enlarged, through the VAE"), coded)):
+            yield record(subject, row, Case("none", 0.0, 0), seed=0, drawn=pixels, seconds=0.0)
+
+
+def progress(record: Record) -> str:
+    said = ", ".join(f"{name} {value:g}" for name, value in record["before"].items())
+    where = f"{record['kind']}, denoise {record['denoise']:g}, {record['steps']} steps, {record['picture']}"
+    return f"{where}, {record['row']}: {said} ({record['seconds']:.1f} s)"
+
+
+def write(path: Path, told: dict[str, Any], found: dict[str, list[Record]]) -> None:
+    """A record a line, whole or not at all."""
+    parts = [f'"{name}": [\n' + ",\n".join(map(json.dumps, records)) + "\n]" for name, records in found.items()]
+    with replacing(path) as part:
+        part.write_text("{\n" + ",\n".join([f'"about": {json.dumps(told)}', *parts]) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
