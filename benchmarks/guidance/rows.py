@@ -47,7 +47,6 @@ ROWS = (
     ANCHOR,
     Row("anchor twice a sigma", LR, times=2),
     DINO,
-    Row("DINO of another picture", {"guide": 1.0}, DEMO, elsewhere=True),
     ANCHOR_DINO,
     OTHER_PICTURE,
     Row("anchor + DINO, strength 2", {**BOTH, "guide": 2.0}, DEMO),
@@ -60,7 +59,6 @@ SCENE_ROWS = (
     ANCHOR,
     Row("textures", {"guide": 1.0}, TEXTURES),
     KNOWING,
-    Row("anchor + textures, strength 2", {**BOTH, "guide": 2.0}, TEXTURES),
     Row("anchor + textures of another picture", BOTH, TEXTURES, elsewhere=True),
     ANCHOR_DINO,
 )

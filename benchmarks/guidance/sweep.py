@@ -48,8 +48,7 @@ def sweep(
     models: Models,
 ) -> Iterator[Record]:
     """A record of each row of each subject and seed; what two rows have in common is drawn once."""
-    if len(subjects) < 2 and any(row.elsewhere for row in rows):
-        raise ValueError("features of another picture need two pictures or more: ask for more, or leave those rows out")
+    check_others(subjects, rows)
     for index, subject in enumerate(subjects):
         for seed in range(seeds):
             chosen = replace(settings, denoise=case.denoise, steps=case.steps, seed=1000 * index + seed)
@@ -61,6 +60,13 @@ def sweep(
                     known[row.drawn] = drawn, time.perf_counter() - start
                 drawn, seconds = known[row.drawn]
                 yield record(subject, row, case, seed=seed, drawn=drawn, seconds=seconds)
+
+
+def check_others(subjects: Sequence[Subject], rows: Sequence[Row]) -> None:
+    """ValueError where there is no other picture for a row that needs one."""
+    needing = [row.name for row in rows if row.elsewhere]
+    if len(subjects) < 2 and needing:
+        raise ValueError(f'"{needing[0]}" needs two pictures or more: ask for more, or leave that row out with --rows')
 
 
 def record(subject: Subject, row: Row, case: Case, *, seed: int, drawn: Tensor, seconds: float) -> Record:

@@ -1,10 +1,11 @@
-"""What anchor and DINO guidance do to stock weights: `python -m benchmarks.guidance.table --photos FOLDER --work FOLDER`.
+"""What anchor and DINO guidance do to stock weights:
+`python -m benchmarks.guidance.table --photos FOLDER --work FOLDER -o benchmarks/results/guidance.json`.
 
 Photographs (``photos.py`` tells how to get them) are shrunk to half, upscaled by the demo's models in four tiles, at each
 --denoise and in every row, and compared with what they were by judges that never guided; then held-out scenes of the
 benchmark world, from sources 8 times smaller, guided by an encoder that knows textures. One run, the same pictures, seeds and
 tiles for all rows, every measure before and after back-projection at the end. Prints Markdown and what is required of the
-guidance; the JSON file has every number.
+guidance; the JSON file has every number, and is written after each noise level.
 
 --photos: where Debian's package lies; without it only scikit-image's four. --work: where the encoder that knows textures is
 kept, which is trained for --minutes at the first time; without it no scenes.
@@ -37,11 +38,10 @@ from .markdown import markdown
 from .photos import PHOTO_SETTINGS, photo_subjects, photographs
 from .rows import ANCHOR_DINO, OFF, ROWS, SCENE_ROWS, TEXTURES, Row
 from .scenes import FLAT, SCENE_DENOISE, SCENE_SETTINGS, TEXTURED, scenes
-from .sweep import Case, Record, Subject, record, sweep
+from .sweep import Case, Record, Subject, check_others, record, sweep
 from .texture_net import texture_net
 
 Work = tuple[str, Case, dict[str, Any]]  # a part of the file, and what ``sweep`` is told
-RESULT = Path(__file__).parents[1] / "results" / "guidance.json"
 STEP_DENOISE = 0.5
 
 
@@ -52,24 +52,28 @@ def main() -> None:
         found = run(options)
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    print("\n".join([*map(markdown, found.values()), "## Required", *map(str, checks(found))]))
+    text = "\n".join([*map(markdown, found.values()), "### Required\n", *map(str, checks(found))])
+    print(text)
+    if options.output is not None:
+        options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of Debian's photographs")
-    parser.add_argument("--pictures", type=int, default=8, help="photographs (default: 8)")
+    parser.add_argument("--pictures", type=int, default=6, help="photographs (default: 6)")
     parser.add_argument("--denoise", type=float, nargs="*", default=[0.25, 0.35, 0.5, 0.7])
-    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
+    names = list(dict.fromkeys(row.name for row in (*ROWS, *SCENE_ROWS)))
+    parser.add_argument("--rows", nargs="*", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--step-counts", type=int, nargs="*", default=[4, 8, 24], help="other steps, at denoise 0.5")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--judges", nargs="*", choices=list(JUDGES), default=list(JUDGES))
-    parser.add_argument("--scenes", type=int, default=4, help="of the benchmark world; 0: none")
+    parser.add_argument("--scenes", type=int, default=2, help="of the benchmark world (default: 2); 0: none")
     parser.add_argument("--work", type=Path, help="folder for the encoder that knows textures")
     parser.add_argument("--minutes", type=float, default=4.0, help="of its training")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("-o", "--output", type=Path, default=RESULT, help="JSON file")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file; the tables are written beside it as Markdown")
     return parser.parse_args()
 
 
@@ -84,11 +88,15 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
         models = demo_models()
     told = {**about(torch.device("cpu")), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
     found: dict[str, list[Record]] = {"photographs": list(references(subjects, models.plain.host)), "scenes": []}
-    for part, case, work in [*photo_work(options, subjects), *(scene_work(options) if with_scenes else ())]:
+    todo = [*photo_work(options, subjects), *(scene_work(options) if with_scenes else ())]
+    for _, _, work in todo:
+        check_others(work["subjects"], work["rows"])
+    for part, case, work in todo:
         for each in sweep(case=case, models=models, seeds=options.seeds, **work):
             found[part].append(each)
             print(progress(each), file=sys.stderr, flush=True)
-        write(options.output, told, found)
+        if options.output is not None:
+            write(options.output, told, found)
     return found
 
 
@@ -104,8 +112,9 @@ def photo_work(options: argparse.Namespace, subjects: Sequence[Subject]) -> Iter
 
 
 def scene_work(options: argparse.Namespace) -> Iterator[Work]:
+    rows = [row for row in SCENE_ROWS if row.name in options.rows]
     for kind in (TEXTURED, FLAT):
-        work = {"subjects": scenes(options.scenes, kind), "settings": SCENE_SETTINGS, "rows": SCENE_ROWS}
+        work = {"subjects": scenes(options.scenes, kind), "settings": SCENE_SETTINGS, "rows": rows}
         for denoise in SCENE_DENOISE[kind]:
             yield "scenes", Case("denoise", denoise, options.steps), work
 
