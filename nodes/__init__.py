@@ -8,6 +8,7 @@ from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .guidance import DinoGuidance, SourceAnchor
+from .meters import DinoFidelity, SeamScore
 from .redux import FitProjection, ReduxForTiles
 from .regions import DetailMask, FindRegions, PromptByRegion
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
@@ -36,6 +37,8 @@ NODES: list[type[io.ComfyNode]] = [
     TiledSampler,
     SplitByPlan,
     MergeByPlan,
+    DinoFidelity,
+    SeamScore,
     TrainAdapter,
     FitProjection,
     SourceAnchor,

@@ -59,6 +59,11 @@ def merge(
     return out
 
 
+def covered(pixels: Tensor, plan: TilePlan) -> Tensor:
+    """What of pictures [B, C, H, W] the plan covers, as a view; ValueError for pictures of another size."""
+    return cut(pixels, Box(*_margin(pixels, plan), plan.height, plan.width))
+
+
 def enlarged(plan: TilePlan, factor: int) -> TilePlan:
     """The same plan of a picture so many times as large."""
     return plan.each(lambda n: factor * n, cell=factor * plan.cell)

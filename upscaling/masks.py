@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +70,16 @@ def check_mask(mask: Tensor, height: int, width: int, *, name: str) -> None:
     if not (low >= 0 and high <= 1):  # also refuses NaN
         raise ValueError(f"the {name} mask lies in {low:g}..{high:g}, needed is 0..1: divide 8-bit masks by 255")
     rows, columns = shape[2:]
-    if abs(rows * width - columns * height) > max(SHAPE * rows * width, height, width):  # or a rounded side
+    if not proportional((rows, columns), (height, width)):
         raise ValueError(
             f"the {name} mask is {columns} x {rows} px, the picture {width} x {height}: give a mask of the same proportions"
         )
+
+
+def proportional(small: Sequence[int], large: Sequence[int]) -> bool:
+    """Whether two pictures have the same shape but for ``SHAPE``, or a side of the small one that was rounded."""
+    (rows, columns), (height, width) = small, large
+    return abs(rows * width - columns * height) <= max(SHAPE * rows * width, height, width)
 
 
 def in_cells(mask: Tensor, *, height: int, width: int, family: ModelFamily) -> Tensor:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import struct
 import uuid
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import websocket
 from PIL import Image
+
+from dinotile.flux_patch.families import plan_tiles
 
 from . import graphs, models
 from .graphs import node
@@ -154,6 +157,40 @@ def test_the_long_graph_runs_with_ksampler_and_with_the_tiled_sampler_to_the_sam
     assert (ours == cores).all()
     assert saved(server, result, "features view").shape == (117, 133, 3)
     assert saved(server, result, "tiles view").shape == (234, 266, 3)
+
+
+def test_the_meters_tell_a_picture_from_another_and_at_which_tile_the_worst_seam_is(server):
+    """A grey tile in a picture of 2 px more than its plan, of which one is above and one before it."""
+    picture = server.upload(soft_picture(117, 133), "odd.png")
+    grey = plan_tiles(232, 264, tile=128, overlap=32).boxes[1]
+    prompt = {
+        "image": node("LoadImage", image=picture),
+        "dino": node("DinoTile_LoadDino", dino_name=models.DINO),
+        "larger": node("ImageScaleBy", image=("image", 0), upscale_method="bicubic", scale_by=2.0),
+        "grey": node("EmptyImage", width=grey.width, height=grey.height, batch_size=1, color=0x808080),
+        "broken": node(
+            "ImageCompositeMasked",
+            destination=("larger", 0),
+            source=("grey", 0),
+            x=grey.left + 1,
+            y=grey.top + 1,
+            resize_source=False,
+        ),
+        "plan": node("DinoTile_PlanTiles", width=266, height=234, tile=128, overlap=32),
+        "same": node("DinoTile_DinoFidelity", dino=("dino", 0), source=("image", 0), result=("larger", 0)),
+        "other": node("DinoTile_DinoFidelity", dino=("dino", 0), source=("image", 0), result=("broken", 0)),
+        "alone": node("DinoTile_SeamScore", image=("broken", 0), plan=("plan", 0)),
+        "seams": node("DinoTile_SeamScore", image=("broken", 0), plan=("plan", 0), source=("image", 0)),
+    }
+    result = server.run(prompt)
+    same, other = saved(server, result, "same"), saved(server, result, "other")
+    assert same.shape == other.shape == (234, 266, 3) and same.mean() < 0.2 * other.mean()
+    for key in ("alone", "seams"):
+        (text,) = result.outputs[key]["text"]
+        axis, at = re.search(r"worst at ([xy]) (\d+), ", text).groups()
+        assert text.startswith("seams ") and int(at) in (
+            (grey.left, grey.right) if axis == "x" else (grey.top, grey.bottom)
+        )
 
 
 def test_with_cfg_above_1_ksampler_and_the_tiled_sampler_agree(server, small):
