@@ -136,8 +136,9 @@ def upscale_file(
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
     guided = "with DINO" if used else "without DINO"
     peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
+    again = f", {plural(len(facts['retry']), 'tile')} tried again" if facts["retry"] else ""
     yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}, "
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}, "
         f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
     )
     if note:

@@ -120,6 +120,13 @@ def upscale(
             help="A small VAE of FLUX's latents (TAEF1) that they look with. Default: the VAE, which is slower."
         ),
     ] = None,
+    retry: Annotated[
+        float,
+        typer.Option(
+            help="Look at every tile with DINO, and do those again, gentler, that agree with the source less than this share of "
+            "what plain enlargement does: 0 is off; usually 0.8 to 0.9."
+        ),
+    ] = 0.0,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     mask_padding: Annotated[
         bool, typer.Option("--mask-padding", help="Keep T5's padding out of the attention, for adapters trained so.")

@@ -108,7 +108,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             dino and None not in (files.dino, files.adapter),
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
-        ("with a DINO model", dino and files.dino is not None, DINO_ALONE),
+        ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
         ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
         ("with cfg above 1", cfg, ("negative",)),
         (

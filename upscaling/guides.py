@@ -66,10 +66,9 @@ def check_pair(encoder: object | None, adapter: object | None, *, uses: Sequence
 
 def check_guide(settings: UpscaleSettings, encoder: object | None) -> None:
     """ValueError for settings that look with DINO where there is none."""
-    for name, does in (("guide", "leads to what DINO sees"), ("adaptive", "asks DINO where there is texture")):
+    for name in settings.dino_uses if encoder is None else ():
         value = getattr(settings, name)
-        if value and encoder is None:
-            raise ValueError(f"{name} {value} {does}: give a DINO model, or set {name} to 0")
+        raise ValueError(f"{name} {value} {DINO_ALONE[name]}: give a DINO model, or set {name} to 0")
 
 
 def whole_picture(

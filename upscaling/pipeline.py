@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,7 @@ from ..tiling.color import back_project
 from ..tiling.moving import moved
 from ..tiling.plan import TilePlan, canvas_size
 from .adaptive import adaptive_mask
+from .check import check
 from .guides import check_guide
 from .masks import check_mask, in_cells
 from .report import timed
@@ -72,12 +73,14 @@ def upscale(
     shown: Tensor | None = None,
     enlarge: Callable[[Tensor], Tensor] | None = None,
     denoise_mask: Tensor | None = None,
+    gentler: Sampler | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """``pixels`` [B,3,H,W] in 0..1 -> the same pictures ``scale`` times as large, and what was done as a dict.
 
-    encoder: what ``settings.guide`` and ``settings.adaptive`` look with. shown: pictures that guide takes for ``pixels``, to find
-    out what it does. enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
+    encoder: what ``settings.guide`` and ``settings.adaptive`` look with, and what the result is measured with. shown: pictures
+    that guide takes for ``pixels``, to find out what it does. gentler: samples tiles again where ``settings.retry`` asks for it.
+    enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
     denoise_mask: [1 or B, 1, h, w] in 0..1 over the picture, at any resolution: at 0 the latents of the larger picture stay, in
     each step, as with ComfyUI's noise_mask; at 1 they are redrawn. ``settings.adaptive`` multiplies its own one with it. The
     result depends on the pictures, the models and the settings only; never on how many tiles share a model call. Raises
@@ -117,18 +120,40 @@ def upscale(
     with timed(seconds, "sample"):
         each = [in_cells(mask, height=height, width=width, family=host.family) for mask in masks]
         cells = reduce(torch.mul, each) if each else None
-        latents = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
-        finite(latents, "sample")
-    with timed(seconds, "decode", progress):
+        drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
+        finite(drawn, "sample")
+
+    def decode(latents: Tensor) -> Tensor:
         host.check_interrupt()
         result = finite(host.decode(latents), "decode")
         if result.shape[-2:] != (height, width):
             result = result[..., :height, :width].contiguous()  # which lets go of the canvas
-        result = back_project(result, pixels.to(result), fidelity=settings.fidelity)
+        return back_project(result, pixels.to(result), fidelity=settings.fidelity)
+
+    def again(share: Tensor) -> Tensor:
+        assert gentler is not None
+        start = torch.lerp(drawn, latents.to(drawn), share.to(drawn))
+        mask = share if cells is None else share * cells
+        told = None if progress is None else partial(_retelling, progress)
+        second = gentler(start, plan=plan, guide=guide, estimates=estimates, denoise_mask=mask, progress=told)
+        return decode(finite(second, "sample"))
+
+    with timed(seconds, "decode", progress):
+        result = decode(drawn)
     sampled = sampler.describe(plan)
-    laid = (
-        moved(plan, step=0, seed=settings.seed) if settings.moving else plan
-    )  # every step has as many tiles and pixels
+    # every step has as many tiles and pixels as the last, whose borders are seen
+    laid = moved(plan, step=max(0, sampled["steps"] - 1), seed=settings.seed) if settings.moving else plan
+    result, checked = check(
+        result,
+        source=pixels,
+        plain=larger,
+        plan=plan,
+        last=laid,
+        encoder=encoder,
+        threshold=settings.retry,
+        again=again,
+        seconds=seconds,
+    )
     report = {
         "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
         "output": {"height": height, "width": width},
@@ -145,8 +170,13 @@ def upscale(
         },
         "dino": None if guide is None or wanted is None else wanted.describe(),
         "guidance": None if estimates is None else estimates.report(),
+        **checked,
         **sampled,
         "settings": asdict(settings),
         "seconds": seconds,
     }
     return result, report
+
+
+def _retelling(progress: Progress, stage: str, done: float, total: float, note: str = "") -> None:
+    progress("retry", done, total, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,7 +14,11 @@ from ..tiling.canvas import scaled_size
 from ..tiling.plan import FITS, Fit
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
-DINO_ALONE = ("guide", "adaptive")  # settings that need a DINO model and no adapter; 0 is off
+DINO_ALONE = {  # settings that need a DINO model and no adapter, and what for; 0 is off
+    "guide": "leads to what DINO sees",
+    "adaptive": "asks DINO where there is texture",
+    "retry": "does again what DINO does not recognise",
+}
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -34,6 +38,7 @@ class UpscaleSettings:
     anchor, guide: strengths of the anchor and of DINO on estimates; guide_from, guide_to: shares of the first noise level between
     which they act; guide_every: at every how many steps (``GuidanceSettings``). redux_strength, redux_grid: of ``ReduxTokens``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
+    retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
     """
 
     scale: float = 2.0
@@ -59,6 +64,7 @@ class UpscaleSettings:
     adaptive: float = 0.0
     redux_strength: float = 1.0
     redux_grid: int = 14
+    retry: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -80,6 +86,7 @@ class UpscaleSettings:
             ("adaptive", 0, 1, "0 is off, usually 0.5 to 1"),
             ("redux_strength", 0, 2, "0 is off, 1 as Redux was trained"),
             ("redux_grid", 1, MOST_GRID, "usually 9 to 27 tokens per side of a tile"),
+            ("retry", 0, 1, "0 is off, usually 0.8 to 0.9"),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
@@ -97,6 +104,11 @@ class UpscaleSettings:
     def dino_uses(self) -> tuple[str, ...]:
         """Which settings use a DINO model without an adapter."""
         return tuple(name for name in DINO_ALONE if getattr(self, name))
+
+    @property
+    def gentler(self) -> UpscaleSettings:
+        """Those of a second try: half of the denoise in half of the steps, which are the end of the same schedule."""
+        return replace(self, denoise=self.denoise / 2, steps=-(-self.steps // 2))
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:

@@ -105,7 +105,10 @@ class Upscaler:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         restart_peak(self.host.device)
         redux = self.shown_by_redux(pixels if shown is None else shown, settings)
-        sampler = JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)
+        sampler, gentler = (
+            JointEuler(self.host, self.text, each, negative=self.negative, redux=redux)
+            for each in (settings, settings.gentler)
+        )
         result, report = upscale(
             self.host,
             pixels,
@@ -115,6 +118,7 @@ class Upscaler:
             encoder=self.dino,
             shown=shown,
             denoise_mask=masks.denoise,
+            gentler=gentler,
             progress=progress,
         )
         adapter = None if self.host.adapter is None else self.host.adapter.module

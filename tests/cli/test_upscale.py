@@ -90,7 +90,12 @@ def test_a_picture_comes_out_at_twice_the_size_with_a_report(dinotile, models, p
     (done,) = report["pictures"]
     assert done["settings"]["fidelity"] == 0.5
     assert done["output"] == {"height": 80, "width": 104} and done["tiles"]["count"] == 2 and done["steps"] == 2
-    assert set(done["seconds"]) == {"dino", "encode", "sample", "decode"} and done["peak_memory"]["process"] > 50e6
+    assert (
+        set(done["seconds"]) == {"dino", "encode", "sample", "decode", "measure"}
+        and done["peak_memory"]["process"] > 50e6
+    )
+    assert done["fidelity"] is None and done["retry"] is None and done["seams"]["rows"] == 0
+    assert {border["between"] for border in done["seams"]["worst"]} == {"columns"}
     assert sorted(os.listdir(tmp_path)) == ["out.png", "photo.png", "r.json"]
 
 
@@ -103,6 +108,10 @@ def test_the_readmes_first_command_runs_the_demo_with_the_documented_defaults(di
     documented = {"scale": 2, "denoise": 0.3, "steps": 6, "tile": 256, "overlap": 32, "guidance": 3.5, "fidelity": 1}
     assert documented.items() <= done["settings"].items()
     assert done["settings"]["seed"] == 0 and done["settings"]["dino_strength"] == 1
+    fidelity = done["fidelity"]
+    assert 0.9 < fidelity["score"] <= 1 and fidelity["worst"] < fidelity["score"]
+    assert [len(fidelity[name][0]) for name in ("tiles", "plain_tiles")] == [6, 6] and abs(done["seams"]["score"]) < 0.1
+    assert done["seconds"]["measure"] < 0.1 * done["seconds"]["sample"]
 
 
 def test_a_second_run_writes_the_same_picture_and_another_seed_does_not(dinotile, models, photo, tmp_path):

@@ -265,11 +265,11 @@ def refusal(action) -> str:
     return "nothing was refused"
 
 
-def upscale(*, vae, image=None, dino=None, chosen=None, model=None, scale=1.0, seed=0):
+def upscale(*, vae, image=None, dino=None, chosen=None, model=None, scale=1.0, seed=0, **more):
     image = picture(height=64, width=80) if image is None else image
     return node(
         nodes.Upscale, image, model or flux(), vae, text(0), text(1), scale, 0.5, 1, "euler", "simple", 1.0, 64, 16,
-        1.0, seed, dino=dino, adapter=chosen or (adapter() if dino else None),
+        1.0, seed, dino=dino, adapter=chosen or (adapter() if dino else None), **more,
     )  # fmt: skip
 
 

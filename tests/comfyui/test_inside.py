@@ -592,3 +592,13 @@ def test_the_hosts_own_vae_is_a_decoder_that_has_a_gradient(numbers):
     assert found["clamped is the host's"] <= 1e-5 < 1e-3 < found["gradient"]
     one_sentence(found["refused"], ("the decoder has 4 latent channels, the model 16", "load the model's own VAE"))
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
+
+
+def test_a_second_try_runs_at_a_lower_noise_level_and_retry_0_not_at_all(numbers):
+    found = numbers("second_try")
+    (once,), (first, second) = found["noise levels"]
+    assert once == first and 0 < second < 0.75 * first
+    assert found["finite"] and found["differs by"] > 1e-3 and found["retry 0 is equal"]
+    assert found["without DINO"].startswith(
+        "ValueError: retry 0.5 does again what DINO does not recognise: give a DINO model"
+    )
