@@ -90,6 +90,7 @@ def test_a_spoilt_tile_is_mended_and_outside_of_its_window_nothing_changes(run, 
     (told,) = report["retry"]
     assert (told["picture"], told["tile"], told["kept"], told["blended"]) == (1, SPOILT + 1, 1, 0)
     assert told["before"] < told["needed"] <= told["after"]
+    assert (told["before"], told["after"]) == pytest.approx((0.44, 0.93), abs=0.03)  # as in the README
     assert told["before"] == before["fidelity"]["tiles"][0][SPOILT] == min(before["fidelity"]["tiles"][0])
     assert told["after"] == report["fidelity"]["tiles"][0][SPOILT]
     assert report["fidelity"]["score"] > before["fidelity"]["score"] and before["retry"] is None
@@ -150,6 +151,17 @@ def test_a_second_try_starts_from_the_source_in_the_failed_tile_and_from_the_res
     inner, outside = weights == 1, weights == 0
     assert inner.any() and torch.equal(start[inner.expand_as(start)], encoded[inner.expand_as(start)])
     assert torch.equal(start[outside.expand_as(start)], drawn[outside.expand_as(start)])
+
+
+def test_what_flux_overdoes_comes_back_to_the_source(upscaler, small):
+    """At denoise 0.9 the demo's FLUX draws whatever it likes."""
+    settings, stages = dataclasses.replace(SETTINGS, denoise=0.9, steps=3, retry=0.9), []
+    _, wild = upscaler.upscale(small, dataclasses.replace(settings, retry=0.0))
+    _, report = upscaler.upscale(small, settings, progress=lambda *step: stages.append(step))
+    assert wild["retry"] is None and wild["fidelity"]["score"] < 0.7 < 0.85 < report["fidelity"]["score"]
+    assert len(report["retry"]) > 4 and all(told["before"] < told["after"] for told in report["retry"])
+    assert list(dict.fromkeys(stage for stage, *_ in stages)) == ["dino", "encode", "sample", "decode", "retry"]
+    assert [done == total for stage, done, total, *_ in stages if stage == "retry"][-1]
 
 
 @pytest.mark.parametrize(("steps", "denoise"), [(6, 0.3), (20, 0.5), (4, 1.0)])
