@@ -45,7 +45,8 @@ def guided_estimates(
         decoders, forces = [], []
         for number, latent in enumerate(latents.float().clone().split(1)):
             source = pixels[number : number + 1].to(latent).clone()
-            decoder = Decoder(canvas.decode, cell=canvas.cell, size=canvas.size, source=tuple(source.shape[-2:]))
+            height, width = source.shape[-2:]
+            decoder = Decoder(canvas.decode, cell=canvas.cell, size=canvas.size, source=(height, width))
             reachable, _ = decoder(latent)
             found: dict[str, Force] = {}
             if settings.anchor:

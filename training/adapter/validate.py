@@ -159,11 +159,14 @@ class _Autocast(JointEuler):
         *,
         plan: TilePlan,
         guide: Guide | None,
+        estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         with autocast(self.config.optimisation, device=self.host.device):
-            return super().__call__(latents, plan=plan, guide=guide, denoise_mask=denoise_mask, progress=progress)
+            return super().__call__(
+                latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=denoise_mask, progress=progress
+            )
 
 
 @dataclass(frozen=True, eq=False)
