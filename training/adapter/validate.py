@@ -11,6 +11,7 @@ from torch import Tensor
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, PictureGuide
 from ...flux_patch.tokens import DinoTokens
+from ...hosts.host import Estimates
 from ...tiling.plan import TilePlan
 from ...upscaling.joint import JointEuler
 from ...upscaling.pipeline import upscale
