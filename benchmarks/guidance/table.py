@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
     else:
         print("no scenes of the benchmark world: they need --scenes and --work", file=sys.stderr)
         models = demo_models()
-    told = {**about(torch.device("cpu")), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
+    told = {**told_of(options), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
     found: dict[str, list[Record]] = {"photographs": list(references(subjects, models.plain.host)), "scenes": []}
     todo = [*photo_work(options, subjects), *(scene_work(options) if with_scenes else ())]
     for _, _, work in todo:
@@ -98,6 +98,15 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
         if options.output is not None:
             write(options.output, told, found)
     return found
+
+
+def told_of(options: argparse.Namespace) -> dict[str, Any]:
+    """``about``, with names for the folders of this machine."""
+    told = about(torch.device("cpu"))
+    for name in ("photos", "work", "output"):
+        if (place := getattr(options, name)) is not None and place.is_absolute():
+            told["command"] = told["command"].replace(str(place), name.upper())
+    return told
 
 
 def photo_work(options: argparse.Namespace, subjects: Sequence[Subject]) -> Iterator[Work]:

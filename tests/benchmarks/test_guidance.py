@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import pytest
 import torch
@@ -115,6 +116,13 @@ def test_the_file_holds_every_record(drawn, tmp_path):
     read = json.loads((tmp_path / "found.json").read_text())
     assert read == {"about": {"command": "python"}, **found}
     assert only({check.required: check.reached for check in checks.checks(read)}, "bit-equal")
+
+
+def test_the_command_is_told_without_folders_of_this_machine(monkeypatch, tmp_path):
+    given = ["table.py", "--photos", str(tmp_path), "--pictures", "2"]
+    monkeypatch.setattr(sys, "argv", given)
+    monkeypatch.setattr(sys, "orig_argv", ["python", *given])
+    assert table.told_of(table.parsed())["command"] == "python table.py --photos PHOTOS --pictures 2"
 
 
 def test_another_picture_needs_another_picture():
