@@ -1,4 +1,4 @@
-"""Who judges a picture against its truth. None of them guides, but for DINO, whose word counts where it did not."""
+"""Who judges a picture against its truth. A network's word counts where it did not guide."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ immunohistochemistry and coins (no known copyright).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from dinotile.files.pictures import load_picture
 from dinotile.files.pixels import resize
 from dinotile.upscaling.settings import UpscaleSettings
 
-from .judges import DINO, Measure, judged
+from .judges import Measure, judged
 from .sweep import Subject
 
 SIDE = 256  # px of a true picture
@@ -76,10 +76,9 @@ def half_size(pixels: Tensor) -> Tensor:
 
 
 def _judged(
-    measures: Mapping[str, Measure], result: Tensor, guided: bool, *, truth: Tensor, source: Tensor
+    measures: Mapping[str, Measure], result: Tensor, biased: Collection[str], *, truth: Tensor, source: Tensor
 ) -> dict[str, float]:
-    """Without DINO's word where it guided."""
-    asked = {name: measure for name, measure in measures.items() if not (guided and name == DINO)}
+    asked = {name: measure for name, measure in measures.items() if name not in biased}
     return judged(asked, result, truth=truth, source=source)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-DEMO, TEXTURES = "demo DINO", "an encoder that knows textures"  # who looks
+from . import judges
+
+DEMO, PHOTOS, TEXTURES = "demo DINO", "photo net", "texture net"  # who looks
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,11 @@ class Row:
     fidelity: float = 0.0
 
     @property
-    def guided(self) -> bool:
-        """Whether the demo's DINO has a say, and so none as a judge."""
-        return self.adapter or (self.encoder == DEMO and self.changes.get("guide", 0) > 0)
+    def biased(self) -> set[str]:
+        """Judges that had a say in the picture, and so have none on it."""
+        looked = {self.encoder} if self.changes.get("guide", 0) > 0 else set()
+        looked |= {DEMO} if self.adapter else set()
+        return {judge for encoder, judge in ((DEMO, judges.DINO), (PHOTOS, judges.PHOTO)) if encoder in looked}
 
     @property
     def drawn(self) -> Hashable:
@@ -50,6 +54,7 @@ ROWS = (
     ANCHOR_DINO,
     OTHER_PICTURE,
     Row("anchor + DINO, strength 2", {**BOTH, "guide": 2.0}, DEMO),
+    Row("anchor + photo net", BOTH, PHOTOS),
     Row("adapter", adapter=True),
     Row("adapter + anchor + DINO", BOTH, DEMO, adapter=True),
 )

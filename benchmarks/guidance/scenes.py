@@ -3,6 +3,7 @@ smaller, in which a texture can hardly be seen; and the same scenes drawn flat, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -35,7 +36,7 @@ def scenes(count: int, kind: str) -> list[Subject]:
 
 
 def _judged(
-    pixels: Tensor, guided: bool, *, scene: world.Scene, judge: classifier.TextureClassifier
+    pixels: Tensor, biased: Collection[str], *, scene: world.Scene, judge: classifier.TextureClassifier
 ) -> dict[str, float]:
     """Sharpness is 0 for a picture as flat as the scene without textures and 1 for one as rich as the scene with them."""
     found = asdict(measure(pixels, scene, PLAN, judge))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,12 +21,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is upscaled. source: [1, 3, h, w]. judge: of a result [1, 3, H, W], and whether DINO guided it."""
+    """What is upscaled. source: [1, 3, h, w]. judge: of a result [1, 3, H, W], by all but the
+    judges of those names."""
 
     name: str
     kind: str
     source: Tensor
-    judge: Callable[[Tensor, bool], dict[str, float]]
+    judge: Callable[[Tensor, Collection[str]], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,6 @@ def record(subject: Subject, row: Row, case: Case, *, seed: int, drawn: Tensor, 
         "row": row.name,
         "seconds": round(seconds, 2),
         "result": fingerprint(before.numpy().tobytes())[:12],
-        "before": subject.judge(before, row.guided),
-        "after": subject.judge(after, row.guided),
+        "before": subject.judge(before, row.biased),
+        "after": subject.judge(after, row.biased),
     }

