@@ -42,8 +42,8 @@ class DetailMask(io.ComfyNode):
                 number(
                     "contrast",
                     (usual.contrast, 0.001, 1.0, 0.005),
-                    "Standard deviation of the luminance (0 to 1) within a patch from which on it is texture. Lower: soft "
-                    "and faint texture counts too. Usual: 0.03 to 0.1.",
+                    "Standard deviation of the luminance (0 to 1) in a cell of 16 px from which on it is texture. Lower: "
+                    "soft and faint texture counts too. Usual: 0.03 to 0.1.",
                     optional=True,
                 ),
                 number("text", (usual.text, 0.0, 1.0, 0.05), "How much writing is spared. Usual: 1.", optional=True),
@@ -56,7 +56,7 @@ class DetailMask(io.ComfyNode):
                 number(
                     "smoothing",
                     (usual.smoothing, 0, 16),
-                    "Radius in patches over which what is alike to DINO shares its value. Usual: 2.",
+                    "Radius in cells over which what is alike to DINO shares its value. Usual: 2.",
                     optional=True,
                 ),
                 io.Mask.Input(

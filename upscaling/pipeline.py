@@ -168,6 +168,7 @@ def upscale(
             "sampled_over_canvas": round(laid.work, 4),
             "batch": sampled.pop("batch", None),
         },
+        "redrawn": 1.0 if cells is None else round(float(cells.mean()), 4),  # mean of the mask
         "dino": None if guide is None or wanted is None else wanted.describe(),
         "guidance": None if estimates is None else estimates.report(),
         **checked,

@@ -76,6 +76,7 @@ def test_adaptive_needs_no_adapter_and_off_is_off(flux, vae, alone):
     assert torch.equal(alone.upscale(pixels, SETTINGS)[0], plain)
     result, report = alone.upscale(pixels, ADAPTIVE)
     assert (result - plain).abs().max() > 0.01 and report["settings"]["adaptive"] == 1.0 and report["dino"] is None
+    assert 0.2 <= report["redrawn"] < 1
 
 
 def test_flat_ground_is_redrawn_less_than_texture(alone):
