@@ -69,6 +69,8 @@ def test_only_writing_looks_like_writing():
     edge = torch.zeros(1, 1, SIDE, SIDE)
     edge[..., SIDE // 2 + 5 :] = 1
     assert writing(edge).max() < 0.01  # two tones, far apart, and one border
+    rough = 0.5 + 0.25 * torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    assert writing(rough.clamp(0, 1)).max() < 0.01  # far apart, with much border, and no paper
 
 
 def test_a_small_object_is_spared_and_a_large_one_is_texture():
