@@ -14,6 +14,7 @@ from .likeness import centred, like_share, near_likeness, ramp, smoothed, standi
 
 CELL = 16  # px of the picture that are measured together
 MOST = 128  # of them on a side
+FULL = 0.9  # and more is all texture
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ def detail_mask(features: FeatureMap, pixels: Tensor | None = None, *, rule: Det
     """[B, h, w] in ``low``..``high``, over the whole picture: low on flat ground, writing and small objects, high on texture.
 
     ``low + (high - low) * texture * (1 - text * writing) * (1 - objects * object)``, each term in 0..1 and the product averaged
-    over neighbours that are alike to DINO (``smoothed``). h, w: DINO's patches, or the picture's cells where they are finer.
-    pixels: the picture [B, 3, H, W] in 0..1.
+    over neighbours that are alike to DINO (``smoothed``); .9 and more counts as 1, as what is a little lower misses the first
+    step of a sampling. h, w: DINO's patches, or the picture's cells where they are finer. pixels: the picture [B, 3, H, W] in
+    0..1.
 
     * texture: the ``spread`` of the luminance in a cell over ``contrast``. Without pixels it is how little a patch is like its
       neighbours to DINO, which also finds the outlines of flat things.
@@ -67,7 +69,7 @@ def detail_mask(features: FeatureMap, pixels: Tensor | None = None, *, rule: Det
         detail, thing = (_at(it[:, None], height, width)[:, 0] for it in (cells, thing))
         units = F.normalize(_at(units.movedim(3, 1), height, width), dim=1).movedim(1, 3)
     detail = smoothed(detail * (1 - rule.objects * thing), units, radius=rule.smoothing)
-    return rule.low + (rule.high - rule.low) * detail.clamp(0, 1)
+    return rule.low + (rule.high - rule.low) * ramp(detail, 0.0, FULL)
 
 
 def small_objects(patches: Tensor, units: Tensor) -> Tensor:

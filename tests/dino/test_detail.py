@@ -49,7 +49,7 @@ def test_texture_is_high_and_flat_ground_and_writing_are_low():
     mask = detail_mask(features(by_quarter()), quarters())[0]
     assert mask.shape == (GRID, GRID)
     found = {kind: inner(mask, kind) for kind in KINDS}
-    assert found["grain"] > 0.9
+    assert found["grain"] == 1.0  # what is a little lower misses the first step of a sampling
     assert max(found["flat"], found["slope"], found["text"]) < 0.35, found
 
 
