@@ -20,7 +20,6 @@ def check(
     source: Tensor,
     plain: Tensor,
     plan: TilePlan,
-    last: TilePlan,
     encoder: DinoEncoder | None,
     threshold: float,
     again: Callable[[Tensor], Tensor],
@@ -28,7 +27,7 @@ def check(
 ) -> tuple[Tensor, dict[str, Any]]:
     """The result [B, 3, H, W], with failed tiles done again, and what the report says of it.
 
-    source: [B, 3, h, w]. plain: it enlarged, [B, 3, H, W]. plan, last: the tiles, and those of the last step, in px.
+    source: [B, 3, h, w]. plain: it enlarged, [B, 3, H, W]. plan: the tiles of the last step, in px.
     encoder: whose eyes compare the result with its source; None: nobody's. threshold, again: of ``retry``; 0 tries nothing.
     """
     told: dict[str, Any] = {"fidelity": None, "retry": None}
@@ -43,5 +42,5 @@ def check(
                 )
         told["fidelity"] = told_fidelity(fidelity, plan, size=result.shape[-2:])
     with timed(seconds, "measure"):
-        told["seams"] = told_seams(result, last, source=plain)
+        told["seams"] = told_seams(result, plan, source=plain)
     return result, told

@@ -10,6 +10,7 @@ from dinotile.demo import SAMPLE
 from dinotile.files.pictures import load_picture
 from dinotile.files.pixels import resize
 from dinotile.tiling.canvas import cut
+from dinotile.tiling.moving import moved
 from dinotile.upscaling.api import load_upscaler, split_options
 from dinotile.upscaling.joint import JointEuler, flow_sigmas
 from dinotile.upscaling.pipeline import upscale
@@ -151,6 +152,15 @@ def test_a_second_try_starts_from_the_source_in_the_failed_tile_and_from_the_res
     inner, outside = weights == 1, weights == 0
     assert inner.any() and torch.equal(start[inner.expand_as(start)], encoded[inner.expand_as(start)])
     assert torch.equal(start[outside.expand_as(start)], drawn[outside.expand_as(start)])
+
+
+def test_where_windows_move_the_tiles_of_the_last_step_are_measured_and_tried_again(upscaler, small):
+    settings = dataclasses.replace(SETTINGS, denoise=0.9, steps=3, retry=0.9, moving=True)
+    _, report = upscaler.upscale(small, settings)
+    assert report["tiles"]["count"] == len(report["fidelity"]["tiles"][0]) >= len(report["retry"]) > 2
+    laid = moved(upscaler.host.family.plan_tiles(128, 192, tile=80, overlap=16, fit="exact"), step=2, seed=0)
+    edges = {*laid.tops[1:], *(box.bottom for box in laid.boxes), *laid.lefts[1:], *(box.right for box in laid.boxes)}
+    assert {border["at"] for border in report["seams"]["worst"]} <= edges
 
 
 def test_what_flux_overdoes_comes_back_to_the_source(upscaler, small):
