@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import comfy.sd
 import comfy.utils
-from inside_tools import BASE, apart, check, dino, flux, refusal, same, upscale, watch
+from inside_tools import BASE, apart, check, dino, flux, node, picture, refusal, same, text, upscale, watch
+
+from dinotile import nodes
 
 
 @check
@@ -17,8 +19,14 @@ def second_try():
     first = list(dict.fromkeys(levels))
     levels.clear()
     again = upscale(vae=vae, dino=dino(), model=watched, retry=1.0)
+    second = list(dict.fromkeys(levels))
+    settings = 1.0, 0.5, 1, "euler", "simple", 1.0, 64, 16, 1.0, 0
+    alone = node(
+        nodes.Upscale, picture(height=64, width=80), watched, vae, text(0), text(1), *settings, dino=dino(), retry=1.0
+    )
     return {
-        "noise levels": [first, list(dict.fromkeys(levels))],
+        "DINO alone, finite": bool(alone.isfinite().all()),
+        "noise levels": [first, second],
         "differs by": apart(again, usual),
         "finite": bool(again.isfinite().all()),
         "retry 0 is equal": same(upscale(vae=vae, dino=dino(), model=watched, retry=0.0), usual),

@@ -598,7 +598,7 @@ def test_a_second_try_runs_at_a_lower_noise_level_and_retry_0_not_at_all(numbers
     found = numbers("second_try")
     (once,), (first, second) = found["noise levels"]
     assert once == first and 0 < second < 0.75 * first
-    assert found["finite"] and found["differs by"] > 1e-3 and found["retry 0 is equal"]
+    assert found["finite"] and found["differs by"] > 1e-3 and found["retry 0 is equal"] and found["DINO alone, finite"]
     assert found["without DINO"].startswith(
         "ValueError: retry 0.5 does again what DINO does not recognise: give a DINO model"
     )
