@@ -25,7 +25,7 @@ from .adaptive import adaptive_mask
 from .check import check
 from .guides import check_guide
 from .masks import check_mask, in_cells
-from .report import timed
+from .report import sizes, timed
 from .settings import UpscaleSettings
 
 
@@ -154,19 +154,7 @@ def upscale(
         seconds=seconds,
     )
     report = {
-        "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
-        "output": {"height": height, "width": width},
-        "canvas": {"height": plan.height, "width": plan.width},
-        "tiles": {
-            "count": laid.count,
-            "rows": len(laid.tops),
-            "columns": len(laid.lefts),
-            "height": plan.tile_height,
-            "width": plan.tile_width,
-            "overlap": plan.overlap,
-            "sampled_over_canvas": round(laid.work, 4),
-            "batch": sampled.pop("batch", None),
-        },
+        **sizes(pixels, (height, width), plan=plan, laid=laid, batch=sampled.pop("batch", None)),
         "redrawn": 1.0 if cells is None else round(float(cells.mean()), 4),  # mean of the mask
         "dino": None if guide is None or wanted is None else wanted.describe(),
         "guidance": None if estimates is None else estimates.report(),

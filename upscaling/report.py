@@ -1,4 +1,4 @@
-"""What a run took: seconds by stage, memory, versions."""
+"""What a run was and took: sizes, seconds by stage, memory, versions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..files.progress import Progress
+from ..tiling.plan import TilePlan
 
 
 @contextmanager
@@ -27,6 +28,27 @@ def timed(seconds: dict[str, float], stage: str, progress: Progress | None = Non
         seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
     if progress is not None:
         progress(stage, 1, 1)
+
+
+def sizes(
+    pixels: Tensor, size: tuple[int, int], *, plan: TilePlan, laid: TilePlan, batch: int | None
+) -> dict[str, dict[str, Any]]:
+    """Of the source and of its result, and the tiles. laid: the plan of a step. batch: tiles per model call, where it is known."""
+    return {
+        "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
+        "output": {"height": size[0], "width": size[1]},
+        "canvas": {"height": plan.height, "width": plan.width},
+        "tiles": {
+            "count": laid.count,
+            "rows": len(laid.tops),
+            "columns": len(laid.lefts),
+            "height": plan.tile_height,
+            "width": plan.tile_width,
+            "overlap": plan.overlap,
+            "sampled_over_canvas": round(laid.work, 4),
+            "batch": batch,
+        },
+    }
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
