@@ -33,7 +33,7 @@ def timed(seconds: dict[str, float], stage: str, progress: Progress | None = Non
 def sizes(
     pixels: Tensor, size: tuple[int, int], *, plan: TilePlan, laid: TilePlan, batch: int | None
 ) -> dict[str, dict[str, Any]]:
-    """Of the source and of its result, and the tiles. laid: the plan of a step. batch: tiles per model call, where it is known."""
+    """Of the source, its result and the tiles. laid: the plan of a step. batch: tiles per model call, where it is known."""
     return {
         "input": {"height": pixels.shape[-2], "width": pixels.shape[-1], "batch": pixels.shape[0]},
         "output": {"height": size[0], "width": size[1]},
