@@ -70,6 +70,24 @@ def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_anothe
     assert (saved(server, server.run(graphs.one_node(small)), "save") != off).mean() > 0.1
 
 
+def test_prompts_by_region_and_a_detail_mask_go_through_the_hosts_sampler(server, small):
+    graph = graphs.step_by_step(small, tile=64, overlap=16) | graphs.by_ksampler()
+    graph |= {
+        "regions": node("DinoTile_Regions", features=("features", 0), k=2),
+        "prompts": node(
+            "DinoTile_PromptByRegion", regions=("regions", 0), fallback=("empty", 0), prompt_2=("empty", 0)
+        ),
+        "detail": node("DinoTile_DetailMask", features=("features", 0), image=("image", 0)),
+        "masked": node("SetLatentNoiseMask", samples=("latent", 0), mask=("detail", 0)),
+        "soft": node("DifferentialDiffusion", model=("tiled", 0)),
+    }
+    graph["conds"]["inputs"]["positive"] = ["prompts", 0]
+    graph["ksampler"]["inputs"] |= {"model": ["soft", 0], "latent_image": ["masked", 0]}
+    result = server.run(graph)
+    assert result.ok, result
+    assert server.picture(result.outputs["regions"]["images"][0]).size == (64, 48)
+
+
 def test_masks_say_where_dino_acts_and_what_is_redrawn(server, small, report):
     """The left half."""
     size = {"width": 64, "height": 48}
