@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .judges import HIGH, LOW, PHOTO
-from .rows import ANCHOR, ANCHOR_DINO, KNOWING, OFF, OTHER_PICTURE, STRENGTH_0, Row
+from .judges import DINO, HIGH, LOW, PHOTO
+from .rows import ANCHOR, ANCHOR_DINO, ANCHOR_PHOTOS, KNOWING, OFF, OTHER_PICTURE, STRENGTH_0, Row
 from .scenes import FLAT, TEXTURED
 from .sweep import Record
 
@@ -35,9 +35,21 @@ class Check:
 def checks(found: Mapping[str, Sequence[Record]]) -> list[Check]:
     """found: the records of "photographs" and "scenes" that ``table.py`` wrote."""
     photos, scenes = found["photographs"], found["scenes"]
+    guided = ((ANCHOR_DINO, PHOTO), (ANCHOR_PHOTOS, DINO))  # by whom the row is judged, who did not guide it
     return [
-        *(beats_anchor(photos, denoise, place) for denoise in (0.5, 0.7) for place in PLACES),
-        *(check(photos, denoise) for check in (other_is_worse, high_energy, low_psnr) for denoise in (0.5, 0.7)),
+        *(
+            beats_anchor(photos, row, judge, denoise, place)
+            for row, judge in guided
+            for denoise in (0.5, 0.7)
+            for place in PLACES
+        ),
+        *(other_is_worse(photos, denoise) for denoise in (0.5, 0.7)),
+        *(
+            check(photos, row, denoise)
+            for check in (high_energy, low_psnr)
+            for row, _ in guided
+            for denoise in (0.5, 0.7)
+        ),
         zero_is_off(photos),
         steps_alike(photos),
         *(nothing_invented(scenes, row) for row in (ANCHOR_DINO, KNOWING)),
@@ -45,12 +57,12 @@ def checks(found: Mapping[str, Sequence[Record]]) -> list[Check]:
     ]
 
 
-def beats_anchor(photos: Sequence[Record], denoise: float, place: str) -> Check:
-    name = f"anchor + DINO beats anchor on 80 % of pictures ({PHOTO}, denoise {denoise:g}, {place} back-projection)"
-    both, anchor = (values(photos, row, denoise=denoise, judge=PHOTO, place=place) for row in (ANCHOR_DINO, ANCHOR))
+def beats_anchor(photos: Sequence[Record], row: Row, judge: str, denoise: float, place: str) -> Check:
+    name = f"{row.name} beats anchor on 80 % of pictures (judge {judge}, denoise {denoise:g}, {place} back-projection)"
+    both, anchor = (values(photos, each, denoise=denoise, judge=judge, place=place) for each in (row, ANCHOR))
     pairs = [(both[key], anchor[key]) for key in both if key in anchor]
     if not pairs:
-        return Check(name, None, f"needs {ANCHOR_DINO.name} and {ANCHOR.name}")
+        return Check(name, None, f"needs {row.name} and {ANCHOR.name}")
     share = mean(one < other for one, other in pairs)
     changes = [one / other - 1 for one, other in pairs]
     return Check(name, share >= 0.8, f"{share:.0%} of {len(pairs)}, mean change {mean(changes):+.1%}")
@@ -61,17 +73,18 @@ def other_is_worse(photos: Sequence[Record], denoise: float) -> Check:
     return _means(photos, (OTHER_PICTURE, OFF), name, lambda other, off: other > off, denoise=denoise, judge=PHOTO)
 
 
-def high_energy(photos: Sequence[Record], denoise: float) -> Check:
-    name = f"high-frequency energy comes nearer to the truth's, not beyond (anchor + DINO, anchor, denoise {denoise:g})"
-    rows = ANCHOR_DINO, ANCHOR
-    return _means(
-        photos, rows, name, lambda both, one: abs(1 - both) <= abs(1 - one) and both <= 1, denoise=denoise, judge=HIGH
-    )
+def high_energy(photos: Sequence[Record], row: Row, denoise: float) -> Check:
+    name = f"high-frequency energy comes nearer to the truth's, not beyond ({row.name}, anchor, denoise {denoise:g})"
+
+    def nearer(both: float, anchor: float) -> bool:
+        return abs(1 - both) <= abs(1 - anchor) and both <= 1
+
+    return _means(photos, (row, ANCHOR), name, nearer, denoise=denoise, judge=HIGH)
 
 
-def low_psnr(photos: Sequence[Record], denoise: float) -> Check:
-    name = f"low-resolution PSNR is not worse (anchor + DINO, anchor, denoise {denoise:g})"
-    return _means(photos, (ANCHOR_DINO, ANCHOR), name, lambda both, one: both >= one, denoise=denoise, judge=LOW)
+def low_psnr(photos: Sequence[Record], row: Row, denoise: float) -> Check:
+    name = f"low-resolution PSNR is not worse ({row.name}, anchor, denoise {denoise:g})"
+    return _means(photos, (row, ANCHOR), name, lambda both, one: both >= one, denoise=denoise, judge=LOW)
 
 
 def zero_is_off(photos: Sequence[Record]) -> Check:

@@ -43,6 +43,7 @@ STRENGTH_0 = Row("strength 0", {"anchor": 0.0, "guide": 0.0}, DEMO)
 ANCHOR = Row("anchor", LR)
 DINO = Row("DINO", {"guide": 1.0}, DEMO)
 ANCHOR_DINO = Row("anchor + DINO", BOTH, DEMO)
+ANCHOR_PHOTOS = Row("anchor + photo net", BOTH, PHOTOS)
 OTHER_PICTURE = Row("anchor + DINO of another picture", BOTH, DEMO, elsewhere=True)
 ROWS = (
     OFF,
@@ -54,7 +55,7 @@ ROWS = (
     ANCHOR_DINO,
     OTHER_PICTURE,
     Row("anchor + DINO, strength 2", {**BOTH, "guide": 2.0}, DEMO),
-    Row("anchor + photo net", BOTH, PHOTOS),
+    ANCHOR_PHOTOS,
     Row("adapter", adapter=True),
     Row("adapter + anchor + DINO", BOTH, DEMO, adapter=True),
 )

@@ -16,7 +16,7 @@ from benchmarks.guidance.draw import demo_models  # noqa: E402
 from benchmarks.guidance.markdown import markdown  # noqa: E402
 from benchmarks.guidance.photo_net import photo_net  # noqa: E402
 from benchmarks.guidance.photos import PHOTO_SETTINGS, photo_subjects, photographs  # noqa: E402
-from benchmarks.guidance.rows import ANCHOR, ANCHOR_DINO, KNOWING, OFF, PHOTOS, ROWS, STRENGTH_0, Row  # noqa: E402
+from benchmarks.guidance.rows import ANCHOR, ANCHOR_DINO, ANCHOR_PHOTOS, KNOWING, OFF, PHOTOS, ROWS, STRENGTH_0, Row  # noqa: E402
 from benchmarks.guidance.scenes import FLAT, TEXTURED  # noqa: E402
 from dinotile.files.pixels import resize  # noqa: E402
 
@@ -148,7 +148,7 @@ def test_a_network_does_not_judge_where_it_guides():
     biased = {row.name: row.biased for row in ROWS}
     assert biased[OFF.name] == biased[ANCHOR.name] == biased[STRENGTH_0.name] == set()
     assert biased[ANCHOR_DINO.name] == biased["adapter"] == {judges.DINO}
-    assert biased["anchor + photo net"] == {judges.PHOTO}
+    assert biased[ANCHOR_PHOTOS.name] == {judges.PHOTO}
 
 
 def record(row, picture="cat", *, denoise=0.5, sweep="denoise", steps=12, kind="photograph", result="", **values):
@@ -173,7 +173,7 @@ def test_what_was_not_run_is_not_measured():
 def test_four_of_five_pictures_must_be_nearer(better, reached):
     anchor = [record(ANCHOR, str(index), **{judges.PHOTO: 0.3}) for index in range(5)]
     both = [record(ANCHOR_DINO, str(index), **{judges.PHOTO: 0.2 if index < better else 0.4}) for index in range(5)]
-    assert only(verdicts([*anchor, *both]), "80 % of pictures (photo net, denoise 0.5") == reached
+    assert only(verdicts([*anchor, *both]), "80 % of pictures (judge photo net, denoise 0.5") == reached
 
 
 @pytest.mark.parametrize(("energy", "reached"), [(0.5, True), (0.3, False), (1.1, False)])
