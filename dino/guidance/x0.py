@@ -5,7 +5,7 @@ from there. The gradient stops at the estimate (arXiv 2412.00100): of the model 
 anchor, agreement at the source's own resolution; then DINO, on what the anchor gives. The step is Polyak's, energy /
 |gradient|^2 times the gradient, which is as long as the disagreement is large: a fixed one does next to nothing where the
 picture is wrong and adds noise where it is right. The move has no factor for the spacing of the steps, as Euler's own shrinks
-with it: what several moves gain still grows with the number of steps (measured: 1.5, 2.8, 3.3 dB over 4, 8, 24), more so with one.
+with it: what several moves gain still grows with the number of steps (measured: 1.5, 2.8, 3.3 dB over 4, 8, 24), more with one.
 """
 
 from __future__ import annotations
