@@ -179,7 +179,8 @@ class Upscale(io.ComfyNode):
         where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
         where.check(*pixels.shape[-2:], guided=adapter is not None)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
-        parts = {"dino": PART, "encode": PART, "guidance": PART, "sample": steps * PART, "decode": PART}
+        guidance = {} if settings.on_estimates.off else {"guidance": PART}
+        parts = {"dino": PART, "encode": PART, **guidance, "sample": steps * PART, "decode": PART}
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
