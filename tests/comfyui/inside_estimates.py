@@ -78,7 +78,12 @@ def estimates_of_many():
     latent = torch.cat([encoded(vae, image[None]) for image in images])
     both = sample(anchored(flux(), images, vae), text(0), latent=latent)
     alone = sample(anchored(flux(), images[1:], vae), text(0), latent=latent[1:], noise=noise_of(2)[1:])
-    return {"second": float((both[1:] - alone).abs().max()), "shape": list(both.shape)}
+    other = sample(anchored(flux(), images.flip(0), vae), text(0), latent=latent)
+    return {
+        "apart from alone": float((both[1:] - alone).square().mean().sqrt()),
+        "apart by the other's source": float((both[1:] - other[1:]).square().mean().sqrt()),
+        "shape": list(both.shape),
+    }
 
 
 def noise_of(batch):

@@ -584,7 +584,8 @@ def test_guidance_that_is_off_or_masked_away_leaves_the_model_as_it_is(numbers):
 
 def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     found = numbers("estimates_of_many")
-    assert found["second"] < 1e-3 and found["shape"] == [2, 16, 20, 28]
+    # a batch rounds otherwise, and where a ReLU of the decoder turns over by it the gradient is another
+    assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 20, 28]
 
 
 def test_the_hosts_own_vae_is_a_decoder_that_has_a_gradient(numbers):
