@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 OVERLAP = 6  # rows of a map that two strips share at most: a block's halo of three on either side
+NOTHING = torch.empty(0, 0, 0, 0)
 Function = Callable[[Tensor], Tensor]
 
 
@@ -101,12 +102,10 @@ class Made:
         return self.function(self.source.rows(low, high))[:, :, first : first + bottom - top]
 
 
-class Rolling:
-    """``source``, whose rows are asked for from top to bottom: those that two strips share, no more than ``OVERLAP``, are made
-    once, and none is kept for longer than that."""
+class _AsLarge:
+    """A map as large as its ``source``."""
 
-    def __init__(self, source: Rows) -> None:
-        self.source, self.last, self.bottom = source, torch.empty(0, 0, 0, 0), 0
+    source: Rows
 
     @property
     def height(self) -> int:
@@ -119,6 +118,14 @@ class Rolling:
     @property
     def area(self) -> int:
         return self.source.area
+
+
+class Rolling(_AsLarge):
+    """``source``, whose rows are asked for from top to bottom: those that two strips share, no more than ``OVERLAP``, are made
+    once, and none is kept for longer than that."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source, self.last, self.bottom = source, NOTHING, 0
 
     def rows(self, top: int, bottom: int) -> Tensor:
         shared = self.bottom - top
@@ -130,75 +137,43 @@ class Rolling:
         return made
 
 
-class Residual:
+class _Held(_AsLarge):
+    """Those rows of ``source`` that were asked for last, from ``top`` on."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source, self.top, self.map = source, 0, NOTHING
+
+    def hold(self, top: int, bottom: int) -> None:
+        self.top, self.map = top, self.source.rows(top, bottom)
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        return self.map[:, :, top - self.top : bottom - self.top]
+
+
+class Residual(_AsLarge):
     """``last`` of the sum of ``source`` through ``convolutions`` and through ``shortcut``, from top to bottom: of the maps in
     between convolutions, which see a row on either side, no row is made twice."""
 
     def __init__(self, source: Rows, convolutions: Sequence[Function], *, shortcut: Function, last: Function) -> None:
         self.source, self.shortcut, self.last, self.halo = source, shortcut, last, len(convolutions)
-        self.top, self.shown = 0, torch.empty(0)
-        through: Rows = self
+        self.held = self.through = _Held(source)
         for convolution in convolutions:
-            through = Rolling(Made(through if through is not self else _Shown(self), convolution, halo=1))
-        self.through = through
-
-    @property
-    def height(self) -> int:
-        return self.source.height
-
-    @property
-    def width(self) -> int:
-        return self.source.width
-
-    @property
-    def area(self) -> int:
-        return self.source.area
+            self.through = Rolling(Made(self.through, convolution, halo=1))
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        self.top = max(0, top - self.halo)
-        self.shown = self.source.rows(self.top, min(self.height, bottom + self.halo))
-        straight = self.shortcut(self.shown[:, :, top - self.top : bottom - self.top])
+        self.held.hold(max(0, top - self.halo), min(self.height, bottom + self.halo))
+        straight = self.shortcut(self.held.rows(top, bottom))
         through = self.through.rows(top, bottom)
-        self.shown = torch.empty(0)
+        self.held.map = NOTHING
         return self.last(through.add_(straight))
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The rows of its source that a ``Residual`` looks at."""
-
-    of: Residual
-
-    @property
-    def height(self) -> int:
-        return self.of.height
-
-    @property
-    def width(self) -> int:
-        return self.of.width
-
-    @property
-    def area(self) -> int:
-        return self.of.area
-
-    def rows(self, top: int, bottom: int) -> Tensor:
-        return self.of.shown[:, :, top - self.of.top : bottom - self.of.top]
-
-
-@dataclass(frozen=True)
-class Sum:
+class Sum(_AsLarge):
     """``made`` and ``source``; the strips of ``made`` are its own to add to."""
 
     source: Rows
     made: Made
-
-    @property
-    def height(self) -> int:
-        return self.source.height
-
-    @property
-    def width(self) -> int:
-        return self.source.width
 
     @property
     def area(self) -> int:
