@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,17 +208,24 @@ def watch(model, see):
     return model
 
 
-_made: list = []
+_made = lambda: None  # a weak reference: a call that is kept keeps its adapter, and the host collects garbage for it
 
 
 def last_call():
     """The ``DinoCall`` of the model call that is going on."""
-    return _made[-1]
+    return _made()
 
 
 def keep_calls() -> None:
     make = inject.make_call
-    inject.make_call = lambda *args, **kwargs: _made.__setitem__(slice(None), [make(*args, **kwargs)]) or _made[0]
+
+    def made(*args, **kwargs):
+        global _made
+        call = make(*args, **kwargs)
+        _made = weakref.ref(call)
+        return call
+
+    inject.make_call = made
 
 
 keep_calls()
