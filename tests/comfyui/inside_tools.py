@@ -222,7 +222,7 @@ def keep_calls() -> None:
     def made(*args, **kwargs):
         global _made
         call = make(*args, **kwargs)
-        _made = weakref.ref(call)
+        _made = (lambda: None) if call is None else weakref.ref(call)
         return call
 
     inject.make_call = made
