@@ -208,11 +208,12 @@ def watch(model, see):
     return model
 
 
-_made = lambda: None  # a weak reference: a call that is kept keeps its adapter, and the host collects garbage for it
+_made: weakref.ref | None = None  # weak: a call that is kept keeps its adapter, and the host collects garbage for it
 
 
 def last_call():
     """The ``DinoCall`` of the model call that is going on."""
+    assert _made is not None
     return _made()
 
 
@@ -222,7 +223,7 @@ def keep_calls() -> None:
     def made(*args, **kwargs):
         global _made
         call = make(*args, **kwargs)
-        _made = (lambda: None) if call is None else weakref.ref(call)
+        _made = None if call is None else weakref.ref(call)
         return call
 
     inject.make_call = made
