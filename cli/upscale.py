@@ -99,8 +99,8 @@ def upscale(
     anchor: Annotated[
         float | None,
         typer.Option(
-            help="Keeps every step true to the source at the source's own size; needs no DINO. 0 is off. Default: 1 with "
-            "--decoder, else 0."
+            help="Keeps every step true to the source at the source's own size; needs no DINO. 0 is off, 1 all of it; less "
+            "for a source with noise or JPEG blocks. Default: 1 with --decoder, else 0."
         ),
     ] = None,
     guide: Annotated[

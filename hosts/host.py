@@ -85,9 +85,12 @@ class Host(Protocol):
         """The model's latents -> [B, 3, H, W] in 0..1, float32; ValueError where the VAE gives what is not finite."""
         ...
 
-    def preview(self, latents: Tensor) -> Tensor:
-        """The model's latents, of a part of a canvas -> [B, 3, H, W], about 0..1, float32, differentiable; by a small decoder
-        where there is one."""
+    def show(self, latents: Tensor) -> Tensor:
+        """``decode``, by a small VAE where there is one."""
+        ...
+
+    def read(self, pixels: Tensor) -> Tensor:
+        """``encode``, by that VAE; pixels may lie beyond 0..1."""
         ...
 
     def velocity(

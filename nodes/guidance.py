@@ -62,7 +62,11 @@ class SourceAnchor(io.ComfyNode):
                 io.Model.Input("model", tooltip="Any FLUX.1, tiled or not."),
                 io.Image.Input("image", tooltip=IMAGE),
                 io.Vae.Input("decoder", tooltip=DECODER),
-                number("strength", (1.0, 0.0, 2.0, 0.05), "0 is off. Usual: 1; above it overshoots."),
+                number(
+                    "strength",
+                    (1.0, 0.0, 1.0, 0.05),
+                    "0 is off. Usual: 1; less for a source with noise or JPEG blocks.",
+                ),
                 *when(),
             ],
             outputs=[io.Model.Output(tooltip="The model with its anchor.")],
@@ -84,7 +88,7 @@ class DinoGuidance(io.ComfyNode):
             display_name="DINO Guidance",
             category=CATEGORY,
             description="Leads what is sampled to where DINO sees the same as in the source, at every step, with stock weights. "
-            "Best after a Source Anchor.",
+            "Best where a Source Anchor is off or weak.",
             search_aliases=["dino guidance", "training free", "semantic guidance", "dinov2"],
             inputs=[
                 io.Model.Input("model", tooltip="Any FLUX.1, tiled or not; with or without a DINO adapter."),

@@ -113,9 +113,9 @@ class Upscale(io.ComfyNode):
                 sockets.moving(),
                 number(
                     "anchor",
-                    (0.0, 0.0, 2.0, 0.05),
-                    "Keeps every step true to the source at the source's own size: 0 is off, usual 1. Needs neither DINO nor an "
-                    "adapter; with a decoder it is much faster.",
+                    (0.0, 0.0, 1.0, 0.05),
+                    "Keeps every step true to the source at the source's own size: 0 is off. Usual: 1; less for a source with "
+                    "noise or JPEG blocks. Needs neither DINO nor an adapter; with a decoder it is much faster.",
                     optional=True,
                 ),
                 number(

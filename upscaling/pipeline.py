@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..dino.encode import DinoEncoder
-from ..dino.guidance.start import Canvas, guided_estimates
+from ..dino.guidance.autoencoder import Canvas
+from ..dino.guidance.start import guided_estimates
 from ..files.pixels import check_pixels, resize
 from ..files.progress import Progress
 from ..flux_patch.guide import Guide
@@ -109,10 +110,9 @@ def upscale(
     if not settings.on_estimates.off and settings.denoise > 0:
         with timed(seconds, "guidance", progress):
             estimates = guided_estimates(
-                pixels,
-                latents.to(host.device),
+                pixels.to(host.device),
                 settings.on_estimates,
-                canvas=Canvas(host.preview, host.family.cell, (height, width)),
+                canvas=Canvas(host.show, lambda seen: host.read(pad_to_grid(seen, grid=token)), (height, width)),
                 encoder=encoder,
                 shown=shown,
                 check=host.check_interrupt,

@@ -35,8 +35,9 @@ class UpscaleSettings:
     denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
     off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
-    anchor, guide: strengths of the anchor and of DINO on estimates; guide_from, guide_to: shares of the first noise level between
-    which they act; guide_every: at every how many steps (``GuidanceSettings``). redux_strength, redux_grid: of ``ReduxTokens``.
+    anchor, guide: strengths of the anchor, 1 is all of the source, and of DINO on estimates; guide_from, guide_to: shares of the
+    first noise level between which they act; guide_every: at every how many steps (``GuidanceSettings``).
+    redux_strength, redux_grid: of ``ReduxTokens``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
     """
@@ -83,7 +84,7 @@ class UpscaleSettings:
             ("dino_guidance", 1, 30, "1 is off, usually 1.5 to 3"),
             ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
             ("tile_batch", 0, 1024, "0 chooses by the device"),
-            ("anchor", 0, 2, "0 is off, usually 1"),
+            ("anchor", 0, 1, "0 is off, 1 all of the source"),
             ("guide", 0, 10, "0 is off, usually 1 to 2"),
             ("guide_from", 0, 1, "a share of the first noise level, usually 1"),
             ("guide_to", 0, 1, "a share of the first noise level, usually 0.05"),

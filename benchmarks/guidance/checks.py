@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from .judges import DINO, HIGH, LOW, PHOTO
-from .rows import ANCHOR, ANCHOR_DINO, ANCHOR_PHOTOS, KNOWING, OFF, OTHER_PICTURE, STRENGTH_0, Row
+from .rows import ANCHOR, ANCHOR_DINO, ANCHOR_PHOTOS, HALF_ANCHOR, KNOWING, OFF, OTHER_PICTURE, STRENGTH_0, Row
 from .scenes import FLAT, TEXTURED
 from .sweep import Record
 
@@ -36,35 +36,43 @@ def checks(found: Mapping[str, Sequence[Record]]) -> list[Check]:
     """found: the records of "photographs" and "scenes" that ``table.py`` wrote."""
     photos, scenes = found["photographs"], found["scenes"]
     guided = ((ANCHOR_DINO, PHOTO), (ANCHOR_PHOTOS, DINO))  # by whom the row is judged, who did not guide it
+    pairs = ((ANCHOR, OFF, PHOTO), *((row, HALF_ANCHOR, judge) for row, judge in guided))
     return [
         *(
-            beats_anchor(photos, row, judge, denoise, place)
-            for row, judge in guided
+            beats(photos, *pair, denoise=denoise, place=place)
+            for pair in pairs
             for denoise in (0.5, 0.7)
             for place in PLACES
         ),
         *(other_is_worse(photos, denoise) for denoise in (0.5, 0.7)),
         *(
-            check(photos, row, denoise)
+            check(photos, row, base, denoise)
             for check in (high_energy, low_psnr)
-            for row, _ in guided
+            for row, base, _ in pairs
             for denoise in (0.5, 0.7)
         ),
         zero_is_off(photos),
-        steps_alike(photos),
-        *(nothing_invented(scenes, row) for row in (ANCHOR_DINO, KNOWING)),
-        *(texture_doubled(scenes, place) for place in PLACES),
+        *(steps_alike(photos, row) for row in (ANCHOR, ANCHOR_DINO)),
+        *(
+            nothing_invented(scenes, *rows)
+            for rows in ((ANCHOR, OFF), (ANCHOR_DINO, HALF_ANCHOR), (KNOWING, HALF_ANCHOR))
+        ),
+        *(
+            texture_doubled(scenes, *rows, place)
+            for rows in ((ANCHOR, OFF), (KNOWING, HALF_ANCHOR))
+            for place in PLACES
+        ),
     ]
 
 
-def beats_anchor(photos: Sequence[Record], row: Row, judge: str, denoise: float, place: str) -> Check:
-    name = f"{row.name} beats anchor on 80 % of pictures (judge {judge}, denoise {denoise:g}, {place} back-projection)"
-    both, anchor = (values(photos, each, denoise=denoise, judge=judge, place=place) for each in (row, ANCHOR))
-    pairs = [(both[key], anchor[key]) for key in both if key in anchor]
+def beats(photos: Sequence[Record], row: Row, base: Row, judge: str, *, denoise: float, place: str) -> Check:
+    name = f"{row.name} beats {base.name} on 80 % of pictures (judge {judge}, denoise {denoise:g}, {place} back-projection)"
+    one, other = (values(photos, each, denoise=denoise, judge=judge, place=place) for each in (row, base))
+    pairs = [(one[key], other[key]) for key in one if key in other]
     if not pairs:
-        return Check(name, None, f"needs {row.name} and {ANCHOR.name}")
-    share = mean(one < other for one, other in pairs)
-    changes = [one / other - 1 for one, other in pairs]
+        return Check(name, None, f"needs {row.name} and {base.name}")
+    share = mean(first < second for first, second in pairs)
+    changes = [first / second - 1 for first, second in pairs]
     return Check(name, share >= 0.8, f"{share:.0%} of {len(pairs)}, mean change {mean(changes):+.1%}")
 
 
@@ -73,18 +81,20 @@ def other_is_worse(photos: Sequence[Record], denoise: float) -> Check:
     return _means(photos, (OTHER_PICTURE, OFF), name, lambda other, off: other > off, denoise=denoise, judge=PHOTO)
 
 
-def high_energy(photos: Sequence[Record], row: Row, denoise: float) -> Check:
-    name = f"high-frequency energy comes nearer to the truth's, not beyond ({row.name}, anchor, denoise {denoise:g})"
+def high_energy(photos: Sequence[Record], row: Row, base: Row, denoise: float) -> Check:
+    name = (
+        f"high-frequency energy comes nearer to the truth's, not beyond ({row.name}, {base.name}, denoise {denoise:g})"
+    )
 
-    def nearer(both: float, anchor: float) -> bool:
-        return abs(1 - both) <= abs(1 - anchor) and both <= 1
+    def nearer(one: float, other: float) -> bool:
+        return abs(1 - one) <= abs(1 - other) and one <= 1
 
-    return _means(photos, (row, ANCHOR), name, nearer, denoise=denoise, judge=HIGH)
+    return _means(photos, (row, base), name, nearer, denoise=denoise, judge=HIGH)
 
 
-def low_psnr(photos: Sequence[Record], row: Row, denoise: float) -> Check:
-    name = f"low-resolution PSNR is not worse ({row.name}, anchor, denoise {denoise:g})"
-    return _means(photos, (row, ANCHOR), name, lambda both, one: both >= one, denoise=denoise, judge=LOW)
+def low_psnr(photos: Sequence[Record], row: Row, base: Row, denoise: float) -> Check:
+    name = f"low-resolution PSNR is not worse ({row.name}, {base.name}, denoise {denoise:g})"
+    return _means(photos, (row, base), name, lambda one, other: one >= other, denoise=denoise, judge=LOW)
 
 
 def zero_is_off(photos: Sequence[Record]) -> Check:
@@ -99,31 +109,32 @@ def zero_is_off(photos: Sequence[Record]) -> Check:
     return Check(name, same == len(shared), f"{same} of {len(shared)} pictures")
 
 
-def steps_alike(photos: Sequence[Record]) -> Check:
+def steps_alike(photos: Sequence[Record], row: Row) -> Check:
     """The gain in PSNR over off, whose least is at least 80 % of its largest."""
-    name = "4, 8 and 24 steps gain within 20 % of one another (anchor + DINO over off, PSNR, denoise 0.5)"
+    name = f"4, 8 and 24 steps gain within 20 % of one another ({row.name} over off, PSNR, denoise 0.5)"
     gains = {}
     for steps in (4, 8, 24):
         wanted = {"sweep": "steps", "steps": steps, "judge": "PSNR", "place": "before"}
-        both, off = (values(photos, row, **wanted) for row in (ANCHOR_DINO, OFF))
-        if not both.keys() & off.keys():
-            return Check(name, None, f"needs {ANCHOR_DINO.name} and {OFF.name} in 4, 8 and 24 steps")
-        gains[steps] = mean(both[key] - off[key] for key in both.keys() & off.keys())
+        one, off = (values(photos, each, **wanted) for each in (row, OFF))
+        if not one.keys() & off.keys():
+            return Check(name, None, f"needs {row.name} and {OFF.name} in 4, 8 and 24 steps")
+        gains[steps] = mean(one[key] - off[key] for key in one.keys() & off.keys())
     said = ", ".join(f"{steps}: {gain:+.2f} dB" for steps, gain in gains.items())
     return Check(name, min(gains.values()) >= 0.8 * max(gains.values()), said)
 
 
-def nothing_invented(scenes: Sequence[Record], row: Row) -> Check:
+def nothing_invented(scenes: Sequence[Record], row: Row, base: Row) -> Check:
     """Sharpness is 0 as flat as the truth, 1 as textured as a textured scene; a twentieth is allowed."""
-    name = f"flat scenes get no invented texture ({row.name} over anchor, denoise 0.9, sharpness)"
+    name = f"flat scenes get no invented texture ({row.name} over {base.name}, denoise 0.9, sharpness)"
     wanted = {"denoise": 0.9, "kind": FLAT, "judge": "sharpness", "place": "before"}
-    return _means(scenes, (row, ANCHOR), name, lambda guided, anchor: guided <= anchor + 0.05, **wanted)
+    return _means(scenes, (row, base), name, lambda one, other: one <= other + 0.05, **wanted)
 
 
-def texture_doubled(scenes: Sequence[Record], place: str) -> Check:
-    name = f"sources 8x smaller, denoise 0.9: right texture at least doubled ({place} back-projection)"
+def texture_doubled(scenes: Sequence[Record], row: Row, base: Row, place: str) -> Check:
+    rows = f"{row.name} over {base.name}, {place} back-projection"
+    name = f"sources 8x smaller, denoise 0.9: right texture at least doubled ({rows})"
     wanted = {"denoise": 0.9, "kind": TEXTURED, "judge": "accuracy", "place": place}
-    return _means(scenes, (KNOWING, ANCHOR), name, lambda guided, anchor: guided >= 2 * anchor, **wanted)
+    return _means(scenes, (row, base), name, lambda one, other: one >= 2 * other, **wanted)
 
 
 def values(

@@ -20,13 +20,12 @@ from torch import Tensor
 
 from dinotile.dino.backbone import TransformersBackbone, build_model
 from dinotile.dino.encode import DinoEncoder
-from dinotile.dino.guidance.decoded import Decoder
+from dinotile.dino.guidance.autoencoder import Autoencoder, Canvas
 from dinotile.dino.guidance.energy import AT_ONCE, DinoEnergy
 from dinotile.dino.guidance.start import features_of
 from dinotile.dino.guidance.x0 import GuidanceSettings
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch.families import FLUX1, plan_tiles
-from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.upscaling.joint import flow_sigmas
 
 from ..counts import Counts, Fused
@@ -59,11 +58,10 @@ def flux_size() -> dict[str, Any]:
     guided = sum(usual.low * sigmas[0] <= sigma <= usual.high * sigmas[0] for sigma in sigmas[:-1])
     found: dict[str, Any] = {"tiles": PLAN.count, "a step": tera(step), "DINO forwards and backwards": tera(encoder)}
     for name, tiny in (("small decoder", True), ("FLUX's VAE", False)):
-        decoder = decoding(tiny=tiny)
-        forces = {"anchor": decoder.flops, "anchor and DINO": 2 * decoder.flops + encoder}
+        there_and_back = coding(tiny=tiny)
+        forces = {"anchor": there_and_back, "anchor and DINO": there_and_back + encoder}
         found[name] = {
-            "decoding forwards and backwards": tera(decoder.flops),
-            "peak GiB of decoding": round(decoder.peak / 2**30, 2),
+            "decoding and encoding": tera(there_and_back),
             "share of sampling": {
                 force: round(guided * flops / (STEPS * step + guided * flops), 4) for force, flops in forces.items()
             },
@@ -101,19 +99,17 @@ def flux_step() -> int:
     return PLAN.count * counted(lambda: flux(**inputs, return_dict=False)).flops
 
 
-def decoding(*, tiny: bool) -> Counts:
-    """Of the canvas to the source's size, and of the gradient back to it."""
+def coding(*, tiny: bool) -> int:
+    """Of the canvas to the source's size, and of a change of that picture back to it."""
     vae, cells = random_vae(128, tiny=tiny, device=META, dtype=HALF), LARGE // FLUX1.cell
-    latents = torch.empty(1, FLUX1.latent_channels, cells, cells, device=META)
-    decoder = Decoder(
-        lambda part: vae_path.preview(vae, part), cell=FLUX1.cell, size=(LARGE, LARGE), source=(SOURCE, SOURCE)
+    canvas = Canvas(
+        lambda latents: vae.decoder(latents.to(HALF)),
+        lambda seen: vae.encoder(seen.to(HALF))[:, : FLUX1.latent_channels],
+        (LARGE, LARGE),
     )
-
-    def there_and_back() -> None:
-        picture, pull = decoder(latents)
-        pull(torch.empty_like(picture))
-
-    return counted(there_and_back)
+    code = Autoencoder(canvas, torch.empty(1, 3, SOURCE, SOURCE, device=META))
+    latents = torch.empty(1, FLUX1.latent_channels, cells, cells, device=META)
+    return counted(lambda: code.change(code.picture(latents))).flops
 
 
 def encoding() -> int:

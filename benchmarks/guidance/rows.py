@@ -37,34 +37,38 @@ class Row:
         return tuple(sorted(self.changes.items())), self.encoder, self.elsewhere, self.adapter, self.times
 
 
-LR, BOTH = {"anchor": 1.0}, {"anchor": 1.0, "guide": 1.0}
+WHOLE, HALF = {"anchor": 1.0}, {"anchor": 0.5}  # DINO has nothing to do beside the whole
+LED = {**HALF, "guide": 1.0}
 OFF = Row("off")
 STRENGTH_0 = Row("strength 0", {"anchor": 0.0, "guide": 0.0}, DEMO)
-ANCHOR = Row("anchor", LR)
+ANCHOR = Row("anchor", WHOLE)
+HALF_ANCHOR = Row("half anchor", HALF)
 DINO = Row("DINO", {"guide": 1.0}, DEMO)
-ANCHOR_DINO = Row("anchor + DINO", BOTH, DEMO)
-ANCHOR_PHOTOS = Row("anchor + photo net", BOTH, PHOTOS)
-OTHER_PICTURE = Row("anchor + DINO of another picture", BOTH, DEMO, elsewhere=True)
+ANCHOR_DINO = Row("half anchor + DINO", LED, DEMO)
+ANCHOR_PHOTOS = Row("half anchor + photo net", LED, PHOTOS)
+OTHER_PICTURE = Row("half anchor + DINO of another picture", LED, DEMO, elsewhere=True)
 ROWS = (
     OFF,
     STRENGTH_0,
     Row("back-projection at the end", fidelity=1.0),
     ANCHOR,
-    Row("anchor twice a sigma", LR, times=2),
+    Row("anchor twice a sigma", WHOLE, times=2),
+    HALF_ANCHOR,
     DINO,
     ANCHOR_DINO,
     OTHER_PICTURE,
-    Row("anchor + DINO, strength 2", {**BOTH, "guide": 2.0}, DEMO),
+    Row("half anchor + DINO, strength 2", {**LED, "guide": 2.0}, DEMO),
     ANCHOR_PHOTOS,
     Row("adapter", adapter=True),
-    Row("adapter + anchor + DINO", BOTH, DEMO, adapter=True),
+    Row("adapter + anchor", WHOLE, adapter=True),
 )
-KNOWING = Row("anchor + textures", BOTH, TEXTURES)
+KNOWING = Row("half anchor + textures", LED, TEXTURES)
 SCENE_ROWS = (
     OFF,
     ANCHOR,
+    HALF_ANCHOR,
     Row("textures", {"guide": 1.0}, TEXTURES),
     KNOWING,
-    Row("anchor + textures of another picture", BOTH, TEXTURES, elsewhere=True),
+    Row("half anchor + textures of another picture", LED, TEXTURES, elsewhere=True),
     ANCHOR_DINO,
 )

@@ -37,7 +37,7 @@ from .judges import JUDGES, judges
 from .markdown import markdown
 from .photo_net import photo_net
 from .photos import PHOTO_SETTINGS, photo_subjects, photographs
-from .rows import ANCHOR_DINO, OFF, PHOTOS, ROWS, SCENE_ROWS, TEXTURES, Row
+from .rows import ANCHOR, ANCHOR_DINO, OFF, PHOTOS, ROWS, SCENE_ROWS, TEXTURES, Row
 from .scenes import FLAT, SCENE_DENOISE, SCENE_SETTINGS, TEXTURED, scenes
 from .sweep import Case, Record, Subject, check_others, record, sweep
 from .texture_net import texture_net
@@ -119,7 +119,7 @@ def photo_work(options: argparse.Namespace, subjects: Sequence[Subject], rows: S
     work = {"subjects": subjects, "settings": PHOTO_SETTINGS}
     for denoise in options.denoise:
         yield "photographs", Case("denoise", denoise, options.steps), {**work, "rows": rows}
-    few = [row for row in rows if row in (OFF, ANCHOR_DINO)]
+    few = [row for row in rows if row in (OFF, ANCHOR, ANCHOR_DINO)]
     for steps in options.step_counts:
         yield "photographs", Case("steps", STEP_DENOISE, steps), {**work, "rows": few}
 

@@ -1,7 +1,7 @@
-"""How a picture disagrees with the source that it is made from: two measures, each above what can be reached at all.
+"""How a picture disagrees, in DINO's eyes, with the source that it is made from, above what can be reached at all.
 
 What can be reached is what the autoencoder alone makes of the enlarged source: it counts as agreement, so that a picture that
-has not drifted is left alone. Both look at the picture at the source's own size: a source says nothing of finer detail, and
+has not drifted is left alone. DINO looks at the picture at the source's own size: a source says nothing of finer detail, and
 agreement in it would only keep the picture soft.
 """
 
@@ -9,44 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .decoded import spans
-
 PAIRS = 6  # shifts and noises, in turns; two for each estimate: a network that was trained on clean pictures has gradients that
 AT_ONCE = 2  # hold for one grid of patches and no other, which their mean does not follow (arXiv 2403.12404)
 NOISE = 0.03  # standard deviation, of pixels in 0..1
-MARGIN = (
-    0.004  # of cosine: the truth itself, which is sharper than the source, lies about .003 above what can be reached
-)
+MARGIN = 0.004  # of cosine: the truth, which is sharper than the source, lies about .003 above what can be reached
 PIECE = 728  # px per side that the encoder sees at a time: two GB of activations for a base model in float32
 ENLARGED = 2.0  # times the source's size, at most, at which the encoder looks
 KEPT = 512 << 20  # bytes of references
 Features = Callable[[Tensor, int], Tensor]
-
-
-class Energy(Protocol):
-    def __call__(self, picture: Tensor, *, call: int) -> tuple[Tensor, Tensor]:
-        """Of a picture [1, 3, h, w] at the source's size: how far it lies above what can be reached, a scalar, and the gradient
-        by the picture. call: counts estimates, from 0."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class SourceEnergy:
-    """The mean squared difference from the source. source, reachable: [1, 3, h, w]; the latter is the autoencoder's."""
-
-    source: Tensor
-    reachable: Tensor
-
-    def __call__(self, picture: Tensor, *, call: int) -> tuple[Tensor, Tensor]:
-        apart = picture - self.source
-        floor = (self.reachable - self.source).square().mean()
-        return apart.square().mean() - floor, apart * (2 / apart.numel())
 
 
 @dataclass(frozen=True)
@@ -85,6 +60,7 @@ class DinoEnergy:
         self.kept = 0
 
     def __call__(self, picture: Tensor, *, call: int) -> tuple[Tensor, Tensor]:
+        """Of a picture [1, 3, h, w] at the source's size: a scalar, and the gradient by the picture. call: counts estimates."""
         total, gradient = picture.new_zeros(()), torch.zeros_like(picture)
         for view in self.views:
             for pair in (number % PAIRS for number in range(AT_ONCE * call, AT_ONCE * (call + 1))):
@@ -122,3 +98,10 @@ class DinoEnergy:
         noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(pair)).to(shown)
         found = self.features(shown + NOISE * noise, view.side)
         return F.normalize(found - found.mean((1, 2), keepdim=True), dim=-1)
+
+
+def spans(side: int, most: int) -> list[tuple[int, int]]:
+    """Nearly equal parts of a side, none longer than ``most``."""
+    count = -(-side // most)
+    edges = [side * number // count for number in range(count + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..encode import DinoEncoder, EncodeSettings
-from .decoded import Decode, Decoder
-from .energy import DinoEnergy, SourceEnergy
-from .x0 import KEPT, Force, GuidanceSettings, GuidedEstimates
+from .autoencoder import Autoencoder, Canvas
+from .energy import DinoEnergy
+from .x0 import Anchor, Descent, Force, GuidanceSettings, GuidedEstimates
+
+log = logging.getLogger("dinotile")
 
 LAYERS = "2/3,last"  # detail and meaning
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """Where estimates lie. decode: latents [1, C, h, w] -> pixels [1, 3, H, W], about 0..1, differentiable. cell: px per latent
-    cell. size: height and width in px that the picture has on the canvas, which may be padded beyond it."""
-
-    decode: Decode
-    cell: int
-    size: tuple[int, int]
 
 
 @torch.no_grad()
 def guided_estimates(
     pixels: Tensor,
-    latents: Tensor,
     settings: GuidanceSettings,
     *,
     canvas: Canvas,
@@ -38,32 +29,34 @@ def guided_estimates(
     mask: Tensor | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> GuidedEstimates:
-    """pixels: the sources [B, 3, h, w] in 0..1. latents: [B, C, H, W] of the sources enlarged onto the canvas, where it runs.
-    encoder: needed where ``settings.dino`` is not 0. shown: pictures [B, 3, h, w] that DINO's agreement is with, instead.
+    """pixels: the sources [B, 3, h, w] in 0..1, on the device where they are compared. encoder: needed where ``settings.dino``
+    is not 0. shown: pictures [B, 3, h, w] that DINO's agreement is with, instead.
     """
-    with torch.inference_mode(False):
-        decoders, forces = [], []
-        for number, latent in enumerate(latents.float().clone().split(1)):
-            source = pixels[number : number + 1].to(latent).clone()
-            height, width = source.shape[-2:]
-            decoder = Decoder(canvas.decode, cell=canvas.cell, size=canvas.size, source=(height, width))
-            reachable, _ = decoder(latent)
-            found: dict[str, Force] = {}
-            if settings.anchor:
-                found["anchor"] = Force(SourceEnergy(source, reachable), settings.anchor)
-            if settings.dino and encoder is not None:
-                model = shown[number : number + 1].to(source) if shown is not None else source
+    if settings.dino and not settings.led:
+        log.warning(
+            "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or leave guide at 0"
+        )
+    autoencoders, forces = [], []
+    for number, source in enumerate(pixels.float().split(1)):
+        code = Autoencoder(canvas, source)
+        found: dict[str, Force] = {}
+        if settings.anchor:
+            found["anchor"] = Anchor(source, settings.anchor)
+        if settings.led and encoder is not None:
+            other = None if shown is None else shown[number : number + 1].to(source)
+            reachable = code.picture(code.plain) if other is None else other
+            with torch.inference_mode(False):  # inference tensors have no gradient
                 energy = DinoEnergy(
                     features_of(encoder),
-                    source=model,
-                    reachable=reachable if shown is None else model,
+                    source=(source if other is None else other).clone(),
+                    reachable=reachable.clone(),
                     patch=encoder.spec.patch,
                     most_side=encoder.spec.max_side,
                 )
-                found["dino"] = Force(energy, settings.dino, kept=KEPT)
-            decoders.append(decoder)
-            forces.append(found)
-    return GuidedEstimates(decoders, forces, settings, mask=mask, check=check)
+            found["dino"] = Descent(energy, settings.dino)
+        autoencoders.append(code)
+        forces.append(found)
+    return GuidedEstimates(autoencoders, forces, settings, mask=mask, check=check)
 
 
 def features_of(encoder: DinoEncoder) -> Callable[[Tensor, int], Tensor]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...dino.encode import DinoEncoder
-from ...dino.guidance.start import Canvas, guided_estimates
+from ...dino.guidance.autoencoder import Canvas
+from ...dino.guidance.start import guided_estimates
 from ...dino.guidance.x0 import GuidanceSettings
-from ...files.pixels import resize
 from ..host import Estimates
 from . import vae as vae_path
 from .model import Wrappers, clone_of
@@ -93,20 +93,20 @@ def after_cfg(args: dict[str, Any]) -> Tensor:
 
 def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:
     """A run's estimates on a canvas of that height and width in latent cells."""
-    vae, device = guidance.decoder, model.load_device
+    vae, inner = guidance.decoder, model.model
     ratio = vae.spacial_compression_decode()
     height, width = (side * ratio for side in cells)
-    with torch.no_grad():
-        encoded = vae_path.encode(vae, resize(guidance.pixels, height=height, width=width))
-        latents = model.model.process_latent_in(encoded).to(device)
     mask = guidance.mask
     if mask is not None:
         mask = torch.nn.functional.interpolate(mask, size=cells, mode="bilinear", antialias=True).clamp(0, 1)
     return guided_estimates(
-        guidance.pixels,
-        latents,
+        guidance.pixels.to(model.load_device),
         guidance.settings,
-        canvas=Canvas(lambda part: vae_path.preview(vae, model.model.process_latent_out(part)), ratio, (height, width)),
+        canvas=Canvas(
+            lambda latents: vae_path.decode(vae, inner.process_latent_out(latents)),
+            lambda seen: inner.process_latent_in(vae_path.encode(vae, seen)),
+            (height, width),
+        ),
         encoder=guidance.encoder,
         mask=mask,
         check=comfy.model_management.throw_exception_if_processing_interrupted,

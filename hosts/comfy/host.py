@@ -52,8 +52,11 @@ class ComfyHost:
         pixels = vae_path.decode(self.vae, self.patcher.model.process_latent_out(latents))
         return pixels.float().clamp_(0, 1).cpu()
 
-    def preview(self, latents: Tensor) -> Tensor:
-        return vae_path.preview(self.decoder, self.patcher.model.process_latent_out(latents))
+    def show(self, latents: Tensor) -> Tensor:
+        return vae_path.decode(self.decoder, self.patcher.model.process_latent_out(latents)).float()
+
+    def read(self, pixels: Tensor) -> Tensor:
+        return self.patcher.model.process_latent_in(vae_path.encode(self.decoder, pixels)).float()
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

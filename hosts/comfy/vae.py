@@ -10,11 +10,8 @@ from comfy.ldm.models.autoencoder import AutoencodingEngine
 from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise
-
-MAPS_OF_GRADIENT = 4  # times the memory of a decode, which lets go of its maps as it goes
 
 
 def encode(vae: Any, pixels: Tensor) -> Tensor:
@@ -42,28 +39,6 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     left = pointwise(lambda strip: vae.process_output(strip.to(out.dtype)))
     _run(network.between([entered], [left]), vae, latents, out, size=size)
     return out
-
-
-def preview(vae: Any, latents: Tensor) -> Tensor:
-    """``decode`` in one piece, float32, differentiable and not clamped, on the latents' device."""
-    needed = MAPS_OF_GRADIENT * vae.memory_used_decode(latents.shape, vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
-    decoder = _Decoder(vae.first_stage_model)
-    weights = {name: weight.clone() for name, weight in decoder.named_parameters() if weight.is_inference()}
-    decoded = functional_call(decoder, weights, (latents.to(vae.device, vae.vae_dtype),))
-    return decoded.to(latents.device, torch.float32) / 2 + 0.5
-
-
-class _Decoder(nn.Module):
-    """The half of a VAE that decodes, as a module of its own. What the host loads in inference mode has no gradient, so copies
-    take the place of its weights for the length of a call."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents)
 
 
 def _empty(vae: Any, *shape: int) -> Tensor:

@@ -87,9 +87,13 @@ class DiffusersHost:
         with self._slicing():
             return vae_path.decode(self.vae, latents)
 
-    def preview(self, latents: Tensor) -> Tensor:
+    def show(self, latents: Tensor) -> Tensor:
         self.turns.use(self.decoder)
-        return vae_path.preview(self.decoder, latents)
+        return vae_path.decode(self.decoder, latents)
+
+    def read(self, pixels: Tensor) -> Tensor:
+        self.turns.use(self.decoder)
+        return vae_path.encode(self.decoder, pixels)
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None

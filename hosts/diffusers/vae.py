@@ -39,13 +39,6 @@ def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
     return finite(pixels.div_(2).add_(0.5), "decode").clamp_(0, 1)  # which would make white of infinity
 
 
-def preview(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
-    """``decode`` in one piece, differentiable and not clamped."""
-    raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
-    decoded: Any = vae.decode(raw.to(vae.dtype), return_dict=False)  # type: ignore[arg-type]
-    return decoded[0].float() / 2 + 0.5
-
-
 def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...]) -> None:
     """size: of the picture, pixels."""
     device = torch.device(vae.device)

@@ -571,10 +571,11 @@ def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
 def test_anchor_and_dino_guidance_hold_any_sampler_to_the_source(numbers, report, run):
     found = numbers("estimates")[run]
     report(
-        f"distance from the source, {run}: {found['off']:.3f}, anchored {found['anchor']:.3f}, both {found['both']:.3f}"
+        f"distance from the source, {run}: {found['off']:.4f}, anchored {found['anchor']:.4f}, half so {found['half']:.4f}, "
+        f"that and DINO {found['both']:.4f}"
     )
-    assert found["anchor"] < 0.9 * found["off"]
-    assert found["both"] < found["anchor"] and found.get("tiled", found["anchor"]) < 0.9 * found["off"]
+    assert found["half"] < 0.2 * found["off"] and found["both"] < found["half"]
+    assert max(found["anchor"], found.get("tiled", 0.0)) < 0.02 * found["off"]
     assert found["DINO acts"] and not found["order matters"]
 
 
@@ -588,9 +589,9 @@ def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 20, 28]
 
 
-def test_the_hosts_own_vae_is_a_decoder_that_has_a_gradient(numbers):
+def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     found = numbers("estimates_by_the_vae")
-    assert found["clamped is the host's"] <= 1e-5 < 1e-3 < found["gradient"]
+    assert found["acts"]
     one_sentence(found["refused"], ("the decoder has 4 latent channels, the model 16", "load the model's own VAE"))
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
 

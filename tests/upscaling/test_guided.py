@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import dinotile
-from dinotile.demo import DINO
+from dinotile import demo
 from dinotile.files.pixels import resize
+from dinotile.hosts.diffusers.load import load_vae
 from dinotile.upscaling.api import load_upscaler, split_options
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
@@ -37,13 +38,15 @@ def off_by(result, source):
     return float((resize(result, height=source.shape[2], width=source.shape[3]) - source).square().mean())
 
 
-def test_the_anchor_keeps_true_to_the_source_and_dino_adds_to_it(upscaler):
-    source, off = picture(60, 75, batch=2), {}
+def test_the_anchor_keeps_true_to_the_source_and_dino_adds_to_it(flux):
+    vae = load_vae(demo.VAE)  # what is random encodes to no latents of its own
+    upscaler = Upscaler(flux, vae, dino=tiny_encoder("tiny-v2"), dino_uses=["guide"])
+    source, off = picture(48, 60, batch=2), {}
     for name, change in {
         "off": {},
         "anchor": {"anchor": 1.0},
         "guide": {"guide": 1.0},
-        "both": {"anchor": 1.0, "guide": 1.0},
+        "both": {"anchor": 0.5, "guide": 1.0},
     }.items():
         result, report = upscaler.upscale(source, dataclasses.replace(SETTINGS, **change))
         off[name] = off_by(result, source)
@@ -52,10 +55,11 @@ def test_the_anchor_keeps_true_to_the_source_and_dino_adds_to_it(upscaler):
         if told:
             names = {"anchor": ["anchor"], "guide": ["dino"], "both": ["anchor", "dino"]}[name]
             assert [list(one) for one in told["pictures"]] == [names, names]
-            assert all(force["moved"] == 3 for one in told["pictures"] for force in one.values())
+            for force in (force for one in told["pictures"] for force in one.values()):
+                assert force["moved"] > 0 and force["moved"] + force["agreed"] == 3
             assert report["seconds"]["guidance"] > 0
-    assert off["anchor"] < 0.9 * off["off"]
-    assert off["both"] != off["anchor"] and off["guide"] != off["off"]
+    assert off["anchor"] < 0.1 * off["off"]
+    assert off["guide"] != off["off"] and off["anchor"] < off["both"] < 0.5 * off["off"]
 
 
 def test_off_and_outside_of_the_window_are_the_plain_path_bit_for_bit(upscaler, flux, vae):
@@ -87,7 +91,7 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
         ({"guide": 1.0, "no_dino": True}, "guide acts with a DINO model only"),
         ({"guide_every": 2}, "guide_every acts with anchor or guide above 0 only"),
         ({"decoder": "there/is.safetensors", "anchor": 0.0}, "decoder acts with anchor or guide above 0 only"),
-        ({"anchor": 3.0}, "anchor 3.0 must be from 0 to 2"),
+        ({"anchor": 3.0}, "anchor 3.0 must be from 0 to 1"),
         ({"guide": 1.0, "guide_from": 0.01}, "guidance window 0.05 to 0.01 must rise"),
     ],
 )
@@ -102,7 +106,7 @@ def test_without_a_dino_model_a_guide_is_refused(flux, vae):
 
 
 def test_the_command_lines_models_guide_without_an_adapter(models):
-    upscaler = load_upscaler(model_path=models[1], dino=DINO, dino_uses=["guide"])
+    upscaler = load_upscaler(model_path=models[1], dino=demo.DINO, dino_uses=["guide"])
     settings = dataclasses.replace(SETTINGS, guide=1.0, steps=1)
     _, report = upscaler.upscale(picture(20, 30), settings)
     assert report["dino"] is None and report["guidance"]["pictures"][0]["dino"]["moved"] == 1
