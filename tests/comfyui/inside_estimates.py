@@ -26,7 +26,7 @@ def guided(model, image, vae, strength=1.0, encoder=None, **more):
 
 
 def encoded(vae, image):
-    large = resize(image.movedim(-1, 1), height=HEIGHT, width=WIDTH)
+    large = resize(image.movedim(-1, 1), height=2 * image.shape[1], width=2 * image.shape[2])
     return vae.encode(large.movedim(1, -1))
 
 
@@ -38,8 +38,7 @@ def off_by(vae, latent, image):
 
 @check
 def estimates():
-    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
-    latent, out = encoded(vae, image), {}
+    vae, out = demo_vae(), {}
     runs = {
         "euler": {},
         "heun": {"sampler": "heun"},
@@ -47,6 +46,9 @@ def estimates():
         "cfg": {"cfg": 2.0},
     }
     for name, options in runs.items():
+        share = 2 if name == "euler" else 4  # of tiles; the others in a moment
+        image = picture(3, height=HEIGHT // share, width=WIDTH // share)
+        latent = encoded(vae, image)
         plain = sample(flux(), text(0), text(1), latent=latent, **options)
         results = {
             "anchor": anchored(flux(), image, vae),
