@@ -12,12 +12,14 @@ immunohistochemistry and coins (no known copyright).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dinotile.files.pictures import load_picture
@@ -29,6 +31,7 @@ from .sweep import Subject
 
 SIDE = 256  # px of a true picture
 PHOTO_SETTINGS = UpscaleSettings(scale=2.0, tile=144, overlap=32)  # four tiles
+NOISE, QUALITY = 0.06, 60  # of spoilt sources: standard deviation of pixels in 0..1, and JPEG's
 SKIMAGE = "skimage "
 NAMES = (  # the first few are of many kinds
     "skimage chelsea",
@@ -61,13 +64,28 @@ def photographs(folder: Path | None, *, count: int) -> dict[str, Tensor]:
     return {name: _middle(_read(name, folder)) for name in names[:count]}
 
 
-def photo_subjects(truths: Mapping[str, Tensor], measures: Mapping[str, Measure]) -> list[Subject]:
-    """To be upscaled from half their size, and compared with what they were."""
+def photo_subjects(truths: Mapping[str, Tensor], measures: Mapping[str, Measure], *, spoilt: str = "") -> list[Subject]:
+    """To be upscaled from half their size, spoilt or not, and compared with what they were."""
     found = []
     for name, truth in truths.items():
-        source = half_size(truth)
+        source = SPOILS[spoilt](half_size(truth))
         found.append(Subject(name, "photograph", source, partial(_judged, measures, truth=truth, source=source)))
     return found
+
+
+def with_noise(pixels: Tensor) -> Tensor:
+    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
+    return (pixels + NOISE * noise).clamp(0, 1)
+
+
+def as_jpeg(pixels: Tensor) -> Tensor:
+    file = io.BytesIO()
+    bytes_ = (pixels[0].movedim(0, -1) * 255).round().byte().numpy()
+    Image.fromarray(bytes_).save(file, "JPEG", quality=QUALITY)
+    return torch.from_numpy(np.asarray(Image.open(file)).copy()).movedim(-1, 0)[None].float() / 255
+
+
+SPOILS = {"": lambda pixels: pixels, "noise": with_noise, "jpeg": as_jpeg}
 
 
 def half_size(pixels: Tensor) -> Tensor:

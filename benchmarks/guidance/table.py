@@ -36,7 +36,7 @@ from .draw import demo_models
 from .judges import JUDGES, judges
 from .markdown import markdown
 from .photo_net import photo_net
-from .photos import PHOTO_SETTINGS, photo_subjects, photographs
+from .photos import PHOTO_SETTINGS, SPOILS, photo_subjects, photographs
 from .rows import ANCHOR, ANCHOR_DINO, OFF, PHOTOS, ROWS, SCENE_ROWS, TEXTURES, Row
 from .scenes import FLAT, SCENE_DENOISE, SCENE_SETTINGS, TEXTURED, scenes
 from .sweep import Case, Record, Subject, check_others, record, sweep
@@ -63,6 +63,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of Debian's photographs")
     parser.add_argument("--pictures", type=int, default=6, help="photographs (default: 6)")
+    parser.add_argument(
+        "--spoilt", choices=list(filter(None, SPOILS)), default="", help="what is done to their sources"
+    )
     parser.add_argument("--denoise", type=float, nargs="*", default=[0.25, 0.35, 0.5, 0.7])
     names = list(dict.fromkeys(row.name for row in (*ROWS, *SCENE_ROWS)))
     parser.add_argument("--rows", nargs="*", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
@@ -81,7 +84,7 @@ def parsed() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> dict[str, list[Record]]:
     """Records by part; the file is written after each case, with what there is so far."""
     measures = judges(options.judges, threads=options.threads)
-    subjects = photo_subjects(photographs(options.photos, count=options.pictures), measures)
+    subjects = photo_subjects(photographs(options.photos, count=options.pictures), measures, spoilt=options.spoilt)
     rows = [row for row in ROWS if row.name in options.rows]
     with_scenes, encoders = options.scenes > 0 and options.work is not None, {}
     if any(row.encoder == PHOTOS for row in rows):

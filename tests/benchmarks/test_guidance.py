@@ -150,6 +150,14 @@ def test_the_command_is_told_without_folders_of_this_machine(monkeypatch, tmp_pa
     assert table.told_of(table.parsed())["command"] == "python table.py --photos PHOTOS --pictures 2"
 
 
+@pytest.mark.parametrize(("spoilt", "off"), [("", 0.0), ("noise", 0.058), ("jpeg", 0.015)])
+def test_sources_are_spoilt_and_truths_are_not(spoilt, off):
+    truth = photographs(None, count=1)["skimage chelsea"]
+    (whole,), (subject,) = (photo_subjects({"cat": truth.clone()}, {}, spoilt=how) for how in ("", spoilt))
+    assert float((subject.source - whole.source).square().mean().sqrt()) == pytest.approx(off, rel=0.2)
+    assert 0 <= subject.source.min() and subject.source.max() <= 1 and subject.source.shape == whole.source.shape
+
+
 def test_another_picture_needs_another_picture():
     with pytest.raises(ValueError, match="needs two pictures or more"):
         next(sweep.sweep([None], [Row("", elsewhere=True)], None, seeds=1, settings=PHOTO_SETTINGS, models=None))
