@@ -20,6 +20,7 @@ from ...dino.load import load_dino
 from ...dino.specs import SPECS, DinoSpec
 from ...files.fingerprints import fingerprint_of, first_numbers
 from .folders import model_path
+from .model import keep_for_backward
 
 FEATURES = FeatureCache()  # of the process: with --cache-none the host makes every encoder anew for each prompt
 
@@ -42,6 +43,8 @@ class ManagedBackbone:
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         comfy.model_management.load_models_gpu([self.patcher])
+        if torch.is_grad_enabled():  # for guidance; the host moves weights in inference mode, also between two looks
+            keep_for_backward(self.model)
         return self.backbone.hidden(pixels, blocks)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.patcher_extension
 from comfy.ldm.flux import math as flux_math
+from torch import nn
 
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.geometry import FluxGeometry, geometry_of
@@ -91,3 +92,17 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
     ):
         model.add_wrapper_with_key(kind, TILING, wrapper)
     return model
+
+
+def keep_for_backward(module: nn.Module) -> None:
+    """Give a module weights that autograd may keep, where it was loaded or moved in inference mode; the values stay.
+
+    Costs a copy of one weight at a time. Weights that were moved since keep their memory and lose only the mark.
+    """
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            kept = nn.Parameter(weight.data.clone() if weight.is_inference() else weight.data, requires_grad=False)
+            kept.__dict__.update(weight.__dict__)  # the host's notes
+            setattr(part, name, kept)
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.clone() if buffer.is_inference() else buffer)

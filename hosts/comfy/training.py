@@ -22,6 +22,7 @@ from ...flux_patch.families import BlockKind
 from ..attention import differentiable_attention
 from .adapter import HostAdapter
 from .host import ComfyHost
+from .model import keep_for_backward
 
 SHAPE = (64, 64)  # of the first latents that there is room for
 ACTIVATIONS = {True: 4, False: 40}  # by checkpointing: memory of a training step over an inference step's; a guess
@@ -98,19 +99,6 @@ def _samples(held: Any) -> Iterator[bytes]:
         yield from _samples(held.weights)
     elif isinstance(held, str | int | float | None):
         yield repr(held).encode()
-
-
-def keep_for_backward(module: nn.Module) -> None:
-    """Give a module weights that autograd may keep, where it was loaded in inference mode; the values stay.
-
-    Costs a copy of one weight at a time. Weights that were moved since keep their memory and lose only the mark.
-    """
-    for part in module.modules():
-        for name, weight in part.named_parameters(recurse=False):
-            data = weight.data.clone() if weight.is_inference() else weight.data
-            setattr(part, name, nn.Parameter(data, requires_grad=False))
-        for name, buffer in part.named_buffers(recurse=False):
-            setattr(part, name, buffer.clone() if buffer.is_inference() else buffer)
 
 
 def _attention(chosen: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -97,6 +97,23 @@ def estimates_of_many():
     }
 
 
+@check
+def estimates_by_moved_weights():
+    """DINO's weights are where the host moved them in inference mode, and then moved them back outside of it."""
+    vae, image, encoder = (
+        demo_vae(),
+        picture(3, height=HEIGHT // 2, width=WIDTH // 2),
+        node(nodes.LoadDino, "dino.safetensors"),
+    )
+    latent, out = encoded(vae, image), []
+    wanted = sample(guided(flux(), image, vae), text(0), latent=latent)
+    for inside in (True, False):
+        with torch.inference_mode(inside):
+            encoder.model.double().float()
+        out.append(same(sample(guided(flux(), image, vae, encoder=encoder), text(0), latent=latent), wanted))
+    return {"as ever": out}
+
+
 def noise_of(batch):
     from inside_tools import random_latent
 

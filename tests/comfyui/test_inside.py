@@ -596,6 +596,10 @@ def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
 
 
+def test_dino_guides_with_weights_that_were_moved_in_inference_mode(numbers):
+    assert numbers("estimates_by_moved_weights") == {"as ever": [True, True]}
+
+
 def test_a_second_try_runs_at_a_lower_noise_level_and_retry_0_not_at_all(numbers):
     found = numbers("second_try")
     (once,), (first, second) = found["noise levels"]
