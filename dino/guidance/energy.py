@@ -68,7 +68,7 @@ class DinoEnergy:
                 with torch.enable_grad():
                     leaf = picture.detach().requires_grad_()
                     above = (self._distance(leaf, view, pair, reference) - floor).relu().sum() / AT_ONCE
-                if above > 0:
+                if above != 0:  # also NaN, which is no agreement
                     total += above.detach()
                     gradient += torch.autograd.grad(above, leaf)[0]
         return total, gradient

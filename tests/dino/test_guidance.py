@@ -80,6 +80,17 @@ def test_what_the_autoencoder_gives_agrees_and_the_gradient_is_true(encoder):
     assert float(risen) == pytest.approx(2e-3 * float(gradient.norm()), rel=0.05)
 
 
+def test_a_dino_that_gives_nan_is_not_taken_for_agreement(x0):
+    def broken(pixels, side):
+        return torch.full((1, 2, 2, 8), math.nan) * pixels.mean()
+
+    by_dino = DinoEnergy(broken, source=x0, reachable=x0, patch=14, most_side=28)
+    guided = run(Descent(by_dino, 1.0))
+    assert torch.equal(guided(x0, 0.9, start=1.0), x0)
+    told = guided.report()["pictures"][0]["far"]
+    assert (told["agreed"], told["not_finite"]) == (0, 1)
+
+
 def test_a_view_that_agrees_gets_no_gradient(encoder, monkeypatch):
     monkeypatch.setattr(energy, "PIECE", 56)
     source = picture(28, 112)
