@@ -93,6 +93,10 @@ class Host(Protocol):
         """``encode``, by that VAE; pixels may lie beyond 0..1."""
         ...
 
+    def load(self, shape: list[int]) -> None:
+        """FLUX onto its device, for latents of that shape: what is free then is what a batch of tiles can have."""
+        ...
+
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
     ) -> Tensor:

@@ -75,7 +75,10 @@ class JointEuler:
         return flow_sigmas(settings.steps, denoise=settings.denoise, tokens=tokens)
 
     def batch(self, plan: TilePlan) -> int:
-        self.chosen = self.chosen or default_tile_batch(self.host.device, plan)
+        if not self.chosen:
+            cells = plan.latent
+            self.host.load([1, self.host.family.latent_channels, cells.tile_height, cells.tile_width])
+            self.chosen = default_tile_batch(self.host.device, plan)
         return self.chosen
 
     def __call__(

@@ -29,7 +29,7 @@ class ComfyHost:
     """``hosts.host.Host`` on the models of ComfyUI's sockets; ComfyUI loads, moves and frees them."""
 
     def __init__(self, model: Any, vae: Any, *, decoder: Any | None = None, adapter: HostAdapter | None = None) -> None:
-        """decoder: a small VAE of the same latents, for previews; None: the VAE."""
+        """decoder: a small VAE of the same latents, for ``show`` and ``read``; None: the VAE."""
         check_vae(vae)
         self.model, self.vae, self.decoder = model, checked_vae(vae), vae
         if decoder is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class DiffusersHost:
     """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
-    decoder: a small one of the same latents, for previews; None: the VAE.
+    decoder: a small one of the same latents, for ``show`` and ``read``; None: the VAE.
     adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
     attention_slicing: see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
     where they are of another dtype.
@@ -76,24 +76,19 @@ class DiffusersHost:
             self.evaluate = OrEager(flux_velocity, self._eager)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        self.turns.use(self.vae)
-        with self._slicing():
-            latents = vae_path.encode(self.vae, pixels)
-        self.turns.use(self.transformer)  # what is free is now what a batch of tiles can have
-        return latents
+        return self._coded(vae_path.encode, self.vae, pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
-        self.turns.use(self.vae)
-        with self._slicing():
-            return vae_path.decode(self.vae, latents)
+        return self._coded(vae_path.decode, self.vae, latents)
 
     def show(self, latents: Tensor) -> Tensor:
-        self.turns.use(self.decoder)
-        return vae_path.decode(self.decoder, latents)
+        return self._coded(vae_path.decode, self.decoder, latents)
 
     def read(self, pixels: Tensor) -> Tensor:
-        self.turns.use(self.decoder)
-        return vae_path.encode(self.decoder, pixels)
+        return self._coded(vae_path.encode, self.decoder, pixels)
+
+    def load(self, shape: list[int]) -> None:
+        self.turns.use(self.transformer)
 
     def velocity(
         self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
@@ -137,6 +132,11 @@ class DiffusersHost:
                 return block(*inputs)
 
         return checkpoint(run, *inputs, use_reentrant=False)
+
+    def _coded(self, way: Callable[[Any, Tensor], Tensor], vae: nn.Module, given: Tensor) -> Tensor:
+        self.turns.use(vae)
+        with self._slicing():
+            return way(vae, given)
 
     def _slicing(self) -> AbstractContextManager[object]:
         return SlicedAttention() if self.attention_slicing else nullcontext()

@@ -20,6 +20,7 @@ from dinotile.hosts.diffusers.narrow import check_weights, narrow
 from dinotile.hosts.diffusers.offload import check_offload
 from dinotile.hosts.diffusers.text import load_text_encoder
 from dinotile.hosts.host import Text
+from dinotile.upscaling import joint
 from dinotile.upscaling.report import model_memory
 from dinotile.upscaling.settings import settings_for
 from dinotile.upscaling.upscaler import Upscaler
@@ -138,6 +139,14 @@ def test_one_model_at_a_time_is_on_the_device():
     assert torch.equal(found, Upscaler(tiny_flux(), tiny_vae(), **given).upscale(picture(40, 52), settings)[0])
 
 
+def test_tiles_share_a_call_by_the_memory_that_is_free_beside_flux(monkeypatch):
+    upscaler, there = Upscaler(tiny_flux(), tiny_vae(), offload="model"), []
+    monkeypatch.setattr(joint, "default_tile_batch", lambda *_: there.append(upscaler.host.turns.there) or 8)
+    settings = settings_for("demo", steps=1, tile=64, overlap=16, anchor=1.0)
+    upscaler.upscale(picture(40, 52), settings)
+    assert there == [upscaler.host.transformer]  # and not the VAE, which guidance begins with
+
+
 def test_text_encoders_encode_alike_layer_by_layer(tmp_path):
     save_text_pipeline(tmp_path)
     whole, parts = (
@@ -195,7 +204,8 @@ def test_attention_slicing_reaches_the_vae_whose_attention_sees_every_cell(monke
     with Queries() as queries:
         latents = sliced.encode(picture(64, 48))
         pixels = sliced.decode(latents)
-    assert queries.counts == [16, 16, 16] * 2
+        sliced.show(sliced.read(picture(64, 48)))
+    assert queries.counts == [16, 16, 16] * 4
     assert_near(latents, whole.encode(picture(64, 48)))
     assert_near(pixels, whole.decode(latents))
 
