@@ -112,7 +112,9 @@ def upscale(
             estimates = guided_estimates(
                 pixels.to(host.device),
                 settings.on_estimates,
-                canvas=Canvas(host.show, lambda seen: host.read(pad_to_grid(seen, grid=token)), (height, width)),
+                canvas=Canvas(
+                    host.show, lambda seen: finite(host.read(pad_to_grid(seen, grid=token)), "encode"), (height, width)
+                ),
                 encoder=encoder,
                 shown=shown,
                 check=host.check_interrupt,

@@ -15,6 +15,7 @@ from ...dino.encode import DinoEncoder
 from ...dino.guidance.autoencoder import Canvas
 from ...dino.guidance.start import guided_estimates
 from ...dino.guidance.x0 import GuidanceSettings
+from ..finite import finite
 from ..host import Estimates
 from . import vae as vae_path
 from .model import Wrappers, clone_of
@@ -75,6 +76,11 @@ def outer_sample(
     **kwargs: Any,
 ) -> Any:
     """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
+    pictures, latents = len(guidance.pixels), len(noise)
+    if latents % pictures:
+        raise ValueError(
+            f"guidance has {pictures} pictures, the latent holds {latents}: connect one image, or as many as the latent holds"
+        )
     guider = executor.class_obj
     run = started(guidance, guider.model_patcher, tuple(noise.shape[-2:]))
     options = guider.model_options
@@ -104,7 +110,7 @@ def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[
         guidance.settings,
         canvas=Canvas(
             lambda latents: vae_path.decode(vae, inner.process_latent_out(latents)),
-            lambda seen: inner.process_latent_in(vae_path.encode(vae, seen)),
+            lambda seen: finite(inner.process_latent_in(vae_path.encode(vae, seen)), "encode"),
             (height, width),
         ),
         encoder=guidance.encoder,

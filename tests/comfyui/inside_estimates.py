@@ -94,6 +94,7 @@ def estimates_of_many():
         "apart from alone": float((both[1:] - alone).square().mean().sqrt()),
         "apart by the other's source": float((both[1:] - other[1:]).square().mean().sqrt()),
         "shape": list(both.shape),
+        "two for one latent": refusal(lambda: sample(anchored(flux(), images, vae), text(0), latent=latent[:1])),
     }
 
 
@@ -133,6 +134,16 @@ def estimates_by_the_vae():
         "refused": refusal(lambda: anchored(flux(), picture(), wrong_vae())),
         "twice": refusal(lambda: anchored(anchored(flux(), picture(), demo_vae()), picture(), demo_vae())),
     }
+
+
+@check
+def estimates_of_a_broken_vae():
+    """The encoder, which a decoder does not need, gives what is not finite."""
+    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    latent = encoded(vae, image)
+    for weight in vae.first_stage_model.taesd_encoder.parameters():
+        weight.data = weight.data * torch.nan
+    return {"refused": refusal(lambda: sample(anchored(flux(), image, vae), text(0), latent=latent))}
 
 
 def wrong_vae():

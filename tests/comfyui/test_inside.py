@@ -587,6 +587,7 @@ def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     found = numbers("estimates_of_many")
     # a batch rounds otherwise, and where a ReLU of the decoder turns over by it the gradient is another
     assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 20, 28]
+    one_sentence(found["two for one latent"], ("guidance has 2 pictures, the latent holds 1: connect one image",))
 
 
 def test_the_hosts_own_vae_is_a_decoder_too(numbers):
@@ -594,6 +595,10 @@ def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     assert found["acts"]
     one_sentence(found["refused"], ("the decoder has 4 latent channels, the model 16", "load the model's own VAE"))
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
+
+
+def test_a_decoder_whose_encoder_gives_nan_is_refused_and_makes_no_black_picture(numbers):
+    one_sentence(numbers("estimates_of_a_broken_vae")["refused"], ("stage encode gave values that are NaN",))
 
 
 def test_dino_guides_with_weights_that_were_moved_in_inference_mode(numbers):

@@ -53,6 +53,12 @@ def test_the_stage_that_gave_what_is_not_finite_is_named_with_what_to_try(stage,
     assert "\n" not in str(error.value)
 
 
+def test_the_small_vae_that_guidance_looks_with_is_named_and_not_flux():
+    upscaler = Upscaler(tiny_flux(), tiny_vae(), decoder=poisoned(tiny_vae(), "encoder"))
+    with pytest.raises(ValueError, match="stage encode gave values that are NaN or infinite"):
+        upscaler.upscale(picture(40, 48), dataclasses.replace(SETTINGS, anchor=1.0))
+
+
 def test_the_vae_s_infinity_is_not_taken_for_white():
     """Half precision overflows where float32 does not: clamped, it would be a picture."""
     whole = Upscaler(tiny_flux(), overflowing(tiny_vae()))
