@@ -100,7 +100,7 @@ def upscale(
         float | None,
         typer.Option(
             help="Keeps every step true to the source at the source's own size; needs no DINO. 0 is off, 1 all of it; less "
-            "for a source with noise or JPEG blocks. Default: 1 with --decoder, else 0."
+            "for a source with noise or JPEG blocks. Default: 1 with --decoder and no --guide, else 0."
         ),
     ] = None,
     guide: Annotated[
@@ -113,7 +113,7 @@ def upscale(
         float, typer.Option(help="Share of the first noise level from which --anchor and --guide act.")
     ] = 1.0,
     guide_to: Annotated[float, typer.Option(help="Likewise, down to which they act.")] = 0.05,
-    guide_every: Annotated[int, typer.Option(help="They act at every n-th step, n times as far.")] = 1,
+    guide_every: Annotated[int, typer.Option(help="They act at every n-th step, as far as n steps would go.")] = 1,
     decoder: Annotated[
         str | None,
         typer.Option(

@@ -80,8 +80,8 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"there is no option {', '.join(unknown)}, there are {', '.join(sorted(known))}")
-    if options.get("decoder") and options.get("anchor") is None:
-        options = {**options, "anchor": 1.0}  # costs little with a small one
+    if options.get("decoder") and options.get("anchor") is None and not options.get("guide"):
+        options = {**options, "anchor": 1.0}  # costs little with a small one; beside it guide would have nothing to do
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )

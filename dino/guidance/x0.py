@@ -29,7 +29,7 @@ Energy = Callable[..., tuple[Tensor, Tensor]]  # (picture, call=) -> a scalar, a
 class GuidanceSettings:
     """anchor: share of the way to the source, 0 is off, 1 all. dino: strength, 0 is off, 1 usual. low, high: shares of the first
     noise level between which estimates are moved.
-    every: of how many estimates one is moved, that much further."""
+    every: of how many estimates one is moved, as far as that many would be."""
 
     anchor: float = 1.0
     dino: float = 0.0

@@ -81,6 +81,7 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
     assert split_options({"decoder": "x"})[0].anchor == 1.0
     assert split_options({"decoder": "x", "anchor": 0.5})[0].anchor == 0.5
     assert split_options({})[0].anchor == 0.0
+    assert split_options({"decoder": "x", "guide": 1.0})[0].on_estimates.led
     with pytest.raises(ValueError, match="latent channels"):
         Upscaler(flux, vae, decoder=tiny_vae(latent=4))
 
