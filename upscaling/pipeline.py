@@ -137,7 +137,8 @@ def upscale(
         start = torch.lerp(drawn, latents.to(drawn), share.to(drawn))
         mask = share if cells is None else share * cells
         told = None if progress is None else partial(_retelling, progress)
-        second = gentler(start, plan=plan, guide=guide, estimates=estimates, denoise_mask=mask, progress=told)
+        anew = None if estimates is None else estimates.again()
+        second = gentler(start, plan=plan, guide=guide, estimates=anew, denoise_mask=mask, progress=told)
         return decode(finite(second, "sample"))
 
     with timed(seconds, "decode", progress):

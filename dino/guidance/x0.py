@@ -89,6 +89,10 @@ class Force(Protocol):
         batch. call: counts estimates, from 0."""
         ...
 
+    def again(self) -> Force:
+        """The same for another run."""
+        ...
+
 
 @dataclass(eq=False)
 class Anchor:
@@ -102,6 +106,9 @@ class Anchor:
         apart = self.source - picture
         self.told.note(float(apart.square().mean()))
         return apart * (1 - (1 - self.strength) ** times)
+
+    def again(self) -> Anchor:
+        return Anchor(self.source, self.strength)
 
 
 @dataclass(eq=False)
@@ -127,6 +134,9 @@ class Descent:
         if length.isfinite():
             self.before[latent] = mean
         return step * (LONGEST * clean.std() / length).clamp(max=1)
+
+    def again(self) -> Descent:
+        return Descent(self.energy, self.strength, self.kept)
 
 
 class GuidedEstimates:
@@ -182,6 +192,11 @@ class GuidedEstimates:
             return x0
         moved = x0 + code.change(change).to(x0)
         return moved if self.mask is None else torch.lerp(x0, moved, self.mask[latent % len(self.mask)].to(x0))
+
+    def again(self) -> GuidedEstimates:
+        """For another run of the same pictures: it counts anew, and knows no gradients of this one."""
+        forces = [{name: force.again() for name, force in of.items()} for of in self.forces]
+        return GuidedEstimates(self.autoencoders, forces, self.settings, mask=self.mask, check=self.check)
 
     def report(self) -> dict[str, Any]:
         """Estimates outside the window, and of each picture what its forces did."""

@@ -209,6 +209,16 @@ def test_gradients_are_averaged_over_steps_for_each_latent_apart(x0):
     assert sorted(force.before) == [0, 1]
 
 
+def test_another_run_knows_nothing_of_the_gradients_of_the_first(x0):
+    force = Descent(Far(x0 - 0.1), 1.0)
+    guided = run(force)
+    guided(x0, 0.9, start=1.0)
+    force.energy = Far(x0 + 0.1)
+    fresh = run(Descent(Far(x0 + 0.1), 1.0))(x0, 0.4, start=0.5)
+    assert torch.equal(guided.again()(x0, 0.4, start=0.5), fresh)
+    assert not torch.equal(guided(x0, 0.4, start=0.5), fresh)
+
+
 def test_estimates_of_an_inference_mode_are_guided(canvas, encoder):
     with torch.inference_mode():
         source = picture(45, 62)

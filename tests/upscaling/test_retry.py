@@ -40,6 +40,14 @@ class Still:
         return {"steps": 1, "sigmas": [0.3, 0.0]}
 
 
+class Guided(Still):
+    """Asks once for an estimate, and notes whether it was moved."""
+
+    def __call__(self, latents, *, estimates, **more):
+        self.moved = not torch.equal(estimates(latents, 0.3, start=0.3), latents)
+        return super().__call__(latents, **more)
+
+
 @pytest.fixture(scope="module")
 def upscaler():
     return load_upscaler("demo")
@@ -186,6 +194,13 @@ def test_shares_of_all_tiles_cover_the_canvas_and_fade_at_the_borders_of_those_t
     whole = spread(torch.ones(1, plan.count), plan)
     assert (whole - 1).abs().max() < 1e-6 and whole.max() <= 1
     assert (window(plan, 0, 1) + window(plan, *range(2, plan.count)) - 1).abs().max() < 1e-6
+
+
+def test_guidance_of_a_second_try_begins_anew_and_leaves_the_report_of_the_first(run):
+    first, second = Guided(SPOILT), Guided()
+    _, report = run(first, second, settings=dataclasses.replace(SETTINGS, anchor=1.0, guide_every=2))
+    assert first.moved and second.moved
+    assert report["guidance"]["pictures"][0]["anchor"]["moved"] == 1
 
 
 def test_retry_without_dino_is_refused_before_any_work(flux, vae):
