@@ -20,7 +20,7 @@ NOISE = 0.03  # standard deviation, of pixels in 0..1
 MARGIN = 0.004  # of cosine: the truth, which is sharper than the source, lies about .003 above what can be reached
 PIECE = 728  # px per side that the encoder sees at a time: two GB of activations for a base model in float32
 ENLARGED = 2.0  # times the source's size, at most, at which the encoder looks
-KEPT = 512 << 20  # bytes of references
+KEPT = 512 << 20  # bytes of references, of all pictures of a batch
 Features = Callable[[Tensor, int], Tensor]
 
 
@@ -40,10 +40,13 @@ class DinoEnergy:
 
     features: pixels [1, 3, h, w] in 0..1 and the long side in px to encode them at -> [1, n, m, D], differentiable.
     source, reachable: [1, 3, h, w]. most_side: px that the encoder takes on its long side. patch: px.
+    keep: bytes of references; more are made again.
     The picture and the source are shown to the encoder under the same shifts and noise, so that they stand at the same places.
     """
 
-    def __init__(self, features: Features, *, source: Tensor, reachable: Tensor, patch: int, most_side: int) -> None:
+    def __init__(
+        self, features: Features, *, source: Tensor, reachable: Tensor, patch: int, most_side: int, keep: int = KEPT
+    ) -> None:
         self.features, self.source, self.reachable = features, source, reachable
         height, width = source.shape[-2:]
         enlarged = min(ENLARGED, max(1.0, most_side / max(height, width)))
@@ -57,7 +60,7 @@ class DinoEnergy:
         draw = torch.Generator().manual_seed(0)
         self.shifts = torch.randint(-self.reach, self.reach + 1, (PAIRS, 2), generator=draw).tolist()
         self.known: dict[tuple[View, int], tuple[Tensor, Tensor]] = {}
-        self.kept = 0
+        self.keep, self.kept = keep, 0
 
     def __call__(self, picture: Tensor, *, call: int) -> tuple[Tensor, Tensor]:
         """Of a picture [1, 3, h, w] at the source's size: a scalar, and the gradient by the picture. call: counts estimates."""
@@ -82,7 +85,7 @@ class DinoEnergy:
             reference = self._features(self.source, view, pair)
             found = reference, self._distance(self.reachable, view, pair, reference) + MARGIN
         size = sum(tensor.numel() * tensor.element_size() for tensor in found)
-        if self.kept + size <= KEPT:
+        if self.kept + size <= self.keep:
             self.known[key], self.kept = found, self.kept + size
         return found
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..encode import DinoEncoder, EncodeSettings
 from .autoencoder import Autoencoder, Canvas
-from .energy import DinoEnergy
+from .energy import KEPT, DinoEnergy
 from .x0 import Anchor, Descent, Force, GuidanceSettings, GuidedEstimates
 
 log = logging.getLogger("dinotile")
@@ -52,6 +52,7 @@ def guided_estimates(
                     reachable=reachable.clone(),
                     patch=encoder.spec.patch,
                     most_side=encoder.spec.max_side,
+                    keep=KEPT // len(pixels),
                 )
             found["dino"] = Descent(energy, settings.dino)
         autoencoders.append(code)

@@ -104,14 +104,19 @@ def test_a_view_that_agrees_gets_no_gradient(encoder, monkeypatch):
     assert not gradient[..., : 56 - by_dino.reach].any()
 
 
-def test_references_beyond_the_bytes_that_are_kept_are_made_again(encoder, monkeypatch):
+def test_references_beyond_the_bytes_that_are_kept_are_made_again(encoder):
     source, other = picture(28, 28), picture(28, 28, seed=1)
     kept = DinoEnergy(features_of(encoder), source=source, reachable=source, patch=14, most_side=112)
     value, _ = kept(other, call=0)
     assert len(kept.known) == energy.AT_ONCE
-    monkeypatch.setattr(energy, "KEPT", 0)
-    made = DinoEnergy(features_of(encoder), source=source, reachable=source, patch=14, most_side=112)
+    made = DinoEnergy(features_of(encoder), source=source, reachable=source, patch=14, most_side=112, keep=0)
     assert made(other, call=0)[0] == value and not made.known
+
+
+def test_the_pictures_of_a_batch_share_the_bytes_that_are_kept(canvas, encoder):
+    settings = GuidanceSettings(anchor=0.0, dino=1.0)
+    guided = guided_estimates(picture(45, 62, batch=4), settings, canvas=canvas, encoder=encoder)
+    assert sum(forces["dino"].energy.keep for forces in guided.forces) == energy.KEPT
 
 
 class Far:
