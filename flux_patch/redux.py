@@ -81,14 +81,21 @@ def picture_tokens(redux: Redux, pixels: Tensor, *, crops: int = 1) -> Tensor:
     if crops not in (1, 2):
         raise ValueError(f"crops {crops} must be 1 (whole picture) or 2 (whole picture and a 2 x 2 grid of crops)")
     whole = redux.tokens(pixels).float().cpu()
-    if not bool(whole.isfinite().all()):
+    tokens = whole if crops == 1 else (_larger(whole) + _of_crops(redux, pixels)) / 2
+    if not bool(tokens.isfinite().all()):
         raise ValueError("Redux gave tokens that are NaN or infinite: use float32, or another SigLIP or Redux file")
-    if crops == 1:
-        return whole
+    return tokens
+
+
+def _larger(tokens: Tensor) -> Tensor:
+    return F.interpolate(tokens.movedim(3, 1), scale_factor=2, mode="bilinear").movedim(1, 3)
+
+
+def _of_crops(redux: Redux, pixels: Tensor) -> Tensor:
+    """Those of a 2 x 2 grid, [B, 2n, 2n, C]."""
     fine = resize(pixels, height=2 * redux.side, width=2 * redux.side)
     rows = [
         torch.cat([redux.tokens(crop) for crop in row.split(redux.side, dim=3)], dim=2)
         for row in fine.split(redux.side, dim=2)
     ]
-    larger = F.interpolate(whole.movedim(3, 1), scale_factor=2, mode="bilinear").movedim(1, 3)
-    return (larger + torch.cat(rows, dim=1).float().cpu()) / 2
+    return torch.cat(rows, dim=1).float().cpu()

@@ -122,6 +122,19 @@ def test_a_grid_of_crops_adds_what_each_quarter_shows(redux):
     assert own < 0.5 * other
 
 
+@pytest.mark.parametrize("broken", range(5))
+def test_tokens_of_the_whole_or_of_a_crop_that_are_nan_are_refused(broken):
+    class Broken:
+        side, asked = 8, -1
+
+        def tokens(self, pixels):
+            self.asked += 1
+            return torch.full((len(pixels), 2, 2, 4), float("nan") if self.asked == broken else 1.0)
+
+    with pytest.raises(ValueError, match="Redux gave tokens that are NaN or infinite"):
+        picture_tokens(Broken(), picture(16, 16), crops=2)
+
+
 def test_redux_is_refused_where_it_could_not_act(flux, vae, redux_folder):
     siglip, wide = redux_folder / "image_encoder/model.safetensors", redux_model(outputs=48)
     with pytest.raises(ValueError, match="redux_strength acts with redux only"):
