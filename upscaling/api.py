@@ -109,6 +109,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
         ),
         ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
+        ("with anchor below 1, which would give all of the source", (options.get("anchor") or 0) < 1, ("guide",)),
         ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
         ("with cfg above 1", cfg, ("negative",)),
         (

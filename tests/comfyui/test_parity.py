@@ -127,7 +127,7 @@ SAME = {
     },
     "without DINO": {"no_dino": True, "fidelity": 0.5, "tile": 192, "overlap": 48, "tile_fit": "exact"},
     "guided by source and DINO, without an adapter": {
-        "fidelity": 0.0, "denoise": 0.5, "steps": 2, "scale": 1.0, "dino_strength": 0.0, "anchor": 1.0, "guide": 1.0,
+        "fidelity": 0.0, "denoise": 0.5, "steps": 2, "scale": 1.0, "dino_strength": 0.0, "anchor": 0.5, "guide": 1.0,
     },
     "windows that move": {"fidelity": 0.0, "denoise": 0.6, "steps": 2, "seed": 4, "overlap": 16, "moving": True},
 }  # fmt: skip

@@ -92,6 +92,7 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
         ({"guide": 1.0, "no_dino": True}, "guide acts with a DINO model only"),
         ({"guide_every": 2}, "guide_every acts with anchor or guide above 0 only"),
         ({"decoder": "there/is.safetensors", "anchor": 0.0}, "decoder acts with anchor or guide above 0 only"),
+        ({"guide": 1.0, "anchor": 1.0}, "guide acts with anchor below 1, which would give all of the source only"),
         ({"anchor": 3.0}, "anchor 3.0 must be from 0 to 1"),
         ({"guide": 1.0, "guide_from": 0.01}, "guidance window 0.05 to 0.01 must rise"),
     ],
