@@ -29,6 +29,7 @@ import torch
 from dinotile.files.pixels import resize
 from dinotile.files.writing import replacing
 from dinotile.hosts.host import Host
+from dinotile.upscaling.settings import UpscaleSettings
 
 from ..figures import about
 from .checks import checks
@@ -95,7 +96,11 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
         print("no scenes of the benchmark world: they need --scenes and --work", file=sys.stderr)
     models = demo_models(encoders)
     told = {**told_of(options), "photographs": asdict(PHOTO_SETTINGS), "scenes": asdict(SCENE_SETTINGS)}
-    found: dict[str, list[Record]] = {"photographs": list(references(subjects, models.plain.host)), "scenes": []}
+    host = models.plain.host
+    found: dict[str, list[Record]] = {"photographs": [], "scenes": []}
+    found["photographs"] += references(subjects, host, PHOTO_SETTINGS)
+    if with_scenes:
+        found["scenes"] += references(scenes(options.scenes, TEXTURED), host, SCENE_SETTINGS)
     todo = [*photo_work(options, subjects, rows), *(scene_work(options) if with_scenes else ())]
     for _, _, work in todo:
         check_others(work["subjects"], work["rows"])
@@ -135,10 +140,10 @@ def scene_work(options: argparse.Namespace) -> Iterator[Work]:
             yield "scenes", Case("denoise", denoise, options.steps), work
 
 
-def references(subjects: Sequence[Subject], host: Host) -> Iterator[Record]:
+def references(subjects: Sequence[Subject], host: Host, settings: UpscaleSettings) -> Iterator[Record]:
     """What no FLUX has touched: the source enlarged, and that through the VAE."""
     for subject in subjects:
-        height, width = (round(PHOTO_SETTINGS.scale * side) for side in subject.source.shape[2:])
+        height, width = (round(settings.scale * side) for side in subject.source.shape[2:])
         larger = resize(subject.source, height=height, width=width)
         coded = host.decode(host.encode(larger))
         for row, pixels in ((Row("enlarged, bicubic"), larger), (Row("enlarged, through the VAE"), coded)):
