@@ -52,6 +52,7 @@ ROWS = (
     STRENGTH_0,
     Row("back-projection at the end", fidelity=1.0),
     ANCHOR,
+    Row("anchor, back-projection at the end", WHOLE, fidelity=1.0),
     Row("anchor twice a sigma", WHOLE, times=2),
     HALF_ANCHOR,
     DINO,

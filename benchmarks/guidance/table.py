@@ -146,7 +146,12 @@ def references(subjects: Sequence[Subject], host: Host, settings: UpscaleSetting
         height, width = (round(settings.scale * side) for side in subject.source.shape[2:])
         larger = resize(subject.source, height=height, width=width)
         coded = host.decode(host.encode(larger))
-        for row, pixels in ((Row("enlarged, bicubic"), larger), (Row("enlarged, through the VAE"), coded)):
+        back = Row("enlarged, bicubic, back-projection at the end", fidelity=1.0)
+        for row, pixels in (
+            (Row("enlarged, bicubic"), larger),
+            (back, larger),
+            (Row("enlarged, through the VAE"), coded),
+        ):
             yield record(subject, row, Case("none", 0.0, 0), seed=0, drawn=pixels, seconds=0.0)
 
 

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import comfy.sd
 import torch
-from inside_tools import DEMO, HEIGHT, WIDTH, check, dino, flux, node, picture, refusal, same, sample, text, tiled
+from inside_tools import (
+    BASE,
+    DEMO,
+    HEIGHT,
+    WIDTH,
+    apart,
+    check,
+    dino,
+    flux,
+    node,
+    picture,
+    refusal,
+    same,
+    sample,
+    text,
+    tiled,
+    upscale,
+)
 from inside_vae import flux_state
 
 from dinotile import nodes
 from dinotile.files.pixels import resize
+from dinotile.hosts.comfy import vae as vae_path
 from dinotile.hosts.comfy.folders import model_path
+from dinotile.hosts.comfy.host import ComfyHost
 
 
 def demo_vae():
     """The shipped one: what is random encodes to no latents of its own."""
-    return comfy.sd.VAE(sd=comfy.utils.load_torch_file(model_path(f"{DEMO}.safetensors", "vae")))
+    return load_vae(model_path(f"{DEMO}.safetensors", "vae"))
+
+
+def load_vae(path):
+    return comfy.sd.VAE(sd=comfy.utils.load_torch_file(path))
 
 
 def anchored(model, image, vae, strength=1.0, **more):
@@ -144,6 +167,23 @@ def estimates_of_a_broken_vae():
     for weight in vae.first_stage_model.taesd_encoder.parameters():
         weight.data = weight.data * torch.nan
     return {"refused": refusal(lambda: sample(anchored(flux(), image, vae), text(0), latent=latent))}
+
+
+@check
+def estimates_by_a_small_vae():
+    """Both halves of it, and through the node: the own one encodes to no latents of its own."""
+    small, own = demo_vae(), load_vae(str(BASE / "models" / "vae" / "vae.safetensors"))
+    host, inner = ComfyHost(flux(), own, decoder=small), flux().model
+    image = picture(3, height=HEIGHT, width=WIDTH)
+    pixels = image.movedim(-1, 1)
+    latents = inner.process_latent_in(vae_path.encode(small, pixels))
+    by_small, by_own = (upscale(vae=own, image=image[:, ::4, ::4], anchor=1.0, decoder=vae) for vae in (small, None))
+    return {
+        "read": same(host.read(pixels), latents.float()) and not same(host.read(pixels), host.encode(pixels)),
+        "shown": float((host.show(latents).clamp(0, 1) - pixels).abs().mean()),
+        "by the own": float((host.decode(latents) - pixels).abs().mean()),
+        "node": apart(by_small, by_own),
+    }
 
 
 def wrong_vae():

@@ -597,6 +597,11 @@ def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
 
 
+def test_a_small_vae_is_looked_with_both_ways(numbers):
+    found = numbers("estimates_by_a_small_vae")
+    assert found["read"] and found["shown"] < 0.05 < found["by the own"] and found["node"] > 0.01
+
+
 def test_a_decoder_whose_encoder_gives_nan_is_refused_and_makes_no_black_picture(numbers):
     one_sentence(numbers("estimates_of_a_broken_vae")["refused"], ("stage encode gave values that are NaN",))
 

@@ -236,6 +236,12 @@ def test_estimates_of_an_inference_mode_are_guided(canvas, encoder):
     assert not torch.equal(moved, x0)
 
 
+def test_beside_a_whole_anchor_dino_is_not_asked_and_that_is_said(canvas, encoder, caplog):
+    settings = GuidanceSettings(anchor=1.0, dino=1.0)
+    guided = guided_estimates(picture(45, 62), settings, canvas=canvas, encoder=encoder)
+    assert list(guided.forces[0]) == ["anchor"] and "guide has nothing to do beside anchor 1" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

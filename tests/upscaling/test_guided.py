@@ -78,6 +78,11 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
     by_same, _ = Upscaler(flux, vae, decoder=tiny_vae()).upscale(source, settings)
     by_other, _ = Upscaler(flux, vae, decoder=tiny_vae(seed=1)).upscale(source, settings)
     assert torch.allclose(by_same, by_vae, atol=1e-4) and not torch.allclose(by_other, by_vae, atol=1e-4)
+    for half in ("encoder", "decoder"):
+        vae_of_two, other = tiny_vae(), tiny_vae(seed=1)
+        setattr(vae_of_two, half, getattr(other, half))
+        by_half, _ = Upscaler(flux, vae, decoder=vae_of_two).upscale(source, settings)
+        assert not torch.allclose(by_half, by_vae, atol=1e-4)
     assert split_options({"decoder": "x"})[0].anchor == 1.0
     assert split_options({"decoder": "x", "anchor": 0.5})[0].anchor == 0.5
     assert split_options({})[0].anchor == 0.0
