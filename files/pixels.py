@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
+
+SHAPE = 0.02  # by which the proportions of two pictures of the same may differ
 
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
@@ -18,6 +22,12 @@ def resize_signed(pixels: Tensor, *, height: int, width: int) -> Tensor:
         return pixels
     pixels = pixels.contiguous()  # ComfyUI's are views of [B, H, W, C], which takes longer than to copy them
     return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def proportional(small: Sequence[int], large: Sequence[int]) -> bool:
+    """Whether two pictures have the same shape but for ``SHAPE``, or a side of the small one that was rounded."""
+    (rows, columns), (height, width) = small, large
+    return abs(rows * width - columns * height) <= max(SHAPE * rows * width, height, width)
 
 
 def check_pixels(pixels: Tensor) -> None:

@@ -177,7 +177,7 @@ class Upscale(io.ComfyNode):
         pixels = rgb(image).movedim(-1, 1).cpu()
         dino_mask = single_mask(dino_mask)
         where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
-        where.check(*pixels.shape[-2:], guided=adapter is not None)
+        where.check(*pixels.shape[-2:], guided=adapter is not None or settings.on_estimates.led)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         guidance = {} if settings.on_estimates.off else {"guidance": PART}
         parts = {"dino": PART, "encode": PART, **guidance, "sample": steps * PART, "decode": PART}
@@ -200,7 +200,7 @@ class Upscale(io.ComfyNode):
             make_guide=make_guide,
             encoder=dino if settings.dino_uses else None,
             enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
-            denoise_mask=where.denoise,
+            masks=where,
             gentler=gentler,
             progress=HostProgress(parts=parts),
         )

@@ -106,7 +106,12 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
         (
             "with a DINO model and its adapter",
             dino and None not in (files.dino, files.adapter),
-            ("dino_mask", "dino_strength", "dino_guidance", "dino_layers"),
+            ("dino_strength", "dino_guidance", "dino_layers"),
+        ),
+        (
+            "with a DINO model, and its adapter or guide above 0",
+            dino and files.dino is not None and bool(files.adapter or options.get("guide")),
+            ("dino_mask",),
         ),
         ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
         ("with anchor below 1, which would give all of the source", (options.get("anchor") or 0) < 1, ("guide",)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from ..files.kinds import MEGAPIXELS
 from ..files.pictures import load_picture, picture_of
+from ..files.pixels import proportional
 from ..flux_patch.families import ModelFamily
 from ..tiling.canvas import pad_to_grid
 
-SHAPE = 0.02  # by which the proportions of a mask may differ from the picture's
 Source = str | os.PathLike[str] | Image.Image
 
 
@@ -33,7 +32,8 @@ class Masks:
         one is for, does not guide."""
         if self.dino is not None and not guided:
             raise ValueError(
-                "a DINO mask was given without DINO: give a DINO model and an adapter, or leave the mask out"
+                "a DINO mask was given where DINO does not act: give a DINO model, and an adapter or a guide above 0 with an "
+                "anchor below 1, or leave the mask out"
             )
         for name, mask in (("DINO", self.dino), ("denoise", self.denoise)):
             if mask is not None:
@@ -74,12 +74,6 @@ def check_mask(mask: Tensor, height: int, width: int, *, name: str) -> None:
         raise ValueError(
             f"the {name} mask is {columns} x {rows} px, the picture {width} x {height}: give a mask of the same proportions"
         )
-
-
-def proportional(small: Sequence[int], large: Sequence[int]) -> bool:
-    """Whether two pictures have the same shape but for ``SHAPE``, or a side of the small one that was rounded."""
-    (rows, columns), (height, width) = small, large
-    return abs(rows * width - columns * height) <= max(SHAPE * rows * width, height, width)
 
 
 def in_cells(mask: Tensor, *, height: int, width: int, family: ModelFamily) -> Tensor:

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from ..dino.encode import DinoEncoder, EncodeSettings
 from ..dino.fidelity import Fidelity, agreement
-from ..files.pixels import check_pixels, resize
+from ..files.pixels import check_pixels, proportional, resize
 from ..hosts.finite import finite
 from ..tiling.plan import TilePlan
 from ..tiling.seams import Seams, measure_seams
 from ..tiling.windows import tile_windows
-from .masks import proportional
 
 METERED = EncodeSettings()  # whatever an adapter takes, so that figures of different runs can be compared
 DIGITS = 5

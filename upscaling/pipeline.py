@@ -25,7 +25,7 @@ from ..tiling.plan import TilePlan, canvas_size
 from .adaptive import adaptive_mask
 from .check import check
 from .guides import check_guide
-from .masks import check_mask, in_cells
+from .masks import EVERYWHERE, Masks, in_cells
 from .report import sizes, timed
 from .settings import UpscaleSettings
 
@@ -73,7 +73,7 @@ def upscale(
     encoder: DinoEncoder | None = None,
     shown: Tensor | None = None,
     enlarge: Callable[[Tensor], Tensor] | None = None,
-    denoise_mask: Tensor | None = None,
+    masks: Masks = EVERYWHERE,
     gentler: Sampler | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
@@ -82,55 +82,46 @@ def upscale(
     encoder: what ``settings.guide`` and ``settings.adaptive`` look with, and what the result is measured with. shown: pictures
     that guide takes for ``pixels``, to find out what it does. gentler: samples tiles again where ``settings.retry`` asks for it.
     enlarge: makes the first, larger picture (of any size) from ``pixels``; None: bicubic.
-    denoise_mask: [1 or B, 1, h, w] in 0..1 over the picture, at any resolution: at 0 the latents of the larger picture stay, in
-    each step, as with ComfyUI's noise_mask; at 1 they are redrawn. ``settings.adaptive`` multiplies its own one with it. The
+    masks: where DINO guides estimates, ``make_guide`` has its own, and what is redrawn: at 0 the latents of the larger picture
+    stay, in each step, as with ComfyUI's noise_mask; ``settings.adaptive`` multiplies its own one with that. The
     result depends on the pictures, the models and the settings only; never on how many tiles share a model call. Raises
     ValueError for NaN, an empty batch or wrong channels, and where a stage gives what is NaN or infinite.
     """
     check_pixels(pixels)
     check_guide(settings, encoder)
+    masks.check(*pixels.shape[-2:])
     seconds: dict[str, float] = {}
-    token = host.family.token
-    if denoise_mask is not None:
-        check_mask(denoise_mask, *pixels.shape[-2:], name="denoise")
-    height, width = scaled_size(*pixels.shape[-2:], scale=settings.scale)
-    canvas = canvas_size(height, width, grid=token)
+    size = scaled_size(*pixels.shape[-2:], scale=settings.scale)
+    canvas = canvas_size(*size, grid=host.family.token)
     plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     wanted = make_guide if settings.dino_strength > 0 else None
-    masks = [] if denoise_mask is None else [denoise_mask]
+    redrawn = [] if masks.denoise is None else [masks.denoise]
     with timed(seconds, "dino", None if wanted is None and settings.adaptive == 0 else progress):
-        guide = None if wanted is None else wanted(pixels, plan=plan, size=(height, width))
+        guide = None if wanted is None else wanted(pixels, plan=plan, size=size)
         if encoder is not None and settings.adaptive > 0:
-            masks.append(adaptive_mask(host, encoder, pixels, amount=settings.adaptive))
+            redrawn.append(adaptive_mask(host, encoder, pixels, amount=settings.adaptive))
     with timed(seconds, "encode", progress):
         host.check_interrupt()
-        larger = resize(pixels if enlarge is None else enlarge(pixels), height=height, width=width)
-        latents = finite(host.encode(pad_to_grid(larger, grid=token)), "encode")
+        larger = resize(pixels if enlarge is None else enlarge(pixels), height=size[0], width=size[1])
+        latents = _encoded(host, larger, host.encode)
     estimates = None
     if not settings.on_estimates.off and settings.denoise > 0:
         with timed(seconds, "guidance", progress):
             estimates = guided_estimates(
                 pixels.to(host.device),
                 settings.on_estimates,
-                canvas=Canvas(
-                    host.show, lambda seen: finite(host.read(pad_to_grid(seen, grid=token)), "encode"), (height, width)
-                ),
+                canvas=Canvas(host.show, lambda seen: _encoded(host, seen, host.read), size),
                 encoder=encoder,
                 shown=shown,
+                dino_mask=masks.dino,
                 check=host.check_interrupt,
             )
     with timed(seconds, "sample"):
-        each = [in_cells(mask, height=height, width=width, family=host.family) for mask in masks]
+        each = [in_cells(mask, height=size[0], width=size[1], family=host.family) for mask in redrawn]
         cells = reduce(torch.mul, each) if each else None
         drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(drawn, "sample")
-
-    def decode(latents: Tensor) -> Tensor:
-        host.check_interrupt()
-        result = finite(host.decode(latents), "decode")
-        if result.shape[-2:] != (height, width):
-            result = result[..., :height, :width].contiguous()  # which lets go of the canvas
-        return back_project(result, pixels.to(result), fidelity=settings.fidelity)
+    decode = partial(_decoded, host, pixels, size, fidelity=settings.fidelity)
 
     def again(share: Tensor) -> Tensor:
         assert gentler is not None
@@ -157,7 +148,7 @@ def upscale(
         seconds=seconds,
     )
     report = {
-        **sizes(pixels, (height, width), plan=plan, laid=laid, batch=sampled.pop("batch", None)),
+        **sizes(pixels, size, plan=plan, laid=laid, batch=sampled.pop("batch", None)),
         "redrawn": 1.0 if cells is None else round(float(cells.mean()), 4),  # mean of the mask
         "dino": None if guide is None or wanted is None else wanted.describe(),
         "guidance": None if estimates is None else estimates.report(),
@@ -167,6 +158,19 @@ def upscale(
         "seconds": seconds,
     }
     return result, report
+
+
+def _encoded(host: Host, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    return finite(encode(pad_to_grid(pixels, grid=host.family.token)), "encode")
+
+
+def _decoded(host: Host, source: Tensor, size: tuple[int, int], latents: Tensor, *, fidelity: float) -> Tensor:
+    """[B, 3, *size], as true to the source as asked."""
+    host.check_interrupt()
+    result = finite(host.decode(latents), "decode")
+    if result.shape[-2:] != size:
+        result = result[..., : size[0], : size[1]].contiguous()  # which lets go of the canvas
+    return back_project(result, source.to(result), fidelity=fidelity)
 
 
 def _retelling(progress: Progress, stage: str, done: float, total: float, note: str = "") -> None:

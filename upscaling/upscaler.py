@@ -100,7 +100,7 @@ class Upscaler:
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter."""
-        masks.check(*pixels.shape[-2:], guided=self.guided)
+        masks.check(*pixels.shape[-2:], guided=self.guided or settings.on_estimates.led)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         restart_peak(self.host.device)
@@ -117,7 +117,7 @@ class Upscaler:
             make_guide=make_guide,
             encoder=self.dino,
             shown=shown,
-            denoise_mask=masks.denoise,
+            masks=masks,
             gentler=gentler,
             progress=progress,
         )

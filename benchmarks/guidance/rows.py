@@ -62,6 +62,7 @@ ROWS = (
     ANCHOR_PHOTOS,
     Row("adapter", adapter=True),
     Row("adapter + anchor", WHOLE, adapter=True),
+    Row("adapter + half anchor + DINO", LED, DEMO, adapter=True),
 )
 KNOWING = Row("half anchor + textures", LED, TEXTURES)
 SCENE_ROWS = (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...files.pixels import resize
 from ..encode import DinoEncoder, EncodeSettings
 from .autoencoder import Autoencoder, Canvas
 from .energy import KEPT, DinoEnergy
@@ -27,16 +28,18 @@ def guided_estimates(
     encoder: DinoEncoder | None = None,
     shown: Tensor | None = None,
     mask: Tensor | None = None,
+    dino_mask: Tensor | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> GuidedEstimates:
     """pixels: the sources [B, 3, h, w] in 0..1, on the device where they are compared. encoder: needed where ``settings.dino``
-    is not 0. shown: pictures [B, 3, h, w] that DINO's agreement is with, instead.
+    is not 0. shown: pictures [B, 3, h, w] that DINO's agreement is with, instead. mask: of
+    ``GuidedEstimates``. dino_mask: [1, 1, n, m] in 0..1 over the pictures, at any size: where DINO acts; None: everywhere.
     """
     if settings.dino and not settings.led:
         log.warning(
             "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or leave guide at 0"
         )
-    autoencoders, forces = [], []
+    autoencoders, forces, (rows, columns) = [], [], pixels.shape[-2:]
     for number, source in enumerate(pixels.float().split(1)):
         code = Autoencoder(canvas, source)
         found: dict[str, Force] = {}
@@ -54,7 +57,8 @@ def guided_estimates(
                     most_side=encoder.spec.max_side,
                     keep=KEPT // len(pixels),
                 )
-            found["dino"] = Descent(energy, settings.dino)
+            where = None if dino_mask is None else resize(dino_mask.to(source), height=rows, width=columns)
+            found["dino"] = Descent(energy, settings.dino, where)
         autoencoders.append(code)
         forces.append(found)
     return GuidedEstimates(autoencoders, forces, settings, mask=mask, check=check)

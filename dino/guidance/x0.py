@@ -113,10 +113,12 @@ class Anchor:
 
 @dataclass(eq=False)
 class Descent:
-    """Down an energy. kept: share of the gradients before in the next. before: their mean, for each latent of the batch."""
+    """Down an energy. mask: [1, 1, h, w] in 0..1 over the picture, how much of a step is made; None: all. kept: share of the
+    gradients before in the next. before: their mean, for each latent of the batch."""
 
     energy: Energy
     strength: float
+    mask: Tensor | None = None
     kept: float = KEPT
     before: dict[int, Tensor] = field(default_factory=dict)
     told: Told = field(default_factory=Told)
@@ -133,10 +135,11 @@ class Descent:
         length = step.square().mean().sqrt()
         if length.isfinite():
             self.before[latent] = mean
-        return step * (LONGEST * clean.std() / length).clamp(max=1)
+        step = step * (LONGEST * clean.std() / length).clamp(max=1)
+        return step if self.mask is None else step * self.mask
 
     def again(self) -> Descent:
-        return Descent(self.energy, self.strength, self.kept)
+        return Descent(self.energy, self.strength, self.mask, self.kept)
 
 
 class GuidedEstimates:

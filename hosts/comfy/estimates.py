@@ -15,6 +15,7 @@ from ...dino.encode import DinoEncoder
 from ...dino.guidance.autoencoder import Canvas
 from ...dino.guidance.start import guided_estimates
 from ...dino.guidance.x0 import GuidanceSettings
+from ...files.pixels import proportional
 from ..finite import finite
 from ..host import Estimates
 from . import vae as vae_path
@@ -102,6 +103,12 @@ def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[
     vae, inner = guidance.decoder, model.model
     ratio = vae.spacial_compression_decode()
     height, width = (side * ratio for side in cells)
+    rows, columns = guidance.pixels.shape[-2:]
+    if not proportional((rows, columns), (height, width)):
+        raise ValueError(
+            f"guidance has a picture of {columns} x {rows} px, the latent shows {width} x {height}: connect the whole picture "
+            "that the latent was made of"
+        )
     mask = guidance.mask
     if mask is not None:
         mask = torch.nn.functional.interpolate(mask, size=cells, mode="bilinear", antialias=True).clamp(0, 1)

@@ -118,6 +118,7 @@ def estimates_of_many():
         "apart by the other's source": float((both[1:] - other[1:]).square().mean().sqrt()),
         "shape": list(both.shape),
         "two for one latent": refusal(lambda: sample(anchored(flux(), images, vae), text(0), latent=latent[:1])),
+        "of another shape": refusal(lambda: sample(anchored(flux(), images[:1, :40], vae), text(0), latent=latent[:1])),
     }
 
 

@@ -131,7 +131,7 @@ def test_a_mask_of_other_proportions_and_a_dino_mask_without_dino_are_refused(se
     refused(server, prompt, "upscale", "mask is 64 x 64 px, the picture 64 x 48")
     if name == "dino_mask":
         del prompt["upscale"]["inputs"]["dino"], prompt["upscale"]["inputs"]["adapter"]
-        refused(server, prompt, "upscale", "a DINO mask was given without DINO")
+        refused(server, prompt, "upscale", "a DINO mask was given where DINO does not act")
 
 
 def test_an_adapter_for_other_layers_is_refused_when_conditioning_is_projected(server, small):

@@ -201,6 +201,15 @@ def test_a_mask_says_where_and_no_input_is_written_to(x0):
     assert torch.equal(moved[..., :3], x0[..., :3]) and (moved[..., 3:] < x0[..., 3:]).all()
 
 
+def test_a_forces_own_mask_says_where_it_acts(x0):
+    goal, mask = picture(4, 6), torch.zeros(1, 1, 4, 6)
+    mask[..., 3:] = 1
+    step = Descent(Far(goal), 1.0, mask).step(goal + 0.1, latent=0, call=0, times=1)
+    whole = Descent(Far(goal), 1.0).step(goal + 0.1, latent=0, call=0, times=1)
+    assert torch.equal(step, whole * mask) and (whole < 0).all()
+    assert Descent(Far(goal), 1.0, mask).again().mask is mask
+
+
 def test_gradients_are_averaged_over_steps_for_each_latent_apart(x0):
     force = Descent(Far(x0 - 0.1), 1.0)
     guided = run(force)

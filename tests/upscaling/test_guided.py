@@ -10,6 +10,7 @@ from dinotile import demo
 from dinotile.files.pixels import resize
 from dinotile.hosts.diffusers.load import load_vae
 from dinotile.upscaling.api import load_upscaler, split_options
+from dinotile.upscaling.masks import Masks
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
@@ -110,6 +111,20 @@ def test_what_would_do_nothing_or_is_out_of_range_is_refused(options, sentence):
 def test_without_a_dino_model_a_guide_is_refused(flux, vae):
     with pytest.raises(ValueError, match="guide 1.0 leads to what DINO sees: give a DINO model"):
         Upscaler(flux, vae).upscale(picture(20, 30), dataclasses.replace(SETTINGS, guide=1.0))
+
+
+def test_the_dino_mask_says_where_dino_guides(upscaler):
+    source, settings = picture(40, 64), dataclasses.replace(SETTINGS, guide=5.0)
+    guided, _ = upscaler.upscale(source, settings)
+    plain, _ = upscaler.upscale(source, dataclasses.replace(settings, guide=0.0))
+    assert (guided - plain).abs().max() > 0.01
+    for grey, same in ((0.0, plain), (1.0, guided)):
+        result, _ = upscaler.upscale(source, settings, masks=Masks(dino=torch.full((1, 1, 5, 8), grey)))
+        assert (result - same).abs().max() < 1e-5
+    with pytest.raises(
+        ValueError, match="a DINO mask was given where DINO does not act: give a DINO model, and an adapter"
+    ):
+        upscaler.upscale(source, SETTINGS, masks=Masks(dino=torch.ones(1, 1, 5, 8)))
 
 
 def test_the_command_lines_models_guide_without_an_adapter(models):

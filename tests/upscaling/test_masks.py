@@ -126,7 +126,7 @@ def test_a_mask_that_does_not_fit_is_refused_before_any_work(upscaler, masks, wo
 
 
 def test_a_dino_mask_without_dino_is_refused(flux, vae):
-    with pytest.raises(ValueError, match="a DINO mask was given without DINO"):
+    with pytest.raises(ValueError, match="a DINO mask was given where DINO does not act"):
         Upscaler(flux, vae).upscale(picture(40, 60), SETTINGS, masks=Masks(dino=torch.ones(1, 1, 4, 6)))
 
 
@@ -147,6 +147,6 @@ def test_masks_are_options_of_the_api_and_of_the_command(models, command, tmp_pa
             (tmp_path / "out.png").unlink()
     assert code == 2 and "the denoise mask is 9 x 99 px, the picture 60 x 40" in err
     code, out, err = command(*arguments, "-o", tmp_path / "out.png", "--dino-mask", tmp_path / "mask.png")
-    assert code == 2 and "dino_mask acts with a DINO model and its adapter only" in err
+    assert code == 2 and "dino_mask acts with a DINO model, and its adapter or guide above 0 only" in err
     out = ["-o", tmp_path / "mask.png", "--overwrite", "--denoise-mask", tmp_path / "mask.png"]
     assert "mask.png is the input itself" in command(*arguments, *out)[2]

@@ -13,6 +13,7 @@ from dinotile.tiling.canvas import cut
 from dinotile.tiling.moving import moved
 from dinotile.upscaling.api import load_upscaler, split_options
 from dinotile.upscaling.joint import JointEuler, flow_sigmas
+from dinotile.upscaling.masks import Masks
 from dinotile.upscaling.pipeline import upscale
 from dinotile.upscaling.retry import spread
 from dinotile.upscaling.settings import UpscaleSettings
@@ -150,7 +151,7 @@ def test_a_second_try_starts_from_the_source_in_the_failed_tile_and_from_the_res
     first, gentler = Still(SPOILT), Still()
     mask = torch.ones(1, 1, 8, 12)
     mask[..., 6:] = 0.5
-    run(first, gentler, denoise_mask=mask)
+    run(first, gentler, masks=Masks(denoise=mask))
     ((encoded, cells),) = first.seen
     ((start, second),) = gentler.seen
     weights = window(plan.latent, SPOILT)
