@@ -67,6 +67,14 @@ def upscale(
     ] = None,
     redux_strength: Annotated[float, typer.Option(help="Attention that Redux gets: 0 (off) to 2, a factor.")] = 1.0,
     redux_grid: Annotated[int, typer.Option(help="Redux's tokens per side of a tile; usually 9 to 27.")] = 14,
+    controlnet: Annotated[
+        str | None,
+        typer.Option(
+            help="A tile or upscaling ControlNet of FLUX.1, which is shown the enlarged picture and keeps its layout at a high "
+            "denoise: a .safetensors file in diffusers' layout, its folder or a hub name."
+        ),
+    ] = None,
+    controlnet_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.4 to 0.8.")] = 0.6,
     denoise_mask: Annotated[
         str | None,
         typer.Option(
@@ -190,7 +198,9 @@ def upscale(
     written = [*outputs, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *outputs])
-    check_inputs_stay(written, [model_path, vae_path, decoder, dino, adapter, redux, dino_mask, denoise_mask])
+    check_inputs_stay(
+        written, [model_path, vae_path, decoder, controlnet, dino, adapter, redux, dino_mask, denoise_mask]
+    )
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:

@@ -60,6 +60,14 @@ class Text:
         return replace(self, context=context, mask=torch.cat([before.expand(count, -1), behind], dim=1))
 
 
+@dataclass(frozen=True, eq=False)
+class Hint:
+    """What a ControlNet is shown beside noisy latents: those of the enlarged picture, [B, C, h, w]. strength: 0 is off."""
+
+    latents: Tensor
+    strength: float
+
+
 class Estimates(Protocol):
     """What changes the estimates of a sampling run, after all guidance of the model and before the sampler's step."""
 
@@ -98,11 +106,19 @@ class Host(Protocol):
         ...
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        text: Text,
+        rows: Sequence[DinoRow] = (),
+        hint: Hint | None = None,
+        memo: RunMemo | None = None,
     ) -> Tensor:
         """[B, C, h, w], float32, at noise levels [B]; differentiable in the adapter.
 
-        rows: one per latent, or none where DINO has no say. memo: kept by the caller for the length of one sampling run.
+        rows: one per latent, or none where DINO has no say. hint: for a ControlNet, where there is one.
+        memo: kept by the caller for the length of one sampling run.
         """
         ...
 

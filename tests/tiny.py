@@ -28,6 +28,19 @@ def tiny_flux(*, seed=0, guidance=False, channels=64):
     return model.eval().requires_grad_(False)
 
 
+def tiny_controlnet(flux, *, seed=1, doubles=1, singles=1, **config):
+    """Of that FLUX, as loud as it."""
+    from diffusers import FluxControlNetModel
+
+    torch.manual_seed(seed)
+    sizes = {**flux.config, "num_layers": doubles, "num_single_layers": singles, **config}
+    model = FluxControlNetModel.from_config(sizes).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.startswith("controlnet_"):  # zero at first
+            parameter.normal_(std=0.05)
+    return model
+
+
 def tiny_vae(*, seed=0, latent=16, scaling=1.0, shift=0.0):
     """A TAESD with four channels per layer, louder than torch makes it: its output follows its input."""
     from diffusers import AutoencoderTiny

@@ -21,7 +21,7 @@ from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress, counted
 from ..flux_patch.checkpoint import load_adapter
-from ..hosts.diffusers.load import load_transformer, load_vae
+from ..hosts.diffusers.load import load_controlnet, load_transformer, load_vae
 from ..hosts.diffusers.narrow import Weights, check_weights, narrow
 from ..hosts.diffusers.offload import Offload, check_offload
 from ..hosts.diffusers.redux import load_teacher
@@ -115,6 +115,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
         ),
         ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
         ("with anchor below 1, which would give all of the source", (options.get("anchor") or 0) < 1, ("guide",)),
+        ("with controlnet", bool(options.get("controlnet")), ("controlnet_strength",)),
         ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
         ("with cfg above 1", cfg, ("negative",)),
         (
@@ -162,6 +163,7 @@ def load_upscaler(
     model_path: Source | None = None,
     vae_path: Source | None = None,
     decoder: Source | None = None,
+    controlnet: Source | None = None,
     dino: Source | None = None,
     dino_layers: str = "",
     adapter: Source | None = None,
@@ -186,6 +188,7 @@ def load_upscaler(
     tokens of each tile follow the text. mask_padding: whether FLUX's attention leaves out the padding of T5's tokens; it was
     trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
+    controlnet: one of FLUX.1 that is shown the enlarged picture (tile, upscaling, or a union's tile mode), tile by tile.
     decoder: a small one of FLUX.1's latents (TAEF1), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
     """
@@ -215,6 +218,8 @@ def load_upscaler(
     parts["vae"] = partial(load_vae, files.vae, dtype=kind)
     if decoder is not None:
         parts["decoder"] = partial(load_vae, decoder, dtype=kind)
+    if controlnet is not None:
+        parts["controlnet"] = partial(load_controlnet, controlnet, dtype=kind)
     if redux is not None:
         parts["redux"] = partial(load_teacher, redux, redux, device=where, dtype=kind)
     loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
@@ -223,6 +228,7 @@ def load_upscaler(
         loaded["flux"],
         loaded["vae"],
         decoder=loaded.get("decoder"),
+        controlnet=loaded.get("controlnet"),
         dino=loaded.get("dino"),
         adapter=loaded.get("adapter"),
         dino_layers=dino_layers,

@@ -17,7 +17,7 @@ from ..flux_patch.memo import RunMemo
 from ..flux_patch.redux import ReduxTokens
 from ..flux_patch.rows import DinoRow
 from ..hosts.differential import redrawn
-from ..hosts.host import Estimates, Host, Text
+from ..hosts.host import Estimates, Hint, Host, Text
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
 from ..tiling.plan import Box, TilePlan
@@ -96,7 +96,11 @@ class JointEuler:
 
         def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
             self.host.check_interrupt()
-            return self.velocity(x, sigma, rows, canvas=(cells.height, cells.width), guide=guide, memo=memo)
+            hint = Hint(
+                torch.stack([cut(latents[row.image], row.box) for row in rows]), self.settings.controlnet_strength
+            )
+            canvas = cells.height, cells.width
+            return self.velocity(x, sigma, rows, canvas=canvas, guide=guide, hint=hint, memo=memo)
 
         def move(step: int) -> TilePlan:
             memo.clear()  # of regions that do not come again
@@ -126,6 +130,7 @@ class JointEuler:
         canvas: tuple[int, int],
         guide: Guide | None,
         memo: RunMemo,
+        hint: Hint | None = None,
     ) -> Tensor:
         """v(n, 0) + cfg * (v(p, 0) - v(n, 0)) + dino_guidance * (v(p, d) - v(p, 0)), of text p, negative n, DINO d and the
         adapter's learned null 0 in its place: guidance by two conditions, of arXiv 2211.09800, equation 3."""
@@ -134,7 +139,7 @@ class JointEuler:
         dropped = [replace(row, tokens=None) for row in dino]
 
         def at(text: Text, rows: Sequence[DinoRow]) -> Tensor:
-            return self.host.velocity(x, sigmas, text=text, rows=rows, memo=memo)
+            return self.host.velocity(x, sigmas, text=text, rows=rows, hint=hint, memo=memo)
 
         text = self.told(rows, memo)
         plain = out = at(text, dino)

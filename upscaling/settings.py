@@ -37,7 +37,7 @@ class UpscaleSettings:
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
     anchor, guide: strengths of the anchor, 1 is all of the source, and of DINO on estimates; guide_from, guide_to: shares of the
     first noise level between which they act; guide_every: at every how many steps (``GuidanceSettings``).
-    redux_strength, redux_grid: of ``ReduxTokens``.
+    redux_strength, redux_grid: of ``ReduxTokens``. controlnet_strength: of a ``Hint``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
     """
@@ -65,6 +65,7 @@ class UpscaleSettings:
     adaptive: float = 0.0
     redux_strength: float = 1.0
     redux_grid: int = 14
+    controlnet_strength: float = 0.6
     retry: float = 0.0
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class UpscaleSettings:
             ("adaptive", 0, 1, "0 is off, usually 0.5 to 1"),
             ("redux_strength", 0, 2, "0 is off, 1 as Redux was trained"),
             ("redux_grid", 1, MOST_GRID, "usually 9 to 27 tokens per side of a tile"),
+            ("controlnet_strength", 0, 2, "0 is off, usually 0.4 to 0.8"),
             ("retry", 0, 1, "0 is off, usually 0.8 to 0.9"),
         ):
             value = getattr(self, name)

@@ -29,7 +29,7 @@ from .report import model_memory, peak_memory, restart_peak
 from .settings import UpscaleSettings
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
 
 
 class Upscaler:
@@ -41,6 +41,7 @@ class Upscaler:
         vae: AutoencoderKL | AutoencoderTiny,
         *,
         decoder: AutoencoderKL | AutoencoderTiny | None = None,
+        controlnet: FluxControlNetModel | None = None,
         dino: DinoEncoder | None = None,
         adapter: LoadedAdapter | None = None,
         dino_layers: str = "",
@@ -60,6 +61,7 @@ class Upscaler:
             transformer,
             vae,
             decoder=decoder,
+            controlnet=controlnet,
             adapter=adapter,
             device=device,
             dtype=dtype,
@@ -122,7 +124,12 @@ class Upscaler:
             progress=progress,
         )
         adapter = None if self.host.adapter is None else self.host.adapter.module
-        models = {"flux": self.host.transformer, "vae": self.host.vae, "adapter": adapter}
+        models = {
+            "flux": self.host.transformer,
+            "vae": self.host.vae,
+            "adapter": adapter,
+            "controlnet": self.host.controlnet,
+        }
         dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
         kept = model_memory(**models, dino=dino, redux=shows)
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}

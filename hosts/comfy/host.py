@@ -18,7 +18,7 @@ from ...flux_patch.families import FAMILIES, FLUX1
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
-from ..host import Text
+from ..host import Hint, Text
 from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
@@ -59,9 +59,16 @@ class ComfyHost:
         return self.patcher.model.process_latent_in(vae_path.encode(self.decoder, pixels)).float()
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        text: Text,
+        rows: Sequence[DinoRow] = (),
+        hint: Hint | None = None,
+        memo: RunMemo | None = None,
     ) -> Tensor:
-        """memo: not used; a sampling run of ComfyUI's brings its own."""
+        """hint, memo: not used; ComfyUI's ControlNets come with its conditioning, and its sampling run brings its own memo."""
         self.load(list(latents.shape))
         velocities: list[Tensor] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +20,18 @@ if TYPE_CHECKING:
 
 
 def flux_velocity(
-    transformer: FluxTransformer2DModel, latents: Tensor, sigmas: Tensor, *, text: Text, call: DinoCall | None
+    transformer: FluxTransformer2DModel,
+    latents: Tensor,
+    sigmas: Tensor,
+    *,
+    text: Text,
+    call: DinoCall | None,
+    added: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tensor:
     """The velocity [B, C, h, w], float32, of latents with sides of whole tokens at noise levels [B].
 
-    call: its context and vector are added to the text; its attention is the hooks' (``hooks.py``).
+    call: its context and vector are added to the text; its attention is the hooks' (``hooks.py``). added: by a ControlNet
+    (``controlnet.py``).
     """
     count, device, dtype = len(latents), latents.device, transformer.dtype
     rows, columns = FLUX1.tokens(*latents.shape[-2:])
@@ -49,6 +58,7 @@ def flux_velocity(
         img_ids=image_ids(rows, columns, family=FLUX1).to(device),
         return_dict=False,
         **keywords,
+        **added,
     )[0]
     return unpack(velocity.float(), rows=rows)
 

@@ -16,22 +16,24 @@ from ...flux_patch.families import FAMILIES
 from ...flux_patch.geometry import geometry_of
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow, make_call
-from ..host import Text
+from ..host import Hint, Text
 from . import vae as vae_path
 from .compiled import OrEager, compile_blocks, uncompile
+from .controlnet import check_controlnet, control
 from .flux import check_models, flux_velocity
 from .hooks import DinoHooks
 from .offload import Offload, Turns
 from .slicing import SlicedAttention
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
 
 
 class DiffusersHost:
     """``hosts.host.Host`` on models that compute on one device, frozen but for what the caller unfreezes in the adapter.
 
-    decoder: a small one of the same latents, for ``show`` and ``read``; None: the VAE.
+    controlnet: acts where there is a ``Hint``. decoder: a small one of the same latents, for ``show`` and ``read``; None: the
+    VAE.
     adapter_dtype: None for the models' own; a trainer keeps its adapter in float32. offload: where FLUX and the VAE rest.
     attention_slicing: see ``slicing.py``. compile: FLUX's blocks, see ``compiled.py``. Models are moved, and converted
     where they are of another dtype.
@@ -43,6 +45,7 @@ class DiffusersHost:
         vae: AutoencoderKL | AutoencoderTiny,
         *,
         decoder: AutoencoderKL | AutoencoderTiny | None = None,
+        controlnet: FluxControlNetModel | None = None,
         adapter: LoadedAdapter | None = None,
         adapter_dtype: torch.dtype | None = None,
         gradient_checkpointing: bool = False,
@@ -56,6 +59,10 @@ class DiffusersHost:
         self.device, self.dtype = torch.device(device), dtype or transformer.dtype
         self.turns, self.attention_slicing = Turns(self.device, offload), attention_slicing
         self.transformer = self.turns.add_in_parts(_frozen(transformer, self.dtype))
+        self.controlnet = None
+        if controlnet is not None:
+            check_controlnet(controlnet, transformer)
+            self.controlnet = self.turns.add_in_parts(_frozen(controlnet, self.dtype))
         self.vae = self.turns.add(_frozen(vae, self.dtype))
         self.decoder = self.vae
         if decoder is not None:
@@ -88,12 +95,19 @@ class DiffusersHost:
         return self._coded(vae_path.encode, self.decoder, pixels)
 
     def load(self, shape: list[int]) -> None:
-        self.turns.use(self.transformer)
+        self.turns.use(*([self.transformer] if self.controlnet is None else [self.transformer, self.controlnet]))
 
     def velocity(
-        self, latents: Tensor, sigmas: Tensor, *, text: Text, rows: Sequence[DinoRow] = (), memo: RunMemo | None = None
+        self,
+        latents: Tensor,
+        sigmas: Tensor,
+        *,
+        text: Text,
+        rows: Sequence[DinoRow] = (),
+        hint: Hint | None = None,
+        memo: RunMemo | None = None,
     ) -> Tensor:
-        self.turns.use(self.transformer)
+        self.load(list(latents.shape))
         call = None
         if rows and self.adapter is not None:
             call = make_call(
@@ -109,7 +123,10 @@ class DiffusersHost:
         if attending is not None:
             _ = attending.weights  # now, as torch.compile cannot trace what is cached at its first use
         with self._adding(attending), self._slicing():
-            return self.evaluate(self.transformer, latents, sigmas, text=text, call=call)
+            added = {}
+            if self.controlnet is not None and hint is not None and hint.strength > 0:
+                added = control(self.controlnet, latents, sigmas, text=text, hint=hint)
+            return self.evaluate(self.transformer, latents, sigmas, text=text, call=call, added=added)
 
     def check_interrupt(self) -> None:
         """Ctrl-C raises by itself."""

@@ -59,6 +59,27 @@ def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
     return config
 
 
+def controlnet_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
+    """diffusers' config of a ControlNet of FLUX.1, read from its tensors in that layout."""
+    if "controlnet_x_embedder.weight" not in shapes or "x_embedder.weight" not in shapes:
+        some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
+        raise ValueError(
+            f"{name} is no ControlNet of FLUX.1 in diffusers' layout (it holds {some}): give a tile or upscaling one, such as "
+            "jasperai/Flux.1-dev-Controlnet-Upscaler"
+        )
+    with whole(name, "ControlNet"):
+        modes = shapes.get("controlnet_mode_embedder.weight")
+        pixels = shapes.get("input_hint_block.conv_out.weight")
+        config = {
+            **flux_config({**shapes, "proj_out.weight": shapes["x_embedder.weight"][::-1]}, name=name),
+            "_class_name": "FluxControlNetModel",
+            "num_mode": None if modes is None else modes[0],
+            "conditioning_embedding_channels": None if pixels is None else pixels[0],
+        }
+        config.pop("out_channels")
+    return config
+
+
 _NAMES = {  # in diffusers' layout and in the original one
     "image_in": ("x_embedder.weight", "img_in.weight"),
     "text_in": ("context_embedder.weight", "txt_in.weight"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +17,11 @@ from ...files.errors import BROKEN, printable, reason
 from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .configs import check_config, check_folder, check_quantised, read_config
-from .layouts import flux_config, kl_config, tiny_weights, unscaled
+from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled
 from .sources import loading, local_path
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
 
 Held = TypeVar("Held")  # a tensor or its shape
 
@@ -39,6 +40,28 @@ def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) 
         return _pretrained(source, folder, {"FluxTransformer2DModel": FluxTransformer2DModel}, dtype=dtype)
     weights = _unwrapped(_read(path, dtype=dtype), "model.diffusion_model.")
     return _single_file(FluxTransformer2DModel, weights, flux_config, name=path.name, dtype=dtype)
+
+
+def load_controlnet(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxControlNetModel:
+    """A ControlNet of FLUX.1 from a hub name, a diffusers folder or a .safetensors file in diffusers' layout.
+
+    Raises ValueError.
+    """
+    from diffusers import FluxControlNetModel
+
+    path, kinds = local_path(source), {"FluxControlNetModel": FluxControlNetModel}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated")  # diffusers uses its own old name
+        if path is None:
+            return _pretrained(source, {"pretrained_model_name_or_path": str(source)}, kinds, dtype=dtype)
+        if path.is_dir():
+            folder = _component(source, path, "controlnet", kind="FluxControlNetModel")
+            return _pretrained(source, folder, kinds, dtype=dtype)
+        weights = _read(path, dtype=dtype)
+        config = controlnet_config({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=path.name)
+        with torch.device("meta"):
+            controlnet = FluxControlNetModel.from_config(config)
+        return _filled(controlnet, weights, kind="ControlNet", name=path.name, dtype=dtype)
 
 
 def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
@@ -169,10 +192,13 @@ def _tiny(weights: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> Autoe
     weights, config = tiny_weights(weights, name=name)
     with torch.device("meta"):
         vae = AutoencoderTiny(**config)
+    return _filled(vae, weights, kind="TAESD with encoder and decoder", name=name, dtype=dtype)
+
+
+def _filled(model: Any, weights: dict[str, Tensor], *, kind: str, name: str, dtype: torch.dtype) -> Any:
+    """A model without data, with a file's."""
     try:
-        vae.load_state_dict(_floating(weights, dtype, name=name), assign=True)
+        model.load_state_dict(_floating(weights, dtype, name=name), assign=True)
     except RuntimeError as error:
-        raise ValueError(
-            f"{name} is not a whole TAESD with encoder and decoder ({reason(error)}): choose another file"
-        ) from error
-    return vae
+        raise ValueError(f"{name} is not a whole {kind} ({reason(error)}): choose another file") from error
+    return model

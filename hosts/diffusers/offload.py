@@ -35,7 +35,7 @@ class Turns:
 
     def __init__(self, device: torch.device, offload: Offload) -> None:
         self.device, self.offload = device, offload
-        self.there: nn.Module | None = None
+        self.there: tuple[nn.Module, ...] = ()
 
     def add(self, model: Model) -> Model:
         """The model at the place where it waits for its turn."""
@@ -49,15 +49,15 @@ class Turns:
             self.add(model)
         return model
 
-    def use(self, model: nn.Module) -> None:
-        """Let it compute until another one's turn."""
-        if self.offload == "none" or model is self.there:
+    def use(self, *models: nn.Module) -> None:
+        """Let those compute, which do so together, until another one's turn."""
+        if self.offload == "none" or models == self.there:
             return
-        if self.there is not None and not hasattr(self.there, "_hf_hook"):
-            self.there.to("cpu")
-        if not hasattr(model, "_hf_hook"):
-            model.to(self.device)
-        self.there = model
+        for place, moving in (("cpu", self.there), (self.device, models)):
+            for model in moving:
+                if not hasattr(model, "_hf_hook"):
+                    model.to(place)
+        self.there = models
 
 
 class TakesTurns:

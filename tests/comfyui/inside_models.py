@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.controlnet
 import comfy.ldm.modules.diffusionmodules.openaimodel as openai_model
 import comfy.model_patcher
 import comfy.ops
@@ -143,9 +144,24 @@ def lora():
 
 
 def keep_run(
-    name, model, *, encoder, chosen, prompt, images, settings, of, strength, latent, noise, steps, denoise, redux=None
+    name,
+    model,
+    *,
+    encoder,
+    chosen,
+    prompt,
+    images,
+    settings,
+    of,
+    strength,
+    latent,
+    noise,
+    steps,
+    denoise,
+    redux=None,
+    controlnet=None,
 ) -> None:
-    """Sample with and without DINO, with Redux's tokens, and write what diffusers needs to do the same into OUT."""
+    """Sample with and without DINO, with Redux's tokens, with DINO and a ControlNet; write what diffusers needs for the same."""
     schedule = {"steps": steps, "denoise": denoise}
     found = node(nodes.ExtractPatches, encoder, images, *settings)
     positive, _ = project(chosen, found, strength, positive=prompt, negative=prompt)
@@ -167,10 +183,21 @@ def keep_run(
     if redux is not None:
         tensors["redux"] = redux.tokens
         runs["shown"] = (tiled(model, of), show(prompt, redux))
+    if controlnet is not None:
+        tensors["hint"] = inner.process_latent_in(random_latent(4, len(latent)))
+        runs["controlled"] = (tiled(with_dino, of), controlled(positive, controlnet, tensors["hint"], strength))
     for key, (wrapped, conditioning) in runs.items():
         result = sample(wrapped, conditioning, latent=latent, noise=noise, **schedule)
         tensors[key] = inner.process_latent_in(result)
     save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, OUT / f"{name}.safetensors")
+
+
+def controlled(prompt, name, hint, strength):
+    """The prompt with a ControlNet from a file, which is shown latents as they are."""
+    net = comfy.controlnet.load_controlnet(model_path(name, "controlnet"))
+    net.latent_format = None
+    net.set_cond_hint(hint, strength)
+    return [[c, {**d, "control": net, "control_apply_to_uncond": True}] for c, d in prompt]
 
 
 @check
@@ -180,6 +207,7 @@ def for_diffusers():
         "tiny", flux(), encoder=dino(), chosen=adapter(), prompt=text(0), images=picture(3, 2), settings=("2/3", 224, 1),
         of=plan(), strength=0.8, latent=random_latent(1, 2), noise=random_latent(2, 2), steps=4, denoise=0.6,
         redux=ReduxTokens(random_latent(3, 2, 4, CONTEXT)[:, :4].contiguous(), 3, Strength(0.8)),
+        controlnet="controlnet.safetensors",
     )  # fmt: skip
     return {"tile": TILE, "overlap": OVERLAP, "height": HEIGHT, "width": WIDTH, "strength": 0.8}
 

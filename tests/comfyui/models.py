@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 CONTEXT, VECTOR = 64, 48
-FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision", "upscale_models")
+FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision", "upscale_models", "controlnet")
 FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
     "flux.safetensors",
     "flux-dev.safetensors",
@@ -33,6 +33,7 @@ FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safe
 VAE, VAE_NAN, VAE_WHITE = "vae.safetensors", "vae-nan.safetensors", "vae-white.safetensors"
 FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
+CONTROLNET = "controlnet.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
 FLAT = "flat.safetensors"  # without positions
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
@@ -47,6 +48,7 @@ def write_models(base: Path) -> None:
     write_vae(base / "models" / "vae")
     write_dino(base / "models" / "dino")
     save_file(esrgan_state(), base / "models" / "upscale_models" / ESRGAN)
+    save_file(controlnet_state(), base / "models" / "controlnet" / CONTROLNET)
     write_adapters(base / "models" / "model_patches")
     for folder in ("dino", "model_patches"):
         write_bad_files(base / "models" / folder)
@@ -65,6 +67,15 @@ SIZES = {
     "guidance_embeds": False,
     "axes_dims_rope": (16, 56, 56),
 }
+
+
+def controlnet_state(**sizes: int | bool) -> dict[str, Tensor]:
+    """A ControlNet of a FLUX.1 in diffusers' layout: one double block, whose output is about as large as its input."""
+    from diffusers import FluxControlNetModel
+
+    torch.manual_seed(2)
+    net = FluxControlNetModel(**SIZES | {"num_layers": 1, "num_single_layers": 0} | sizes)
+    return {name: torch.randn_like(tensor) * 0.05 for name, tensor in net.state_dict().items()}
 
 
 def flux_state(*, seed: int = 0, **sizes: int | bool) -> dict[str, Tensor]:

@@ -20,9 +20,10 @@ from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.redux import ReduxTokens
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
-from dinotile.hosts.diffusers.load import load_transformer, load_vae
+from dinotile.hosts.diffusers.load import load_controlnet, load_transformer, load_vae
 from dinotile.hosts.diffusers.vae import encode
-from dinotile.hosts.host import Text
+from dinotile.hosts.host import Hint, Text
+from dinotile.tiling.canvas import cut
 from dinotile.tiling.moving import moved
 from dinotile.upscaling.joint import JointEuler, sample
 from dinotile.upscaling.settings import UpscaleSettings
@@ -62,16 +63,23 @@ def guide(run, base):
     return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
-def through_diffusers(run, transformer, *, adapter=None, tokens=None, redux=None, moving=False):
+def through_diffusers(run, transformer, *, adapter=None, tokens=None, redux=None, controlnet=None, moving=False):
     in_px = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"])
     plan = in_px.latent
-    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
+    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter, controlnet=controlnet)
     shown = None if redux is None else (redux, (plan.height, plan.width))
     sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings(), redux=shown)
     guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
     canvas, memo = (plan.height, plan.width), RunMemo()
+
+    def velocity(x, sigma, rows):
+        hint = None
+        if controlnet is not None:
+            hint = Hint(torch.stack([cut(run["hint"][row.image], row.box) for row in rows]), run["strength"])
+        return sampler.velocity(x, sigma, rows, canvas=canvas, guide=guide, hint=hint, memo=memo)
+
     result = sample(
-        lambda x, sigma, rows: sampler.velocity(x, sigma, rows, canvas=canvas, guide=guide, memo=memo),
+        velocity,
         run["latent"],
         noise=run["noise"],
         sigmas=run["sigmas"].tolist(),
@@ -95,6 +103,20 @@ def test_comfyui_and_diffusers_agree_with_redux(run, transformer):
         redux = ReduxTokens(run["redux"], 3, Strength(run["strength"]))
         result = through_diffusers(run, transformer, redux=redux)
     assert apart(result, run["shown"]) <= 1e-6 < 1e-3 < apart(run["without"], run["shown"])
+
+
+@pytest.mark.parametrize("run", ["tiny"], indirect=True)
+def test_comfyui_and_diffusers_agree_with_dino_and_a_controlnet(run, transformer, guide, base, report):
+    encoder, adapter, settings = guide
+    controlnet = load_controlnet(base / "models" / "controlnet" / models.CONTROLNET)
+    with torch.no_grad():
+        tokens = adapter.module.project(encoder.encode(run["pixels"], settings=settings))
+        result = through_diffusers(run, transformer, adapter=adapter, tokens=tokens, controlnet=controlnet)
+    difference, effect = apart(result, run["controlled"]), apart(run["result"], run["controlled"])
+    report(
+        f"ComfyUI and diffusers with DINO and a ControlNet, relative: {difference:.1e}, its own effect: {effect:.1e}"
+    )
+    assert difference <= 1e-6 < 1e-2 < effect
 
 
 def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):

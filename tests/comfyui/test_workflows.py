@@ -7,7 +7,6 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -139,14 +138,8 @@ def test_a_flux_workflow_lacks_nothing_but_model_files_and_shows_its_tiles_witho
 @pytest.fixture(scope="module")
 def control_net(server) -> str:
     """A tiny ControlNet in the layout of the one that the workflow names."""
-    from diffusers import FluxControlNetModel
-
-    folder = server.base / "models" / "controlnet"
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    net = FluxControlNetModel(**models.SIZES | {"num_layers": 1, "num_single_layers": 0, "guidance_embeds": True})
-    state = {name: torch.randn_like(tensor) * 0.05 for name, tensor in net.state_dict().items()}
-    save_file(state, folder / "control.safetensors")
+    state = models.controlnet_state(guidance_embeds=True)
+    save_file(state, server.base / "models" / "controlnet" / "control.safetensors")
     return "control.safetensors"
 
 

@@ -128,7 +128,7 @@ def test_one_model_at_a_time_is_on_the_device():
         for module in model.modules():
             if not list(module.children()):
                 module.register_forward_pre_hook(
-                    lambda *_, name=name, model=model: seen.append((name, upscaler.host.turns.there is model))
+                    lambda *_, name=name, model=model: seen.append((name, model in upscaler.host.turns.there))
                 )
     found, report = upscaler.upscale(picture(40, 52), settings)
     assert all(there for _, there in seen)
@@ -144,7 +144,7 @@ def test_tiles_share_a_call_by_the_memory_that_is_free_beside_flux(monkeypatch):
     monkeypatch.setattr(joint, "default_tile_batch", lambda *_: there.append(upscaler.host.turns.there) or 8)
     settings = settings_for("demo", steps=1, tile=64, overlap=16, anchor=1.0)
     upscaler.upscale(picture(40, 52), settings)
-    assert there == [upscaler.host.transformer]  # and not the VAE, which guidance begins with
+    assert there == [(upscaler.host.transformer,)]  # and not the VAE, which guidance begins with
 
 
 def test_text_encoders_encode_alike_layer_by_layer(tmp_path):
