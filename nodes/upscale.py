@@ -177,7 +177,7 @@ class Upscale(io.ComfyNode):
         pixels = rgb(image).movedim(-1, 1).cpu()
         dino_mask = single_mask(dino_mask)
         where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
-        where.check(*pixels.shape[-2:], guided=adapter is not None or settings.on_estimates.led)
+        where.check(*pixels.shape[-2:], guided=adapter is not None or guide > 0)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         guidance = {} if settings.on_estimates.off else {"guidance": PART}
         parts = {"dino": PART, "encode": PART, **guidance, "sample": steps * PART, "decode": PART}

@@ -114,7 +114,6 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             ("dino_mask",),
         ),
         ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
-        ("with anchor below 1, which would give all of the source", (options.get("anchor") or 0) < 1, ("guide",)),
         ("with controlnet", bool(options.get("controlnet")), ("controlnet_strength",)),
         ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
         ("with cfg above 1", cfg, ("negative",)),

@@ -32,8 +32,8 @@ class Masks:
         one is for, does not guide."""
         if self.dino is not None and not guided:
             raise ValueError(
-                "a DINO mask was given where DINO does not act: give a DINO model, and an adapter or a guide above 0 with an "
-                "anchor below 1, or leave the mask out"
+                "a DINO mask was given where DINO does not act: give a DINO model, and an adapter or a guide above 0, or "
+                "leave the mask out"
             )
         for name, mask in (("DINO", self.dino), ("denoise", self.denoise)):
             if mask is not None:

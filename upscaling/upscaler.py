@@ -102,7 +102,7 @@ class Upscaler:
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter."""
-        masks.check(*pixels.shape[-2:], guided=self.guided or settings.on_estimates.led)
+        masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         restart_peak(self.host.device)

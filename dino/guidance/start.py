@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -13,8 +12,6 @@ from ..encode import DinoEncoder, EncodeSettings
 from .autoencoder import Autoencoder, Canvas
 from .energy import KEPT, DinoEnergy
 from .x0 import Anchor, Descent, Force, GuidanceSettings, GuidedEstimates
-
-log = logging.getLogger("dinotile")
 
 LAYERS = "2/3,last"  # detail and meaning
 
@@ -35,17 +32,13 @@ def guided_estimates(
     is not 0. shown: pictures [B, 3, h, w] that DINO's agreement is with, instead. mask: of
     ``GuidedEstimates``. dino_mask: [1, 1, n, m] in 0..1 over the pictures, at any size: where DINO acts; None: everywhere.
     """
-    if settings.dino and not settings.led:
-        log.warning(
-            "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or leave guide at 0"
-        )
     autoencoders, forces, (rows, columns) = [], [], pixels.shape[-2:]
     for number, source in enumerate(pixels.float().split(1)):
         code = Autoencoder(canvas, source)
         found: dict[str, Force] = {}
         if settings.anchor:
             found["anchor"] = Anchor(source, settings.anchor)
-        if settings.led and encoder is not None:
+        if settings.dino and encoder is not None:
             other = None if shown is None else shown[number : number + 1].to(source)
             reachable = code.picture(code.plain) if other is None else other
             with torch.inference_mode(False):  # inference tensors have no gradient

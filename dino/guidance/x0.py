@@ -22,6 +22,7 @@ KEPT = 0.5  # of the gradient of the steps before: gradients of networks that sa
 LONGEST = (
     1.0  # RMS of DINO's step over the picture's own contrast, against runaways: a tighter bound hides the strength
 )
+NOTHING_TO_DO = "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or set guide to 0"
 Energy = Callable[..., tuple[Tensor, Tensor]]  # (picture, call=) -> a scalar, and the gradient by the picture
 
 
@@ -42,6 +43,8 @@ class GuidanceSettings:
             value = getattr(self, name)
             if not 0 <= value <= most:  # also refuses NaN
                 raise ValueError(f"guidance {name} {value} must be from 0 to {most:g}: 0 is off, usually 1")
+        if self.anchor == 1 and self.dino > 0:
+            raise ValueError(NOTHING_TO_DO)
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(
                 f"guidance window {self.low} to {self.high} must rise within 0 to 1, shares of the first noise level: usually "
@@ -53,11 +56,6 @@ class GuidanceSettings:
     @property
     def off(self) -> bool:
         return self.anchor == 0 and self.dino == 0
-
-    @property
-    def led(self) -> bool:
-        """Whether DINO has anything to do: what an anchor of 1 gives is the source, at the size that DINO looks at."""
-        return self.dino > 0 and self.anchor < 1
 
 
 @dataclass

@@ -40,6 +40,12 @@ class Guidance:
     def kind(self) -> str:
         return "dino" if self.settings.dino else "anchor"
 
+    def leaves_nothing_to(self, dino: GuidanceSettings) -> bool:
+        """Whether it gives all of the source everywhere and whenever that DINO acts."""
+        own = self.settings
+        whole = own.anchor == 1 and own.every == 1 and self.mask is None
+        return whole and own.low <= dino.low and dino.high <= own.high
+
 
 def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
     """A clone of the model whose estimates go through these. start: the first noise level of the run."""
@@ -56,11 +62,21 @@ def guide_model(model: Any, guidance: Guidance) -> Any:
     """A clone of the model that every sampler runs with this guidance; ValueError where it has one of the kind already."""
     check_decoder(guidance.decoder, model)
     model = clone_of(model)
-    key = f"{RUN}_{guidance.kind}"
-    if model.wrappers.get(Wrappers.OUTER_SAMPLE, {}).get(key):
-        node = "DINO Guidance" if guidance.kind == "dino" else "Source Anchor"
-        raise ValueError(f"the model has a {node} already: remove one, or raise the strength of the other")
-    model.add_wrapper_with_key(Wrappers.OUTER_SAMPLE, key, partial(outer_sample, guidance=guidance))
+    wrappers, others = model.wrappers.get(Wrappers.OUTER_SAMPLE, {}), {guidance.kind: guidance}
+    for kind in KINDS:
+        for wrapper in wrappers.get(f"{RUN}_{kind}", ()):
+            if kind == guidance.kind:
+                node = "DINO Guidance" if kind == "dino" else "Source Anchor"
+                raise ValueError(f"the model has a {node} already: remove one, or raise the strength of the other")
+            others[kind] = wrapper.keywords["guidance"]
+    if len(others) == len(KINDS) and others["anchor"].leaves_nothing_to(others["dino"].settings):
+        raise ValueError(
+            "DINO Guidance has nothing to do beside a Source Anchor of strength 1, which gives all of the source: lower the "
+            "anchor, or remove DINO Guidance"
+        )
+    model.add_wrapper_with_key(
+        Wrappers.OUTER_SAMPLE, f"{RUN}_{guidance.kind}", partial(outer_sample, guidance=guidance)
+    )
     if after_cfg not in model.model_options.get("sampler_post_cfg_function", []):
         model.set_model_sampler_post_cfg_function(after_cfg)
     return model

@@ -118,6 +118,11 @@ def estimates_of_many():
         "apart by the other's source": float((both[1:] - other[1:]).square().mean().sqrt()),
         "shape": list(both.shape),
         "two for one latent": refusal(lambda: sample(anchored(flux(), images, vae), text(0), latent=latent[:1])),
+        "nothing left": [
+            refusal(lambda: guided(anchored(flux(), images, vae), images, vae)),
+            refusal(lambda: anchored(guided(flux(), images, vae), images, vae)),
+            guided(anchored(flux(), images, vae, mask=torch.zeros(1, 4, 6)), images, vae) is None,
+        ],
         "of another shape": refusal(lambda: sample(anchored(flux(), images[:1, :40], vae), text(0), latent=latent[:1])),
     }
 

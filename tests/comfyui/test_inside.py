@@ -588,6 +588,10 @@ def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     # a batch rounds otherwise, and where a ReLU of the decoder turns over by it the gradient is another
     assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 20, 28]
     one_sentence(found["two for one latent"], ("guidance has 2 pictures, the latent holds 1: connect one image",))
+    *beside, masked = found["nothing left"]
+    for said in beside:
+        one_sentence(said, ("DINO Guidance has nothing to do beside a Source Anchor of strength 1", "lower the anchor"))
+    assert masked is False
     one_sentence(
         found["of another shape"], ("guidance has a picture of", "connect the whole picture that the latent was")
     )

@@ -245,18 +245,13 @@ def test_estimates_of_an_inference_mode_are_guided(canvas, encoder):
     assert not torch.equal(moved, x0)
 
 
-def test_beside_a_whole_anchor_dino_is_not_asked_and_that_is_said(canvas, encoder, caplog):
-    settings = GuidanceSettings(anchor=1.0, dino=1.0)
-    guided = guided_estimates(picture(45, 62), settings, canvas=canvas, encoder=encoder)
-    assert list(guided.forces[0]) == ["anchor"] and "guide has nothing to do beside anchor 1" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"anchor": 1.1}, "guidance anchor 1.1 must be from 0 to 1"),
         ({"dino": math.nan}, "guidance dino nan must be from 0 to 10"),
         ({"low": 0.5, "high": 0.5}, "guidance window 0.5 to 0.5 must rise"),
+        ({"anchor": 1.0, "dino": 0.1}, "guide has nothing to do beside anchor 1"),
         ({"every": 0}, "guidance every 0 must be 1 or more"),
     ],
 )

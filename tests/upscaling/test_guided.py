@@ -87,7 +87,7 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
     assert split_options({"decoder": "x"})[0].anchor == 1.0
     assert split_options({"decoder": "x", "anchor": 0.5})[0].anchor == 0.5
     assert split_options({})[0].anchor == 0.0
-    assert split_options({"decoder": "x", "guide": 1.0})[0].on_estimates.led
+    assert split_options({"decoder": "x", "guide": 1.0})[0].anchor == 0
     with pytest.raises(ValueError, match="latent channels"):
         Upscaler(flux, vae, decoder=tiny_vae(latent=4))
 
@@ -98,7 +98,7 @@ def test_a_small_decoder_is_looked_with_and_turns_the_anchor_on(flux, vae, model
         ({"guide": 1.0, "no_dino": True}, "guide acts with a DINO model only"),
         ({"guide_every": 2}, "guide_every acts with anchor or guide above 0 only"),
         ({"decoder": "there/is.safetensors", "anchor": 0.0}, "decoder acts with anchor or guide above 0 only"),
-        ({"guide": 1.0, "anchor": 1.0}, "guide acts with anchor below 1, which would give all of the source only"),
+        ({"guide": 1.0, "anchor": 1.0}, "guide has nothing to do beside anchor 1, which gives all of the source"),
         ({"anchor": 3.0}, "anchor 3.0 must be from 0 to 1"),
         ({"guide": 1.0, "guide_from": 0.01}, "guidance window 0.05 to 0.01 must rise"),
     ],
