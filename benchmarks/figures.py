@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ def about(device: torch.device) -> dict[str, Any]:
     """The command as it was typed, the machine, the versions and the date."""
     cpu = f"{platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     return {
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "versions": environment(device)["versions"],
         "date": time.strftime("%Y-%m-%d"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from scipy.stats import t as student
@@ -18,6 +18,8 @@ from dinotile.tiling.seams import border_ratio
 from .classifier import CELL, TextureClassifier, cell_labels
 
 LEAST = 12  # cells of an object that a tile must hold to count for agreement
+BLUR = 9  # px, over which textures are averaged before outlines are compared
+SHARE = 0.35  # of the way from the ground's brightness to the objects' that makes an object: their textures have lights
 RIM = 2  # px along outlines that do not count for sharpness
 
 
@@ -29,6 +31,8 @@ class Scores:
     gradient inside objects beyond the flat picture's, over the true picture's. colour: mean absolute difference to the flat
     picture after averaging over 32 px, in 1/255. seams: step across tile borders over the step elsewhere,
     over the same of the true picture: above 1 borders show, below 1 they are softer than what they cross.
+    outline: overlap over union of the objects' area, the true one and that of the picture, seen without its textures. blank:
+    share of the objects' area on which the judge sees no texture.
     """
 
     accuracy: float
@@ -37,6 +41,8 @@ class Scores:
     sharpness: float
     colour: float
     seams: float
+    outline: float
+    blank: float
 
 
 @torch.no_grad()
@@ -58,7 +64,21 @@ def measure(
         sharpness=(sharp - least) / (most - least),
         colour=float((avg_pool2d(pixels, 32) - avg_pool2d(flat, 32)).abs().mean() * 255),
         seams=border_ratio(pixels, plan) / border_ratio(true, plan),
+        outline=outline(pixels, scene),
+        blank=_share(named == world.GROUND, area),
     )
+
+
+def outline(pixels: Tensor, scene: world.Scene) -> float:
+    """Overlap over union of where the scene has objects and where the picture is ``SHARE`` darker than ground."""
+    ground = torch.from_numpy(replace(scene, things=()).flat()).mean(-1)  # [side, side]
+    objects = sum(sum(thing.colour) / 3 for thing in scene.things) / len(scene.things)
+    soft = avg_pool2d(pixels.mean(1), BLUR, 1, BLUR // 2, count_include_pad=False)[0]
+    found, true = (
+        soft < ground * (1 - SHARE * (1 - objects / scene.ground)),
+        torch.from_numpy(scene.labels() != world.GROUND),
+    )
+    return float((found & true).sum() / (found | true).sum())
 
 
 def agreement(named: Tensor, scene: world.Scene, plan: TilePlan) -> float:

@@ -1,5 +1,5 @@
 """The semantics picture: `python -m benchmarks.semantics.picture` draws benchmarks/results/semantics.jpg, held-out scenes
-as source, without DINO, with DINO, and as they truly are."""
+as source, with a tile ControlNet alone, with DINO besides, and as they truly are."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from dinotile.demo.train import world
 from dinotile.files.pictures import to_image
 from dinotile.files.pixels import resize
 
-from .table import HELD_OUT, RESULT, ROWS, SETTINGS, as_pixels, build, seed_of
+from .table import HELD_OUT, RESULT, ROWS, as_pixels, build, seed_of, settings_of
 
-TITLES = ("source, enlarged", "tiles without DINO", "tiles with DINO", "truth")
+SHOWN = {
+    "ControlNet, no DINO": "tile ControlNet",
+    "ControlNet, DINO": "tile ControlNet and DINO",
+}  # rows, and their titles
 BAR = 26  # px of the line of titles
 
 
@@ -27,21 +30,20 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULT.with_name("semantics.jpg"))
     options = parser.parse_args()
     rows = {row.name: row for row in ROWS}
-    without = build(rows["no DINO"])
-    with_dino = build(rows["DINO: cross_attention, the shipped adapter"])
+    upscalers = [(build(rows[name]), settings_of(rows[name])) for name in SHOWN]
     lines = []
     for index in options.scenes:
         scene = world.scene(np.random.default_rng(HELD_OUT + index))
         source = as_pixels(scene.source())
         shown = [resize(source, height=world.SIDE, width=world.SIDE)]
-        settings = replace(SETTINGS, seed=seed_of(index))
-        shown += [upscaler.upscale(source, settings)[0] for upscaler in (without, with_dino)]
+        for upscaler, settings in upscalers:
+            shown.append(upscaler.upscale(source, replace(settings, seed=seed_of(index)))[0])
         lines.append(torch.cat([*shown, as_pixels(scene.true())], dim=3))
     scenes = to_image(torch.cat(lines, dim=2))
     picture = Image.new("RGB", (scenes.width, scenes.height + BAR), "white")
     picture.paste(scenes, (0, BAR))
     draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(TITLES):
+    for column, title in enumerate(("source, enlarged", *SHOWN.values(), "truth")):
         draw.text((column * world.SIDE + 8, 4), title, fill="black", font=ImageFont.load_default(16))
     picture.save(options.output, quality=88)
     print(options.output)

@@ -1,7 +1,8 @@
 """The semantics table: `python -m benchmarks.semantics.table` upscales held-out pictures of the world in every way and
 counts. One run, the same pictures, seeds and tiles for every row; results/semantics.json holds all numbers.
 
-Needs the files that train.py makes.
+Rows of the shipped models run in a fresh clone. Others need what `train.py --part adapters` makes, in about an hour, and are left
+out without it.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
 from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
-from dinotile.upscaling.pipeline import MakeGuide
+from dinotile.upscaling.pipeline import MakeGuide, upscale
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..figures import about
-from . import classifier
+from . import classifier, controlnet
+from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile
 from .measure import Scores, measure, summary
 
@@ -58,7 +60,8 @@ DEFAULT = "cross_attention"  # the variant in WORK/adapters that is shipped
 @dataclass(frozen=True)
 class Row:
     """adapter: a file in WORK/adapters, "demo" for the shipped one, "untrained", or empty. features: of which picture, or
-    how taken. tile: px."""
+    how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what is in the whole picture, or
+    in each tile. anchor: of ``UpscaleSettings``."""
 
     name: str
     adapter: str = "demo"
@@ -66,6 +69,13 @@ class Row:
     guidance: float = 1.0
     features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
     tile: int = SETTINGS.tile
+    controlnet: float = 0.0
+    told: Literal["nothing", "picture", "tile"] = "nothing"
+    anchor: float = 0.0
+
+    @property
+    def shipped(self) -> bool:
+        return self.adapter in ("", "demo", "untrained")
 
 
 ROWS = (
@@ -84,6 +94,19 @@ ROWS = (
     Row("both: tokens averaged", features="both"),
     Row("no DINO, untiled", adapter="", tile=world.SIDE),
     Row("DINO, untiled", tile=world.SIDE),
+    Row("no DINO, the picture's caption", adapter="", told="picture"),
+    Row("no DINO, each tile's own caption", adapter="", told="tile"),
+    Row("anchor, no DINO", adapter="", anchor=1.0),
+    Row("anchor, DINO", anchor=1.0),
+    Row("ControlNet, no DINO", adapter="", controlnet=1.0),
+    Row("ControlNet, DINO", controlnet=1.0),
+    Row("ControlNet, the picture's caption", adapter="", controlnet=1.0, told="picture"),
+    Row("ControlNet, each tile's own caption", adapter="", controlnet=1.0, told="tile"),
+    Row("ControlNet, features of another picture", controlnet=1.0, features="other"),
+    Row("ControlNet, objects exchanged", controlnet=1.0, features="exchanged"),
+    Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
+    Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
+    Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
     Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
     Row("plain: no guidance learned, 700 steps", adapter="plain"),
     Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),
@@ -112,7 +135,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first scene")
     parser.add_argument("-o", "--output", type=Path, help=f"default: results/{RESULT.name}, for the whole table only")
     options = parser.parse_args()
-    check_adapters()
+    rows = chosen(options.rows)
     settings = replace(SETTINGS, denoise=options.denoise, steps=options.steps)
     judge = classifier.load()
     scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
@@ -123,7 +146,7 @@ def main() -> None:
         found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
         results[name] = _rounded(summary(found))
         print(line(name, results[name]), flush=True)
-    for row in [row for row in ROWS if not options.rows or row.name in options.rows]:
+    for row in rows:
         start = time.perf_counter()
         scores = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
         results[row.name] = {"row": asdict(row), **_rounded(summary(scores))}
@@ -136,9 +159,24 @@ def main() -> None:
         "settings": asdict(settings),
         "models": models(),
     }
-    if output := options.output or (RESULT if len(sys.argv) == 1 else None):
+    if output := options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None):
         output.parent.mkdir(exist_ok=True)
         output.write_text(json.dumps({"about": told, "rows": results}, indent=1) + "\n")
+
+
+def chosen(names: Sequence[str] | None) -> list[Row]:
+    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not."""
+    rows = [row for row in ROWS if not names or row.name in names]
+    if all(row.shipped for row in rows):
+        return rows
+    try:
+        check_adapters()
+    except SystemExit as error:
+        if names:
+            raise
+        print(f"only rows of shipped models are run: {error}", file=sys.stderr)
+        return [row for row in rows if row.shipped]
+    return rows
 
 
 def models() -> dict[str, str]:
@@ -181,7 +219,7 @@ def run(
     """The scores of every scene with every seed."""
     if row.features == "other" and len(scenes) < 2:
         raise ValueError("features of another picture need two pictures or more")
-    settings = replace(settings, tile=row.tile, dino_strength=row.strength, dino_guidance=row.guidance)
+    settings = settings_of(row, settings)
     upscaler = build(row)
     scores = []
     for index, scene in enumerate(scenes):
@@ -192,10 +230,25 @@ def run(
         measured = []
         for seed in range(seeds):
             chosen = replace(settings, seed=seed_of(index) + seed)
-            pixels, _ = upscaler.upscale(as_pixels(scene.source()), chosen, make_guide=guide)
+            if row.told == "nothing":
+                pixels, _ = upscaler.upscale(as_pixels(scene.source()), chosen, make_guide=guide)
+            else:
+                sampler = Captioned(upscaler.host, scene, chosen, whole=row.told == "picture")
+                pixels, _ = upscale(upscaler.host, as_pixels(scene.source()), chosen, sampler=sampler, make_guide=guide)
             measured.append(measure(pixels, scene, PLAN, judge, shown=shown))
         scores.append(measured)
     return scores
+
+
+def settings_of(row: Row, settings: UpscaleSettings = SETTINGS) -> UpscaleSettings:
+    return replace(
+        settings,
+        tile=row.tile,
+        dino_strength=row.strength,
+        dino_guidance=row.guidance,
+        controlnet_strength=row.controlnet,
+        anchor=row.anchor,
+    )
 
 
 def seed_of(index: int) -> int:
@@ -206,15 +259,15 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
+    net = controlnet.load(flux) if row.controlnet else None
     if not row.adapter:
-        return Upscaler(flux, vae)
-    shipped = row.adapter in ("demo", "untrained")
-    adapter = load_adapter(demo.ADAPTER if shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
+        return Upscaler(flux, vae, controlnet=net)
+    adapter = load_adapter(demo.ADAPTER if row.shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
     if row.adapter == "untrained":
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    return Upscaler(flux, vae, dino=load_dino(demo.DINO), adapter=adapter)
+    return Upscaler(flux, vae, controlnet=net, dino=load_dino(demo.DINO), adapter=adapter)
 
 
 def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:
@@ -235,7 +288,7 @@ def line(name: str, found: dict[str, Any]) -> str:
     """A row of a Markdown table."""
     shares = (found[key] for key in ("accuracy", "follows", "agreement"))
     cells = ["-" if mean is None else f"{100 * mean:.0f} % \u00b1 {100 * half:.0f}" for mean, half in shares]
-    cells += [f"{found[key][0]:.2f}" for key in ("sharpness", "colour", "seams")]
+    cells += [f"{found[key][0]:.2f}" for key in ("sharpness", "colour", "seams", "outline", "blank")]
     return f"| {name} | {' | '.join(cells)} |"
 
 

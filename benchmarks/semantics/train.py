@@ -3,7 +3,7 @@
 Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `pictures` (a training folder of the
 world, as any user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the
-default variant becomes the demo's adapter).
+default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX).
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier
+from . import classifier, controlnet
 from .table import DEFAULT, WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
-JUDGE_MINUTES = 4.0
+JUDGE_MINUTES, CONTROLNET_MINUTES = 4.0, 8.0
+PARTS = ("models", "judge", "pictures", "adapters", "demo", "controlnet")
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,14 +61,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("models", "judge", "pictures", "adapters", "demo", "all"), default="all")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the shipped one takes twice as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="FLUX with torch.compile, which needs a C++ compiler")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parts = ("models", "judge", "pictures", "adapters", "demo") if options.part == "all" else (options.part,)
+    parts = PARTS if options.part == "all" else (options.part,)
     if "models" in parts:
         demo_train.train(MINUTES, seed=options.seed, compiled=options.compile)
     if "judge" in parts:
@@ -82,6 +83,8 @@ def main() -> None:
             shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
     if "demo" in parts:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
+    if "controlnet" in parts:
+        controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:

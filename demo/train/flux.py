@@ -94,7 +94,7 @@ class LatentBank:
             top, left = (2 * torch.randint(side - tokens + 1, ()).item() for tokens in (rows, columns))
             window = (slice(top, top + 2 * rows), slice(left, left + 2 * columns))
             latents.append(self.latents[(index, slice(None), *window)])
-            seen = _present(self.textures[index][window])
+            seen = world.present(self.textures[index][window])
             words.append(world.caption(seen if torch.rand(()) < TEXT else []))
             pooled.append(world.pooled_caption(seen if torch.rand(()) < POOLED else []))
         text = Text(*(torch.from_numpy(np.stack(arrays)) for arrays in (words, pooled)))
@@ -110,12 +110,6 @@ class LatentBank:
             pixels = self.pictures.crops(1, side=BANK_SIDE, zoom=(0.4, 2.0))
         with torch.autocast("cpu", torch.bfloat16):
             self.latents[index] = encode(self.vae, pixels.to(memory_format=torch.channels_last)).float()[0]
-
-
-def _present(textures: np.ndarray) -> list[int]:
-    """The textures that cover at least 3 % of a window."""
-    counts = np.bincount(textures.ravel(), minlength=world.GROUND + 1)[: world.GROUND]
-    return [kind for kind, count in enumerate(counts) if count >= 0.03 * textures.size]
 
 
 def new_flux() -> nn.Module:

@@ -129,6 +129,12 @@ def scene(rng: np.random.Generator, *, shuffled: bool = False) -> Scene:
     return Scene(tuple(things), light, rng.uniform(0.72, 0.9))
 
 
+def present(labels: Array) -> list[int]:
+    """The textures that cover at least 3 % of a window of labels."""
+    counts = np.bincount(labels.ravel(), minlength=GROUND + 1)[:GROUND]
+    return [kind for kind, count in enumerate(counts) if count >= 0.03 * labels.size]
+
+
 def caption(textures: Sequence[int]) -> Array:
     """Text tokens [TEXT_TOKENS, 4096] float32 that name up to TEXT_TOKENS textures, zeros behind: what T5 would say, in a
     language of eight words."""

@@ -22,7 +22,9 @@ KEPT = 0.5  # of the gradient of the steps before: gradients of networks that sa
 LONGEST = (
     1.0  # RMS of DINO's step over the picture's own contrast, against runaways: a tighter bound hides the strength
 )
-NOTHING_TO_DO = "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or set guide to 0"
+NOTHING_TO_DO = (
+    "guide has nothing to do beside anchor 1, which gives all of the source: lower anchor, or set guide to 0"
+)
 Energy = Callable[..., tuple[Tensor, Tensor]]  # (picture, call=) -> a scalar, and the gradient by the picture
 
 

@@ -10,9 +10,13 @@ import torch
 pytest.importorskip("scipy")
 
 from benchmarks.semantics import classifier, table, train  # noqa: E402
+from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
+from benchmarks.semantics.measure import outline  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
+from dinotile.flux_patch.memo import RunMemo  # noqa: E402
+from dinotile.upscaling.joint import TileRow  # noqa: E402
 
 from ..near import assert_near  # noqa: E402
 
@@ -73,6 +77,40 @@ def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
 def test_untiled_rows_keep_the_tokens_density():
     tiled, whole = (table.build(ROWS[name]).host.adapter.config.grid for name in (DINO, "DINO, untiled"))
     assert whole == 3 * tiled
+
+
+def test_an_oracle_tells_every_tile_of_itself_and_a_caption_tells_all_of_the_picture():
+    scene = world.scene(np.random.default_rng(table.HELD_OUT))
+    host, all_of_it = table.build(ROWS["no DINO"]).host, sorted({thing.texture for thing in scene.things})
+    rows = [TileRow(0, box) for box in table.PLAN.latent.boxes]
+    whole, own = (Captioned(host, scene, SETTINGS, whole=whole).told(rows, RunMemo()) for whole in (True, False))
+    assert (whole.context == torch.from_numpy(world.caption(all_of_it))).all() and len(own.context) == len(rows)
+    named = []
+    for row, words in zip(rows, own.context, strict=True):
+        cells = scene.labels()[4::8, 4::8][row.box.top : row.box.bottom, row.box.left : row.box.right]
+        assert torch.equal(words, torch.from_numpy(world.caption(world.present(cells))))
+        named.append(tuple(world.present(cells)))
+    assert len(set(named)) > 2 and set().union(*named) <= set(all_of_it)
+
+
+def test_the_controlnet_is_shown_the_source_and_keeps_its_outlines(source):
+    scene = world.scene(np.random.default_rng(table.HELD_OUT))
+    pixels = {
+        name: drawn(name, table.as_pixels(scene.source()), steps=4) for name in ("no DINO", "ControlNet, no DINO")
+    }
+    kept = {name: outline(each, scene) for name, each in pixels.items()}
+    assert kept["ControlNet, no DINO"] > 0.85 > kept["no DINO"] + 0.2
+    assert apart(drawn("ControlNet, DINO", source), drawn("ControlNet, no DINO", source)) > 1e-3
+
+
+def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "WORK", tmp_path)
+    rows = table.chosen(None)
+    assert 20 < len(rows) < len(table.ROWS) and all(row.shipped for row in rows)
+    assert "benchmarks.semantics.train --part adapters" in capsys.readouterr().err
+    assert [row.name for row in table.chosen(["no DINO"])] == ["no DINO"]
+    with pytest.raises(SystemExit, match="models.json is missing: run"):
+        table.chosen(["plain, vector"])
 
 
 def test_every_variant_that_is_trained_has_a_row():

@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("scipy")
 
-from benchmarks.semantics.classifier import CELL, TextureClassifier, cell_labels  # noqa: E402
-from benchmarks.semantics.measure import Scores, agreement, measure, summary  # noqa: E402
+from benchmarks.semantics.classifier import CELL, TextureClassifier, cell_labels, load  # noqa: E402
+from benchmarks.semantics.measure import Scores, agreement, measure, outline, summary  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.flux_patch.families import plan_tiles  # noqa: E402
 
@@ -94,6 +94,10 @@ def test_scores_of_the_truth_are_neutral(scene):
     flat = torch.from_numpy(scene.flat()).permute(2, 0, 1)[None]
     judge = TextureClassifier().eval()
     assert measure(true, scene, PLAN, judge).sharpness == pytest.approx(1)
+    assert measure(true, scene, PLAN, judge).outline == outline(true, scene) > 0.93
+    assert outline(true.roll(24, 3), scene) < 0.85 and outline(flat, scene) > 0.93
+    blank = [measure(each, scene, PLAN, load()).blank for each in (true, flat)]
+    assert blank[0] < 0.05 and blank[1] > 0.8
     assert measure(true, scene, PLAN, judge).seams == pytest.approx(1)
     stepped = true.clone()
     stepped[..., PLAN.lefts[1] :] *= 0.8
@@ -125,6 +129,6 @@ def test_what_follows_other_features_is_counted_where_they_differ(scene):
 
 
 def test_the_interval_is_student_s_over_pictures():
-    scores = [[Scores(value - 0.5, 1, 1, 1, 1, 1), Scores(value + 0.5, 1, 1, 1, 1, 1)] for value in (0.0, 1.0, 2.0)]
+    scores = [[Scores(value + apart, *[1] * 7) for apart in (-0.5, 0.5)] for value in (0.0, 1.0, 2.0)]
     mean, half = summary(scores)["accuracy"]
     assert mean == 1 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
