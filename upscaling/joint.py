@@ -89,15 +89,17 @@ class JointEuler:
         guide: Guide | None,
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
+        enlarged: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
+        shown = latents if enlarged is None else enlarged
         memo = RunMemo()
         device, cells = self.host.device, plan.latent
 
         def velocity(x: Tensor, sigma: float, rows: Sequence[TileRow]) -> Tensor:
             self.host.check_interrupt()
             hint = Hint(
-                torch.stack([cut(latents[row.image], row.box) for row in rows]), self.settings.controlnet_strength
+                torch.stack([cut(shown[row.image], row.box) for row in rows]), self.settings.controlnet_strength
             )
             canvas = cells.height, cells.width
             return self.velocity(x, sigma, rows, canvas=canvas, guide=guide, hint=hint, memo=memo)

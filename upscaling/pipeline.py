@@ -41,10 +41,11 @@ class Sampler(Protocol):
         guide: Guide | None,
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
+        enlarged: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Model latents [B, C, h, w] of the enlarged picture -> those of the result, which are the same where
-        ``denoise_mask`` [1 or B, 1, h, w] is 0."""
+        ``denoise_mask`` [1 or B, 1, h, w] is 0. enlarged: the latents of the enlarged picture, where the run begins at others."""
         ...
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
@@ -129,7 +130,9 @@ def upscale(
         mask = share if cells is None else share * cells
         told = None if progress is None else partial(_retelling, progress)
         anew = None if estimates is None else estimates.again()
-        second = gentler(start, plan=plan, guide=guide, estimates=anew, denoise_mask=mask, progress=told)
+        second = gentler(
+            start, plan=plan, guide=guide, estimates=anew, denoise_mask=mask, enlarged=latents, progress=told
+        )
         return decode(finite(second, "sample"))
 
     with timed(seconds, "decode", progress):

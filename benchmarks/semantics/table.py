@@ -157,7 +157,7 @@ def main() -> None:
         "seeds": options.seeds,
         "first": options.first,
         "settings": asdict(settings),
-        "models": models(),
+        "models": {**models(), "controlnet": fingerprint(controlnet.FILE.read_bytes())[:12]},
     }
     if output := options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None):
         output.parent.mkdir(exist_ok=True)

@@ -51,8 +51,10 @@ class ComfySampler:
         guide: Guide | None,
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
+        enlarged: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
+        """enlarged: not used; ComfyUI's ControlNets come with their hints."""
         model, positive, negative, adapter = self.host.model, self.positive, self.negative, self.host.adapter
         if guide is not None and adapter is not None:
             positive, negative = attach(positive, adapter, guide), attach(negative, adapter, NullGuide(guide))

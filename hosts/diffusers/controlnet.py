@@ -57,6 +57,10 @@ def check_controlnet(controlnet: FluxControlNetModel, transformer: FluxTransform
         raise ValueError(
             f"the ControlNet is {controlnet.inner_dim} wide, the FLUX model {width}: give one of this FLUX"
         )
+    if controlnet.union and controlnet.config["num_mode"] <= TILE:
+        raise ValueError(
+            f"the ControlNet has {controlnet.config['num_mode']} modes, and no tile mode among them: give a tile or upscaling one"
+        )
     if controlnet.input_hint_block is not None:
         raise ValueError(
             "the ControlNet reads its hint from pixels, here it is shown latents: give a tile or upscaling ControlNet in "

@@ -23,14 +23,14 @@ BESIDE = (
 EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
-def flux_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
-    """diffusers' config of a FLUX.1 transformer, read from its tensors in either layout."""
+def flux_config(shapes: Shapes, *, name: str, kind: str = "transformer") -> dict[str, Any]:
+    """diffusers' config of a FLUX.1 transformer, or another ``kind`` of its layers, read from its tensors in either layout."""
     diffusers_layout = "x_embedder.weight" in shapes
     if not diffusers_layout and "img_in.weight" not in shapes:
         some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
         raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
     names = {part: both[0 if diffusers_layout else 1] for part, both in _NAMES.items()}
-    with whole(name, "FLUX.1 transformer"):
+    with whole(name, f"FLUX.1 {kind}"):
         hidden, channels = shapes[names["image_in"]]
         head = shapes[names["head"]][0]
         config = {
@@ -67,17 +67,16 @@ def controlnet_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
             f"{name} is no ControlNet of FLUX.1 in diffusers' layout (it holds {some}): give a tile or upscaling one, such as "
             "jasperai/Flux.1-dev-Controlnet-Upscaler"
         )
+    config = flux_config({**shapes, "proj_out.weight": shapes["x_embedder.weight"][::-1]}, name=name, kind="ControlNet")
+    config.pop("out_channels")
     with whole(name, "ControlNet"):
         modes = shapes.get("controlnet_mode_embedder.weight")
         pixels = shapes.get("input_hint_block.conv_out.weight")
-        config = {
-            **flux_config({**shapes, "proj_out.weight": shapes["x_embedder.weight"][::-1]}, name=name),
+        return config | {
             "_class_name": "FluxControlNetModel",
             "num_mode": None if modes is None else modes[0],
             "conditioning_embedding_channels": None if pixels is None else pixels[0],
         }
-        config.pop("out_channels")
-    return config
 
 
 _NAMES = {  # in diffusers' layout and in the original one

@@ -31,6 +31,7 @@ class Still:
 
     def __call__(self, latents, *, plan, denoise_mask=None, **more):
         self.seen.append((latents, denoise_mask))
+        self.enlarged = more.get("enlarged")
         out, elsewhere = latents.clone(), latents.roll((latents.shape[-2] // 2, latents.shape[-1] // 2), (-2, -1))
         for number in self.spoilt:
             share = window(plan.latent, number)[0]
@@ -154,6 +155,7 @@ def test_a_second_try_starts_from_the_source_in_the_failed_tile_and_from_the_res
     run(first, gentler, masks=Masks(denoise=mask))
     ((encoded, cells),) = first.seen
     ((start, second),) = gentler.seen
+    assert first.enlarged is None and torch.equal(gentler.enlarged, encoded)
     weights = window(plan.latent, SPOILT)
     assert torch.equal(second, weights * cells)
     drawn = Still(SPOILT)(encoded, plan=plan)

@@ -8,10 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...files.progress import Progress
 from ...flux_patch.guide import Guide, PictureGuide
 from ...flux_patch.tokens import DinoTokens
-from ...hosts.host import Estimates
 from ...tiling.plan import TilePlan
 from ...upscaling.joint import JointEuler
 from ...upscaling.pipeline import upscale
@@ -154,20 +152,9 @@ class _Autocast(JointEuler):
         super().__init__(*arguments)
         self.config = config
 
-    def __call__(
-        self,
-        latents: Tensor,
-        *,
-        plan: TilePlan,
-        guide: Guide | None,
-        estimates: Estimates | None = None,
-        denoise_mask: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
+    def __call__(self, latents: Tensor, **options: Any) -> Tensor:
         with autocast(self.config.optimisation, device=self.host.device):
-            return super().__call__(
-                latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=denoise_mask, progress=progress
-            )
+            return super().__call__(latents, **options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dinotile.hosts.diffusers.load import load_controlnet, load_transformer
 from dinotile.hosts.host import Hint, Text
 from dinotile.tiling.canvas import cut
 from dinotile.upscaling.api import split_options
-from dinotile.upscaling.joint import sample, seeded_noise
+from dinotile.upscaling.joint import JointEuler, sample, seeded_noise
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
@@ -28,6 +28,7 @@ OTHERS = {
         "the ControlNet is 256 wide, the FLUX model 128: give one of this FLUX",
     ),
     "another text": ({"joint_attention_dim": 16}, "the ControlNet takes 16 wide text, the FLUX model 32"),
+    "modes without tiles": ({"num_mode": 1}, "the ControlNet has 1 modes, and no tile mode among them"),
     "hints of pixels": ({"conditioning_embedding_channels": 16}, "reads its hint from pixels"),
 }
 
@@ -110,6 +111,12 @@ def test_what_is_no_controlnet_is_refused(flux, tmp_path):
         load_controlnet(tmp_path / "flux.safetensors")
     with pytest.raises(ValueError, match="part.safetensors is not a whole ControlNet"):
         load_controlnet(tmp_path / "part.safetensors")
+    del state["transformer_blocks.0.attn.norm_q.weight"]
+    save_file(state, tmp_path / "less.safetensors")
+    with pytest.raises(
+        ValueError, match=r"^less.safetensors does not hold a whole FLUX.1 ControlNet \(it lacks '[^(]*$"
+    ):
+        load_controlnet(tmp_path / "less.safetensors")
     tiny_kl().save_pretrained(tmp_path / "vae")
     with pytest.raises(ValueError, match="holds no FluxControlNetModel"):
         load_controlnet(tmp_path / "vae")
@@ -135,6 +142,19 @@ def test_each_tile_is_shown_its_own_part_of_the_enlarged_picture(flux):
     without, _ = upscaler.upscale(source, dataclasses.replace(SETTINGS, controlnet_strength=0.0))
     assert (found - without).abs().max() > 0.05
     assert torch.equal(without, Upscaler(flux, tiny_vae()).upscale(source, SETTINGS)[0])
+
+
+@torch.no_grad()
+def test_a_second_try_is_shown_the_enlarged_picture_too(flux):
+    host, seen = DiffusersHost(flux, tiny_vae(), controlnet=tiny_controlnet(flux)), []
+    latents, enlarged = torch.randn(2, 1, 16, 8, 14, generator=torch.Generator().manual_seed(0))
+    forward = host.controlnet.forward
+    host.controlnet.forward = lambda **given: seen.append(given["controlnet_cond"]) or forward(**given)
+    sampler = JointEuler(host, Text.empty(host.geometry), dataclasses.replace(SETTINGS, steps=1))
+    plan = host.family.plan_tiles(64, 112, tile=64, overlap=16, fit="exact")
+    for shown in (enlarged, latents):
+        sampler(latents, plan=plan, guide=None, enlarged=None if shown is latents else shown)
+        assert torch.equal(seen.pop(), torch.cat([pack(cut(shown, box)) for box in plan.latent.boxes])) and not seen
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
