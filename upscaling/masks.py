@@ -35,11 +35,11 @@ class Masks:
                 "a DINO mask was given where DINO does not act: give a DINO model, and an adapter or a guide above 0, or "
                 "leave the mask out"
             )
-        if self.dino is not None and len(self.dino) != 1:
-            raise ValueError(f"there are {len(self.dino)} DINO masks, needed is one for all pictures: give one")
         for name, mask in (("DINO", self.dino), ("denoise", self.denoise)):
             if mask is not None:
                 check_mask(mask, height, width, name=name)
+        if self.dino is not None and len(self.dino) != 1:
+            raise ValueError(f"there are {len(self.dino)} DINO masks, needed is one for all pictures: give one")
 
 
 EVERYWHERE = Masks()

@@ -117,6 +117,7 @@ def test_a_mask_file_is_white_where_it_acts(tmp_path):
         (Masks(denoise=torch.full((1, 1, 4, 6), float("nan"))), "denoise mask lies in nan..nan"),
         (Masks(denoise=torch.full((1, 1, 4, 6), 255.0)), "needed is 0..1: divide 8-bit masks by 255"),
         (Masks(dino=torch.ones(2, 1, 4, 6)), "there are 2 DINO masks, needed is one for all pictures"),
+        (Masks(dino=torch.ones(4, 6)), r"DINO mask has shape \[4, 6\]"),
         (Masks(denoise=torch.ones(4, 6)), r"denoise mask has shape \[4, 6\]"),
     ],
 )

@@ -17,7 +17,7 @@ from dinotile.hosts.diffusers import slicing
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.diffusers.load import load_transformer
 from dinotile.hosts.diffusers.narrow import check_weights, narrow
-from dinotile.hosts.diffusers.offload import check_offload
+from dinotile.hosts.diffusers.offload import Turns, check_offload
 from dinotile.hosts.diffusers.text import load_text_encoder
 from dinotile.hosts.host import Text
 from dinotile.upscaling import joint
@@ -137,6 +137,21 @@ def test_one_model_at_a_time_is_on_the_device():
     assert set(report["model_memory"]) == {"flux", "vae", "adapter", "dino"}
     given = {"dino": tiny_encoder("tiny-v2"), "adapter": tiny_adapter(flux)}
     assert torch.equal(found, Upscaler(tiny_flux(), tiny_vae(), **given).upscale(picture(40, 52), settings)[0])
+
+
+def test_what_waits_is_moved_away_before_the_next_come():
+    moved = []
+
+    class Noted(torch.nn.Linear):
+        def to(self, place):
+            moved.append((self.out_features, str(place)))
+            return self
+
+    flux, net, vae = (Noted(1, number) for number in (1, 2, 3))
+    turns = Turns(torch.device("cuda"), "model")  # nothing goes there: it is only named
+    for models in ((vae,), (flux, net), (flux, net), (vae,)):
+        turns.use(*models)
+    assert moved == [(3, "cuda"), (3, "cpu"), (1, "cuda"), (2, "cuda"), (1, "cpu"), (2, "cpu"), (3, "cuda")]
 
 
 def test_tiles_share_a_call_by_the_memory_that_is_free_beside_flux(monkeypatch):
