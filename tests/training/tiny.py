@@ -14,6 +14,7 @@ from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.training.adapter.config import TrainConfig, config_from
 from dinotile.training.adapter.encode import PictureEncoder
+from dinotile.training.adapter.judge import Judge
 from dinotile.training.adapter.task import FILE, AdapterTask
 from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
@@ -32,6 +33,15 @@ def picture_folder(folder: Path, *, count: int) -> Path:
         colour = rng.integers(40, 215, 3)  # what tells the pictures apart
         coarse = (colour + rng.integers(-40, 41, (6, 6, 3))).astype(np.uint8)
         Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def with_texts(folder: Path) -> Path:
+    """Gives each picture of the folder a text of its own."""
+    rng = np.random.default_rng(1)
+    for place in sorted(folder.glob("*.png")):
+        np.save(place.with_suffix(".t5.npy"), rng.standard_normal((8, 32)).astype(np.float16))
+        np.save(place.with_suffix(".clip.npy"), rng.standard_normal(16).astype(np.float16))
     return folder
 
 
@@ -98,11 +108,11 @@ def tiny_pictures(config: TrainConfig) -> PictureEncoder:
     )
 
 
-def tiny_trainer(config: TrainConfig, **host) -> Trainer:
+def tiny_trainer(config: TrainConfig, *, judge: Judge | None = None, **host) -> Trainer:
     data, path = open_data(config.data, needs_features=None), Path(config.output.folder, FILE)
     encoder = tiny_encoder("tiny-v2")
     encoder.model.to(host.get("device", "cpu"))
-    task = AdapterTask(tiny_host(**host), encoder, data, config, path=path)
+    task = AdapterTask(tiny_host(**host), encoder, data, config, path=path, judge=judge)
     return Trainer(task, config.optimisation)
 
 

@@ -128,6 +128,10 @@ class TrainConfig(Settings):
             raise ValueError(
                 "conditions.from_source needs the source that DINO sees, and data.features are of another: set one of them"
             )
+        if self.output.judge and not self.output.sample_every:
+            raise ValueError(
+                "output.judge looks at the sample pictures, and output.sample_every is 0: raise it, or leave the judge out"
+            )
         precision = PRECISIONS[self.model.dtype]
         if precision and self.optimisation.precision != precision:
             raise ValueError(

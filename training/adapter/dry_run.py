@@ -24,7 +24,7 @@ from ..data.pictures import Data
 from ..data.sample import Skipped
 from ..data.stored import stored_text
 from .config import ModelSettings, TrainConfig
-from .run import check_device, files_of
+from .run import check_device, files_of, judge_of
 from .start import config_of
 
 GIB = 2**30
@@ -100,7 +100,7 @@ class DryRun:
 
 
 def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
-    """Look at the data, and at the headers of the models; ValueError for what ``train`` would refuse there."""
+    """Look at the data, the headers of the models, and the judge; ValueError for what ``train`` would refuse there."""
     geometry, adapter, dino_size = _models(config)
     data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="")
     usable = [index for index in counted(range(len(data)), "look", progress) if data.usable(index)]
@@ -111,6 +111,7 @@ def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
     device, optimisation = find_device(config.model.device), config.optimisation
     check_device(config, device)
     work = work_of(config, geometry, adapter, text=EMPTY_TOKENS if context is None else len(context))
+    judge = judge_of(config, device=torch.device("cpu"))
     again = checkpoints(Path(config.output.folder)) if config.output.folder else []
     return DryRun(
         samples=len(data),
@@ -121,7 +122,11 @@ def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
         rows=optimisation.batch * optimisation.accumulation,
         steps=optimisation.steps,
         work=work,
-        memory={**memory_of(config, geometry, work, parameters=parameters), "DINO": 4 * dino_size},
+        memory={
+            **memory_of(config, geometry, work, parameters=parameters),
+            "DINO": 4 * dino_size,
+            **({} if judge is None else {"judge": 4 * judge.parameters}),
+        },
         rate=REACHED * matrix_rate(device, getattr(torch, config.model.dtype)),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         room=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,

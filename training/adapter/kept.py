@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
@@ -17,6 +18,7 @@ from ...files.fingerprints import fingerprint
 from ...files.weights import read_weights, write_weights
 from ...files.writing import make_folder, remove_abandoned
 from ...hosts.host import Text
+from .dropout import Kept
 
 HOUR = 3600  # seconds; a picture is written in far fewer
 FEATURES = ("spec", "layers", "image_size", "crops", "scales")
@@ -33,6 +35,18 @@ class EncodedPicture:
     features: FeatureMap | None
     text: Text  # B = 1, zeros where the data has none
     source: Tensor | None = None  # [C, h, w]
+
+    def keeping(self, kept: Kept) -> EncodedPicture:
+        """With the conditions that are kept: no features, and a text of zeros of the same size, in place of the others."""
+        return replace(
+            self,
+            features=self.features if kept in ("dino", "both") else None,
+            text=self.text if kept in ("text", "both") else _silent(self.text),
+        )
+
+
+def _silent(text: Text) -> Text:
+    return replace(text, context=torch.zeros_like(text.context), pooled=torch.zeros_like(text.pooled), mask=None)
 
 
 class EncodedFolder:

@@ -28,6 +28,7 @@ from ..core.trainer import Trainer
 from ..data.pictures import open_data
 from .config import AdapterSettings, ModelSettings, TrainConfig
 from .encode import EncodedFolder
+from .judge import Judge, load_judge
 from .start import config_of, warm_start
 from .task import FILE, AdapterTask
 
@@ -57,6 +58,7 @@ def train(
     processes = Accelerator(cpu=config.model.device == "cpu")
     device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
     check_device(config, device)
+    judge = judge_of(config, device=device)
     host, encoder = load_models(
         config.model, config.adapter, device=device, seed=config.optimisation.seed, progress=progress
     )
@@ -65,7 +67,8 @@ def train(
     data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
-    task = AdapterTask(host, encoder, data, config, path=path, kept=kept_pictures(config, host, encoder))
+    kept = kept_pictures(config, host, encoder)
+    task = AdapterTask(host, encoder, data, config, path=path, kept=kept, judge=judge)
     trainer = Trainer(task, config.optimisation, processes=processes)
     fit(trainer, config.output, config=config.model_dump(), resume=resume, progress=progress, should_stop=should_stop)
     return task.path
@@ -81,6 +84,13 @@ def kept_pictures(config: TrainConfig, host: DiffusersHost, encoder: DinoEncoder
     models = [vae, encoder.fingerprint, host.adapter.config.dino, host.adapter.config.how, str(host.dtype)]
     rest = [config.degradation.model_dump(), config.model.guidance, config.conditions.from_source > 0]
     return EncodedFolder(Path(config.data.encoded), made_by=[models, told, rest, config.optimisation.seed])
+
+
+def judge_of(config: TrainConfig, *, device: torch.device) -> Judge | None:
+    """Of ``output.judge``, None where none is named; ValueError where it cannot judge, or guides."""
+    if not config.output.judge:
+        return None
+    return load_judge(config.output.judge, guide=dino_path(files_of(config.model)[2]), device=device)
 
 
 def check_device(config: TrainConfig, device: torch.device) -> None:

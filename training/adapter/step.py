@@ -122,7 +122,8 @@ def make_row(
     if start is not None:
         assert picture.source is not None and sigma <= start
         noise = noise + (1 / start - 1) * (picture.source[window] - clean)
-    features = picture.features if kept in ("dino", "both") else None
+    seen = picture.keeping(kept)
+    features = seen.features
     if features is not None and feature_noise:
         features = _noisy(features, feature_noise, generator)
     return TrainRow(
@@ -133,13 +134,8 @@ def make_row(
         sigma=sigma,
         box=(top / sides[0], left / sides[1], cells[0] / sides[0], cells[1] / sides[1]),
         features=features,
-        text=picture.text if kept in ("text", "both") else _silent(picture.text),
+        text=seen.text,
     )
-
-
-def _silent(text: Text) -> Text:
-    """Zeros of the same size."""
-    return replace(text, context=torch.zeros_like(text.context), pooled=torch.zeros_like(text.pooled), mask=None)
 
 
 def training_losses(

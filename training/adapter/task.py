@@ -23,6 +23,8 @@ from .attention import AttentionMass
 from .config import TrainConfig
 from .dropout import draw_kept, draw_start
 from .encode import EncodedFolder, EncodedPicture, PictureEncoder
+from .judge import Judge
+from .sheet import draw_sheet
 from .step import TrainRow, draw_rows, training_losses
 from .validate import Validation
 
@@ -33,7 +35,8 @@ log = logging.getLogger("dinotile")
 class AdapterTask(Task):
     """Trains the adapter of ``host``, float32, on ``data``, and writes it to ``path``.
 
-    kept: where encoded pictures stay. Of ``config``, the adapter section is not used here, and of the model's the guidance only.
+    kept: where encoded pictures stay. judge: of ``picture``. Of ``config``, the adapter section is not used here, and of the
+    model's the guidance only.
     """
 
     measures = ("velocity",)  # root mean square of what was predicted
@@ -47,6 +50,7 @@ class AdapterTask(Task):
         *,
         path: Path,
         kept: EncodedFolder | None = None,
+        judge: Judge | None = None,
     ) -> None:
         assert host.adapter is not None
         self.host, self.data, self.config, self.path = host, data, config, path
@@ -57,7 +61,7 @@ class AdapterTask(Task):
         held = output.validation_pictures if output.validate_every or output.sample_every else 0
         self.count = len(data) - held if len(data) >= 4 * held else len(data)  # pictures that are trained on
         self.pictures = PictureEncoder(host, encoder, data, config=config, kept=kept)
-        self.validation = Validation(self.pictures)
+        self.validation, self.judge = Validation(self.pictures), judge
         self._attention = AttentionMass()
         self._drawn: dict[int, EncodedPicture] = {}
 
@@ -109,8 +113,9 @@ class AdapterTask(Task):
     def validate(self) -> dict[str, float]:
         return self.validation.losses()
 
-    def picture(self) -> Tensor:
-        return self.validation.grid()
+    def picture(self) -> tuple[Tensor, dict[str, Any]]:
+        pixels, distances = draw_sheet(self.validation, judge=self.judge)
+        return pixels, {"distance": distances} if distances else {}
 
     def export(self, *, steps: int, rows_per_step: int) -> None:
         """The adapter on the CPU, with where it comes from in its configuration."""

@@ -1,31 +1,40 @@
-"""Pictures that are always the same: velocity losses with right, wrong and no conditions, and a grid to look at."""
+"""Pictures that are always the same, seen with right, wrong and no conditions, and their velocity losses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ...flux_patch.guide import Guide, PictureGuide
-from ...flux_patch.tokens import DinoTokens
-from ...tiling.plan import TilePlan
-from ...upscaling.joint import JointEuler
-from ...upscaling.pipeline import upscale
-from ...upscaling.settings import UpscaleSettings
-from ..core.optimiser import autocast
+from ...hosts.host import Text
 from ..core.random import generator_for
 from ..data.sample import Sample
-from .config import TrainConfig
 from .dropout import Kept
 from .encode import EncodedPicture, PictureEncoder
-from .step import ON, TrainRow, make_row, training_losses
+from .step import TrainRow, make_row, training_losses
 
-Comparison = Literal["own", "swap", "text", "dino", "none"]
-COMPARISONS: dict[Comparison, Kept] = {"own": "both", "swap": "both", "text": "text", "dino": "dino", "none": "none"}
+Mode = Literal["own", "swap", "text", "dino", "none", "retold"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What of a picture is kept, and what of that another picture gives."""
+
+    kept: Kept
+    others: Literal["features", "text", "nothing"] = "nothing"
+
+
+MODES: dict[Mode, Conditions] = {
+    "own": Conditions("both"),
+    "swap": Conditions("both", others="features"),
+    "text": Conditions("text"),
+    "dino": Conditions("dino"),
+    "none": Conditions("none"),
+    "retold": Conditions("both", others="text"),
+}
 LEVELS = (0.2, 0.5, 0.8)  # of the range of noise levels
-REDRAW, REDRAW_STEPS = 0.6, 8  # highest noise level (where no row begins at a source) and steps of the grid's pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,28 +55,40 @@ class Validation:
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
-        """Mean velocity loss with: own features and text, another picture's features and text, text, DINO, nothing.
-
-        As in training: with the guidance that is learned taken off what was predicted.
-        """
-        size, means = self.config.optimisation.batch, {}
-        for comparison in COMPARISONS:
-            rows = [row for i in range(len(self.pictures())) for row in self._rows(i, comparison)]
-            batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-            losses = [training_losses(self.host, batch, self.config)[0] for batch in batches]
-            means[comparison] = float(torch.cat(losses).mean())
+        """Mean velocity loss of each mode; as in training, with the guidance that is learned taken off what was predicted."""
+        size = self.config.optimisation.batch
+        means: dict[str, float] = {}
+        for mode, first in self.twins().items():
+            if mode == first:
+                rows = [row for i in range(len(self.pictures())) for row in self._rows(i, mode)]
+                batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+                losses = [training_losses(self.host, batch, self.config)[0] for batch in batches]
+                means[mode] = float(torch.cat(losses).mean())
+            means[mode] = means[first]
         return means
 
-    @torch.no_grad()
-    def grid(self) -> Tensor:
-        """[3, H, W] in 0..1, a line per picture: its source, redrawn without DINO, redrawn with it, and the truth."""
-        lines = []
-        for picture in self.pictures():
-            redrawn = [self._redraw(picture, dino=dino) for dino in (False, True)]
-            lines.append(torch.cat([picture.source, *redrawn, picture.sample.pixels], dim=2))
-        width = max(line.shape[2] for line in lines)
-        padded = [torch.nn.functional.pad(line, (0, width - line.shape[2])) for line in lines]
-        return torch.cat(padded, dim=1).clamp(0, 1)
+    def seen(self, i: int, mode: Mode) -> EncodedPicture:
+        """What FLUX sees in place of picture ``i``. Other features are the next picture's, and another text is that of the next
+        picture which has one."""
+        pictures = [picture.encoded for picture in self.pictures()]
+        own, others = pictures[i], pictures[i + 1 :] + pictures[:i]
+        if MODES[mode].others == "features":
+            own = replace(own, features=others[0].features)
+        if MODES[mode].others == "text":
+            own = replace(own, text=next((other.text for other in others if _says(other.text)), others[0].text))
+        return own.keeping(MODES[mode].kept)
+
+    def twins(self) -> dict[Mode, Mode]:
+        """Of each mode, the first one that shows the same of every picture: without texts ``own`` is also ``dino``."""
+        first: dict[Mode, Mode] = {}
+        for mode in MODES:
+            alike: list[Mode] = [other for other in first if self._alike(mode, other)]
+            first[mode] = alike[0] if alike else mode
+        return first
+
+    def _alike(self, mode: Mode, other: Mode) -> bool:
+        pairs = [(self.seen(i, mode), self.seen(i, other)) for i in range(len(self.pictures()))]
+        return all(one.features is two.features and _same(one.text, two.text) for one, two in pairs)
 
     def pictures(self) -> list[ValidationPicture]:
         """The last pictures of the data; ValueError where fewer than two can be used."""
@@ -93,12 +114,9 @@ class Validation:
         features = sample.features or encoder.features(source)
         return ValidationPicture(sample, source, encoder.encoded(sample, features, degraded=source))
 
-    def _rows(self, i: int, comparison: Comparison) -> list[TrainRow]:
-        """The rows of one picture: the same windows, noise and noise levels in every comparison."""
-        config, pictures = self.config, self.pictures()
-        picture = pictures[i].encoded
-        if comparison == "swap":
-            picture = replace(picture, features=pictures[(i + 1) % len(pictures)].encoded.features)
+    def _rows(self, i: int, mode: Mode) -> list[TrainRow]:
+        """The rows of one picture: the same windows, noise and noise levels in every mode."""
+        config, picture = self.config, self.seen(i, mode)
         low, high = config.optimisation.sigma
         generator = generator_for(config.optimisation.seed, "validation rows", i)
         places: list[tuple[float, float | None]] = [(low + (high - low) * level, None) for level in LEVELS]
@@ -109,7 +127,7 @@ class Validation:
             make_row(
                 picture,
                 family=self.host.family,
-                kept=COMPARISONS[comparison],
+                kept=MODES[mode].kept,
                 sigma=sigma,
                 start=start,
                 tile=config.data.tile,
@@ -118,53 +136,11 @@ class Validation:
             for sigma, start in places
         ]
 
-    def _redraw(self, picture: ValidationPicture, *, dino: bool) -> Tensor:
-        """The source brought to a noise level and back by FLUX, in tiles of the training's size; [3, H, W]."""
-        host, config, encoded = self.host, self.config, picture.encoded
-        assert host.adapter is not None
-        tile, token = config.data.tile or max(picture.source.shape[-2:]), host.family.token
-        starts = (
-            config.conditions.start[1] if config.conditions.from_source else min(REDRAW, config.optimisation.sigma[1])
-        )
-        settings = UpscaleSettings(
-            scale=1.0,
-            denoise=starts,
-            steps=REDRAW_STEPS,
-            tile=tile,
-            overlap=tile // 4 // token * token,
-            guidance=encoded.text.guidance,
-            seed=config.optimisation.seed,
-            tile_batch=min(config.optimisation.batch, 1024),
-        )
-        tokens = None
-        if dino and encoded.features is not None:
-            with autocast(config.optimisation, device=host.device):
-                tokens = host.adapter.module.project(encoded.features.to(host.device))
-        sampler = _Autocast(host, encoded.text, settings, config=config)
-        redrawn, _ = upscale(host, picture.source[None], settings, sampler=sampler, make_guide=_Known(tokens))
-        return redrawn[0].float().cpu()
+
+def _says(text: Text) -> bool:
+    return bool(text.context.any()) or bool(text.pooled.any())
 
 
-class _Autocast(JointEuler):
-    """In the precision of the training; the VAE around it is in its own."""
-
-    def __init__(self, *arguments: Any, config: TrainConfig) -> None:
-        super().__init__(*arguments)
-        self.config = config
-
-    def __call__(self, latents: Tensor, **options: Any) -> Tensor:
-        with autocast(self.config.optimisation, device=self.host.device):
-            return super().__call__(latents, **options)
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """``pipeline.MakeGuide``: tokens that are there already, or the learned null."""
-
-    tokens: DinoTokens | None
-
-    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
-        return PictureGuide(self.tokens, ON)
-
-    def describe(self) -> dict[str, Any]:
-        return {}
+def _same(one: Text, two: Text) -> bool:
+    pairs = [(one.context, two.context), (one.pooled, two.pooled)]
+    return one.mask is two.mask and all(torch.equal(*pair) for pair in pairs)

@@ -101,6 +101,11 @@ class OutputSettings(Settings):
     sample_every: Natural = Field(default=0, description="From one sample picture to the next, 0 for never.")
     validate_every: Natural = Field(default=0, description="From one validation to the next, 0 for never.")
     validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
+    judge: str = Field(
+        default="",
+        description="Network that tells how far sample pictures are from the truth, in LPIPS' form: a .safetensors file or a "
+        "folder of a VGG, or of a DINO that is not `model.dino`; empty: none.",
+    )
     tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
     wandb: str = Field(default="", description="Project at Weights & Biases for the log too; empty: none.")
 

@@ -117,8 +117,11 @@ class _Run:
         self.monitor.write({"step": step, "validation": self.trainer.task.validate()})
 
     def _picture(self, step: int) -> None:
-        pixels = self.trainer.task.picture()  # [3, H, W]
-        if pixels is not None and self.folder is not None:
+        shown = self.trainer.task.picture()
+        if shown is not None and self.folder is not None:
+            pixels, told = shown
+            if told:
+                self.monitor.write({"step": step, "validation": told})
             self.monitor.picture("samples", pixels, step=step)
             place = self.folder / "samples" / f"step-{step:06d}.png"
             make_folder(place.parent)

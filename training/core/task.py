@@ -61,6 +61,7 @@ class Task(Protocol):
         """Numbers on data that is not trained on, for the log; the averaged weights are in the parameters."""
         return {}
 
-    def picture(self) -> Tensor | None:
-        """[3, H, W] in 0..1 of what the averaged weights do, None for no picture; they are in the parameters."""
+    def picture(self) -> tuple[Tensor, dict[str, Any]] | None:
+        """[3, H, W] in 0..1 of what the averaged weights do, which are in the parameters, and numbers about it for the log;
+        None for no picture."""
         return None

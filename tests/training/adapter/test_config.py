@@ -83,6 +83,10 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
         ({"conditions": {"from_source": 0.5}, "data": {"features": "dinov2"}}, "set one of them"),
         ({"model": {"guidance": float("nan")}}, "model.guidance is nan"),
         ({"output": {"keep": 0}}, "output.keep is 0"),
+        (
+            {"output": {"judge": "vgg.safetensors"}},
+            "output.judge looks at the sample pictures, and output.sample_every is 0",
+        ),
         ({"model": {"dtype": "bfloat16"}}, "set the precision to bf16"),
         ({"model": {"weights": "fp8", "gradient_checkpointing": True}}, "fp8 needs model.dtype bfloat16 or float16"),
         (

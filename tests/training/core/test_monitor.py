@@ -2,7 +2,6 @@ import time
 
 import pytest
 import torch
-from PIL import Image
 
 from dinotile.training.adapter.attention import AttentionMass
 from dinotile.training.adapter.dropout import draw_start
@@ -13,7 +12,7 @@ from dinotile.training.core.random import generator_for
 from dinotile.training.core.trainer import StepReport
 
 from ...near import assert_near
-from ..tiny import SIDE, picture_folder, run, settings, tiny_trainer
+from ..tiny import run, settings, tiny_trainer
 
 ALL = ("cross_attention", "context", "vector")
 
@@ -130,67 +129,3 @@ def test_tensorboard_gets_the_numbers_of_the_log(pictures, tmp_path):
     lines = read_log(tmp_path)
     assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
     assert "gates/double.0" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
-
-
-def validated(trainer):
-    with trainer.average.in_place():
-        return trainer.task.validate()
-
-
-def test_validation_compares_conditions_on_the_same_noise(pictures):
-    trainer = tiny_trainer(settings(pictures, output={"validation_pictures": 4}))
-    first = validated(trainer)
-    assert first == validated(trainer)
-    assert len(set(first.values())) == 1, "a fresh adapter is the same under every condition of data without text"
-    with torch.no_grad():
-        for average in trainer.average.weights.values():
-            average.add_(0.1)
-    found = validated(trainer)
-    assert found["own"] == found["dino"] and found["text"] == found["none"]
-    assert len({found["own"], found["swap"], found["text"], first["own"]}) == 4
-
-
-def test_validation_takes_the_learned_guidance_off(pictures):
-    found = {}
-    for guidance in (1.0, 2.0):
-        conditions, output = {"dino_guidance": guidance}, {"validation_pictures": 4}
-        trainer = tiny_trainer(settings(pictures, conditions=conditions, output=output))
-        with torch.no_grad():
-            for average in trainer.average.weights.values():
-                average.add_(0.1)
-        found[guidance] = validated(trainer)
-    for condition, plain in found[1.0].items():
-        assert (found[2.0][condition] == pytest.approx(plain, rel=1e-6)) == (condition in ("text", "none")), condition
-
-
-def test_validation_pictures_are_held_out_where_there_are_enough(pictures):
-    output = {"validation_pictures": 3, "validate_every": 1}
-    trainer = tiny_trainer(settings(pictures, output=output))
-    task = trainer.task
-    assert task.count == 9
-    assert {picture.encoded.name for picture in task.validation.pictures()} == set(task.data.names[-3:])
-    assert {row.picture for row in task.rows(range(60), step=0, total=60)} == set(task.data.names[:9])
-    few = tiny_trainer(settings(pictures, output={**output, "validation_pictures": 4}))
-    assert few.task.count == 12 - 4 * (12 >= 16)
-
-
-def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
-    folder = picture_folder(tmp_path / "pictures", count=1)
-    trainer = tiny_trainer(settings(folder, output={"folder": str(tmp_path / "run"), "validate_every": 5}))
-    with pytest.raises(ValueError, match="1 of the last 1 pictures can be used, validation needs 2"):
-        run(trainer)
-    assert trainer.done == 0 and not (tmp_path / "run").exists()
-
-
-def test_the_grid_shows_source_both_redraws_and_the_truth(pictures, tmp_path):
-    output = {"folder": str(tmp_path), "sample_every": 2, "validation_pictures": 2}
-    trainer = tiny_trainer(settings(pictures, optimisation={"steps": 2, "learning_rate": 0.1}, output=output))
-    run(trainer)
-    with Image.open(tmp_path / "samples" / "step-000002.png") as image:
-        assert image.size == (4 * SIDE, 2 * SIDE)
-    with trainer.average.in_place():
-        parts = trainer.task.picture()[:, :SIDE].split(SIDE, dim=2)
-    first = trainer.task.validation.pictures()[0]
-    assert torch.equal(parts[0], first.source) and torch.equal(parts[3], first.sample.pixels)
-    for i in range(3):
-        assert (parts[i] - parts[i + 1]).abs().max() > 1e-3
