@@ -6,15 +6,17 @@ vector or both. Everything else has empty text (zeros).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...flux_patch.geometry import geometry_of
-from ...hosts.diffusers.compiled import OrEager
+from ...hosts.diffusers.compiled import OrEager, compile_blocks, uncompile
 from ...hosts.diffusers.flux import flux_velocity
 from ...hosts.diffusers.load import load_vae
 from ...hosts.host import Text
@@ -26,6 +28,7 @@ from .pictures import Pictures, held_out, psnr, soft_copy
 from .task import log, train_for, write
 from .vae import decode, encode
 
+Velocity = Callable[..., Tensor]  # as flux_velocity
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # What differs from FLUX.1, whose sizes are diffusers' defaults
 GEOMETRY = {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 1, "attention_head_dim": 128}
@@ -44,12 +47,12 @@ def train(*, minutes: float, seed: int, compiled: bool = False, folder: Path | N
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=BANK_SIZE, seed=seed)
     flux = new_flux()
-    forward = OrEager(torch.compile(flux, dynamic=False), flux) if compiled else flux
+    velocity = _compiled(flux) if compiled else flux_velocity
     train_for(
         flux,
         optimizers(flux, lr=1e-2, keep=("context_embedder", "proj_out")),
         batch=lambda share: bank.batch(),
-        loss=lambda windows: _loss(forward, windows),
+        loss=lambda windows: _loss(velocity, flux, windows),
         write=lambda steps, loss: export(flux, bank.vae, steps=steps, seed=seed, loss=loss),
         minutes=minutes,
         seed=seed,
@@ -154,7 +157,18 @@ def report(flux: nn.Module, vae: nn.Module) -> str:
     return ", ".join(parts)
 
 
-def _loss(flux: nn.Module, windows: Windows) -> Tensor:
+def _compiled(flux: Any) -> Velocity:
+    """``flux_velocity`` of a FLUX whose blocks are compiled, where they can be."""
+    compile_blocks(flux, sites=0, dynamic=False)
+
+    def eager(*arguments: Any, **options: Any) -> Tensor:
+        uncompile(flux)
+        return flux_velocity(*arguments, **options)
+
+    return OrEager(flux_velocity, eager)
+
+
+def _loss(velocity: Velocity, flux: nn.Module, windows: Windows) -> Tensor:
     clean = windows.latents
     least, most = torch.where(windows.photos, 0.0, 0.25), torch.where(windows.photos, 0.6, 1.0)
     narrow = torch.rand(len(clean)) < 0.8  # upscaling starts below t 0.6, the world's textures are decided above 0.25
@@ -163,5 +177,5 @@ def _loss(flux: nn.Module, windows: Windows) -> Tensor:
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = flux_velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, call=None)
+        found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, call=None)
     return (found.float() - (noise - clean)).square().mean()

@@ -39,12 +39,15 @@ class OrEager:
             return self.eager(*args, **kwargs)
 
 
-def compile_blocks(transformer: FluxTransformer2DModel, *, sites: int, backend: str = "inductor") -> None:
-    """Compile FLUX's blocks, each kind once, and once more for every site of an adapter; all that for some ``SHAPES``."""
+def compile_blocks(
+    transformer: FluxTransformer2DModel, *, sites: int, backend: str = "inductor", dynamic: bool | None = None
+) -> None:
+    """Compile FLUX's blocks, each kind once, and once more for every site of an adapter; all that for some ``SHAPES``.
+    dynamic: False for a graph of its own for each shape."""
     import torch._dynamo.config as config
 
     config.recompile_limit = max(config.recompile_limit, SHAPES * (sites + 1))
-    transformer.compile_repeated_blocks(backend=backend)
+    transformer.compile_repeated_blocks(backend=backend, dynamic=dynamic)
 
 
 def uncompile(transformer: FluxTransformer2DModel) -> None:

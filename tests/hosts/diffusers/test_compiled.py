@@ -41,7 +41,7 @@ def velocity(flux_host, strength=1.0, box=(0.0, 0.0, 1.0, 1.0), sigma=0.4):
 @torch.no_grad()
 def test_compiled_blocks_are_the_eager_ones_and_dino_costs_a_graph_for_each_site(monkeypatch):
     """Without a break, and without a graph more for another tile, strength or noise level, or for off again."""
-    monkeypatch.setattr(compiled.compile_blocks, "__kwdefaults__", {"backend": "eager"})
+    monkeypatch.setitem(compiled.compile_blocks.__kwdefaults__, "backend", "eager")
     eager, traced = host(), host(compile=True)
     graphs = []
     for changes in (
