@@ -3,7 +3,7 @@
 --minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE, DINO and the upscaler need
 nothing.
 The adapter is trained by `python -m benchmarks.semantics.train`, with the package's own trainer. Two cores with bf16
-matrix units (AMX) do it all in about an hour and a half. pictures.py lists what they learn from and what is held out: skimage's
+matrix units (AMX) do it all in about two hours. pictures.py lists what they learn from and what is held out: skimage's
 cat "chelsea" is never trained on.
 """
 

@@ -66,7 +66,7 @@ def test_large_pictures_come_in_tiles_without_seams(written, monkeypatch):
     watched.remove()
     assert set(sides) == {(1, 3, height, width) for height in (64, 54) for width in (64, 58)}
     assert stages[0] == ("enlarge", 0, 8) and stages[-1] == ("enlarge", 8, 8)
-    assert (tiled - whole).abs().mean() < 1e-3  # what a tile's own border looks like has nearly no weight
+    assert (tiled - whole).abs().max() < 0.02  # what a tile's own border looks like has nearly no weight
     assert (tiled - whole)[..., :64, :64].abs().max() < 1e-6  # where the first tile alone looks
 
 
