@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dinotile.upscaling.report import environment
 
@@ -25,6 +27,15 @@ def about(device: torch.device) -> dict[str, Any]:
         "versions": environment(device)["versions"],
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def interval(values: Tensor) -> tuple[float, float]:
+    """Mean of independent values [N] and half the width of its 95 % interval, Student's t; nan where there are too few."""
+    from scipy.stats import t as student
+
+    mean = float(values.mean()) if len(values) else math.nan
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+    return mean, float(student.ppf(0.975, max(1, len(values) - 1))) * error
 
 
 def publish(found: dict[str, Any], path: Path | None) -> None:

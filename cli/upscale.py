@@ -75,6 +75,14 @@ def upscale(
         ),
     ] = None,
     controlnet_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.4 to 0.8.")] = 0.6,
+    upscale_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Makes the first enlargement: an ESRGAN-type model (.safetensors), or bicubic. Default: demo its own, else "
+            "bicubic.",
+        ),
+    ] = None,
     denoise_mask: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +111,13 @@ def upscale(
     ] = False,
     fidelity: Annotated[
         float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
+    ] = None,
+    vae_detail: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of what the VAE alone loses of the enlarged picture that is put back; for a small VAE, and a denoise up "
+            "to 0.5. Default: 0; demo 1."
+        ),
     ] = None,
     anchor: Annotated[
         float | None,
@@ -199,7 +214,8 @@ def upscale(
     if report is not None:
         check_report(report, [*pictures, *outputs])
     check_inputs_stay(
-        written, [model_path, vae_path, decoder, controlnet, dino, adapter, redux, dino_mask, denoise_mask]
+        written,
+        [model_path, vae_path, decoder, controlnet, upscale_model, dino, adapter, redux, dino_mask, denoise_mask],
     )
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels

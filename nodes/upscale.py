@@ -144,6 +144,13 @@ class Upscale(io.ComfyNode):
                     "of what plain enlargement does. 0: off (usual); 0.8 to 0.9. Needs dino.",
                     optional=True,
                 ),
+                number(
+                    "vae_detail",
+                    (0.0, 0.0, 1.0, 0.05),
+                    "Share of what the VAE alone loses of the enlarged picture that is put back. 0 is off (usual); 1 for a small "
+                    "VAE such as the demo's or a TAESD, at a denoise up to 0.5.",
+                    optional=True,
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
         )
@@ -153,7 +160,7 @@ class Upscale(io.ComfyNode):
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", moving=False, anchor=0.0, guide=0.0, decoder=None, adaptive=0.0,
-        retry=0.0,
+        retry=0.0, vae_detail=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         settings = UpscaleSettings(
             scale=scale,
@@ -171,6 +178,7 @@ class Upscale(io.ComfyNode):
             guide=guide,
             adaptive=adaptive,
             retry=retry,
+            vae_detail=vae_detail,
         )
         check_pair(dino, adapter, uses=settings.dino_uses)
         check_guide(settings, dino)

@@ -21,6 +21,7 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
     (6, ("cli", "nodes", "demo/train")),
     (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu", "benchmarks/tiling")),
     (7, ("benchmarks/guidance",)),
+    (7, ("benchmarks/photos",)),
 )
 LEVEL = {room: level for level, (_, line) in enumerate(FLOORS) for room in line}
 ONLY = {
@@ -36,12 +37,13 @@ SCRIPTS = {
     "benchmarks/gpu",
     "benchmarks/tiling",
     "benchmarks/guidance",
+    "benchmarks/photos",
     *INSIDE,
 }  # run from a clone, and not in the wheel
 NO_ROOMS = {"tests", "build", "web", "workflows"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
-LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb"}
+LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb", "spandrel"}
 
 SIZED = {
     "hosts",

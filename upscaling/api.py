@@ -27,6 +27,7 @@ from ..hosts.diffusers.offload import Offload, check_offload
 from ..hosts.diffusers.redux import load_teacher
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
+from ..hosts.diffusers.upscale_model import check_upscale_model, load_upscale_model
 from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
 from .guides import check_pair
@@ -98,7 +99,8 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
     """Of the models that are asked for; ValueError where one of the options would do nothing or cannot be had on the device.
     cfg: whether it is above 1. estimates: whether they are guided."""
     variant, dino = options.get("variant", "demo"), not options.get("no_dino")
-    files = model_files(variant, **{name: options.get(name) for name in ("model_path", "vae_path", "dino", "adapter")})
+    named = ("model_path", "vae_path", "dino", "adapter", "upscale_model")
+    files = model_files(variant, **{name: options.get(name) for name in named})
     text = find_variant(variant).text_tokens > 0 and has_text_encoders(files.flux)
     check_acting(
         [name for name, value in options.items() if value and value != getattr(UpscaleSettings, name, None)],
@@ -137,6 +139,8 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
     device = find_device(options.get("device", "auto"))
     check_weights(options.get("weights", "full"), device)
     check_offload(options.get("offload", "none"), device)
+    if files.upscale_model is not None:
+        check_upscale_model(files.upscale_model)
     return files
 
 
@@ -163,6 +167,7 @@ def load_upscaler(
     vae_path: Source | None = None,
     decoder: Source | None = None,
     controlnet: Source | None = None,
+    upscale_model: Source | None = None,
     dino: Source | None = None,
     dino_layers: str = "",
     adapter: Source | None = None,
@@ -188,6 +193,8 @@ def load_upscaler(
     trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
     controlnet: one of FLUX.1 that is shown the enlarged picture (tile, upscaling, or a union's tile mode), tile by tile.
+    upscale_model: a .safetensors file of an upscaler (ESRGAN and its like) that makes the first enlargement, or "bicubic"; None:
+    the variant's, else bicubic.
     decoder: a small one of FLUX.1's latents (TAEF1), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
     """
@@ -198,6 +205,10 @@ def load_upscaler(
         check_bfloat16(where, setting=f"dtype {dtype}", instead="choose float16 or float32")
     tokens = find_variant(variant).text_tokens
     parts: dict[str, Callable[[], Any]] = {}
+    if files.upscale_model is not None:
+        parts["upscale_model"] = partial(
+            load_upscale_model, files.upscale_model
+        )  # first: only its header was looked at
     if not no_dino:
         check_pair(files.dino, files.adapter, uses=dino_uses)
         if files.dino is not None:
@@ -228,6 +239,7 @@ def load_upscaler(
         loaded["vae"],
         decoder=loaded.get("decoder"),
         controlnet=loaded.get("controlnet"),
+        upscale_model=loaded.get("upscale_model"),
         dino=loaded.get("dino"),
         adapter=loaded.get("adapter"),
         dino_layers=dino_layers,

@@ -101,10 +101,18 @@ def upscale(
         guide = None if wanted is None else wanted(pixels, plan=plan, size=size)
         if encoder is not None and settings.adaptive > 0:
             redrawn.append(adaptive_mask(host, encoder, pixels, amount=settings.adaptive))
+    larger = pixels
+    if enlarge is not None:
+        with timed(seconds, "enlarge"):
+            host.check_interrupt()
+            larger = finite(enlarge(pixels), "enlarge")
     with timed(seconds, "encode", progress):
         host.check_interrupt()
-        larger = resize(pixels if enlarge is None else enlarge(pixels), height=size[0], width=size[1])
+        larger = resize(larger, height=size[0], width=size[1])
         latents = _encoded(host, larger, host.encode)
+        lost = None
+        if settings.vae_detail > 0:
+            lost = settings.vae_detail * (larger - _shown(host, latents, size).to(larger))
     estimates = None
     if not settings.on_estimates.off and settings.denoise > 0:
         with timed(seconds, "guidance", progress):
@@ -122,7 +130,7 @@ def upscale(
         cells = reduce(torch.mul, each) if each else None
         drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(drawn, "sample")
-    decode = partial(_decoded, host, pixels, size, fidelity=settings.fidelity)
+    decode = partial(_decoded, host, pixels, size, lost=lost, fidelity=settings.fidelity)
 
     def again(share: Tensor) -> Tensor:
         assert gentler is not None
@@ -167,12 +175,21 @@ def _encoded(host: Host, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> 
     return finite(encode(pad_to_grid(pixels, grid=host.family.token)), "encode")
 
 
-def _decoded(host: Host, source: Tensor, size: tuple[int, int], latents: Tensor, *, fidelity: float) -> Tensor:
-    """[B, 3, *size], as true to the source as asked."""
+def _shown(host: Host, latents: Tensor, size: tuple[int, int]) -> Tensor:
     host.check_interrupt()
     result = finite(host.decode(latents), "decode")
     if result.shape[-2:] != size:
         result = result[..., : size[0], : size[1]].contiguous()  # which lets go of the canvas
+    return result
+
+
+def _decoded(
+    host: Host, source: Tensor, size: tuple[int, int], latents: Tensor, *, lost: Tensor | None, fidelity: float
+) -> Tensor:
+    """[B, 3, *size], as true to the source as asked. lost: of the enlarged picture by the VAE alone."""
+    result = _shown(host, latents, size)
+    if lost is not None:
+        result = (result + lost.to(result)).clamp_(0, 1)
     return back_project(result, source.to(result), fidelity=fidelity)
 
 

@@ -33,7 +33,8 @@ KINDS: dict[str, tuple[type, str]] = {
 class UpscaleSettings:
     """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
     denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
-    off. fidelity: of ``back_project``. dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
+    off. fidelity: of ``back_project``. vae_detail: share of what the VAE alone loses of the enlarged picture that is put back.
+    dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.
     anchor, guide: strengths of the anchor, 1 is all of the source, and of DINO on estimates; guide_from, guide_to: shares of the
     first noise level between which they act; guide_every: at every how many steps (``GuidanceSettings``).
@@ -67,6 +68,7 @@ class UpscaleSettings:
     redux_grid: int = 14
     controlnet_strength: float = 0.6
     retry: float = 0.0
+    vae_detail: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -95,6 +97,7 @@ class UpscaleSettings:
             ("redux_grid", 1, MOST_GRID, "usually 9 to 27 tokens per side of a tile"),
             ("controlnet_strength", 0, 2, "0 is off, usually 0.4 to 0.8"),
             ("retry", 0, 1, "0 is off, usually 0.8 to 0.9"),
+            ("vae_detail", 0, 1, "0 is off, 1 all that the VAE loses"),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
@@ -120,7 +123,7 @@ class UpscaleSettings:
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:
-    """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity and schedule where None is given."""
+    """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity, VAE detail and schedule where None is given."""
     usual = find_variant(variant)
     strength = given.pop(STRENGTH, None)
     if strength is not None and given.get("denoise") is not None:

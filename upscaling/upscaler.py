@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from ..flux_patch.tokens import DinoTokens
 from ..hosts.diffusers.host import DiffusersHost
 from ..hosts.diffusers.offload import Offload, TakesTurns
 from ..hosts.diffusers.redux import ReduxTeacher
+from ..hosts.diffusers.upscale_model import UpscaleModel, enlarge
 from ..hosts.host import Text
 from ..tiling.canvas import scaled_size
 from .guides import WholePicture, check_pair, whole_picture
@@ -42,6 +44,7 @@ class Upscaler:
         *,
         decoder: AutoencoderKL | AutoencoderTiny | None = None,
         controlnet: FluxControlNetModel | None = None,
+        upscale_model: UpscaleModel | None = None,
         dino: DinoEncoder | None = None,
         adapter: LoadedAdapter | None = None,
         dino_layers: str = "",
@@ -71,7 +74,9 @@ class Upscaler:
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
         self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
-        self.guided = adapter is not None
+        self.guided, self.upscale_model = adapter is not None, upscale_model
+        if upscale_model is not None:
+            self.host.turns.add(upscale_model.module)
         if redux is not None:
             if redux.width != self.host.geometry.context:
                 raise ValueError(
@@ -119,6 +124,7 @@ class Upscaler:
             make_guide=make_guide,
             encoder=self.dino,
             shown=shown,
+            enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=progress),
             masks=masks,
             gentler=gentler,
             progress=progress,
@@ -129,9 +135,12 @@ class Upscaler:
             "vae": self.host.vae,
             "adapter": adapter,
             "controlnet": self.host.controlnet,
+            "upscale_model": None if self.upscale_model is None else self.upscale_model.module,
         }
+        enlarged = None if self.upscale_model is None else self.upscale_model.describe()
         dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
         kept = model_memory(**models, dino=dino, redux=shows)
+        report = {**report, "upscale_model": enlarged}
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
 
     def shown_by_redux(
@@ -145,6 +154,11 @@ class Upscaler:
         tokens = picture_tokens(self.redux, pixels)
         height, width = (side / self.host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=settings.scale))
         return ReduxTokens(tokens, settings.redux_grid, Strength(settings.redux_strength)), (height, width)
+
+    def _enlarged(self, pixels: Tensor, *, progress: Progress | None) -> Tensor:
+        assert self.upscale_model is not None
+        self.host.turns.use(self.upscale_model.module)
+        return enlarge(self.upscale_model, pixels, device=self.host.device, progress=progress)
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

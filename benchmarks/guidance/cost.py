@@ -32,7 +32,7 @@ from ..counts import Counts, Fused
 from ..figures import about, publish
 from ..vae_strips import random_vae
 from .draw import demo_models, draw
-from .photos import PHOTO_SETTINGS, half_size, photographs
+from .photos import PHOTO_SETTINGS, photographs, shrunk
 from .rows import ANCHOR, ANCHOR_DINO, DINO, OFF
 
 META, HALF = torch.device("meta"), torch.bfloat16
@@ -133,7 +133,7 @@ def encoding() -> int:
 def demo_size(*, rounds: int) -> dict[str, Any]:
     """The step's seconds are the difference of longer and shorter runs: the least of the rounds, by all of its steps."""
     models, (truth,) = demo_models(), photographs(None, count=1).values()
-    source, taken = half_size(truth), {}
+    source, taken = shrunk(truth, 2), {}
     settings = {steps: replace(PHOTO_SETTINGS, denoise=0.5, steps=steps) for steps in (FEW, MANY)}
     rows = (OFF, ANCHOR, DINO, ANCHOR_DINO)
     draw(models, ANCHOR_DINO, source, settings[FEW], other=source)  # the first is slower

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dinotile.files.pictures import load_picture
 from dinotile.files.pixels import resize
+from dinotile.training.data.degrade import blur
 from dinotile.upscaling.settings import UpscaleSettings
 
 from .judges import Measure, judged
@@ -31,7 +32,11 @@ from .sweep import Subject
 
 SIDE = 256  # px of a true picture
 PHOTO_SETTINGS = UpscaleSettings(scale=2.0, tile=144, overlap=32)  # four tiles
-NOISE, QUALITY = 0.06, 60  # of spoilt sources: standard deviation of pixels in 0..1, and JPEG's
+NOISE, QUALITY, BLUR = (
+    0.06,
+    60,
+    0.5,
+)  # of spoilt sources: standard deviation of pixels in 0..1, JPEG's, and a Gaussian's px
 SKIMAGE = "skimage "
 NAMES = (  # the first few are of many kinds
     "skimage chelsea",
@@ -64,11 +69,13 @@ def photographs(folder: Path | None, *, count: int) -> dict[str, Tensor]:
     return {name: _middle(_read(name, folder)) for name in names[:count]}
 
 
-def photo_subjects(truths: Mapping[str, Tensor], measures: Mapping[str, Measure], *, spoilt: str = "") -> list[Subject]:
-    """To be upscaled from half their size, spoilt or not, and compared with what they were."""
+def photo_subjects(
+    truths: Mapping[str, Tensor], measures: Mapping[str, Measure], *, spoilt: str = "", scale: int = 2
+) -> list[Subject]:
+    """To be upscaled from 1 / scale of their size, spoilt or not, and compared with what they were."""
     found = []
     for name, truth in truths.items():
-        source = SPOILS[spoilt](half_size(truth))
+        source = SPOILS[spoilt](shrunk(truth, scale))
         found.append(Subject(name, "photograph", source, partial(_judged, measures, truth=truth, source=source)))
     return found
 
@@ -85,12 +92,12 @@ def as_jpeg(pixels: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(Image.open(file)).copy()).movedim(-1, 0)[None].float() / 255
 
 
-SPOILS = {"": lambda pixels: pixels, "noise": with_noise, "jpeg": as_jpeg}
+SPOILS = {"": lambda pixels: pixels, "noise": with_noise, "jpeg": as_jpeg, "blur": partial(blur, sigma=BLUR)}
 
 
-def half_size(pixels: Tensor) -> Tensor:
+def shrunk(pixels: Tensor, scale: int) -> Tensor:
     height, width = pixels.shape[2:]
-    return resize(pixels, height=height // 2, width=width // 2)
+    return resize(pixels, height=height // scale, width=width // scale)
 
 
 def _judged(

@@ -116,8 +116,8 @@ def run(options: argparse.Namespace) -> dict[str, list[Record]]:
 def told_of(options: argparse.Namespace) -> dict[str, Any]:
     """``about``, with names for the folders of this machine."""
     told = about(torch.device("cpu"))
-    for name in ("photos", "work", "output"):
-        if (place := getattr(options, name)) is not None and place.is_absolute():
+    for name, place in vars(options).items():
+        if isinstance(place, Path) and place.is_absolute():
             told["command"] = told["command"].replace(str(place), name.upper())
     return told
 

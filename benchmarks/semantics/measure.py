@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
@@ -15,6 +14,7 @@ from dinotile.demo.train import world
 from dinotile.tiling.plan import TilePlan
 from dinotile.tiling.seams import border_ratio
 
+from ..figures import interval
 from .classifier import CELL, TextureClassifier, cell_labels
 
 LEAST = 12  # cells of an object that a tile must hold to count for agreement
@@ -108,10 +108,7 @@ def summary(scores: Sequence[Sequence[Scores]]) -> dict[str, tuple[float, float]
     for field in fields(Scores):
         values = torch.tensor([[getattr(score, field.name) for score in one] for one in scores], dtype=torch.float64)
         values = values.nanmean(1)
-        values = values[~values.isnan()]
-        mean = float(values.mean()) if len(values) else math.nan
-        error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
-        found[field.name] = (mean, float(student.ppf(0.975, max(1, len(values) - 1))) * error)
+        found[field.name] = interval(values[~values.isnan()])
     return found
 
 

@@ -1,8 +1,9 @@
 """Trains the demo's models from scratch on a CPU: `python -m dinotile.demo.train --part all --minutes 20`.
 
---minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE and DINO need nothing.
+--minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE, DINO and the upscaler need
+nothing.
 The adapter is trained by `python -m benchmarks.semantics.train`, with the package's own trainer. Two cores with bf16
-matrix units (AMX) do it all in about an hour and a half. pictures.py lists what they learn from and what is held out: skimage's
+matrix units (AMX) do it all in about two hours. pictures.py lists what they learn from and what is held out: skimage's
 cat "chelsea" is never trained on.
 """
 
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from . import decoder, dino, flux, vae
+from . import decoder, dino, flux, upscaler, vae
 
-PARTS = ("vae", "dino", "flux", "decoder")
+PARTS = ("vae", "dino", "flux", "decoder", "upscaler")
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def train(minutes: Mapping[str, float], *, seed: int, compiled: bool = False, fo
         "dino": dino.train,
         "flux": partial(flux.train, compiled=compiled),
         "decoder": decoder.train,
+        "upscaler": upscaler.train,
     }
     for part, training in trainings.items():
         if part in minutes:

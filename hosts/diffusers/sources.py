@@ -18,6 +18,7 @@ from ...files.paths import expanded
 from ...files.weights import INDEX, WEIGHTS, indexed_files
 
 Source = str | Path
+BICUBIC = "bicubic"  # the upscale model that is none
 HUB_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 FILES = ".safetensors .sft .bin .pt .pth .ckpt .gguf .onnx .h5 .msgpack .json .yaml .zip .tar .gz .txt .index"
 ENDINGS = {*FILES.split(), *SUFFIXES}
@@ -39,6 +40,7 @@ class Variant:
     tile: int
     overlap: int
     fidelity: float
+    vae_detail: float
     dynamic_shift: bool
     text_tokens: int
 
@@ -46,9 +48,9 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in [
-        Variant("demo", "", 6, 256, 32, 1.0, False, 0),
-        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, 0.0, False, 256),
-        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, 0.0, True, 512),
+        Variant("demo", "", 6, 256, 32, 1.0, 1.0, False, 0),
+        Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, 0.0, 0.0, False, 256),
+        Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, 0.0, 0.0, True, 512),
     ]
 }
 REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)
@@ -62,12 +64,13 @@ def find_variant(name: str) -> Variant:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of a run; dino and adapter are None where nobody named one and the variant has none."""
+    """The files of a run; dino, adapter and upscale_model are None where nobody named one and the variant has none."""
 
     flux: Source
     vae: Source
     dino: Source | None
     adapter: Source | None
+    upscale_model: Source | None
 
 
 def model_files(
@@ -77,15 +80,21 @@ def model_files(
     vae_path: Source | None = None,
     dino: Source | None = None,
     adapter: Source | None = None,
+    upscale_model: Source | None = None,
 ) -> ModelFiles:
-    """What was given, else the variant's own; a VAE that comes with the model goes before the variant's."""
+    """What was given, else the variant's own; a VAE that comes with the model goes before the variant's, and
+    ``BICUBIC`` is no upscale model."""
     usual = find_variant(variant)
     flux: Source = model_path or usual.repository or demo.FLUX
     path = local_path(flux)
     brought = flux if path is None or (path / "vae").is_dir() else None
     if flux == demo.FLUX:
         dino, adapter = dino or demo.DINO, adapter or demo.ADAPTER
-    return ModelFiles(flux, vae_path or brought or usual.repository or demo.VAE, dino or None, adapter or None)
+        upscale_model = upscale_model or demo.UPSCALER
+    if upscale_model == BICUBIC:
+        upscale_model = None
+    vae = vae_path or brought or usual.repository or demo.VAE
+    return ModelFiles(flux, vae, dino or None, adapter or None, upscale_model or None)
 
 
 def dino_path(source: Source) -> Path:

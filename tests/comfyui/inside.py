@@ -19,6 +19,7 @@ import inside_patches  # noqa: F401
 import inside_regions  # noqa: F401
 import inside_retry  # noqa: F401
 import inside_tiles  # noqa: F401
+import inside_upscale  # noqa: F401
 import inside_vae  # noqa: F401
 
 if __name__ == "__main__":

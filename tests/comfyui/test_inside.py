@@ -562,6 +562,22 @@ def test_the_hosts_vaes_in_strips_are_the_whole(numbers, vae, report):
     assert found["rows finished at once"] < 64
 
 
+@pytest.mark.parametrize("file", ["dinotile-demo.safetensors", "inverting-4x.safetensors"])
+def test_an_upscale_model_enlarges_as_comfyuis_own_node_does(numbers, file, report):
+    """The first is read by the pack, the second by spandrel; ComfyUI reads both by spandrel."""
+    found = numbers("upscale_models")[file]
+    worst = max(found[case] for case in ("whole", "tiled", "tiled both ways"))
+    report(f"upscale model, {found['kind']}: {worst:.0e} from ComfyUI's node, in tiles too")
+    assert found["kind"] == found["theirs"] and found["scale"][0] == found["scale"][1]
+    assert worst < 1e-5
+
+
+def test_what_spandrel_does_not_know_is_one_sentence(numbers):
+    assert numbers("upscale_models")["refused"].startswith(
+        "dinotile-demo.safetensors is no upscale model that spandrel knows"
+    )
+
+
 def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
     found = numbers("vae_strips")["other"]
     assert not found["in strips"] and found["encode"] == found["decode"] == 0

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from torch.nn.functional import interpolate, normalize
 
-from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, VAE
+from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, UPSCALER, VAE
 
 pytest.importorskip("skimage")
 
@@ -34,7 +34,7 @@ def test_everything_in_demo_together_stays_below_16_megabytes():
     assert sum(path.stat().st_size for path in files) <= 16_000_000
 
 
-@pytest.mark.parametrize("path", [VAE, DINO, FLUX / WEIGHTS], ids=["vae", "dino", "flux"])
+@pytest.mark.parametrize("path", [VAE, DINO, FLUX / WEIGHTS, UPSCALER], ids=["vae", "dino", "flux", "upscaler"])
 def test_each_file_says_that_it_is_the_demo_and_how_it_was_trained(path):
     with safe_open(path, "pt") as file:
         about = file.metadata()

@@ -155,6 +155,24 @@ def test_the_report_says_what_was_done(upscaler):
     assert report["peak_memory"]["process"] > 50e6
 
 
+def test_what_the_vae_alone_loses_comes_back(upscaler):
+    """At denoise 0 the result is then the enlarged picture; at others the change is FLUX's own; half puts back half."""
+    pixels = picture(60, 75)
+    larger = resize(pixels, height=120, width=150)
+
+    def run(**changes):
+        return upscaler.upscale(pixels, dataclasses.replace(SETTINGS, **changes))[0]
+
+    lossy = run(denoise=0.0)
+    assert (lossy - larger).abs().mean() > 0.05
+    assert (run(denoise=0.0, vae_detail=1.0) - larger).abs().max() < 1e-5
+    assert (run(denoise=0.0, vae_detail=0.5) - (lossy + larger) / 2).abs().max() < 1e-5
+    drawn = run(fidelity=0.0)
+    wanted = (larger + drawn - lossy).clamp(0, 1)
+    assert (run(vae_detail=1.0) - wanted).abs().max() < 1e-5
+    assert (run(vae_detail=1.0, fidelity=1.0) - back_project(wanted, pixels, fidelity=1.0)).abs().max() < 1e-5
+
+
 def test_wrong_pixels_are_refused(upscaler):
     broken = picture(16, 16)
     broken[0, 0, 3, 3] = float("nan")

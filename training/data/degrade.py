@@ -23,10 +23,10 @@ def degrade(pixels: Tensor, settings: DegradationSettings, *, generator: torch.G
     height, width = pixels.shape[-2:]
     factor = _draw(settings.weak_scale if weak else settings.scale, generator, logarithmic=True)
     sigma, amount, quality = (_draw(range_, generator) for range_ in (settings.blur, settings.noise, settings.jpeg))
-    out = _blur(pixels[None].float(), sigma=sigma)
+    out = blur(pixels[None].float(), sigma=sigma)
     out = resize(out, height=max(1, round(height / factor)), width=max(1, round(width / factor)))
     out = (out + amount * torch.randn(out.shape, generator=generator)).clamp(0, 1)
-    return resize(_jpeg(out, quality=round(quality)), height=height, width=width)[0].clamp(0, 1)
+    return resize(compressed(out, quality=round(quality)), height=height, width=width)[0].clamp(0, 1)
 
 
 def _draw(range_: Range[float], generator: torch.Generator, *, logarithmic: bool = False) -> float:
@@ -35,7 +35,7 @@ def _draw(range_: Range[float], generator: torch.Generator, *, logarithmic: bool
     return low * (high / low) ** share if logarithmic else low + (high - low) * share
 
 
-def _blur(pixels: Tensor, *, sigma: float) -> Tensor:
+def blur(pixels: Tensor, *, sigma: float) -> Tensor:
     """Gaussian of ``sigma`` px, reflected at the border; pixels [1, 3, H, W]."""
     radius = min(math.ceil(3 * sigma), min(pixels.shape[-2:]) - 1)
     if sigma < 0.1 or radius < 1:
@@ -47,7 +47,8 @@ def _blur(pixels: Tensor, *, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, weights, groups=3), weights.mT, groups=3)
 
 
-def _jpeg(pixels: Tensor, *, quality: int) -> Tensor:
+def compressed(pixels: Tensor, *, quality: int) -> Tensor:
+    """Through JPEG; pixels [1, 3, H, W]."""
     content = io.BytesIO()
     to_image(pixels).save(content, format="JPEG", quality=quality)
     return from_image(upright(content)).pixels
