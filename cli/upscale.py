@@ -115,8 +115,8 @@ def upscale(
     vae_detail: Annotated[
         float | None,
         typer.Option(
-            help="Share of what the VAE alone loses of the enlarged picture that is put back; for a small VAE, and a denoise up "
-            "to 0.5. Default: 0; demo 1."
+            help="Share of what the VAE alone loses of the enlarged picture that is put back; for a small VAE. At a high denoise "
+            "old detail shows through. Default: 0; demo 1."
         ),
     ] = None,
     anchor: Annotated[

@@ -148,7 +148,7 @@ class Upscale(io.ComfyNode):
                     "vae_detail",
                     (0.0, 0.0, 1.0, 0.05),
                     "Share of what the VAE alone loses of the enlarged picture that is put back. 0 is off (usual); 1 for a small "
-                    "VAE such as the demo's or a TAESD, at a denoise up to 0.5.",
+                    "VAE such as the demo's or a TAESD. At a high denoise old detail shows through.",
                     optional=True,
                 ),
             ],

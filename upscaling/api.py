@@ -206,9 +206,7 @@ def load_upscaler(
     tokens = find_variant(variant).text_tokens
     parts: dict[str, Callable[[], Any]] = {}
     if files.upscale_model is not None:
-        parts["upscale_model"] = partial(
-            load_upscale_model, files.upscale_model
-        )  # first: only its header was looked at
+        parts["upscale_model"] = partial(load_upscale_model, files.upscale_model)  # first: only its header is known
     if not no_dino:
         check_pair(files.dino, files.adapter, uses=dino_uses)
         if files.dino is not None:

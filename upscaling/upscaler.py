@@ -158,7 +158,8 @@ class Upscaler:
     def _enlarged(self, pixels: Tensor, *, progress: Progress | None) -> Tensor:
         assert self.upscale_model is not None
         self.host.turns.use(self.upscale_model.module)
-        return enlarge(self.upscale_model, pixels, device=self.host.device, progress=progress)
+        check = self.host.check_interrupt
+        return enlarge(self.upscale_model, pixels, device=self.host.device, progress=progress, check=check)
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

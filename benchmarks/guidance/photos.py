@@ -32,11 +32,8 @@ from .sweep import Subject
 
 SIDE = 256  # px of a true picture
 PHOTO_SETTINGS = UpscaleSettings(scale=2.0, tile=144, overlap=32)  # four tiles
-NOISE, QUALITY, BLUR = (
-    0.06,
-    60,
-    0.5,
-)  # of spoilt sources: standard deviation of pixels in 0..1, JPEG's, and a Gaussian's px
+# Of spoilt sources: standard deviation of pixels in 0..1, JPEG's, and a Gaussian's px
+NOISE, QUALITY, BLUR = 0.06, 60, 0.5
 SKIMAGE = "skimage "
 NAMES = (  # the first few are of many kinds
     "skimage chelsea",

@@ -91,7 +91,7 @@ def model_files(
     if flux == demo.FLUX:
         dino, adapter = dino or demo.DINO, adapter or demo.ADAPTER
         upscale_model = upscale_model or demo.UPSCALER
-    if upscale_model == BICUBIC:
+    if str(upscale_model) == BICUBIC:
         upscale_model = None
     vae = vae_path or brought or usual.repository or demo.VAE
     return ModelFiles(flux, vae, dino or None, adapter or None, upscale_model or None)

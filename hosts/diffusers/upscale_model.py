@@ -21,6 +21,7 @@ from .compact import Compact
 
 TILE, OVERLAP, LEAST_TILE = 512, 32, 128  # px of the source, as in ComfyUI's *Upscale Image (using Model)*
 KIND = "RealESRGAN Compact"
+LEARNED = ("weight", "bias")
 NAME = re.compile(r"body\.(\d+)\.(?:weight|bias)")
 
 
@@ -43,6 +44,10 @@ class UpscaleModel:
 def check_upscale_model(source: str | Path) -> None:
     """ValueError where the file cannot be loaded, as far as its header tells."""
     path = expanded(source)
+    if not path.is_file():
+        raise ValueError(
+            f"there is no upscale model {printable(str(source), most=200)}: give a .safetensors file, or bicubic"
+        )
     shapes, _ = read_shapes(path)
     if compact_sizes(shapes, name=path.name) is None and find_spec("spandrel") is None:
         raise ValueError(
@@ -56,15 +61,14 @@ def load_upscale_model(source: str | Path) -> UpscaleModel:
     check_upscale_model(source)
     path = expanded(source)
     weights, _ = read_weights(path)
-    check_floating(weights, name=path.name)
+    # by name, as models with windows also hold whole numbers that stand for what they are
+    check_floating({key: weights[key] for key in weights if key.endswith(LEARNED)}, name=path.name)
     sizes = compact_sizes({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=path.name)
     if sizes is None:
         return _by_spandrel(weights, name=path.name)
     network = Compact(**sizes)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path.name} is not a whole {KIND} ({reason(error)}): download it again") from error
+    _check_whole(network, weights, name=path.name)
+    network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     return UpscaleModel(path.name, KIND, network.scale, network, lambda pixels: network(pixels).clamp_(0, 1))
 
@@ -78,12 +82,22 @@ def compact_sizes(shapes: Shapes, *, name: str) -> dict[str, int] | None:
     if len(first) != 4 or len(last) != 4:
         return None
     scale = round((last[0] / 3) ** 0.5)
-    if first[1] != 3 or last[0] != 3 * scale**2:
+    if scale < 1 or first[1] != 3 or last[0] != 3 * scale**2:
         raise ValueError(
             f"{name} takes {first[1]} channels and gives {last[0]} per source pixel, needed are 3 and 3 x scale x scale: give an "
             "upscaler of colour pictures"
         )
     return {"width": first[0], "convs": (len({key[1] for key in found if key}) - 3) // 2, "scale": scale}
+
+
+def _check_whole(network: nn.Module, weights: dict[str, Tensor], *, name: str) -> None:
+    wanted, found = ({key: tuple(t.shape) for key, t in each.items()} for each in (network.state_dict(), weights))
+    odd = next((key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)), None)
+    if odd is not None:
+        raise ValueError(
+            f"{name} holds {printable(odd)} of shape {found.get(odd)}, needed in a {KIND} is {wanted.get(odd)} (None: not "
+            "there): give a whole one"
+        )
 
 
 def _by_spandrel(weights: dict[str, Tensor], *, name: str) -> UpscaleModel:
@@ -101,7 +115,9 @@ def _by_spandrel(weights: dict[str, Tensor], *, name: str) -> UpscaleModel:
             f"{name} is no upscale model that spandrel knows (it holds {some}): give an ESRGAN-type upscaler"
         ) from error
     except BROKEN as error:
-        raise ValueError(f"{name} is not a whole upscale model ({reason(error)}): download it again") from error
+        raise ValueError(
+            f"{name} is not a whole upscale model (spandrel stopped at {reason(error)}): give another file of it"
+        ) from error
     kind = found.architecture.name
     if not isinstance(found, ImageModelDescriptor):
         raise ValueError(f"{name} ({kind}) does not make one picture of one: give an ESRGAN-type upscaler")
@@ -115,12 +131,20 @@ def _by_spandrel(weights: dict[str, Tensor], *, name: str) -> UpscaleModel:
 
 
 @torch.no_grad()
-def enlarge(model: UpscaleModel, pixels: Tensor, *, device: torch.device, progress: Progress | None = None) -> Tensor:
-    """[B, 3, H, W] in 0..1 -> [B, 3, scale * H, scale * W] on the CPU, in tiles that are halved where memory ends."""
+def enlarge(
+    model: UpscaleModel,
+    pixels: Tensor,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> [B, 3, scale * H, scale * W] on the CPU, in tiles that are halved where memory ends. check: asked
+    before each tile, raises to stop."""
     tile = TILE
     while True:
         try:
-            return _in_tiles(model, pixels.float(), tile, device=device, progress=progress)
+            return _in_tiles(model, pixels.float(), tile, device=device, progress=progress, check=check)
         except torch.cuda.OutOfMemoryError:
             tile //= 2
             if tile < LEAST_TILE:
@@ -128,7 +152,13 @@ def enlarge(model: UpscaleModel, pixels: Tensor, *, device: torch.device, progre
 
 
 def _in_tiles(
-    model: UpscaleModel, pixels: Tensor, tile: int, *, device: torch.device, progress: Progress | None
+    model: UpscaleModel,
+    pixels: Tensor,
+    tile: int,
+    *,
+    device: torch.device,
+    progress: Progress | None,
+    check: Callable[[], None],
 ) -> Tensor:
     """Tiles begin every ``tile`` - OVERLAP px, the last is what is left, and weights fall linearly over the overlap."""
     count, _, height, width = pixels.shape
@@ -137,6 +167,7 @@ def _in_tiles(
     total = pixels.new_zeros(1, 1, *out.shape[2:], device="cpu")
     spans = list(product(_spans(height, tile), _spans(width, tile)))
     for top, left in counted(spans, "enlarge", progress):
+        check()
         larger_rows, larger_columns = (slice(scale * side.start, scale * side.stop) for side in (top, left))
         size = (larger_rows.stop - larger_rows.start, larger_columns.stop - larger_columns.start)
         weights = torch.outer(*(_fade(length, feather if len(spans) > 1 else 0) for length in size))

@@ -20,9 +20,8 @@ from ...files.weights import Shapes, check_floating, read_shapes, read_weights, 
 
 DEPTHS = 4  # of DINO that are compared
 STAGES = 5  # of a VGG, at most; half the size from one to the next
-SAME = (
-    0.9  # cosine of the patch kernels from which on two DINO files hold one encoder: dtypes and fine-tuning leave more
-)
+# Cosine of the patch kernels from which on two DINO files hold one encoder: dtypes and fine-tuning leave more
+SAME = 0.9
 KERNEL = "embeddings.patch_embeddings.weight"
 
 
@@ -67,6 +66,10 @@ def load_judge(path: str, *, guide: Path, device: torch.device) -> Judge:
         if is_vgg(shapes):
             weights = {name: tensor for file in files for name, tensor in read_weights(file)[0].items()}
             check_floating(weights, name=place.name)
+            if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+                raise ValueError(
+                    f"{place.name} holds numbers that are not finite, needed are finite weights: get the full file"
+                )
             vgg = Vgg.of(weights, device=device)
             return Judge(vgg, device, sum(map(torch.numel, vgg.weights + vgg.biases)))
     except ValueError as error:
@@ -138,7 +141,7 @@ class Vgg:
             x = F.conv2d(x, weight, bias, padding=1).relu()
             if i in self.ends:
                 found.append(x.movedim(1, 3))  # [1, h, w, C]
-                x = F.max_pool2d(x, 2) if i + 1 < len(self.weights) else x
+                x = F.max_pool2d(x, 2, ceil_mode=min(x.shape[2:]) == 1) if i + 1 < len(self.weights) else x
         return found
 
 

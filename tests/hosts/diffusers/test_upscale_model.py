@@ -91,11 +91,13 @@ def test_what_is_no_upscaler_of_colour_pictures_is_refused(written, tmp_path, mo
     grey = state | {"body.0.weight": torch.zeros(4, 1, 3, 3)}
     one = state | {"body.4.weight": torch.zeros(4, 4, 3, 3), "body.4.bias": torch.zeros(4)}
     part = {key: tensor for key, tensor in state.items() if key != "body.2.bias"}
+    nothing = state | {"body.4.weight": torch.zeros(0, 4, 3, 3), "body.4.bias": torch.zeros(0)}
     whole = state | {"body.1.weight": torch.zeros(4, dtype=torch.int8)}
     for wrong, words in (
         (grey, "takes 1 channels and gives 12 per source pixel, needed are 3 and"),
         (one, "takes 3 channels and gives 4 per source pixel, needed are 3 and"),
-        (part, "up.safetensors is not a whole RealESRGAN Compact"),
+        (part, r"up.safetensors holds body.2.bias of shape None, needed in a RealESRGAN Compact is \(4,\)"),
+        (nothing, "takes 3 channels and gives 0 per source pixel, needed are 3 and"),
         (whole, "holds body.1.weight as torch.int8"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -112,12 +114,12 @@ def test_what_is_no_upscaler_of_colour_pictures_is_refused(written, tmp_path, mo
 
 
 def test_options_are_refused_before_anything_is_loaded(tmp_path, dinotile):
-    with pytest.raises(ValueError, match="there is no file .*gone.safetensors, needed is a .safetensors file"):
+    with pytest.raises(ValueError, match="there is no upscale model file .*gone.safetensors: give a .safetensors file, or bicubic"):
         split_options({"upscale_model": str(tmp_path / "gone.safetensors")})
     save_picture(Picture(picture(8, 8)), tmp_path / "in.png")
     arguments = ["-o", tmp_path / "out.png", "--upscale-model", tmp_path / "gone.safetensors"]
     code, out, err = dinotile("upscale", tmp_path / "in.png", *arguments)
-    assert code == 2 and out == "" and err.startswith("dinotile: there is no file ") and "load" not in err
+    assert code == 2 and out == "" and err.startswith("dinotile: there is no upscale model file ") and "load" not in err
 
 
 def test_it_makes_the_first_enlargement_and_the_size_stays_exact(written):
