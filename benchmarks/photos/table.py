@@ -5,8 +5,8 @@ Each photograph (``benchmarks/guidance/photos.py`` tells which, and how to get t
 compared with what it was. Prints Markdown: means over photographs with their 95 % intervals, and, for each judge, the paired
 difference to the strongest of the rows in which FLUX does nothing. The JSON file has every number.
 
---compact: RealESRGAN Compact, as ``ncnn.py`` writes it; without it two rows less. Judges: `python -m pip install -e
-".[evidence]"`. Ten minutes on one core.
+--compact: RealESRGAN Compact, as ``ncnn.py`` writes it; without it two rows less. Twelve photographs at one scale take a quarter
+of an hour on one core, most of it for the rows with the anchor. Judges: `python -m pip install -e ".[evidence]"`.
 """
 
 from __future__ import annotations

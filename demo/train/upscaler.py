@@ -63,10 +63,10 @@ def started() -> Compact:
     network = Compact(width=WIDTH, convs=CONVS, scale=SCALE)
     convolutions = [layer for layer in network.body if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():
-        for layer in convolutions[:-1]:
+        for layer in convolutions:
             layer.weight.mul_(0.5).add_(nn.init.dirac_(torch.empty_like(layer.weight)))
             layer.bias.zero_()
-        nn.init.zeros_(convolutions[-1].weight)
+        convolutions[-1].weight.zero_()
     return network
 
 

@@ -12,10 +12,14 @@ pytest.importorskip("skimage")
 from dinotile.demo import VAE
 from dinotile.demo.train import decoder as train_decoder  # noqa: E402
 from dinotile.demo.train import flux as train_flux
+from dinotile.demo.train import upscaler as train_upscaler
 from dinotile.demo.train import vae as train_vae
 from dinotile.demo.train.muon import optimizers, orthogonal
+from dinotile.demo.train.pictures import held_out, psnr
 from dinotile.demo.train.task import train_for
+from dinotile.files.pixels import resize
 from dinotile.hosts.diffusers.load import load_vae
+from dinotile.hosts.diffusers.upscale_model import enlarge, load_upscale_model
 
 
 def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch):
@@ -28,6 +32,30 @@ def test_polishing_the_decoder_leaves_the_encoder_as_it_is(tmp_path, monkeypatch
     assert before.keys() == after.keys()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"taesd_decoder"}
+
+
+def test_the_upscaler_begins_at_its_sources_nearest_pixels_and_learns(tmp_path, monkeypatch):
+    begun = train_upscaler.started()
+    pixels = torch.rand(1, 3, 8, 9)
+    assert torch.equal(begun(pixels), pixels.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    grown = begun.body[:-1](pixels)
+    assert grown.std() > 0.1  # nothing dies on the way
+    monkeypatch.setattr(train_upscaler, "UPSCALER", tmp_path / "up.safetensors")
+    monkeypatch.setattr(train_upscaler, "COUNT", 4)
+    train_upscaler.train(minutes=0.2, seed=0)
+    model, true = load_upscale_model(tmp_path / "up.safetensors"), held_out()
+    small = resize(true, height=144, width=224)
+    nearest = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert psnr(enlarge(model, small, device=true.device), true) > psnr(nearest, true) + 1
+
+
+def test_sources_of_the_upscaler_are_clean_or_lightly_spoilt():
+    torch.manual_seed(0)
+    true = train_upscaler.Pictures(seed=0, worlds=0).crops(60, side=32)
+    clean = resize(true, height=16, width=16)
+    off = torch.cat([train_upscaler.spoilt(one[None]) for one in true]) - clean
+    assert 0.5 < (off.abs().amax((1, 2, 3)) == 0).float().mean() < 0.9
+    assert 0.001 < off.abs().mean() < 0.02
 
 
 def test_only_windows_of_the_world_come_with_text():
