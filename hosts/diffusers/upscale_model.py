@@ -46,7 +46,7 @@ def check_upscale_model(source: str | Path) -> None:
     path = expanded(source)
     if not path.is_file():
         raise ValueError(
-            f"there is no upscale model {printable(str(source), most=200)}: give a .safetensors file, or bicubic"
+            f"there is no upscale model file {printable(str(source), most=200)}: give a .safetensors file, or bicubic"
         )
     shapes, _ = read_shapes(path)
     if compact_sizes(shapes, name=path.name) is None and find_spec("spandrel") is None:

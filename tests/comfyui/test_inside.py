@@ -572,6 +572,10 @@ def test_an_upscale_model_enlarges_as_comfyuis_own_node_does(numbers, file, repo
     assert worst < 1e-5
 
 
+def test_upscale_models_with_windows_are_read_too(numbers):
+    assert numbers("upscale_models")["windows"] == {"kind": "SwinIR", "apart": 0}
+
+
 def test_what_spandrel_does_not_know_is_one_sentence(numbers):
     assert numbers("upscale_models")["refused"].startswith(
         "dinotile-demo.safetensors is no upscale model that spandrel knows"

@@ -114,7 +114,9 @@ def test_what_is_no_upscaler_of_colour_pictures_is_refused(written, tmp_path, mo
 
 
 def test_options_are_refused_before_anything_is_loaded(tmp_path, dinotile):
-    with pytest.raises(ValueError, match="there is no upscale model file .*gone.safetensors: give a .safetensors file, or bicubic"):
+    with pytest.raises(
+        ValueError, match="no upscale model file .*gone.safetensors: give a .safetensors file, or bicubic"
+    ):
         split_options({"upscale_model": str(tmp_path / "gone.safetensors")})
     save_picture(Picture(picture(8, 8)), tmp_path / "in.png")
     arguments = ["-o", tmp_path / "out.png", "--upscale-model", tmp_path / "gone.safetensors"]
