@@ -70,6 +70,19 @@ def test_large_pictures_come_in_tiles_without_seams(written, monkeypatch):
     assert (tiled - whole)[..., :64, :64].abs().max() < 1e-6  # where the first tile alone looks
 
 
+def test_it_stops_between_two_tiles(written, monkeypatch):
+    model, asked = load_upscale_model(written()), []
+    monkeypatch.setattr(upscale_model, "TILE", 64)
+
+    def check():
+        asked.append(1)
+        if len(asked) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        enlarge(model, picture(150, 90), device=CPU, check=check)
+
+
 def test_tiles_are_halved_where_memory_ends(written, monkeypatch):
     model = load_upscale_model(written())
 

@@ -58,6 +58,16 @@ def test_a_distance_is_zero_for_the_truth_and_grows_with_damage(files, name):
         assert nothing == 0 and 1e-4 < distances[0] < distances[1] < distances[2]
 
 
+def test_a_vgg_judges_pictures_of_a_few_px_and_none_with_weights_that_are_not_finite(files, tmp_path):
+    truth = picture(8, 12)[0]
+    assert judge_of(files, "vgg.safetensors").distances([truth, 1 - truth], truth)[1] > 0
+    broken = vgg().state_dict()
+    broken["features.0.bias"][0] = torch.nan
+    save_file(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(ValueError, match="broken.safetensors holds numbers that are not finite"):
+        judge_of(files, tmp_path / "broken.safetensors")
+
+
 def test_a_vgg_is_compared_after_each_of_its_stages_in_the_form_of_lpips(files):
     features, pair = vgg()["features"], picture(32, 48, batch=2)
     expected, x, stages = 0.0, normalise(pair), 0
