@@ -40,7 +40,7 @@ SCRIPTS = {
     "benchmarks/photos",
     *INSIDE,
 }  # run from a clone, and not in the wheel
-NO_ROOMS = {"tests", "build", "web", "workflows"}
+NO_ROOMS = {"tests", "build", "web", "workflows", "docs"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
 LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb", "spandrel"}
