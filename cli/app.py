@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..files.errors import plain
+from .again import again
 from .bars import errors
 from .doctor import doctor
 from .features import features
@@ -38,7 +39,7 @@ def base(
         typer.echo(context.get_help())
 
 
-for command in (upscale, run, fetch, train, features, doctor):
+for command in (upscale, again, run, fetch, train, features, doctor):
     app.command()(command)
 app.command(name="fit-redux")(fit_redux)
 

@@ -140,7 +140,10 @@ class Upscaler:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
         dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
         kept = model_memory(**models, dino=dino, redux=shows)
-        report = {**report, "upscale_model": enlarged}
+        told = None if self.host.adapter is None else {"fingerprint": self.host.adapter.fingerprint}
+        if report["dino"] is not None and self.dino is not None:
+            report["dino"]["fingerprint"] = self.dino.fingerprint
+        report = {**report, "adapter": told, "upscale_model": enlarged}
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
 
     def shown_by_redux(
