@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from ..files.kinds import FORMATS, MEGAPIXELS
+from .ahead import told
 from .bars import Bars
 from .batch import Batch, earlier, table, upscale_batch
 from .features import DINO, Device
@@ -17,7 +18,7 @@ from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FAILED = 1  # exit code
-FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels")
+FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels", "dry_run")
 
 
 def upscale(
@@ -200,6 +201,12 @@ def upscale(
         typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
     ] = False,
     max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = MEGAPIXELS,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Tell sizes, tiles, and about how long and how much memory; load and write nothing."
+        ),
+    ] = False,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
@@ -217,6 +224,10 @@ def upscale(
         written,
         [model_path, vae_path, decoder, controlnet, upscale_model, dino, adapter, redux, dino_mask, denoise_mask],
     )
+    if dry_run:
+        for line in told(pictures, options, max_megapixels=max_megapixels):
+            typer.echo(line)
+        return
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
