@@ -8,7 +8,7 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..hosts.comfy.host import ComfyHost
-from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model
+from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..hosts.comfy.shown import covering
@@ -33,7 +33,7 @@ class Upscale(io.ComfyNode):
             description="Enlarges a picture, then redraws its detail with FLUX in tiles that know what they are a part of.",
             search_aliases=["tiled upscale", "flux upscale", "ultimate upscale", "dino upscale"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is dropped."),
+                io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is enlarged and kept."),
                 io.Model.Input("model", tooltip="FLUX.1, not tiled and not patched with DINO yet."),
                 io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
                 io.Conditioning.Input("positive", tooltip="A prompt, or Empty FLUX Conditioning."),
@@ -152,7 +152,7 @@ class Upscale(io.ComfyNode):
                     optional=True,
                 ),
             ],
-            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
+            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
         )
 
     @classmethod
@@ -212,4 +212,4 @@ class Upscale(io.ComfyNode):
             gentler=gentler,
             progress=HostProgress(parts=parts),
         )
-        return io.NodeOutput(to_host(result.movedim(1, -1)))
+        return io.NodeOutput(to_host(with_alpha(result, image)))
