@@ -26,6 +26,7 @@ class PlanTiles(io.ComfyNode):
             display_name="Plan Tiles",
             category=CATEGORY,
             description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model.",
+            search_aliases=["tile", "tile size", "tile grid", "overlap"],
             inputs=[
                 number(
                     "width",
@@ -65,6 +66,7 @@ class PreviewTiles(io.ComfyNode):
             display_name="Preview Tiles",
             category=CATEGORY,
             description="Draws the tiles on a picture; overlaps are tinted.",
+            search_aliases=["show tiles", "tile grid", "draw tiles"],
             inputs=[
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles."),
                 io.Image.Input("image", tooltip="The picture, before or after upscaling."),
@@ -87,6 +89,7 @@ class SplitByPlan(io.ComfyNode):
             display_name="Split by Plan",
             category=CATEGORY,
             description="Cuts a picture into the tiles of a plan, as a list: to look at them, or to edit and redo single ones.",
+            search_aliases=["split image", "tile image", "image to tiles", "crop tiles"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture that the plan was made for; alpha is dropped."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of this picture."),
@@ -113,6 +116,7 @@ class MergeByPlan(io.ComfyNode):
             category=CATEGORY,
             description="Joins the tiles of a plan, which fade into each other over their overlaps. Tiles that nobody changed "
             "give the picture that they were cut from.",
+            search_aliases=["merge tiles", "untile", "tiles to image", "stitch"],
             inputs=[
                 io.Image.Input(
                     "tiles",
@@ -149,6 +153,7 @@ class TileModel(io.ComfyNode):
             display_name="Tile Model",
             category=CATEGORY,
             description="Makes any sampler run this model tile by tile: all tiles in every step, on one canvas with one noise.",
+            search_aliases=["tiled diffusion", "multidiffusion", "mixture of diffusers", "tile upscale"],
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.1, patched with DINO or not."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of the latent that is sampled."),
@@ -170,6 +175,7 @@ class TiledSampler(io.ComfyNode):
             display_name="Tiled Sampler",
             category=CATEGORY,
             description="SamplerCustomAdvanced over tiles: all tiles in every step, on one canvas with one noise.",
+            search_aliases=["tiled ksampler", "tiled diffusion", "multidiffusion", "ultimate sd upscale"],
             inputs=[
                 io.Noise.Input("noise", tooltip="One noise for the whole canvas."),
                 io.Guider.Input("guider", tooltip="A guider over a FLUX.1 model that is not tiled yet."),

@@ -52,7 +52,7 @@ class TrainAdapter(LearningNode):
             category=CATEGORY,
             description="Trains an adapter on a folder of pictures; FLUX, its VAE and DINO stay as they are. "
             "Interrupting keeps what was trained so far.",
-            search_aliases=["dino training", "train flux adapter"],
+            search_aliases=["dino training", "train flux adapter", "finetune"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="FLUX.1, not compiled and not tiled. It must fit into GPU memory whole."

@@ -31,7 +31,17 @@ class Upscale(io.ComfyNode):
             display_name="DINO Tiled Upscale",
             category=sockets.CATEGORY,
             description="Enlarges a picture, then redraws its detail with FLUX in tiles that know what they are a part of.",
-            search_aliases=["tiled upscale", "flux upscale", "ultimate upscale", "dino upscale"],
+            search_aliases=[
+                "upscale",
+                "tiled upscale",
+                "flux upscale",
+                "ultimate sd upscale",
+                "super resolution",
+                "sr",
+                "enhance",
+                "add detail",
+                "dino upscale",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is enlarged and kept."),
                 io.Model.Input("model", tooltip="FLUX.1, not tiled and not patched with DINO yet."),
