@@ -7,8 +7,11 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..dino.feature_map import Scales
+from ..flux_patch.families import FLUX1
 from ..hosts.comfy.folders import picture_folder, picture_folders
 from ..tiling.plan import FITS
+from ..upscaling.limits import LIMITS
+from ..upscaling.settings import UpscaleSettings
 
 CATEGORY = "DINOTile"
 
@@ -28,10 +31,22 @@ def number(name: str, limits: tuple[float, ...], tooltip: str, **more: Any) -> i
     return kind.Input(name, tooltip=tooltip, **named, **more)
 
 
+def setting(name: str, tooltip: str, *, step: float | None = None, **more: Any) -> io.Input:
+    """A number of ``UpscaleSettings``, with its default and range."""
+    usual, limit = getattr(UpscaleSettings, name), LIMITS[name]
+    kind = type(usual)
+    limits = (usual, kind(limit.least), kind(limit.most)) + (() if step is None else (step,))
+    return number(name, limits, tooltip, **more)
+
+
 def tile() -> io.Input:
-    return number(
-        "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256."
+    return setting(
+        "tile", "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256.", step=FLUX1.token
     )
+
+
+def overlap(tooltip: str) -> io.Input:
+    return setting("overlap", tooltip, step=FLUX1.token)
 
 
 def tile_fit() -> io.Input:

@@ -37,10 +37,8 @@ class PlanTiles(io.ComfyNode):
                     "height", (2048, 16, 65536, 1), "Height in px of the picture that is sampled. Usual: 2048 to 8192."
                 ),
                 sockets.tile(),
-                number(
-                    "overlap",
-                    (128, 0, 2048, 16),
-                    "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
+                sockets.overlap(
+                    "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32."
                 ),
                 sockets.tile_fit(),
             ],

@@ -91,7 +91,7 @@ def test_a_table_that_differs_from_the_schema_is_seen():
     name = "DinoTile_PlanTiles"
     page = page_of(name).read_text(encoding="ascii")
     for old, new in (
-        ("64 to 4096, by 16", "64 to 2048, by 16"),
+        ("16 to 4096, by 16", "16 to 2048, by 16"),
         ("| plan | For", "| plan | Not for"),
         ("# Plan", "# A"),
     ):
