@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 from comfy_api.latest import io
 
 from ..dino.feature_map import Scales
 from ..flux_patch.families import FLUX1
-from ..hosts.comfy.folders import picture_folder, picture_folders
+from ..hosts.comfy.folders import picture_folders
 from ..tiling.plan import FITS
 from ..upscaling.limits import LIMITS
 from ..upscaling.settings import UpscaleSettings
@@ -108,12 +109,19 @@ def pictures(usual: str) -> io.Input:
     )
 
 
-def pictures_problem(folder: str | None) -> bool | str:
-    """For ``validate_inputs``, before anything runs: the sentence, or True. None: a link brings the folder."""
+def problem(check: Callable[..., object], *values: Any) -> bool | str:
+    """For ``validate_inputs``, before anything runs: what ``check`` refuses, or True.
+
+    A value that is None comes by a link, and is looked at when the node runs.
+    """
     try:
-        return folder is None or bool(picture_folder(folder))
+        if None not in values:
+            check(*values)
+    except TypeError:  # of text where a number is due, which the host refuses itself
+        return True
     except ValueError as error:
         return str(error)
+    return True
 
 
 def patches_file(default: str) -> io.Input:

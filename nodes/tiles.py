@@ -12,8 +12,9 @@ from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.pieces import merge, split
 from ..tiling.preview import describe_plan, draw_plan
+from ..upscaling.limits import check_tiles
 from . import sockets
-from .sockets import number
+from .sockets import number, problem
 
 CATEGORY = f"{sockets.CATEGORY}/Tiles"
 
@@ -48,6 +49,10 @@ class PlanTiles(io.ComfyNode):
                 io.String.Output(display_name="summary", tooltip="Sizes, and sampled over output pixels, in one line."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile, overlap) -> bool | str:
+        return problem(check_tiles, tile, overlap)
 
     @classmethod
     def execute(cls, width, height, tile, overlap, tile_fit="balanced") -> io.NodeOutput:

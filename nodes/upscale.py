@@ -14,12 +14,14 @@ from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..upscaling.guides import check_guide, check_pair, whole_picture
+from ..upscaling.limits import check_tiles
 from ..upscaling.masks import Masks
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
-from .sockets import setting
+from .sockets import problem, setting
 
+UNCONNECTED = object()  # to ``validate_inputs``, to which what is connected is None
 PART = 100  # of the bar: for DINO, the VAE twice, what guidance begins with, and each step
 
 
@@ -155,6 +157,12 @@ class Upscale(io.ComfyNode):
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile, overlap, dino=UNCONNECTED, adapter=UNCONNECTED) -> bool | str:
+        alone = dino is UNCONNECTED and adapter is not UNCONNECTED
+        pair = problem(partial(check_pair, None, "an adapter")) if alone else True
+        return problem(check_tiles, tile, overlap) if pair is True else pair
 
     @classmethod
     def execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..flux_patch.families import FLUX1, MOST_REDUX
-from ..tiling.plan import LARGEST, SMALLEST
+from ..tiling.plan import LARGEST, SMALLEST, Fit
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,10 @@ LIMITS: dict[str, Limit] = {
     "retry": Limit(0, 1, "0 is off, usually 0.8 to 0.9"),
     "vae_detail": Limit(0, 1, "0 is off, 1 all that the VAE loses"),
 }
+
+
+def check_tiles(tile: int, overlap: int, fit: Fit = "balanced") -> None:
+    """ValueError for tiles that cover no picture, whatever its size."""
+    for name, value in (("tile", tile), ("overlap", overlap)):
+        LIMITS[name].check(name, value)
+    FLUX1.plan_tiles(2 * tile, 2 * tile, tile=tile, overlap=overlap, fit=fit)

@@ -7,10 +7,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..dino.guidance.x0 import GuidanceSettings
-from ..flux_patch.families import FLUX1
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.plan import FITS, Fit
-from .limits import LIMITS
+from .limits import LIMITS, check_tiles
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
 DINO_ALONE = {  # settings that need a DINO model and no adapter, and what for; 0 is off
@@ -79,8 +78,7 @@ class UpscaleSettings:
         for name, limit in LIMITS.items():
             limit.check(name, getattr(self, name))
         _ = self.on_estimates  # refuses its own
-        twice = 2 * self.tile
-        FLUX1.plan_tiles(twice, twice, tile=self.tile, overlap=self.overlap, fit=self.tile_fit)  # refuses bad pairs
+        check_tiles(self.tile, self.overlap, self.tile_fit)
 
     @property
     def on_estimates(self) -> GuidanceSettings:
