@@ -16,7 +16,14 @@ ROOMS = (
     "training",
     "fuzz",
 )
-ORDER = ("test_house.py", "test_docs.py", *ROOMS, "gpu", "comfyui")  # cheap first, so that a mistake shows soon
+ORDER = (
+    "test_house.py",
+    "test_docs.py",
+    "test_python.py",
+    *ROOMS,
+    "gpu",
+    "comfyui",
+)  # cheap first, so that a mistake shows soon
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -66,6 +66,10 @@ class TilePlan:
     grid: int
     cell: int
 
+    def __repr__(self) -> str:
+        tiles = f"{self.count} tiles of {self.tile_width} x {self.tile_height}"
+        return f"TilePlan({self.width} x {self.height} in {tiles}, overlap {self.overlap})"
+
     @property
     def tile_height(self) -> int:
         """Of the largest tile."""
