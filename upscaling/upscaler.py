@@ -91,6 +91,16 @@ class Upscaler:
                 TakesTurns(dino.backbone, self.host.turns), dino.spec, dino.fingerprint, cache=dino.cache
             )
 
+    def __repr__(self) -> str:
+        parts = {
+            "dino": self.dino,
+            "adapter": self.host.adapter,
+            "redux": self.redux,
+            "upscale_model": self.upscale_model,
+        }
+        used = [name for name, part in parts.items() if part is not None]
+        return f"Upscaler({self.host.family.title} on {self.host.device}, with {', '.join(used) or 'nothing else'})"
+
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model and its adapter."""
         assert self.dino is not None
