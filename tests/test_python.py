@@ -116,7 +116,7 @@ def test_a_type_checker_knows_what_a_call_gives(tmp_path):
     (tmp_path / "wrong.py").write_text("import dinotile\n\nn: str = dinotile.load_picture('a.png').pixels\n")
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
     runs = [
-        subprocess.run([*command, tmp_path / f"{name}.py"], capture_output=True, text=True)
+        subprocess.run([*command, f"{name}.py"], cwd=tmp_path, capture_output=True, text=True)
         for name in ("right", "wrong")
     ]
     assert [run.returncode for run in runs] == [0, 1], runs[0].stdout + runs[0].stderr
