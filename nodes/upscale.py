@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model, with_alpha
@@ -15,12 +18,13 @@ from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..upscaling.guides import check_guide, check_pair, whole_picture
 from ..upscaling.limits import check_tiles
-from ..upscaling.masks import Masks
+from ..upscaling.masks import Masks, flat
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
 from .sockets import problem, setting
 
+FLUX = ("model", "positive", "negative")  # what loads FLUX, and is asked for when all else has been looked at
 UNCONNECTED = object()  # to ``validate_inputs``, to which what is connected is None
 PART = 100  # of the bar: for DINO, the VAE twice, what guidance begins with, and each step
 
@@ -46,10 +50,10 @@ class Upscale(io.ComfyNode):
             ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is enlarged and kept."),
-                io.Model.Input("model", tooltip="FLUX.1, not tiled and not patched with DINO yet."),
+                io.Model.Input("model", lazy=True, tooltip="FLUX.1, not tiled and not patched with DINO yet."),
                 io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
-                io.Conditioning.Input("positive", tooltip="A prompt, or Empty FLUX Conditioning."),
-                io.Conditioning.Input("negative", tooltip="Only used where cfg is above 1."),
+                io.Conditioning.Input("positive", lazy=True, tooltip="A prompt, or Empty FLUX Conditioning."),
+                io.Conditioning.Input("negative", lazy=True, tooltip="Only used where cfg is above 1."),
                 setting("scale", "Factor for both sides; the output size is exact. Usual: 2.", step=0.05),
                 setting("denoise", "How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.", step=0.01),
                 setting("steps", "Model steps that are run. Usual: 4 for schnell, 20 for dev."),
@@ -165,42 +169,27 @@ class Upscale(io.ComfyNode):
         return problem(check_tiles, tile, overlap) if pair is True else pair
 
     @classmethod
+    def check_lazy_status(
+        cls, image, dino=None, adapter=None, dino_mask=None, denoise_mask=None, **others
+    ) -> list[str]:  # fmt: skip
+        checked(settings_of(others), image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
+        return list(FLUX)
+
+    @classmethod
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", moving=False, anchor=0.0, guide=0.0, decoder=None, adaptive=0.0,
         retry=0.0, vae_detail=0.0,
     ) -> io.NodeOutput:  # fmt: skip
-        settings = UpscaleSettings(
-            scale=scale,
-            denoise=denoise,
-            steps=steps,
-            tile=tile,
-            overlap=overlap,
-            cfg=cfg,
-            seed=seed,
-            dino_strength=dino_strength,
-            fidelity=fidelity,
-            tile_fit=tile_fit,
-            moving=moving,
-            anchor=anchor,
-            guide=guide,
-            adaptive=adaptive,
-            retry=retry,
-            vae_detail=vae_detail,
-        )
-        check_pair(dino, adapter, uses=settings.dino_uses)
-        check_guide(settings, dino)
-        pixels = rgb(image).movedim(-1, 1).cpu()
-        dino_mask = single_mask(dino_mask)
-        where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
-        where.check(*pixels.shape[-2:], guided=adapter is not None or guide > 0)
+        settings = settings_of(locals())
+        pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         guidance = {} if settings.on_estimates.off else {"guidance": PART}
         parts = {"dino": PART, "encode": PART, **guidance, "sample": steps * PART, "decode": PART}
         make_guide = None
         if adapter is not None:
-            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=dino_mask)
+            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
         height, width = (side / host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
         positive, negative = (covering(each, (height, width)) for each in (positive, negative))
         sampling = ComfySampler(
@@ -222,3 +211,25 @@ class Upscale(io.ComfyNode):
             progress=HostProgress(parts=parts),
         )
         return io.NodeOutput(to_host(with_alpha(result, image)))
+
+
+def settings_of(inputs: Mapping[str, Any]) -> UpscaleSettings:
+    """The inputs that are settings; ValueError for what cannot be set."""
+    return UpscaleSettings(
+        **{field.name: inputs[field.name] for field in fields(UpscaleSettings) if field.name in inputs}
+    )
+
+
+def checked(
+    settings: UpscaleSettings, image: Tensor, dino: Any, adapter: Any, *, dino_mask: Any, denoise_mask: Any
+) -> tuple[Tensor, Masks]:
+    """The pictures [B, 3, H, W] and their masks; ValueError for what does not fit together, whatever the FLUX."""
+    check_pair(dino, adapter, uses=settings.dino_uses)
+    check_guide(settings, dino)
+    if adapter is not None:
+        adapter.adapter.module.check_dino(dino.spec, adapter.adapter.config.encode)
+    pixels = rgb(image).movedim(-1, 1).cpu()
+    dino_mask = single_mask(dino_mask)
+    where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
+    where.check(*pixels.shape[-2:], guided=adapter is not None or settings.guide > 0)
+    return pixels, where

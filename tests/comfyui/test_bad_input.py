@@ -105,6 +105,25 @@ def test_what_does_not_fit_is_refused_by_the_one_node(server, small, changes, pa
     refused(server, prompt, at, *parts)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adapter": models.FOR_OTHER_DINO}, "the adapter was made for dinov2-small"),
+        ({"anchor": 1.0, "guide": 1.0}, "guide has nothing to do beside anchor 1"),
+        ({"dino_mask": ("mask", 0)}, "mask is 64 x 64 px, the picture 64 x 48"),
+    ],
+    ids=["adapter for another DINO", "settings", "mask"],
+)
+def test_what_does_not_fit_whatever_the_flux_is_refused_before_flux_loads(server, small, changes, said):
+    prompt = graphs.one_node(small, seed=uuid.uuid4().int % 2**32, **changes)
+    prompt["mask"] = node("SolidMask", value=1.0, width=64, height=64)
+    prompt["flux"]["inputs"]["unet_name"] = models.FLUX_WIDE  # no other test leaves it in the host's cache
+    result = server.run(prompt)
+    assert result.error["node_id"] == "upscale" and said in result.error["exception_message"]
+    assert "image" in [*result.error["executed"], *result.cached]
+    assert not {"flux", "empty"} & {*result.error["executed"], *result.cached}
+
+
 def test_what_is_not_finite_is_refused_and_its_stage_named_by_every_node_that_ends_in_a_picture(server, small):
     for changes, stage in (({"vae": models.VAE_NAN}, "encode"), ({"vae": models.VAE_WHITE}, "decode")):
         refused(
@@ -326,7 +345,16 @@ def test_a_missing_model_file_is_named_before_anything_runs(server, small, at, k
 def test_numbers_outside_their_range_are_named_before_anything_runs(server, small):
     result = server.run(graphs.one_node(small, denoise=1.5, dino_strength=-0.1, tile=8))
     errors = result.node_errors["upscale"]["errors"]
-    assert {error["extra_info"]["input_name"] for error in errors} == {"denoise", "dino_strength", "tile"}
+    named = {error["extra_info"]["input_name"] for error in errors}
+    assert named == {
+        "denoise",
+        "dino_strength",
+        "tile",
+        "overlap",
+        "dino",
+        "adapter",
+    }  # the last four looked at together
+    assert all("tile 8 must be from 16 to 4096" in error["details"] for error in errors if "tile" in error["details"])
 
 
 @pytest.mark.parametrize(
