@@ -14,6 +14,7 @@ from .bars import errors
 from .features import features
 from .fetch import fetch
 from .fit_redux import fit_redux
+from .flatdino import flatdino
 from .run import run
 from .sentences import for_the_user
 from .train import train
@@ -40,6 +41,7 @@ def base(
 for command in (upscale, run, fetch, train, features):
     app.command()(command)
 app.command(name="fit-redux")(fit_redux)
+app.add_typer(flatdino, name="flatdino")
 
 
 def main() -> None:

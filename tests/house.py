@@ -16,7 +16,7 @@ FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only
     (5, ("upscaling",)),
     (5, ("training", "training/core")),
     (5, ("training/data",)),
-    (5, ("training/adapter", "training/redux")),
+    (5, ("training/adapter", "training/redux", "training/flatdino")),
     (6, ("cli/remote",)),
     (6, ("cli", "nodes", "demo/train")),
     (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu", "benchmarks/tiling")),
