@@ -3,6 +3,7 @@
 import pytest
 
 from dinotile.cli.app import app
+from dinotile.cli.flatdino import flatdino
 from dinotile.demo import SAMPLE
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -12,6 +13,14 @@ COMMANDS = [command.name or command.callback.__name__ for command in app.registe
 def test_help_is_shown(command, dinotile):
     code, out, err = dinotile(command, "--help")
     assert code == 0 and f"dinotile {command}" in out and err == ""
+
+
+@pytest.mark.parametrize(
+    "command", [command.name or command.callback.__name__ for command in flatdino.registered_commands]
+)
+def test_help_is_shown_of_flatdino_too(command, dinotile):
+    code, out, err = dinotile("flatdino", command, "--help")
+    assert code == 0 and f"dinotile flatdino {command}" in out and err == ""
 
 
 @pytest.mark.parametrize("device", ["meta", "xla", "vulkan", "cpu0"])
