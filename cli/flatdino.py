@@ -11,6 +11,7 @@ from ..files.writing import check_picture_output, check_writable
 from .bars import Bars
 from .features import DINO, Data, Device, Layers, Side
 from .flatdino_data import Flat, Maker, Stored, opened
+from .flatdino_generate import sample, train_generator
 from .flatdino_train import train
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 flatdino = typer.Typer(no_args_is_help=True, help="Compress DINO's patches into few tokens (FlatDINO), and judge that.")
 flatdino.command()(train)
+flatdino.command(name="train-generator")(train_generator)
+flatdino.command()(sample)
 
 OwnDino = Annotated[str, typer.Option(help=DINO)]
 Report = Annotated[Path | None, typer.Option("--output", "-o", metavar="JSON", help="Write the numbers there too.")]

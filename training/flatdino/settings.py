@@ -66,6 +66,13 @@ class FlatRun(Settings):
     output: OutputSettings = OutputSettings()
 
 
+class GeneratorRun(Settings):
+    """Of a generator's training."""
+
+    optimisation: OptimisationSettings = OptimisationSettings()
+    output: OutputSettings = OutputSettings()
+
+
 def optimisation_of(
     training: FlatTraining, experiment: Experiment, *, pictures: int, processes: int
 ) -> OptimisationSettings:
