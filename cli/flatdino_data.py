@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .features import DINO
+
 if TYPE_CHECKING:
     import torch
 
     from ..training.flatdino.patches import Patches
 
 Flat = Annotated[Path, typer.Argument(metavar="FLAT", help="A FlatDINO file, as `train` writes it.")]
+OwnDino = Annotated[str, typer.Option(help=DINO)]
 Stored = Annotated[str, typer.Option(help="Take stored features of dinov2 or dinov3 instead of --dino.")]
 Maker = Annotated[str, typer.Option(help='What made stored features that do not say: "dinov3-large last".')]
 

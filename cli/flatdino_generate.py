@@ -10,8 +10,8 @@ import typer
 
 from ..files.writing import check_picture_output
 from .bars import Bars
-from .features import DINO, Data, Device, Layers, Seed, Side
-from .flatdino_data import Flat, Maker, Stored, opened
+from .features import Data, Device, Layers, Seed, Side
+from .flatdino_data import Flat, Maker, OwnDino, Stored, opened
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 from .train import interrupts
 
@@ -27,7 +27,7 @@ def train_generator(
     statistics: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of `compute-stats`; else those of the data.")
     ] = None,
-    dino: Annotated[str, typer.Option(help=DINO)] = "",
+    dino: OwnDino = "",
     features: Stored = "",
     encoder: Maker = "",
     layers: Layers = "last",

@@ -11,7 +11,6 @@ from .config import SIZES, FlatConfig
 from .vit import Vit
 
 LEARNED = ("disposable", "registers", "positions", "places", "missing")  # parameters that are tokens themselves
-
 APART = 0.5  # their deviation at first: of patches of unit scale, smaller ones take long to tell themselves apart
 
 

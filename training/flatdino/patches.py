@@ -174,8 +174,13 @@ class EncodedPatches(Patches):
         for places in by_size.values():
             pixels = torch.stack([crops[place] for place in places]).to(self.encoder.backbone.device)
             layers = [self.encoder.features(pixels, settings=settings)[0] for settings in self.settings]
-            for place, patches in zip(places, torch.stack(layers, dim=1).float().cpu(), strict=True):
-                found[place] = patches
+            patches = torch.stack(layers, dim=1).float().cpu()  # [B, layers, h, w, D]
+            if not bool(patches.isfinite().all()):
+                raise ValueError(
+                    f"{self.encoder.spec.name} gave features that are NaN or infinite: use another weights file"
+                )
+            for place, own in zip(places, patches, strict=True):
+                found[place] = own
         return found
 
 

@@ -128,8 +128,12 @@ def _labelled(
             for name, vector in vectors.items():
                 found.setdefault(name, []).append(vector.float().cpu())
             labels += [names.index(_class(data.names[number])) for number in numbers]
-    if len(set(labels)) < 2:
-        raise ValueError(f"of one class at most there are pictures that can be used ({data.skipped}): check the data")
+    found_of = {names[label] for label in labels}
+    empty = sorted({_class(name) for name in data.names} - found_of)
+    if empty:
+        raise ValueError(
+            f"no picture of the class {printable(empty[0])} can be used ({data.skipped}): mend or remove it"
+        )
     return Labelled({name: torch.cat(parts) for name, parts in found.items()}, torch.tensor(labels))
 
 

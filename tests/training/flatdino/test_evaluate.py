@@ -143,6 +143,11 @@ def test_what_cannot_be_probed_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="the class dog has one picture, at least 2 are needed"):
         classes_of(opened(tmp_path / "one"))
     known = opened(labelled(tmp_path / "two", seed=1))
+    broken = labelled(tmp_path / "broken", seed=1)
+    for path in (broken / "dog").glob("*_patches.npy"):
+        np.save(path, np.full((16, 128), np.nan, np.float16))
+    with pytest.raises(ValueError, match=r"no picture of the class dog can be used \(12 with damaged features\)"):
+        probe(untrained(), opened(broken), known, device=CPU)
     with pytest.raises(ValueError, match="the class cow has no picture to learn from"):
         probe(untrained(), known, opened(stored(tmp_path / "three" / "cow", count=2).parent), device=CPU)
     with pytest.raises(ValueError, match="this FlatDINO compresses dinov2-base"):

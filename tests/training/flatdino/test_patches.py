@@ -73,6 +73,15 @@ def test_an_inner_layer_comes_behind_and_crops_follow_the_draws(tmp_path):
     assert_near(data.batch([0])[0][1], alone[0])
 
 
+def test_an_encoder_whose_weights_are_damaged_is_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(ramps(80, 60)))
+    encoder = tiny_encoder("tiny-v2")
+    for parameter in encoder.model.parameters():
+        parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match="tiny-v2 gave features that are NaN or infinite"):
+        EncodedPatches([tmp_path], encoder, layers="last", side=56)
+
+
 def test_squares_lie_in_the_picture_and_are_mirrored_by_the_last_draw():
     pixels = torch.rand(3, 40, 30, generator=torch.Generator().manual_seed(0))
     assert torch.equal(square(pixels, (0, 0.5, 0.5, 0), whole=True), pixels[:, 5:35])
