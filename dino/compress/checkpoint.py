@@ -91,7 +91,8 @@ def load_flat(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded
 
 def _built(values: dict[str, Any], tensors: Mapping[str, Tensor], name: str) -> FlatDino:
     try:
-        config = FlatConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        told: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        config = FlatConfig(**told)
         with torch.device("meta"), torch.inference_mode(False):
             module = FlatDino(config)
     except ValueError as error:

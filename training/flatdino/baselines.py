@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,8 @@ def _book(rows: Tensor, words: int) -> Tensor:
     except ImportError as error:
         raise ValueError('baselines need scikit-learn: pip install "dinotile[flatdino]", or leave --fit out') from error
     words = min(words, len(rows))
-    means = MiniBatchKMeans(words, random_state=0, n_init=3, batch_size=4096).fit(rows.numpy())
+    options: dict[str, Any] = {"random_state": 0, "n_init": 3, "batch_size": 4096}
+    means = MiniBatchKMeans(words, **options).fit(rows.numpy())
     return torch.from_numpy(np.asarray(means.cluster_centers_)).float()
 
 

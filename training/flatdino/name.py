@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from ...dino.compress.config import FEWEST_LEVELS, SIZES, FlatConfig
 
@@ -120,7 +121,13 @@ def parse(name: str) -> Experiment:
     numbers = len(levels) or int(features)
     if not levels and not told.get("deterministic"):
         told.setdefault("kl", KL_TIMES_NUMBERS / (int(tokens) * numbers))
-    shape = {"tokens": int(tokens), "encoder": sizes[0], "decoder": sizes[1], "features": numbers, "levels": levels}
+    shape: dict[str, Any] = {
+        "tokens": int(tokens),
+        "encoder": sizes[0],
+        "decoder": sizes[1],
+        "features": numbers,
+        "levels": levels,
+    }
     experiment = Experiment(name, variant, **shape, **told)
     try:
         experiment.config(dino="", width=1, how="", grid=(1, 1))
@@ -139,7 +146,7 @@ def _levels(name: str, features: str) -> tuple[int, ...]:
     raise _wrong(name, features, f"a number of features from 1 to 999, usually 16 to 128, or {levels}")
 
 
-def _told(name: str, options: list[str], *, quantised: bool) -> dict[str, bool | int | float]:
+def _told(name: str, options: list[str], *, quantised: bool) -> dict[str, Any]:
     found: dict[str, re.Match[str]] = {}
     for option in options:
         key = _option(option)
@@ -161,7 +168,7 @@ def _told(name: str, options: list[str], *, quantised: bool) -> dict[str, bool |
     return {field: value for key, match in found.items() for field, value in _meant(name, key, match).items()}
 
 
-def _meant(name: str, key: str, match: re.Match[str]) -> dict[str, bool | int | float]:
+def _meant(name: str, key: str, match: re.Match[str]) -> dict[str, Any]:
     """The fields of ``Experiment`` that an option sets."""
     flags = {"hl": "half", "nokl": "deterministic", "tanh": "tanh", "nd": "nested"}
     counts = {"er": "encoder_registers", "dr": "decoder_registers", "il": "inner"}
