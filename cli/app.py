@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ..files.errors import plain
+from .again import again
 from .bars import errors
+from .doctor import doctor
 from .features import features
 from .fetch import fetch
 from .fit_redux import fit_redux
@@ -20,7 +22,7 @@ from .sentences import for_the_user
 from .train import train
 from .upscale import upscale
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 USER_ERROR, INTERRUPTED = 2, 130
 
 
@@ -38,7 +40,7 @@ def base(
         typer.echo(context.get_help())
 
 
-for command in (upscale, run, fetch, train, features):
+for command in (upscale, again, run, fetch, train, features, doctor):
     app.command()(command)
 app.command(name="fit-redux")(fit_redux)
 app.add_typer(flatdino, name="flatdino")

@@ -83,7 +83,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
             for source, output in batch.left():
                 with batch.trying(source, go_on=batch.keep_going):
                     yield from upscale_file(
-                        batch, upscaler, source, output, settings=settings, masks=where, progress=progress
+                        batch, upscaler, source, output, options, settings=settings, masks=where, progress=progress
                     )
                 if source in batch.failed:
                     yield f"{source}  failed: {batch.failed[source]}"
@@ -118,6 +118,7 @@ def upscale_file(
     upscaler: Upscaler,
     source: Path,
     output: Path,
+    options: dict[str, Any],
     *,
     settings: UpscaleSettings,
     masks: Masks,
@@ -125,12 +126,13 @@ def upscale_file(
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
     from ..upscaling.api import upscale_picture
+    from ..upscaling.recipe import with_recipe
     from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
     picture = load_picture(source, max_megapixels=batch.max_megapixels)
     result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
-    note = save_picture(result, output)
+    note = save_picture(with_recipe(result, source, options, settings, facts), output)
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)

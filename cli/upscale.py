@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from ..files.kinds import FORMATS, MEGAPIXELS
+from ..upscaling.limits import LIMITS
+from .ahead import told
 from .bars import Bars
 from .batch import Batch, earlier, table, upscale_batch
 from .features import DINO, Device
@@ -17,7 +19,12 @@ from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FAILED = 1  # exit code
-FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels")
+FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels", "dry_run")
+
+
+def ranged(setting: str, text: str) -> str:
+    """The help of an option, with the range of its setting."""
+    return f"{text} Range: {LIMITS[setting]}."
 
 
 def upscale(
@@ -26,14 +33,20 @@ def upscale(
         typer.Argument(metavar="IN...", help=f"Pictures: {', '.join(FORMATS)}; files, folders, patterns."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="A file, or a folder (ending with /).")],
-    scale: Annotated[float, typer.Option(help="Output size over input size; usually 2 to 4.")] = 2.0,
+    scale: Annotated[float, typer.Option(help=ranged("scale", "Output size over input size; usually 2 to 4."))] = 2.0,
     denoise: Annotated[
         float,
-        typer.Option("--denoise", "--strength", help="How much may change: 0 nothing, 1 all; usually 0.2 to 0.5."),
+        typer.Option(
+            "--denoise",
+            "--strength",
+            help=ranged("denoise", "How much may change: 0 nothing, 1 all; usually 0.2 to 0.5."),
+        ),
     ] = 0.3,
     steps: Annotated[
         int | None,
-        typer.Option(help="Model evaluations per tile, at any strength. Default: demo 6, schnell 4, dev 20."),
+        typer.Option(
+            help=ranged("steps", "Model evaluations per tile, at any denoise. Default: demo 6, schnell 4, dev 20.")
+        ),
     ] = None,
     variant: Annotated[str, typer.Option(help="demo (small models of this package), schnell or dev.")] = "demo",
     model_path: Annotated[
@@ -45,12 +58,15 @@ def upscale(
     adapter: Annotated[
         str | None, typer.Option(help="DINO adapter for this FLUX and this DINO (.safetensors).")
     ] = None,
-    dino_strength: Annotated[float, typer.Option(help="0 (off) to 2; 1 is as trained.")] = 1.0,
+    dino_strength: Annotated[float, typer.Option(help=ranged("dino_strength", "0 is off, 1 is as trained."))] = 1.0,
     dino_guidance: Annotated[
         float,
         typer.Option(
-            help="Classifier-free guidance by DINO: 1 is off; usually 1.5 to 3, for twice the time. It multiplies what the "
-            "adapter has learned (the demo's: 2)."
+            help=ranged(
+                "dino_guidance",
+                "Classifier-free guidance by DINO: 1 is off; usually 1.5 to 3, for twice the time. It multiplies what the "
+                "adapter has learned (the demo's: 2).",
+            )
         ),
     ] = 1.0,
     dino_mask: Annotated[
@@ -65,8 +81,12 @@ def upscale(
             "no adapter.",
         ),
     ] = None,
-    redux_strength: Annotated[float, typer.Option(help="Attention that Redux gets: 0 (off) to 2, a factor.")] = 1.0,
-    redux_grid: Annotated[int, typer.Option(help="Redux's tokens per side of a tile; usually 9 to 27.")] = 14,
+    redux_strength: Annotated[
+        float, typer.Option(help=ranged("redux_strength", "Factor on the attention that Redux gets: 0 is off."))
+    ] = 1.0,
+    redux_grid: Annotated[
+        int, typer.Option(help=ranged("redux_grid", "Redux's tokens per side of a tile; usually 9 to 27."))
+    ] = 14,
     controlnet: Annotated[
         str | None,
         typer.Option(
@@ -74,7 +94,9 @@ def upscale(
             "denoise: a .safetensors file in diffusers' layout, its folder or a hub name."
         ),
     ] = None,
-    controlnet_strength: Annotated[float, typer.Option(help="0 (off) to 2; usually 0.4 to 0.8.")] = 0.6,
+    controlnet_strength: Annotated[
+        float, typer.Option(help=ranged("controlnet_strength", "0 is off; usually 0.4 to 0.8."))
+    ] = 0.6,
     upscale_model: Annotated[
         str | None,
         typer.Option(
@@ -92,14 +114,23 @@ def upscale(
     adaptive: Annotated[
         float,
         typer.Option(
-            help="How much less is redrawn on flat ground, writing and small objects, as DINO sees them: 0 is off; usually 0.5 "
-            "to 1. Needs a DINO model and no adapter."
+            help=ranged(
+                "adaptive",
+                "How much less is redrawn on flat ground, writing and small objects, as DINO sees them: 0 is off; usually 0.5 "
+                "to 1. Needs a DINO model and no adapter.",
+            )
         ),
     ] = 0.0,
     tile: Annotated[
-        int | None, typer.Option(help="Tile side, px, about (--tile-fit). Default: 1024; demo 256.")
+        int | None,
+        typer.Option(
+            help=ranged("tile", "Tile side, px, about (--tile-fit), a multiple of 16. Default: 1024; demo 256.")
+        ),
     ] = None,
-    overlap: Annotated[int | None, typer.Option(help="Least overlap of tiles, px. Default: 128; demo 32.")] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help=ranged("overlap", "Least overlap of tiles, px, smaller than --tile. Default: 128; demo 32.")),
+    ] = None,
     tile_fit: Annotated[
         str,
         typer.Option(
@@ -110,33 +141,48 @@ def upscale(
         bool, typer.Option("--moving", help="Shift the tiles at every step, so that an --overlap of 0 to 32 suffices.")
     ] = False,
     fidelity: Annotated[
-        float | None, typer.Option(help="0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
+        float | None,
+        typer.Option(
+            help=ranged("fidelity", "0: FLUX alone; 1: shrunk, the result equals the source. Default: 0; demo 1.")
+        ),
     ] = None,
     vae_detail: Annotated[
         float | None,
         typer.Option(
-            help="Share of what the VAE alone loses of the enlarged picture that is put back; for a small VAE. At a high denoise "
-            "old detail shows through. Default: 0; demo 1."
+            help=ranged(
+                "vae_detail",
+                "Share of what the VAE alone loses of the enlarged picture that is put back; for a small VAE. At a high denoise "
+                "old detail shows through. Default: 0; demo 1.",
+            )
         ),
     ] = None,
     anchor: Annotated[
         float | None,
         typer.Option(
-            help="Keeps every step true to the source at the source's own size; needs no DINO. 0 is off, 1 all of it; less "
-            "for a source with noise or JPEG blocks. Default: 1 with --decoder and no --guide, else 0."
+            help=ranged(
+                "anchor",
+                "Keeps every step true to the source at the source's own size; needs no DINO. 0 is off, 1 all of it; less "
+                "for a source with noise or JPEG blocks. Default: 1 with --decoder and no --guide, else 0.",
+            )
         ),
     ] = None,
     guide: Annotated[
         float,
         typer.Option(
-            help="Leads every step to where --dino sees the same as in the source, without an adapter; usually 1 to 2."
+            help=ranged(
+                "guide",
+                "Leads every step to where --dino sees the same as in the source, without an adapter; usually 1 to 2.",
+            )
         ),
     ] = 0.0,
     guide_from: Annotated[
-        float, typer.Option(help="Share of the first noise level from which --anchor and --guide act.")
+        float,
+        typer.Option(help=ranged("guide_from", "Share of the first noise level from which --anchor and --guide act.")),
     ] = 1.0,
-    guide_to: Annotated[float, typer.Option(help="Likewise, down to which they act.")] = 0.05,
-    guide_every: Annotated[int, typer.Option(help="They act at every n-th step, as far as n steps would go.")] = 1,
+    guide_to: Annotated[float, typer.Option(help=ranged("guide_to", "Likewise, down to which they act."))] = 0.05,
+    guide_every: Annotated[
+        int, typer.Option(help=ranged("guide_every", "They act at every n-th step, as far as n steps would go."))
+    ] = 1,
     decoder: Annotated[
         str | None,
         typer.Option(
@@ -146,23 +192,29 @@ def upscale(
     retry: Annotated[
         float,
         typer.Option(
-            help="Look at every tile with DINO, and do those again, gentler, that agree with the source less than this share of "
-            "what plain enlargement does: 0 is off; usually 0.8 to 0.9."
+            help=ranged(
+                "retry",
+                "Look at every tile with DINO, and do those again, gentler, that agree with the source less than this share of "
+                "what plain enlargement does: 0 is off; usually 0.8 to 0.9.",
+            )
         ),
     ] = 0.0,
     prompt: Annotated[str | None, typer.Option(help="What is in the picture; needs a whole pipeline.")] = None,
     mask_padding: Annotated[
         bool, typer.Option("--mask-padding", help="Keep T5's padding out of the attention, for adapters trained so.")
     ] = False,
-    guidance: Annotated[float, typer.Option(help="FLUX.1 dev's guidance; usually 2 to 4.")] = 3.5,
+    guidance: Annotated[float, typer.Option(help=ranged("guidance", "FLUX.1 dev's guidance; usually 2 to 4."))] = 3.5,
     cfg: Annotated[
         float,
         typer.Option(
-            help="Classifier-free guidance by the prompt: 1 is off; usually 1.5 to 3, for up to three times the time."
+            help=ranged(
+                "cfg",
+                "Classifier-free guidance by the prompt: 1 is off; usually 1.5 to 3, for up to three times the time.",
+            )
         ),
     ] = 1.0,
     negative: Annotated[str | None, typer.Option(help="What --cfg leads away from. Default: the empty prompt.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help=ranged("seed", "Seed of the noise."))] = 0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     weights: Annotated[
@@ -199,7 +251,13 @@ def upscale(
         bool,
         typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
     ] = False,
-    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = MEGAPIXELS,
+    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read; above 0.")] = MEGAPIXELS,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Tell sizes, tiles, and about how long and how much memory; load and write nothing."
+        ),
+    ] = False,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
@@ -217,6 +275,10 @@ def upscale(
         written,
         [model_path, vae_path, decoder, controlnet, upscale_model, dino, adapter, redux, dino_mask, denoise_mask],
     )
+    if dry_run:
+        for line in told(pictures, options, max_megapixels=max_megapixels):
+            typer.echo(line)
+        return
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:

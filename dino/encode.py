@@ -132,6 +132,9 @@ class DinoEncoder:
         self.cache = FeatureCache() if cache is None else cache
         self.computed = 0  # pictures that went through the backbone, cache hits excluded
 
+    def __repr__(self) -> str:
+        return f"DinoEncoder({self.spec.name}, fingerprint={self.fingerprint!r})"
+
     @property
     def model(self) -> nn.Module:
         return self.backbone.model

@@ -28,6 +28,11 @@ class FeatureMap:
     crops: int = 1  # and scales: of ``EncodeSettings``
     scales: Scales = "averaged"
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        shapes = f"patches {list(self.patches.shape)}, cls {list(self.cls.shape)}"
+        return f"FeatureMap({self.spec} layers {self.how}, {shapes}, of {width} x {height} px)"
+
     @property
     def how(self) -> str:
         return encoded_how(self.layers, self.crops, self.scales)

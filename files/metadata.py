@@ -19,17 +19,21 @@ PARTS = {int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo)}
 NOT_INNER = {0xA002, 0xA003, 0xA005}  # width, height, and a place in the file that was read
 MARKER = 65504  # bytes of EXIF or XMP that a JPEG holds
 MOST_DPI = 1e6
+RECIPE = "dinotile"  # keyword of a PNG's text, and the first key of what other formats have as EXIF's user comment
+COMMENT, ASCII = int(ExifTags.Base.UserComment), b"ASCII\0\0\0"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """exif: as bytes, without orientation and size, which are the pixels'. texts: of a PNG, by keyword."""
+    """exif: as bytes, without orientation and size, which are the pixels'. texts: of a PNG, by keyword. recipe: how the picture
+    was made, JSON in ASCII with the first key ``RECIPE``."""
 
     icc: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     texts: dict[str, str] = field(default_factory=dict)
+    recipe: str = ""
 
     @classmethod
     def of(cls, image: Image.Image, *, info: dict[Any, Any] | None = None) -> Metadata:
@@ -39,22 +43,25 @@ class Metadata:
         for key, text in info.items():
             if isinstance(text, str) and image.format == "PNG" and key != XMP and not key.startswith("Raw profile"):
                 texts[key] = str(text)
+        recipe = texts.pop(RECIPE, "") or _recipe(image)
         xmp = info.get("xmp") or info.get(XMP, b"")  # where older Pillows have it
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
-        return cls(_bytes(info.get("icc_profile")), _exif(image), _bytes(xmp), _dpi(info.get("dpi")), texts)
+        return cls(_bytes(info.get("icc_profile")), _exif(image), _bytes(xmp), _dpi(info.get("dpi")), texts, recipe)
 
     def options(self, form: str) -> dict[str, Any]:
         """For Pillow's ``save`` in a format, as far as it holds them."""
         room = MARKER if form == "JPEG" else math.inf
         options: dict[str, Any] = {}
-        for name, content in (("icc_profile", self.icc), ("exif", self.exif), ("xmp", self.xmp)):
+        exif = _commented(self.exif, self.recipe) if self.recipe and form != "PNG" else self.exif
+        exif = exif if len(exif) <= room else self.exif
+        for name, content in (("icc_profile", self.icc), ("exif", exif), ("xmp", self.xmp)):
             if content and (len(content) <= room or name == "icc_profile"):
                 options[name] = content
         if self.dpi is not None and form != "WEBP":
             options["dpi"] = self.dpi
         if form == "PNG":
             options["pnginfo"] = info = PngImagePlugin.PngInfo()
-            for key, text in self.texts.items():
+            for key, text in {**self.texts, **({RECIPE: self.recipe} if self.recipe else {})}.items():
                 info.add_text(key, text, zip=len(text) > 1000)
             if self.xmp:
                 info.add_itxt(XMP, self.xmp.decode("utf-8", "replace"))
@@ -62,7 +69,14 @@ class Metadata:
 
     def lacking(self, written: Metadata) -> list[str]:
         """The names of what is here and not in ``written``."""
-        names = {"icc": "colour profile", "exif": "EXIF", "xmp": "XMP", "dpi": "dpi", "texts": "PNG text"}
+        names = {
+            "icc": "colour profile",
+            "exif": "EXIF",
+            "xmp": "XMP",
+            "dpi": "dpi",
+            "texts": "PNG text",
+            "recipe": "recipe",
+        }
         return [title for name, title in names.items() if getattr(self, name) and not getattr(written, name)]
 
 
@@ -86,9 +100,32 @@ def _exif(image: Image.Image) -> bytes:
                 kept[tag] = value
         for part in PARTS:
             inner = {tag: value for tag, value in known.get_ifd(part).items() if tag not in NOT_INNER}
+            if _is_recipe(inner.get(COMMENT)):
+                del inner[COMMENT]
             if inner:
                 kept[part] = inner
         return kept.tobytes() if len(kept) else b""
     except UNREADABLE:
         warnings.warn("its EXIF is damaged", stacklevel=2)
         return b""
+
+
+def _is_recipe(comment: Any) -> bool:
+    return isinstance(comment, bytes) and comment.startswith(ASCII + b'{"' + RECIPE.encode())
+
+
+def _recipe(image: Image.Image) -> str:
+    try:
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(COMMENT)
+    except UNREADABLE:
+        return ""
+    return str(comment[len(ASCII) :], "ascii", "replace") if comment and _is_recipe(comment) else ""
+
+
+def _commented(exif: bytes, recipe: str) -> bytes:
+    """The same with the recipe as user comment, unless there is another comment."""
+    known = Image.Exif()
+    known.load(exif)
+    inner = known.get_ifd(ExifTags.IFD.Exif)
+    known[ExifTags.IFD.Exif] = {COMMENT: ASCII + recipe.encode("ascii"), **inner}
+    return known.tobytes()

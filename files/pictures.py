@@ -37,6 +37,12 @@ class Picture:
     metadata: Metadata = Metadata()
     note: str = ""
 
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[-2:]
+        kinds = ["grey" if self.grey else "RGB", "16 bits" if self.deep else "8 bits"]
+        kinds += [name for name, has in (("alpha", self.alpha is not None), ("icc", bool(self.icc))) if has]
+        return f"Picture({width} x {height} px, {', '.join(kinds)}, note={self.note[:60]!r})"
+
     @property
     def on_white(self) -> Tensor:
         """The pixels with their transparency on a white ground."""

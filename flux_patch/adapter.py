@@ -323,6 +323,11 @@ class LoadedAdapter:
     trained: bool
     idle: frozenset[str]
 
+    def __repr__(self) -> str:
+        made = f"{self.config.dino} layers {self.config.how}, {' and '.join(self.config.mechanisms)}"
+        trained = "trained" if self.trained else "untrained"
+        return f"LoadedAdapter({made}, {trained}, fingerprint={self.fingerprint!r})"
+
     @property
     def config(self) -> AdapterConfig:
         return self.module.config

@@ -12,6 +12,7 @@ from ..tiling import plan
 
 Mechanism = Literal["cross_attention", "context", "vector"]
 MECHANISMS: tuple[Mechanism, ...] = ("cross_attention", "context", "vector")
+MOST_REDUX = 54  # text tokens of FLUX.1 Redux per side of a tile: its 27, in a 2 x 2 grid of crops
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ..dino.feature_map import sample_grid
 from ..files.pixels import resize
+from .families import MOST_REDUX
 from .rows import WHOLE, Fractions
 from .schedule import Strength
-
-MOST_GRID = 54  # text tokens per side of a tile: Redux's 27, in a 2 x 2 grid of crops
 
 
 class Redux(Protocol):
@@ -48,9 +47,9 @@ class ReduxTokens:
     strength: Strength
 
     def __post_init__(self) -> None:
-        if not 1 <= self.grid <= MOST_GRID:
+        if not 1 <= self.grid <= MOST_REDUX:
             raise ValueError(
-                f"grid {self.grid} must be from 1 to {MOST_GRID}: usually 9 to 27 tokens per side of a tile"
+                f"grid {self.grid} must be from 1 to {MOST_REDUX}: usually 9 to 27 tokens per side of a tile"
             )
 
     @property

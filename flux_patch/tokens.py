@@ -17,6 +17,9 @@ class DinoTokens:
     patches: Tensor  # [B, h, w, C]
     cls: Tensor  # [B, C]
 
+    def __repr__(self) -> str:
+        return f"DinoTokens(patches {list(self.patches.shape)}, cls {list(self.cls.shape)})"
+
     def __len__(self) -> int:
         return len(self.patches)
 

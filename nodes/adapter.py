@@ -38,6 +38,7 @@ class LoadAdapter(io.ComfyNode):
             display_name="Load DINO Adapter",
             category=CATEGORY,
             description="Loads a DINOTile adapter from models/model_patches.",
+            search_aliases=["dinov2 adapter", "ip adapter", "adapter loader"],
             inputs=[
                 io.Combo.Input(
                     "adapter_name",
@@ -65,6 +66,7 @@ class NewAdapter(io.ComfyNode):
             display_name="New DINO Adapter",
             category=CATEGORY,
             description="Makes an untrained adapter for a FLUX and a DINO model. It changes nothing until it is trained.",
+            search_aliases=["create adapter", "make adapter"],
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 model that the adapter is for."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
@@ -111,6 +113,7 @@ class SaveAdapter(io.ComfyNode):
             display_name="Save DINO Adapter",
             category=CATEGORY,
             description="Writes an adapter into ComfyUI's output folder. Move the file to models/model_patches to load it.",
+            search_aliases=["export adapter", "write adapter"],
             inputs=[
                 sockets.Adapter.Input("adapter", tooltip="The adapter to write."),
                 io.String.Input(
@@ -143,6 +146,7 @@ class ProjectConditioning(io.ComfyNode):
             display_name="Project DINO Conditioning",
             category=CATEGORY,
             description="Adds the picture's DINO tokens to the positive conditioning, the learned null to the negative.",
+            search_aliases=["apply dino", "dinov2 conditioning", "image prompt", "ip adapter"],
             inputs=[
                 io.Conditioning.Input(
                     "positive", tooltip="Text or empty conditioning; its DINO tokens come from the features."
@@ -205,6 +209,7 @@ class PatchFlux(io.ComfyNode):
             display_name="Patch FLUX with DINO",
             category=CATEGORY,
             description="Lets a FLUX.1 model read the DINO tokens of its conditioning. Without such tokens it stays as it was.",
+            search_aliases=["apply adapter", "apply dino", "flux dinov2"],
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.1 dev, schnell, Krea, Kontext or Fill, with or without LoRAs."),
                 sockets.Adapter.Input("adapter", tooltip="The adapter; it must have been made for this FLUX."),
@@ -225,6 +230,7 @@ class EmptyConditioning(io.ComfyNode):
             display_name="Empty FLUX Conditioning",
             category=CATEGORY,
             description="A conditioning without text, so that a graph runs with no text encoder.",
+            search_aliases=["no prompt", "no text encoder", "null conditioning", "zero out"],
             inputs=[
                 io.Model.Input("model", tooltip="The FLUX.1 model; its text widths are taken."),
                 number("tokens", (8, 1, 512), "Null text tokens. Usual: 8; more cost time."),

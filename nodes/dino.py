@@ -23,7 +23,7 @@ class LoadDino(io.ComfyNode):
             display_name="Load DINO Model",
             category=CATEGORY,
             description="Loads a DINOv2 or DINOv3 vision transformer from models/dino or models/clip_vision.",
-            search_aliases=["dinov2", "dinov3", "dino loader"],
+            search_aliases=["dinov2", "dinov3", "dino loader", "vision transformer"],
             inputs=[
                 io.Combo.Input(
                     "dino_name",
@@ -52,6 +52,7 @@ class DinoFromClipVision(io.ComfyNode):
             display_name="DINO from CLIP Vision",
             category=CATEGORY,
             description="Uses a DINO model that ComfyUI's Load CLIP Vision has loaded (DINOv2 L/g, DINOv3 L/H+).",
+            search_aliases=["dinov2", "dinov3", "clip vision to dino"],
             inputs=[
                 io.ClipVision.Input(
                     "clip_vision", tooltip="A CLIP_VISION whose file is a DINO model, not CLIP or SigLIP."
@@ -73,6 +74,7 @@ class ExtractPatches(io.ComfyNode):
             display_name="Extract DINO Patches",
             category=CATEGORY,
             description="Encodes the whole picture once; every tile later takes its own region of these features.",
+            search_aliases=["dinov2 features", "dino encode", "patch embeddings", "vision encoder"],
             inputs=[
                 sockets.Dino.Input("dino", tooltip="From Load DINO Model or DINO from CLIP Vision."),
                 io.Image.Input("image", tooltip="The whole picture before it is upscaled, any size and aspect."),
@@ -114,6 +116,7 @@ class PreviewPatches(io.ComfyNode):
             category=CATEGORY,
             description="Shows the first three principal components of the features as red, green and blue: "
             "what has one colour looks alike to DINO.",
+            search_aliases=["dinov2 pca", "show features", "feature map"],
             inputs=[sockets.Features.Input("features", tooltip="From Extract DINO Patches.")],
             outputs=[io.Image.Output(tooltip="The picture, in the size of the encoded image.")],
             is_output_node=True,

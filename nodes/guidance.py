@@ -59,7 +59,7 @@ class SourceAnchor(io.ComfyNode):
             display_name="Source Anchor",
             category=CATEGORY,
             description="Keeps what is sampled true to the source at the source's own resolution, at every step. Needs no DINO.",
-            search_aliases=["lr consistency", "back projection", "fidelity", "guidance"],
+            search_aliases=["lr consistency", "back projection", "fidelity", "guidance", "super resolution"],
             inputs=[
                 io.Model.Input("model", tooltip="Any FLUX.1, tiled or not."),
                 io.Image.Input("image", tooltip=IMAGE),
@@ -91,7 +91,7 @@ class DinoGuidance(io.ComfyNode):
             category=CATEGORY,
             description="Leads what is sampled to where DINO sees the same as in the source, at every step, with stock weights. "
             "Best where a Source Anchor is off or weak.",
-            search_aliases=["dino guidance", "training free", "semantic guidance", "dinov2"],
+            search_aliases=["dino loss", "training free", "semantic guidance", "dinov2"],
             inputs=[
                 io.Model.Input("model", tooltip="Any FLUX.1, tiled or not; with or without a DINO adapter."),
                 sockets.Dino.Input("dino", tooltip="From Load DINO Model."),

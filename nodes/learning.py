@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..files.fingerprints import fingerprint
 from ..hosts.comfy.folders import lost_adapters, picture_folder
 from . import sockets
-from .sockets import pictures_problem
+from .sockets import problem
 
 CATEGORY = f"{sockets.CATEGORY}/Training"
 
@@ -19,7 +19,7 @@ class LearningNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder) -> bool | str:
-        return pictures_problem(folder)
+        return problem(picture_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder, filename_prefix, **others) -> str | float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..flux_patch.checkpoint import save_adapter
-from ..flux_patch.redux import MOST_GRID, ReduxTokens, picture_tokens
+from ..flux_patch.families import MOST_REDUX
+from ..flux_patch.redux import ReduxTokens, picture_tokens
 from ..flux_patch.schedule import Strength
 from ..hosts.comfy.adapter import load_host_adapter
 from ..hosts.comfy.folders import adapter_name, adapter_path, note_written, picture_folder, temporary_folder
@@ -48,7 +49,7 @@ class ReduxForTiles(io.ComfyNode):
                 ),
                 number(
                     "grid",
-                    (14, 1, MOST_GRID),
+                    (14, 1, MOST_REDUX),
                     "Tokens per side of a tile; Redux has 27 for a picture. More act more strongly. Usual: 9 to 27.",
                 ),
                 number(

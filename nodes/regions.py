@@ -26,7 +26,13 @@ class DetailMask(io.ComfyNode):
             category=CATEGORY,
             description="A mask that is low on flat ground, writing and small objects, and high on texture: for Differential "
             "Diffusion with Set Latent Noise Mask, and for the masks of DINO Tiled Upscale.",
-            search_aliases=["adaptive denoise", "texture mask", "differential diffusion", "variable denoise strength"],
+            search_aliases=[
+                "detail",
+                "adaptive denoise",
+                "texture mask",
+                "differential diffusion",
+                "variable denoise strength",
+            ],
             inputs=[
                 sockets.Features.Input("features", tooltip="From Extract DINO Patches."),
                 io.Image.Input(
@@ -92,7 +98,7 @@ class FindRegions(io.ComfyNode):
             display_name="DINO Regions",
             category=CATEGORY,
             description="Divides a picture into regions of what DINO finds alike, the largest first, by k-means of its features.",
-            search_aliases=["segment", "segmentation", "clusters", "k-means", "label map"],
+            search_aliases=["segment", "segmentation", "clusters", "k-means", "label map", "dinov2 regions"],
             inputs=[
                 sockets.Features.Input("features", tooltip="From Extract DINO Patches, of one picture."),
                 number("k", (0, 0, 64), f"How many regions; 0 chooses, 1 to {MOST}. Usual: 0."),

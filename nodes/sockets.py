@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 from comfy_api.latest import io
 
 from ..dino.feature_map import Scales
-from ..hosts.comfy.folders import picture_folder, picture_folders
+from ..flux_patch.families import FLUX1
+from ..hosts.comfy.folders import picture_folders
 from ..tiling.plan import FITS
+from ..upscaling.limits import LIMITS
+from ..upscaling.settings import UpscaleSettings
 
 CATEGORY = "DINOTile"
 
@@ -28,10 +32,22 @@ def number(name: str, limits: tuple[float, ...], tooltip: str, **more: Any) -> i
     return kind.Input(name, tooltip=tooltip, **named, **more)
 
 
+def setting(name: str, tooltip: str, *, step: float | None = None, **more: Any) -> io.Input:
+    """A number of ``UpscaleSettings``, with its default and range."""
+    usual, limit = getattr(UpscaleSettings, name), LIMITS[name]
+    kind = type(usual)
+    limits = (usual, kind(limit.least), kind(limit.most)) + (() if step is None else (step,))
+    return number(name, limits, tooltip, **more)
+
+
 def tile() -> io.Input:
-    return number(
-        "tile", (1024, 64, 4096, 16), "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256."
+    return setting(
+        "tile", "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256.", step=FLUX1.token
     )
+
+
+def overlap(tooltip: str) -> io.Input:
+    return setting("overlap", tooltip, step=FLUX1.token)
 
 
 def tile_fit() -> io.Input:
@@ -93,12 +109,19 @@ def pictures(usual: str) -> io.Input:
     )
 
 
-def pictures_problem(folder: str | None) -> bool | str:
-    """For ``validate_inputs``, before anything runs: the sentence, or True. None: a link brings the folder."""
+def problem(check: Callable[..., object], *values: Any) -> bool | str:
+    """For ``validate_inputs``, before anything runs: what ``check`` refuses, or True.
+
+    A value that is None comes by a link, and is looked at when the node runs.
+    """
     try:
-        return folder is None or bool(picture_folder(folder))
+        if None not in values:
+            check(*values)
+    except TypeError:  # of text where a number is due, which the host refuses itself
+        return True
     except ValueError as error:
         return str(error)
+    return True
 
 
 def patches_file(default: str) -> io.Input:

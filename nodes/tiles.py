@@ -12,8 +12,9 @@ from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.pieces import merge, split
 from ..tiling.preview import describe_plan, draw_plan
+from ..upscaling.limits import check_tiles
 from . import sockets
-from .sockets import number
+from .sockets import number, problem
 
 CATEGORY = f"{sockets.CATEGORY}/Tiles"
 
@@ -26,6 +27,7 @@ class PlanTiles(io.ComfyNode):
             display_name="Plan Tiles",
             category=CATEGORY,
             description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model.",
+            search_aliases=["tile", "tile size", "tile grid", "overlap"],
             inputs=[
                 number(
                     "width",
@@ -36,10 +38,8 @@ class PlanTiles(io.ComfyNode):
                     "height", (2048, 16, 65536, 1), "Height in px of the picture that is sampled. Usual: 2048 to 8192."
                 ),
                 sockets.tile(),
-                number(
-                    "overlap",
-                    (128, 0, 2048, 16),
-                    "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32.",
+                sockets.overlap(
+                    "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32."
                 ),
                 sockets.tile_fit(),
             ],
@@ -49,6 +49,10 @@ class PlanTiles(io.ComfyNode):
                 io.String.Output(display_name="summary", tooltip="Sizes, and sampled over output pixels, in one line."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile, overlap) -> bool | str:
+        return problem(check_tiles, tile, overlap)
 
     @classmethod
     def execute(cls, width, height, tile, overlap, tile_fit="balanced") -> io.NodeOutput:
@@ -65,6 +69,7 @@ class PreviewTiles(io.ComfyNode):
             display_name="Preview Tiles",
             category=CATEGORY,
             description="Draws the tiles on a picture; overlaps are tinted.",
+            search_aliases=["show tiles", "tile grid", "draw tiles"],
             inputs=[
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles."),
                 io.Image.Input("image", tooltip="The picture, before or after upscaling."),
@@ -87,6 +92,7 @@ class SplitByPlan(io.ComfyNode):
             display_name="Split by Plan",
             category=CATEGORY,
             description="Cuts a picture into the tiles of a plan, as a list: to look at them, or to edit and redo single ones.",
+            search_aliases=["split image", "tile image", "image to tiles", "crop tiles"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture that the plan was made for; alpha is dropped."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of this picture."),
@@ -113,6 +119,7 @@ class MergeByPlan(io.ComfyNode):
             category=CATEGORY,
             description="Joins the tiles of a plan, which fade into each other over their overlaps. Tiles that nobody changed "
             "give the picture that they were cut from.",
+            search_aliases=["merge tiles", "untile", "tiles to image", "stitch"],
             inputs=[
                 io.Image.Input(
                     "tiles",
@@ -149,6 +156,7 @@ class TileModel(io.ComfyNode):
             display_name="Tile Model",
             category=CATEGORY,
             description="Makes any sampler run this model tile by tile: all tiles in every step, on one canvas with one noise.",
+            search_aliases=["tiled diffusion", "multidiffusion", "mixture of diffusers", "tile upscale"],
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.1, patched with DINO or not."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of the latent that is sampled."),
@@ -170,6 +178,7 @@ class TiledSampler(io.ComfyNode):
             display_name="Tiled Sampler",
             category=CATEGORY,
             description="SamplerCustomAdvanced over tiles: all tiles in every step, on one canvas with one noise.",
+            search_aliases=["tiled ksampler", "tiled diffusion", "multidiffusion", "ultimate sd upscale"],
             inputs=[
                 io.Noise.Input("noise", tooltip="One noise for the whole canvas."),
                 io.Guider.Input("guider", tooltip="A guider over a FLUX.1 model that is not tiled yet."),

@@ -31,7 +31,7 @@ from ..hosts.precision import check_bfloat16
 from . import sockets
 from .adapter import CHOICES, adapter_inputs
 from .learning import CATEGORY, LearningNode
-from .sockets import SEED, number, patches_file, pictures
+from .sockets import SEED, number, patches_file, pictures, problem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # by what the host computes in
 SAVE_EVERY = 500  # steps
 POINTS = 1000  # of the loss curve
+PICTURE, TILE = (16, 8192), (0, 4096)  # px, at least and at most
 
 
 class TrainAdapter(LearningNode):
@@ -52,7 +53,7 @@ class TrainAdapter(LearningNode):
             category=CATEGORY,
             description="Trains an adapter on a folder of pictures; FLUX, its VAE and DINO stay as they are. "
             "Interrupting keeps what was trained so far.",
-            search_aliases=["dino training", "train flux adapter"],
+            search_aliases=["dino training", "train flux adapter", "finetune"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="FLUX.1, not compiled and not tiled. It must fit into GPU memory whole."
@@ -75,12 +76,12 @@ class TrainAdapter(LearningNode):
                 ),
                 number(
                     "picture",
-                    (1024, 16, 8192, 16),
+                    (1024, *PICTURE, 16),
                     "Side in px of the square that is cut from each picture and that DINO sees. Usual: 1024.",
                 ),
                 number(
                     "tile",
-                    (512, 0, 4096, 16),
+                    (512, *TILE, 16),
                     "Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
                     "out. Usual: 512.",
                 ),
@@ -132,6 +133,11 @@ class TrainAdapter(LearningNode):
         )
 
     @classmethod
+    def validate_inputs(cls, folder, picture, tile) -> bool | str:
+        cut = problem(check_cut, picture, tile)
+        return super().validate_inputs(folder) if cut is True else cut
+
+    @classmethod
     def execute(
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
@@ -140,8 +146,7 @@ class TrainAdapter(LearningNode):
         from ..training.adapter.config import AdapterSettings, config_from
         from ..training.adapter.start import config_of, copied
 
-        if tile > picture:
-            raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
+        check_cut(picture, tile)
         path = adapter_path(filename_prefix, below="models/model_patches")
         dtype = str(compute_dtype(model)).removeprefix("torch.")
         if dtype == "bfloat16":
@@ -176,6 +181,14 @@ class TrainAdapter(LearningNode):
         curve = to_host(from_image(train(model, vae, dino, start, config=config, path=path)).pixels.movedim(1, -1))
         note_written(filename_prefix, path)
         return io.NodeOutput(load_host_adapter(adapter_name(path)), curve, ui=ui.PreviewImage(curve, cls=cls))
+
+
+def check_cut(picture: int, tile: int) -> None:
+    for name, value, (least, most) in (("picture", picture, PICTURE), ("tile", tile, TILE)):
+        if not least <= value <= most:
+            raise ValueError(f"{name} {value} must be from {least} to {most} px")
+    if tile > picture:
+        raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
 
 
 def train(

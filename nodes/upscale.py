@@ -8,18 +8,20 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..hosts.comfy.host import ComfyHost
-from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model
+from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..upscaling.guides import check_guide, check_pair, whole_picture
+from ..upscaling.limits import check_tiles
 from ..upscaling.masks import Masks
 from ..upscaling.pipeline import upscale as run
 from ..upscaling.settings import UpscaleSettings
 from . import sockets
-from .sockets import SEED, number
+from .sockets import problem, setting
 
+UNCONNECTED = object()  # to ``validate_inputs``, to which what is connected is None
 PART = 100  # of the bar: for DINO, the VAE twice, what guidance begins with, and each step
 
 
@@ -31,20 +33,26 @@ class Upscale(io.ComfyNode):
             display_name="DINO Tiled Upscale",
             category=sockets.CATEGORY,
             description="Enlarges a picture, then redraws its detail with FLUX in tiles that know what they are a part of.",
-            search_aliases=["tiled upscale", "flux upscale", "ultimate upscale", "dino upscale"],
+            search_aliases=[
+                "upscale",
+                "tiled upscale",
+                "flux upscale",
+                "ultimate sd upscale",
+                "super resolution",
+                "sr",
+                "enhance",
+                "add detail",
+                "dino upscale",
+            ],
             inputs=[
-                io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is dropped."),
+                io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is enlarged and kept."),
                 io.Model.Input("model", tooltip="FLUX.1, not tiled and not patched with DINO yet."),
                 io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
                 io.Conditioning.Input("positive", tooltip="A prompt, or Empty FLUX Conditioning."),
                 io.Conditioning.Input("negative", tooltip="Only used where cfg is above 1."),
-                number("scale", (2.0, 0.1, 16.0, 0.05), "Factor for both sides; the output size is exact. Usual: 2."),
-                number(
-                    "denoise",
-                    (0.3, 0.0, 1.0, 0.01),
-                    "How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.",
-                ),
-                number("steps", (20, 1, 1000), "Model steps that are run. Usual: 4 for schnell, 20 for dev."),
+                setting("scale", "Factor for both sides; the output size is exact. Usual: 2.", step=0.05),
+                setting("denoise", "How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.", step=0.01),
+                setting("steps", "Model steps that are run. Usual: 4 for schnell, 20 for dev."),
                 io.Combo.Input(
                     "sampler",
                     options=sampler_names(),
@@ -57,24 +65,19 @@ class Upscale(io.ComfyNode):
                     default="simple",
                     tooltip="Spacing of the noise levels. Usual: simple.",
                 ),
-                number(
+                setting(
                     "cfg",
-                    (1.0, 1.0, 30.0, 0.1),
                     "True CFG scale, by prompt and DINO; it multiplies guidance that the adapter learned. Usual: 1 (off, "
                     "half the time); 1.5 to 3 follows DINO closely.",
+                    step=0.1,
                 ),
                 sockets.tile(),
-                number(
-                    "overlap", (128, 0, 2048, 16), "Least overlap of neighbours in px. Usual: 128; demo models: 32."
+                sockets.overlap("Least overlap of neighbours in px. Usual: 128; demo models: 32."),
+                setting(
+                    "dino_strength", "0 is off, 1 as trained. Usual: 0.5 to 1.5. Needs dino and adapter.", step=0.01
                 ),
-                number(
-                    "dino_strength",
-                    (1.0, 0.0, 2.0, 0.01),
-                    "0 is off, 1 as trained. Usual: 0.5 to 1.5. Needs dino and adapter.",
-                ),
-                number(
+                setting(
                     "seed",
-                    SEED,
                     "Seed of the noise. Another seed computes no DINO features again.",
                     control_after_generate=True,
                 ),
@@ -93,11 +96,11 @@ class Upscale(io.ComfyNode):
                     optional=True,
                     tooltip="An ESRGAN-type model for the first enlargement. Without: bicubic.",
                 ),
-                number(
+                setting(
                     "fidelity",
-                    (0.0, 0.0, 1.0, 0.05),
                     "0: FLUX alone (usual). 1: shrunk to its old size the result equals the source, so colours and "
                     "structure stay; a source with noise or JPEG blocks brings them back.",
+                    step=0.05,
                 ),
                 io.Mask.Input(
                     "dino_mask",
@@ -111,18 +114,18 @@ class Upscale(io.ComfyNode):
                 ),
                 sockets.tile_fit(),
                 sockets.moving(),
-                number(
+                setting(
                     "anchor",
-                    (0.0, 0.0, 1.0, 0.05),
                     "Keeps every step true to the source at the source's own size: 0 is off. Usual: 1; less for a source with "
                     "noise or JPEG blocks. Needs neither DINO nor an adapter; with a decoder it is much faster.",
+                    step=0.05,
                     optional=True,
                 ),
-                number(
+                setting(
                     "guide",
-                    (0.0, 0.0, 10.0, 0.05),
                     "Leads every step to where DINO sees the same as in the source: 0 is off, usual 1 to 2. Needs dino, but no "
                     "adapter.",
+                    step=0.05,
                     optional=True,
                 ),
                 io.Vae.Input(
@@ -130,30 +133,36 @@ class Upscale(io.ComfyNode):
                     optional=True,
                     tooltip="The TAESD of FLUX.1's latents (taef1), which anchor and guide look with. Without: the vae.",
                 ),
-                number(
+                setting(
                     "adaptive",
-                    (0.0, 0.0, 1.0, 0.05),
                     "How much less is redrawn on flat ground, writing and small objects, as DINO Detail Mask finds them. 0 is "
                     "off. Usual: 0.5 to 1. Needs dino, but no adapter.",
+                    step=0.05,
                     optional=True,
                 ),
-                number(
+                setting(
                     "retry",
-                    (0.0, 0.0, 1.0, 0.01),
                     "Look at every tile with DINO, and do those again, gentler, that agree with the source less than this share "
                     "of what plain enlargement does. 0: off (usual); 0.8 to 0.9. Needs dino.",
+                    step=0.01,
                     optional=True,
                 ),
-                number(
+                setting(
                     "vae_detail",
-                    (0.0, 0.0, 1.0, 0.05),
                     "Share of what the VAE alone loses of the enlarged picture that is put back. 0 is off (usual); 1 for a small "
                     "VAE such as the demo's or a TAESD. At a high denoise old detail shows through.",
+                    step=0.05,
                     optional=True,
                 ),
             ],
-            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale).")],
+            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile, overlap, dino=UNCONNECTED, adapter=UNCONNECTED) -> bool | str:
+        alone = dino is UNCONNECTED and adapter is not UNCONNECTED
+        pair = problem(partial(check_pair, None, "an adapter")) if alone else True
+        return problem(check_tiles, tile, overlap) if pair is True else pair
 
     @classmethod
     def execute(
@@ -212,4 +221,4 @@ class Upscale(io.ComfyNode):
             gentler=gentler,
             progress=HostProgress(parts=parts),
         )
-        return io.NodeOutput(to_host(result.movedim(1, -1)))
+        return io.NodeOutput(to_host(with_alpha(result, image)))

@@ -16,7 +16,14 @@ ROOMS = (
     "training",
     "fuzz",
 )
-ORDER = ("test_house.py", "test_docs.py", *ROOMS, "gpu", "comfyui")  # cheap first, so that a mistake shows soon
+ORDER = (
+    "test_house.py",
+    "test_docs.py",
+    "test_python.py",
+    *ROOMS,
+    "gpu",
+    "comfyui",
+)  # cheap first, so that a mistake shows soon
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -27,6 +34,7 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where there is no ComfyUI")
     parser.addoption("--rewrite-schema", action="store_true", help="write tests/nodes/schema.json anew from ComfyUI")
+    parser.addoption("--rewrite-texts", action="store_true", help="write locales/en and the tables of web/docs anew")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .plan import Box, canvas_size
-
-SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
+from .plan import LARGEST, SMALLEST, Box, canvas_size
 
 
 def scaled_size(height: int, width: int, *, scale: float) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from itertools import accumulate, product
 from math import ceil, floor
 from typing import Any, Literal, NamedTuple, get_args
 
+SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
 MOST_TILES = 10_000  # a 65536 px square in tiles of 1024 px has half as many
 NEAR = 0.75, 1.25  # of the tile that is asked for
 Fit = Literal["balanced", "exact"]
@@ -64,6 +65,10 @@ class TilePlan:
     widths: tuple[int, ...]
     grid: int
     cell: int
+
+    def __repr__(self) -> str:
+        tiles = f"{self.count} tiles of {self.tile_width} x {self.tile_height}"
+        return f"TilePlan({self.width} x {self.height} in {tiles}, overlap {self.overlap})"
 
     @property
     def tile_height(self) -> int:

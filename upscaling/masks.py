@@ -27,6 +27,10 @@ class Masks:
     dino: Tensor | None = None
     denoise: Tensor | None = None
 
+    def __repr__(self) -> str:
+        shapes = (None if mask is None else list(mask.shape) for mask in (self.dino, self.denoise))
+        return "Masks(dino {}, denoise {})".format(*shapes)
+
     def check(self, height: int, width: int, *, guided: bool = True) -> None:
         """Raise ValueError where a mask has other proportions than a picture of that height and width, and where DINO, which
         one is for, does not guide."""

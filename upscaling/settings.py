@@ -7,11 +7,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..dino.guidance.x0 import GuidanceSettings
-from ..flux_patch.families import FLUX1
-from ..flux_patch.redux import MOST_GRID
 from ..hosts.diffusers.sources import find_variant
-from ..tiling.canvas import scaled_size
 from ..tiling.plan import FITS, Fit
+from .limits import LIMITS, check_tiles
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
 DINO_ALONE = {  # settings that need a DINO model and no adapter, and what for; 0 is off
@@ -77,35 +75,10 @@ class UpscaleSettings:
                 raise ValueError(f"{field.name.replace('_', ' ')} {value!r} must be {needed}")
             if kind is Integral:
                 object.__setattr__(self, field.name, int(value))  # torch takes no NumPy number for a seed
-        for name, low, high, use in (
-            ("denoise", 0, 1, "usually 0.2 to 0.5"),
-            ("steps", 1, 1000, "usually 4 for schnell and 20 for dev"),
-            ("guidance", 0, 100, "usually 2 to 4"),
-            ("seed", 0, 2**64 - 1, "any whole number in this range"),
-            ("cfg", 1, 30, "1 is off, usually 1.5 to 3"),
-            ("dino_strength", 0, 2, "0 is off, 1 is as trained"),
-            ("dino_guidance", 1, 30, "1 is off, usually 1.5 to 3"),
-            ("fidelity", 0, 1, "0 is FLUX alone, 1 keeps all that the source resolves"),
-            ("tile_batch", 0, 1024, "0 chooses by the device"),
-            ("anchor", 0, 1, "0 is off, 1 all of the source"),
-            ("guide", 0, 10, "0 is off, usually 1 to 2"),
-            ("guide_from", 0, 1, "a share of the first noise level, usually 1"),
-            ("guide_to", 0, 1, "a share of the first noise level, usually 0.05"),
-            ("guide_every", 1, 1000, "1 is each step, 2 every second"),
-            ("adaptive", 0, 1, "0 is off, usually 0.5 to 1"),
-            ("redux_strength", 0, 2, "0 is off, 1 as Redux was trained"),
-            ("redux_grid", 1, MOST_GRID, "usually 9 to 27 tokens per side of a tile"),
-            ("controlnet_strength", 0, 2, "0 is off, usually 0.4 to 0.8"),
-            ("retry", 0, 1, "0 is off, usually 0.8 to 0.9"),
-            ("vae_detail", 0, 1, "0 is off, 1 all that the VAE loses"),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:  # also refuses NaN
-                raise ValueError(f"{name.replace('_', ' ')} {value} must be from {low} to {high}: {use}")
+        for name, limit in LIMITS.items():
+            limit.check(name, getattr(self, name))
         _ = self.on_estimates  # refuses its own
-        scaled_size(1, 1, scale=self.scale)  # refuses what is no factor
-        twice = 2 * self.tile
-        FLUX1.plan_tiles(twice, twice, tile=self.tile, overlap=self.overlap, fit=self.tile_fit)  # refuses bad pairs
+        check_tiles(self.tile, self.overlap, self.tile_fit)
 
     @property
     def on_estimates(self) -> GuidanceSettings:

@@ -91,6 +91,16 @@ class Upscaler:
                 TakesTurns(dino.backbone, self.host.turns), dino.spec, dino.fingerprint, cache=dino.cache
             )
 
+    def __repr__(self) -> str:
+        parts = {
+            "dino": self.dino,
+            "adapter": self.host.adapter,
+            "redux": self.redux,
+            "upscale_model": self.upscale_model,
+        }
+        used = [name for name, part in parts.items() if part is not None]
+        return f"Upscaler({self.host.family.title} on {self.host.device}, with {', '.join(used) or 'nothing else'})"
+
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model and its adapter."""
         assert self.dino is not None
@@ -140,7 +150,10 @@ class Upscaler:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
         dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
         kept = model_memory(**models, dino=dino, redux=shows)
-        report = {**report, "upscale_model": enlarged}
+        told = None if self.host.adapter is None else {"fingerprint": self.host.adapter.fingerprint}
+        if report["dino"] is not None and self.dino is not None:
+            report["dino"]["fingerprint"] = self.dino.fingerprint
+        report = {**report, "adapter": told, "upscale_model": enlarged}
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
 
     def shown_by_redux(

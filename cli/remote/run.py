@@ -35,6 +35,10 @@ class WorkflowResult:
     prompt_id: str = ""
     outputs: Sequence[Output] = ()
 
+    def __repr__(self) -> str:
+        told = f"{len(self.files)} files, {sum(map(len, self.files)):,} bytes"
+        return f"WorkflowResult({told}, prompt_id={self.prompt_id!r}, note={self.note[:60]!r})"
+
     @property
     def images(self) -> list[Image.Image]:
         """Those files that are pictures."""

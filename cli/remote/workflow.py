@@ -205,10 +205,17 @@ def _complaints(payload: Any, workflow: Workflow) -> Iterator[str]:
     for node, content in errors.items() if isinstance(errors, dict) else ():
         where = f"node {node} ({label(workflow, node)})"
         listed = content.get("errors") if isinstance(content, dict) else None
+        told = set()
         for error in listed if isinstance(listed, list) and listed else ({},):
             error = error if isinstance(error, dict) else {}
             extra = error.get("extra_info")
             name, details = extra.get("input_name") if isinstance(extra, dict) else None, error.get("details")
+            if error.get("type") == "custom_validation_failed" and str(details).startswith(f"{name} - "):
+                details = str(details).removeprefix(f"{name} - ")
+                if details not in told:  # the host tells it for each of the inputs that were looked at
+                    yield f"{where}, input {name}: {details}"
+                told.add(details)
+                continue
             more = f" ({details})" if details and details != name else ""
             yield f"{where}{f', input {name}' if name else ''}: {error.get('message', 'refused')}{more}"
 

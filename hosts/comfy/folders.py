@@ -27,7 +27,8 @@ def register_folders() -> None:
 
 
 def model_files(*folders: str) -> list[str]:
-    """Names of the .safetensors files in the given model folders; one that an earlier folder has too, with its own behind it."""
+    """Names of the .safetensors files in the given model folders, with the folders that they are in, such as
+    ``dinov2-with-registers-base/model.safetensors``; one that an earlier folder has too, with its own behind it."""
     return sorted(_places(folders))
 
 
@@ -38,10 +39,11 @@ def _places(folders: tuple[str, ...]) -> dict[str, tuple[str, str]]:
         for name in folder_paths.get_filename_list(folder):
             if not name.endswith(".safetensors"):
                 continue
-            if name not in places:
-                places[name] = (folder, name)
-            elif _real(folder, name) != _real(*places[name]):
-                places[f"{name} [{folder}]"] = (folder, name)
+            offered = name.replace(os.sep, "/")  # so that a graph names a file alike on every system
+            if offered not in places:
+                places[offered] = (folder, name)
+            elif _real(folder, name) != _real(*places[offered]):
+                places[f"{offered} [{folder}]"] = (folder, name)
     return places
 
 

@@ -9,6 +9,8 @@ import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
+from ...files.pixels import resize
+
 
 def rgb(image: Tensor, *, name: str = "image") -> Tensor:
     """An IMAGE [B, H, W, 1..4] as float [B, H, W, 3]; grey is repeated, alpha dropped; ValueError for what is no picture."""
@@ -18,11 +20,23 @@ def rgb(image: Tensor, *, name: str = "image") -> Tensor:
     if channels not in (1, 2, 3, 4):
         raise ValueError(f"{name} has {channels} channels, 1 to 4 are allowed: convert it to RGB")
     picture = image[..., :1].expand(-1, -1, -1, 3) if channels < 3 else image[..., :3]
-    picture = picture.float()
-    low, high = picture.aminmax()
+    return _finite(picture.float(), name)
+
+
+def with_alpha(result: Tensor, image: Tensor) -> Tensor:
+    """A result [B, 3, H, W] as an IMAGE [B, H, W, 3 or 4]: with the enlarged alpha of the IMAGE that it was made of, if it has
+    one. ValueError where that is not finite."""
+    if image.shape[3] in (2, 4):
+        alpha = _finite(image[..., -1:].float(), "the alpha of image").movedim(-1, 1).to(result)
+        result = torch.cat([result, resize(alpha, height=result.shape[2], width=result.shape[3])], dim=1)
+    return result.movedim(1, -1)
+
+
+def _finite(values: Tensor, name: str) -> Tensor:
+    low, high = values.aminmax()
     if not bool((low > -torch.inf) & (high < torch.inf)):  # NaN fails both
         raise ValueError(f"{name} holds NaN or infinite values: repair the node that made it")
-    return picture
+    return values
 
 
 def single_mask(mask: Tensor | None) -> Tensor | None:

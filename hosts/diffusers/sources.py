@@ -113,8 +113,8 @@ def dino_path(source: Source) -> Path:
         return [Path(hf_hub_download(str(source), name)) for name in indexed_files(index)][0]
 
 
-def local_path(source: Source) -> Path | None:
-    """The existing file or folder that ``source`` names, or None where it is a hub name, which is said once.
+def local_path(source: Source, *, quiet: bool = False) -> Path | None:
+    """The existing file or folder that ``source`` names, or None where it is a hub name, which is said once, unless quiet.
 
     A hub name is owner/name without the ending of a file, where no folder ``owner`` is here: else it is a mistyped path.
     """
@@ -130,7 +130,8 @@ def local_path(source: Source) -> Path | None:
             f"there is no model {source}, and as folder {path.parent} is here it is not looked for on the hub: correct the "
             "path, or start elsewhere for the hub's"
         )
-    _say(str(source))
+    if not quiet:
+        _say(str(source))
     return None
 
 

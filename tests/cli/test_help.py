@@ -1,10 +1,16 @@
 """Every command explains itself, and what it is not made for is one sentence."""
 
+from dataclasses import fields
+from typing import Annotated, get_args, get_origin, get_type_hints
+
 import pytest
 
 from dinotile.cli.app import app
 from dinotile.cli.flatdino import flatdino
+from dinotile.cli.upscale import upscale
 from dinotile.demo import SAMPLE
+from dinotile.upscaling.limits import LIMITS
+from dinotile.upscaling.settings import UpscaleSettings
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
@@ -21,6 +27,24 @@ def test_help_is_shown(command, dinotile):
 def test_help_is_shown_of_flatdino_too(command, dinotile):
     code, out, err = dinotile("flatdino", command, "--help")
     assert code == 0 and f"dinotile flatdino {command}" in out and err == ""
+
+
+def test_the_help_tells_the_range_of_every_number_and_the_settings_keep_it(dinotile):
+    hints = get_type_hints(upscale, include_extras=True)
+    options = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
+    numbers = {name for name, (kind, _) in options.items() if {int, float} & {kind, *get_args(kind)}}
+    settings = {field.name for field in fields(UpscaleSettings) if field.type in ("int", "float")}
+    assert settings == set(LIMITS) and numbers - settings == {"max_megapixels"}
+    for name in numbers & settings:
+        limit = LIMITS[name]
+        assert options[name][1].help.endswith(f" Range: {limit}."), name
+        for value in (limit.least, limit.most):
+            limit.check(name, value)
+        for value in (limit.least - 1, limit.most * 2 + 1, float("nan")):
+            with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} .* must be from"):
+                limit.check(name, value)
+    shown = " ".join(dinotile("upscale", "--help")[1].replace("\u2502", " ").split())
+    assert "usually 0.2 to 0.5. Range: 0 to 1." in shown and "Seed of the noise. Range: 0 to 2^64 - 1." in shown
 
 
 @pytest.mark.parametrize("device", ["meta", "xla", "vulkan", "cpu0"])

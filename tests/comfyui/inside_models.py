@@ -90,6 +90,7 @@ def refusals():
         "infinite": lambda: node(nodes.ExtractPatches, dino(), nan.nan_to_num(float("inf")), "2/3", 0, 1),
         "no picture": lambda: node(nodes.ExtractPatches, dino(), nan[:0], "2/3", 0, 1),
         "five channels": lambda: upscale(vae=vae, image=torch.rand(1, 16, 16, 5)),
+        "alpha of NaN": lambda: upscale(vae=vae, image=torch.cat([picture(height=32, width=32), nan[..., :1]], dim=-1)),
         "overlap not below tile": lambda: plan(tile=64, overlap=64),
         "tile off the grid": lambda: plan(tile=72),
         "latent of another size": lambda: sample(tiled(flux()), text(0), latent=random_latent(rows=10)),

@@ -47,6 +47,20 @@ def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
     return sentence
 
 
+def refused_at_once(server, prompt: graphs.Prompt, at: str, inputs: set[str], *parts: str) -> None:
+    """Node ``at`` refuses the prompt at these inputs before any node runs, and the log has no traceback."""
+    before = len(server.log)
+    result = server.run(prompt)
+    assert not result.prompt_id and set(result.node_errors) == {at}, result
+    errors = result.node_errors[at]["errors"]
+    assert {error["type"] for error in errors} == {"custom_validation_failed"}
+    assert {error["extra_info"]["input_name"] for error in errors} == inputs
+    for error in errors:
+        for part in parts:
+            assert part in error["details"]
+    assert "Traceback" not in server.log[before:] and "got prompt" in server.log[before:]
+
+
 @pytest.mark.parametrize(
     ("file", "parts"),
     [
@@ -77,11 +91,9 @@ def test_a_file_that_is_no_adapter_is_refused(server, small, file, parts):
         ({"adapter": models.FOR_OTHER_DINO}, ("dinov2-demo", "dinov2-small")),
         ({"flux": models.FLUX_WIDE}, ("width 128", "width 256")),
         ({"flux": models.FLUX2}, ("FLUX.2", "FLUX.1")),
-        ({"tile": 64, "overlap": 64}, ("overlap 64 must be smaller than tile 64",)),
-        ({"tile": 72}, ("tile 72 must be a multiple of 16", "64 or 80")),
         ({"image": ("nan", 0)}, ("NaN",)),
     ],
-    ids=["adapter for another DINO", "FLUX of another width", "FLUX.2", "overlap", "tile", "NaN"],
+    ids=["adapter for another DINO", "FLUX of another width", "FLUX.2", "NaN"],
 )
 def test_what_does_not_fit_is_refused_by_the_one_node(server, small, changes, parts):
     prompt = graphs.one_node(small, **changes)
@@ -159,11 +171,59 @@ def test_a_model_that_is_tiled_twice_is_refused(server, small):
     refused(server, prompt, "sampler", "already tiled")
 
 
-@pytest.mark.parametrize(("inputs", "parts"), [({"overlap": 256}, ("overlap 256",)), ({"tile": 250}, ("tile 250",))])
-def test_plan_tiles_refuses_what_cannot_be_planned(server, small, inputs, parts):
+BAD_TILES = [
+    ({"overlap": 256, "tile": 256}, "overlap 256 must be smaller than tile 256: raise the tile or lower the overlap"),
+    ({"tile": 250}, "tile 250 must be a multiple of 16"),
+    ({"tile": 17000}, "tile 17000 must be from 16 to 4096"),
+    ({"overlap": -1}, "overlap -1 must be from 0 to 2048"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "said"), BAD_TILES)
+def test_tiles_that_cover_nothing_are_refused_before_any_model_loads(server, small, inputs, said):
     prompt = graphs.step_by_step(small) | graphs.by_tiled_sampler()
     prompt["plan"]["inputs"] |= inputs
-    refused(server, prompt, "plan", *parts)
+    refused_at_once(server, prompt, "plan", {"tile", "overlap"}, said)
+    prompt = graphs.one_node(small, **inputs)
+    refused_at_once(server, prompt, "upscale", {"tile", "overlap", "dino", "adapter"}, said)
+
+
+def test_an_adapter_without_a_dino_model_is_refused_before_any_model_loads(server, small):
+    prompt = graphs.one_node(small)
+    del prompt["upscale"]["inputs"]["dino"]
+    said = "an adapter was given without a DINO model"
+    refused_at_once(server, prompt, "upscale", {"tile", "overlap", "adapter"}, said)
+
+
+def test_tiles_that_come_by_a_link_are_looked_at_when_the_node_runs(server, small):
+    prompt = graphs.one_node(small, tile=("side", 0), overlap=64) | {"side": node("PrimitiveInt", value=64)}
+    refused(server, prompt, "upscale", "overlap 64 must be smaller than tile 64")
+
+
+def test_what_is_no_number_is_refused_by_the_host(server, small):
+    result = server.run(graphs.one_node(small, tile="wide"))
+    assert [error["type"] for error in result.node_errors["upscale"]["errors"]] == ["invalid_input_type"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"tile": 512, "picture": 256}, "tile 512 is larger than picture 256: lower the tile or raise the picture"),
+        ({"picture": 9000}, "picture 9000 must be from 16 to 8192"),
+    ],
+)
+def test_a_training_whose_tile_is_larger_than_its_picture_is_refused_before_any_model_loads(
+    server, small, base, inputs, said
+):
+    (base / "input" / "few").mkdir(exist_ok=True)
+    settings = {"steps": 1, "batch": 1, "learning_rate": 1e-4, "picture": 64, "tile": 64, "layers": "2/3"}
+    settings |= {"mechanisms": "all", "width": 32, "grid": 8, "highest_sigma": 1.0, "guidance": 1.0}
+    settings |= {"gradient_checkpointing": False, "remember": 0, "seed": 0, "filename_prefix": "never"}
+    prompt = graphs.one_node(small)
+    links = {"model": ("flux", 0), "vae": ("vae", 0), "dino": ("dino", 0)}
+    prompt["train"] = node("DinoTile_TrainAdapter", folder="few", **links, **settings | inputs)
+    del prompt["save"], prompt["upscale"]
+    refused_at_once(server, prompt, "train", {"folder", "picture", "tile"}, said)
 
 
 @pytest.fixture

@@ -216,7 +216,13 @@ def test_a_missing_model_is_named_with_its_node_and_input(job, node, kind, name)
 
 
 def test_a_node_that_fails_is_named_with_its_sentence(job):
-    refused(job, fresh(tile=72), "node upscale (DinoTile_Upscale)", "tile 72 must be a multiple of 16", on_the_way=True)
+    said = "guide has nothing to do beside anchor 1"
+    refused(job, fresh(anchor=1.0, guide=1.0), "node upscale (DinoTile_Upscale)", said, on_the_way=True)
+
+
+def test_a_mistake_that_is_seen_before_anything_runs_is_told_once(job):
+    code, _, err = job.run(fresh(tile=72))
+    assert code == 2 and err.count("tile 72 must be a multiple of 16") == 1 and err.count("\n") == 1
 
 
 def test_a_graph_of_the_browser_is_refused_before_anything_is_sent(job, base):

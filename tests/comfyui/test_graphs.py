@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import websocket
 from PIL import Image
 
+from dinotile.files.pixels import resize
 from dinotile.flux_patch.families import plan_tiles
 
 from . import graphs, models
@@ -60,6 +62,21 @@ def test_without_dino_without_text_and_with_another_scale_the_one_node_path_runs
     prompt = graphs.one_node(small, scale=1.3, cfg=2.0)
     del prompt["upscale"]["inputs"]["dino"], prompt["upscale"]["inputs"]["adapter"]
     assert saved(server, server.run(prompt), "save").shape == (62, 83, 3)
+
+
+def test_transparency_is_enlarged_as_on_the_command_line_and_leaves_the_colours_alone(server):
+    shown = Image.fromarray(np.pad(np.full((20, 30), 255, np.uint8), ((8, 20), (10, 24))))  # a box of 20 x 30
+    clear = soft_picture(48, 64)
+    clear.putalpha(shown)
+    prompt = graphs.one_node(server.upload(clear, "clear.png"))
+    opaque = saved(server, server.run(prompt), "save")
+    prompt["turned"] = node("JoinImageWithAlpha", image=("image", 0), alpha=("image", 1))
+    prompt["upscale"]["inputs"]["image"] = ["turned", 0]
+    made = saved(server, server.run(prompt), "save")
+    assert made.shape == (96, 128, 4) and abs(made[..., :3] - opaque).max() <= 1
+    known = resize(torch.tensor(np.asarray(shown) / 255, dtype=torch.float32)[None, None], height=96, width=128)
+    assert abs(made[..., 3] - known[0, 0].numpy() * 255).max() <= 1
+    assert made[..., 3].min() == 0 and made[..., 3].max() == 255
 
 
 def test_dino_strength_0_and_no_dino_give_the_same_picture_and_strength_1_another(server, small):

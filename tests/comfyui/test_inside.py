@@ -478,16 +478,16 @@ def test_remembered_features_load_no_model_and_another_picture_loads_it_again(nu
 @pytest.mark.parametrize(
     ("picture", "size"),
     [
-        ("grey", [60, 72]),
-        ("alpha", [60, 72]),
-        ("grey and alpha", [60, 72]),
-        ("one px", [2, 2]),
-        ("ten to one", [24, 240]),
-        ("smaller than a tile", [45, 75]),
+        ("grey", [60, 72, 3]),
+        ("alpha", [60, 72, 4]),
+        ("grey and alpha", [60, 72, 4]),
+        ("one px", [2, 2, 3]),
+        ("ten to one", [24, 240, 3]),
+        ("smaller than a tile", [45, 75, 3]),
     ],
 )
-def test_odd_pictures_come_out_in_their_exact_size(numbers, picture, size):
-    assert numbers("refusals")["pictures"][picture] == [[1, *size, 3], True]
+def test_odd_pictures_come_out_in_their_exact_size_and_with_their_alpha(numbers, picture, size):
+    assert numbers("refusals")["pictures"][picture] == [[1, *size], True]
 
 
 REFUSED = {
@@ -504,6 +504,7 @@ REFUSED = {
     "infinite": ("infinite",),
     "no picture": ("[0, 32, 32, 3]", "at least one"),
     "five channels": ("5 channels", "1 to 4"),
+    "alpha of NaN": ("alpha of image", "NaN"),
     "overlap not below tile": ("overlap 64", "tile 64"),
     "tile off the grid": ("tile 72", "use 64 or 80"),
     "latent of another size": ("224 x 80", "224 x 160"),

@@ -9,6 +9,15 @@ import pytest
 PACK = Path(__file__).parents[2]
 SCHEMA = PACK / "tests" / "nodes" / "schema.json"
 THE_HOSTS = "the host's"  # instead of lists that depend on the host and its files
+FOUND = {  # by what a person types: the least that is found
+    "dinov2": {"LoadDino", "DinoFromClipVision", "ExtractPatches", "DinoGuidance"},
+    "tile": {"Upscale", "PlanTiles", "PreviewTiles", "TileModel", "TiledSampler", "SplitByPlan", "MergeByPlan"},
+    "upscale": {"Upscale", "TileModel"},
+    "ultimate": {"Upscale", "TiledSampler"},
+    "sr": {"Upscale"},
+    "detail": {"Upscale", "DetailMask"},
+    "super resolution": {"Upscale", "SourceAnchor"},
+}
 VARIABLE = {"dino_name", "adapter_name", "folder", "sampler", "scheduler"}
 
 
@@ -61,6 +70,33 @@ def test_every_node_has_a_category_a_description_and_a_help_page_that_the_host_s
         assert len(info["description"]) > 20
         page = server._open(f"/extensions/DINOTile/docs/{name}.md").decode()
         assert len(page) > 100, f"web/docs/{name}.md is empty"
+
+
+@pytest.mark.parametrize("words", FOUND)
+def test_what_a_person_types_finds_the_nodes(nodes, words):
+    """The page looks for it in id, title and aliases; every id begins with the pack's name."""
+    texts = {
+        name: [name.removeprefix("DinoTile_"), info["display_name"], *(info["search_aliases"] or [])]
+        for name, info in nodes.items()
+    }
+    found = {name for name, known in texts.items() if any(words in text.lower() for text in known)}
+    assert {f"DinoTile_{name}" for name in FOUND[words]} <= found
+    assert len(found) < len(nodes) / 2  # not all of them
+
+
+def test_every_node_has_words_to_be_found_by_that_its_title_does_not_say(nodes):
+    for name, info in nodes.items():
+        assert info["search_aliases"], name
+        assert info["display_name"].lower() not in info["search_aliases"]
+
+
+def test_the_host_hands_on_the_texts_of_every_language(server):
+    served = server.get("/i18n")
+    for folder in (PACK / "locales").iterdir():
+        for file, told in (("nodeDefs", served[folder.name]["nodeDefs"]), ("main", served[folder.name])):
+            written = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+            assert {key: told[key] for key in written} == written
+    assert served["zh"]["nodeDefs"]["DinoTile_PlanTiles"]["display_name"] == "\u89c4\u5212\u5206\u5757"
 
 
 def test_the_pack_is_imported_in_a_fifth_of_a_second(server, report):

@@ -1,6 +1,7 @@
 """The workflows of the template browser and the help pages, held against the real host."""
 
 import json
+import shutil
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from . import models
+from . import graphs, models
 from .server import Result
 
 PACK = Path(__file__).parents[2]
@@ -229,6 +230,30 @@ def test_every_file_to_download_has_a_link_and_a_folder_that_the_host_knows(serv
             assert "/resolve/main/" in model["url"]
             offered.add(model["name"])
     assert offered == model_files(name)
+
+
+def test_a_dino_in_a_folder_of_its_own_is_listed_and_loads_by_the_name_that_the_workflows_give_it(server):
+    (loader,) = [node for node in prompt("flux1_dev_guided").values() if node["class_type"] == "DinoTile_LoadDino"]
+    name = loader["inputs"]["dino_name"]
+    place = server.base / "models" / "dino" / name
+    assert "/" in name and not place.exists()
+    place.parent.mkdir()
+    shutil.copy(server.base / "models" / "dino" / models.DINO, place)
+    try:
+        (offered,) = server.get("/object_info/DinoTile_LoadDino").values()
+        assert name in offered["input"]["required"]["dino_name"][1]["options"]
+        sent = {
+            "dino": loader,
+            "image": graphs.node("LoadImage", image=server.upload(Image.new("RGB", (64, 48)), "own.png")),
+        }
+        sent["features"] = graphs.node(
+            "DinoTile_ExtractPatches", dino=("dino", 0), image=("image", 0), layers="last", side=56, crops=1
+        )
+        sent["view"] = graphs.node("DinoTile_PreviewPatches", features=("features", 0))
+        result = server.run(sent)
+        assert result.ok, result
+    finally:
+        shutil.rmtree(place.parent)
 
 
 def test_the_demo_workflow_enlarges_a_photo_exactly_twice(server):

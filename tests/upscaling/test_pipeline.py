@@ -197,8 +197,8 @@ def test_wrong_pixels_are_refused(upscaler):
         ({"seed": False}, "seed False must be a whole number"),
         ({"dynamic_shift": "yes"}, "dynamic shift 'yes' must be True or False: write one of them"),
         ({"dynamic_shift": 1}, "dynamic shift 1 must be True or False"),
-        ({"tile": 0}, "tile 0 must be a multiple of 16"),
-        ({"tile": -16}, "tile -16 must be a multiple of 16"),
+        ({"tile": 0}, "tile 0 must be from 16 to 4096"),
+        ({"tile": -16}, "tile -16 must be from 16 to 4096"),
         ({"dino_strength": 3}, "dino strength 3 must be from 0 to 2"),
     ],
 )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.benchmark import Timer
 
 from ...dino.encode import EncodeSettings
 from ...dino.layouts import detect_spec
@@ -18,12 +17,14 @@ from ...flux_patch.geometry import FluxGeometry
 from ...hosts.diffusers.load import read_geometry
 from ...hosts.diffusers.sources import dino_path
 from ...hosts.host import EMPTY_TOKENS
+from ...hosts.rate import REACHED, matrix_rate
 from ...upscaling.api import find_device
+from ...upscaling.forecast import flux_bytes
 from ..core.state import checkpoints
 from ..data.pictures import Data
 from ..data.sample import Skipped
 from ..data.stored import stored_text
-from .config import ModelSettings, TrainConfig
+from .config import TrainConfig
 from .run import check_device, files_of, judge_of
 from .start import config_of
 
@@ -34,7 +35,6 @@ OTHER = GIB  # the VAE, a projected picture, what CUDA and its libraries keep
 SMALLER = (
     "set model.weights fp8, model.gradient_checkpointing, a smaller batch with more accumulation, or a smaller tile"
 )
-REACHED = 0.5  # of a matrix product's rate: 300 of about 650 TFLOP/s on an H100
 
 
 @dataclass(frozen=True)
@@ -149,19 +149,11 @@ def _models(config: TrainConfig) -> tuple[FluxGeometry, AdapterConfig, int]:
 def memory_of(config: TrainConfig, geometry: FluxGeometry, work: Work, *, parameters: int) -> dict[str, float]:
     """Bytes on the device by part, DINO aside. parameters: of the adapter."""
     return {
-        "FLUX": flux_bytes(geometry, config.model),
+        "FLUX": flux_bytes(geometry, wide=getattr(torch, config.model.dtype).itemsize, weights=config.model.weights),
         "adapter and optimiser": COPIES * parameters,
         "backward pass": config.optimisation.batch * work.kept,
         "other": OTHER,
     }
-
-
-def flux_bytes(geometry: FluxGeometry, model: ModelSettings) -> float:
-    """Of the blocks' matrices, which are nearly all; with fp8 weights the modulations stay as wide as FLUX computes."""
-    square, wide = geometry.hidden**2, getattr(torch, model.dtype).itemsize
-    modulations = (12 * geometry.double_blocks + 3 * geometry.single_blocks) * square
-    matrices = (24 * geometry.double_blocks + 12 * geometry.single_blocks) * square
-    return wide * modulations + (1 if model.weights == "fp8" else wide) * matrices
 
 
 def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig, *, text: int) -> Work:
@@ -181,11 +173,3 @@ def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig,
     backward = learning * (1 + again) * products + (2.5 * (learning - only_sites) + again * learning) * attention
     unit = tokens * hidden * getattr(torch, config.model.dtype).itemsize
     return Work(tokens, forward + backward, unit * (learning + KEPT if again else KEPT * learning))
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations per second of a product of two square matrices, measured."""
-    side = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    timer = Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
-    return 2 * side**3 / timer.blocked_autorange(min_run_time=0.2).median

@@ -218,9 +218,14 @@ def test_a_models_name_is_repaired_before_it_is_sent(dinotile, sent, stand_in):
 def test_a_refusal_names_every_node_and_input():
     assert refusal(REFUSED, WORKFLOW) == (
         "the server refused the workflow: "
-        "node 1 (Photo), input image: Custom validation failed for node (image - Invalid image file: missing.png); "
+        "node 1 (Photo), input image: Invalid image file: missing.png; "
         "node 2 (ImageScale), input width: Required input is missing"
     )
+    first = REFUSED["node_errors"]["1"]
+    again = first["errors"][0] | {"details": "upload - Invalid image file: missing.png"}
+    again |= {"extra_info": {"input_name": "upload"}}
+    twice = REFUSED | {"node_errors": {"1": first | {"errors": [*first["errors"], again]}}}
+    assert refusal(twice, WORKFLOW).count("Invalid image file") == 1
     assert refusal(UNKNOWN_NODE, WORKFLOW) == (
         "the server refused the workflow: "
         "Node 'NoSuchNode' not found. The custom node may not be installed. (Node ID '#1')"

@@ -13,8 +13,9 @@ from dinotile.cli import app as cli
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch.adapter import DinoAdapter, adapter_config
 from dinotile.flux_patch.geometry import FluxGeometry
-from dinotile.training.adapter.config import ModelSettings, load_config
-from dinotile.training.adapter.dry_run import GIB, dry_run, flux_bytes, memory_of, work_of
+from dinotile.training.adapter.config import load_config
+from dinotile.training.adapter.dry_run import GIB, dry_run, memory_of, work_of
+from dinotile.upscaling.forecast import flux_bytes
 
 from ..pictures import colours
 from ..tiny import settings, tiny_trainer, write_models
@@ -24,9 +25,8 @@ FLUX1 = FluxGeometry(3072, 24, 19, 38, 4096, 768)
 
 
 def test_the_weights_are_those_of_flux1():
-    assert flux_bytes(FLUX1, ModelSettings(dtype="bfloat16")) == pytest.approx(2 * 11.9e9, rel=0.01)
-    narrow = ModelSettings(dtype="bfloat16", weights="fp8", gradient_checkpointing=True)
-    assert 14 * GIB < flux_bytes(FLUX1, narrow) < 15 * GIB
+    assert flux_bytes(FLUX1, wide=2, weights="full") == pytest.approx(2 * 11.9e9, rel=0.01)
+    assert 14 * GIB < flux_bytes(FLUX1, wide=2, weights="fp8") < 15 * GIB
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""``dinotile again``: a result once more, by what its file says of how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..files.kinds import MEGAPIXELS
+from .bars import Bars
+from .batch import Batch, upscale_batch
+from .outputs import OVERWRITE, check_free, check_inputs_stay
+
+
+def again(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A picture that dinotile upscale wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the new one goes.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="The picture that it was made from. Default: of its name, beside RESULT or here."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    max_megapixels: Annotated[float, typer.Option(help="The largest picture that is read.")] = MEGAPIXELS,
+) -> None:
+    """Make a result of dinotile upscale again from its source, with the same models and settings, and tell what differs."""
+    if not result.is_file():
+        raise ValueError(f"there is no picture {result}: give a result of dinotile upscale")
+    from ..files.fingerprints import file_fingerprint
+    from ..files.pictures import load_picture
+    from ..upscaling.recipe import options_of, other_than, recipe_of
+
+    recipe = recipe_of(result)
+    name = Path(recipe["source"]["file"]).name
+    places = [source] if source else [result.with_name(name), Path(name)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ValueError(f"the source {name} is not beside {result}: give it with --source")
+    if file_fingerprint(found) != recipe["source"].get("fingerprint"):
+        raise ValueError(
+            f"{found} is another picture than the one that {result} was made from: give that with --source"
+        )
+    options = options_of(recipe)
+    check_inputs_stay([output], [result, found, *(value for value in options.values() if isinstance(value, str))])
+    check_free([output], overwrite=overwrite)
+    before = load_picture(result, max_megapixels=max_megapixels).pixels
+    batch = Batch([(found, output)], max_megapixels=max_megapixels)
+    with Bars() as bars:
+        for line in upscale_batch(batch, options, progress=bars):
+            bars.close()
+            typer.echo(line)
+    for line in other_than(recipe, recipe_of(output)):
+        typer.echo(line)
+    after = load_picture(output, max_megapixels=max_megapixels).pixels
+    most = round(float((after - before).abs().max()) * 255, 2) if after.shape == before.shape else None
+    typer.echo(
+        "other sizes" if most is None else "the same pixels" if most == 0 else f"pixels differ by at most {most:g}/255"
+    )

@@ -1,0 +1,87 @@
+"""How a result was made, as its file says it, so that the picture can be made again.
+
+A recipe holds what was asked for, the settings that this came to, and by which versions and weights. Of the source it holds the
+name and a fingerprint; of folders only what the options name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..files.containers import opened
+from ..files.errors import printable
+from ..files.fingerprints import file_fingerprint
+from ..files.metadata import RECIPE, Metadata
+from ..files.pictures import Picture
+from .settings import UpscaleSettings
+
+LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def with_recipe(
+    picture: Picture, source: Path, options: Mapping[str, Any], settings: UpscaleSettings, report: Mapping[str, Any]
+) -> Picture:
+    """The result with its recipe. options: what was given to ``dinotile.upscale``; None is not said. report: of
+    ``Upscaler.upscale``."""
+    said = {
+        RECIPE: version("dinotile"),
+        "source": {"file": source.name, "fingerprint": file_fingerprint(source)},
+        "options": {name: _plain(value) for name, value in options.items() if value not in (None, False, "")},
+        "settings": asdict(settings),
+        "weights": {name: report[name] for name in ("dino", "adapter", "upscale_model") if report.get(name)},
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    return replace(picture, metadata=replace(picture.metadata, recipe=json.dumps(said)))
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    """What a picture file says of how it was made; ValueError where it says nothing that can be followed."""
+    with opened(path, max_megapixels=None) as image:
+        text = Metadata.of(image).recipe
+    if not text:
+        raise ValueError(
+            f"{path} does not say how it was made: give a result of dinotile upscale as it was written, as programs that save it "
+            "anew may leave that out"
+        )
+    try:
+        said = json.loads(text)
+        parts = [said[name] for name in ("options", "settings", "source", "weights", "versions")]
+        if all(isinstance(part, dict) for part in parts) and isinstance(said["source"]["file"], str):
+            return said
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path} has a damaged recipe ({printable(text)}): give the file as it was written")
+
+
+def options_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of ``dinotile.upscale`` that ask for the same: models and masks as they were given, and all settings as they came
+    to be, whatever the defaults are now."""
+    settings = set(UpscaleSettings.__dataclass_fields__)
+    given = {name: value for name, value in recipe["options"].items() if name not in settings}
+    return {**given, **recipe["settings"]}
+
+
+def other_than(recipe: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """What a recipe of the same picture made again says otherwise: versions and weights."""
+    found = []
+    for part in ("versions", "weights"):
+        for name in sorted({*recipe[part], *again[part]}):
+            was, now = recipe[part].get(name), again[part].get(name)
+            if was != now:
+                found.append(f"{name} was {_told(was)}, here it is {_told(now)}")
+    if recipe[RECIPE] != again[RECIPE]:
+        found.append(f"dinotile was {recipe[RECIPE]}, here it is {again[RECIPE]}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else printable(value if isinstance(value, str) else json.dumps(value))
