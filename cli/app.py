@@ -16,6 +16,7 @@ from .doctor import doctor
 from .features import features
 from .fetch import fetch
 from .fit_redux import fit_redux
+from .flatdino import flatdino
 from .run import run
 from .sentences import for_the_user
 from .train import train
@@ -42,6 +43,7 @@ def base(
 for command in (upscale, again, run, fetch, train, features, doctor):
     app.command()(command)
 app.command(name="fit-redux")(fit_redux)
+app.add_typer(flatdino, name="flatdino")
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def train(
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms under autocast
     from ..training.adapter.run import train as run
 
-    with Bars() as bars, _interrupts() as interrupted:
+    with Bars() as bars, interrupts() as interrupted:
         shown = bars if first else None
         path = run(settings, resume=resume, progress=shown, should_stop=lambda: bool(interrupted))
     if first:
@@ -66,7 +66,7 @@ def _print_dry_run(settings: TrainConfig) -> None:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
+def interrupts() -> Iterator[list[int]]:
     """Ctrl-C or a request to end lets the step finish and saves; the second one ends at once."""
     seen: list[int] = []
 

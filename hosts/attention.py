@@ -8,6 +8,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 # poisons the process, for key counts that are no multiple of its tile, such as 257 DINO tokens (NVIDIA/cudnn-frontend#160,
 # pytorch/pytorch#196678). The forward pass is right. The kernel of a backward pass is its forward pass's.
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+KERNELS = {
+    "auto": BACKENDS,
+    "math": [SDPBackend.MATH],
+    "flash": [SDPBackend.FLASH_ATTENTION],
+    "efficient": [SDPBackend.EFFICIENT_ATTENTION],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION],
+}
+
+
+def kernels(name: str) -> AbstractContextManager[object]:
+    """Around forward passes: the kernels of that name only, a key of ``KERNELS``. RuntimeError inside where none of them runs."""
+    return sdpa_kernel(KERNELS[name])
 
 
 def differentiable_attention() -> AbstractContextManager[object]:

@@ -9,14 +9,14 @@ from pathlib import Path
 FLOORS = (  # (floor, rooms) from the ground up: a room imports lower lines only, never one of its own line
     (1, ("files", "demo")),
     (2, ("dino", "tiling")),
-    (2, ("dino/guidance",)),
+    (2, ("dino/guidance", "dino/compress")),
     (3, ("flux_patch",)),
     (4, ("hosts",)),
     (4, ("hosts/comfy", "hosts/diffusers")),
     (5, ("upscaling",)),
     (5, ("training", "training/core")),
     (5, ("training/data",)),
-    (5, ("training/adapter", "training/redux")),
+    (5, ("training/adapter", "training/redux", "training/flatdino")),
     (6, ("cli/remote",)),
     (6, ("cli", "nodes", "demo/train")),
     (7, ("benchmarks", "benchmarks/semantics", "benchmarks/comfy", "benchmarks/gpu", "benchmarks/tiling")),
@@ -43,7 +43,10 @@ SCRIPTS = {
 NO_ROOMS = {"tests", "build", "web", "workflows", "docs"}
 
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
-LAZY = {"transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb", "spandrel"}
+LAZY = {
+    *("transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb", "spandrel"),
+    *("vector_quantize_pytorch", "sklearn", "torchmetrics"),
+}
 
 SIZED = {
     "hosts",

@@ -55,6 +55,10 @@ def refused(line: str) -> str:
         command = COMMANDS.commands.get(words[1]) if words[1:] else COMMANDS
         if command is None:
             return "" if words[1].startswith("-") else f"no command {words[1]}"
+        if hasattr(command, "commands"):  # a group, such as flatdino
+            command = command.commands.get(words[2]) if words[2:] else command
+            if command is None:
+                return f"no command {words[1]} {words[2]}"
         options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
     elif words[1] == "-m" and words[2].startswith(("benchmarks", "dinotile.demo")):
         folder = ROOT.joinpath(*words[2].removeprefix("dinotile.").split("."))

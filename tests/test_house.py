@@ -79,7 +79,7 @@ def test_a_house_that_keeps_the_law_has_no_violations(tmp_path):
         ("cli__z", "from ...other import x", "cli/z.py:1: imports from above the pack"),
         ("cli__remote__x", "if TYPE_CHECKING:\n    from ..app import x", "imports cli, which is not below cli/remote"),
         ("cellar__x", "", "cellar/x.py:1: cellar has no floor"),
-        ("training__flatdino__x", "", "training/flatdino has no floor"),
+        ("training__attic__x", "", "training/attic has no floor"),
         ("tiling__x", "import comfy.utils", "tiling/x.py:1: imports comfy: only hosts/comfy does"),
         ("nodes__y", "def f():\n    import comfy.sd", "nodes/y.py:2: imports comfy: only hosts/comfy does"),
         ("nodes__z", "import folder_paths", "imports folder_paths: only hosts/comfy does"),

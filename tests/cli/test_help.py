@@ -6,6 +6,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 
 from dinotile.cli.app import app
+from dinotile.cli.flatdino import flatdino
 from dinotile.cli.upscale import upscale
 from dinotile.demo import SAMPLE
 from dinotile.upscaling.limits import LIMITS
@@ -18,6 +19,14 @@ COMMANDS = [command.name or command.callback.__name__ for command in app.registe
 def test_help_is_shown(command, dinotile):
     code, out, err = dinotile(command, "--help")
     assert code == 0 and f"dinotile {command}" in out and err == ""
+
+
+@pytest.mark.parametrize(
+    "command", [command.name or command.callback.__name__ for command in flatdino.registered_commands]
+)
+def test_help_is_shown_of_flatdino_too(command, dinotile):
+    code, out, err = dinotile("flatdino", command, "--help")
+    assert code == 0 and f"dinotile flatdino {command}" in out and err == ""
 
 
 def test_the_help_tells_the_range_of_every_number_and_the_settings_keep_it(dinotile):

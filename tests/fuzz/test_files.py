@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,10 @@ import torch
 from safetensors.torch import save
 
 from dinotile.cli.remote.workflow import read_workflow
+from dinotile.dino.compress.checkpoint import load_flat, save_flat
+from dinotile.dino.compress.dit import DitConfig, new_dit
+from dinotile.dino.compress.generator import load_generator, save_generator
+from dinotile.dino.compress.statistics import Statistics, load_statistics, save_statistics
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.load import load_dino
 from dinotile.dino.specs import SPECS
@@ -27,6 +32,7 @@ from dinotile.training.adapter.config import load_config
 from dinotile.training.data.pictures import open_data
 from dinotile.training.data.settings import DataSettings
 
+from ..dino.compress.tiny import tiny_flat
 from ..dino.tiny import TINY, meta_state, timm_state
 from ..tiny import picture, tiny_adapter, tiny_flux, tiny_kl
 from ..training.pictures import colours, encoded, feature_members, npy, write_tar
@@ -50,6 +56,7 @@ NAMES = (
     "VAE",
     "VAE's config",
 )
+NAMES += ("FlatDINO", "latents' statistics", "generator of latents")
 NAMES += ("npy", "text's npy", "json", "tar", "png", "jpeg", "yaml", "workflow")
 
 
@@ -143,6 +150,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     for path in (png, jpeg):
         save_picture(Picture(picture(24, 32)), path)
     tar = write_tar(folder / "whole.tar", {f"a.{name}": content for name, content in sample().items()}).read_bytes()
+    flat, statistics, generator = latents_files(folder)
     yaml = (ROOT / "tests" / "fuzz" / "config.yaml").read_text()
     workflow = json.loads((ROOT / "workflows" / "api" / "demo.json").read_text())
     dino, timm = meta_state(TINY["tiny-v3"]), timm_state(meta_state(TINY["tiny-v2-reg"]), TINY["tiny-v2-reg"])
@@ -154,7 +162,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     info = json.loads(members["dinov2.json"])
     one = "model.safetensors"
     return {
-        "adapter": Kind(500, lambda rng: as_safetensors(adapter.read_bytes(), rng), one, load_adapter),
+        "adapter": Kind(440, lambda rng: as_safetensors(adapter.read_bytes(), rng), one, load_adapter),
         "DINO": Kind(250, safetensors(dino), one, load_dino),
         "DINO of timm": Kind(150, safetensors(timm), one, load_dino),
         "DINO's index": Kind(100, lambda rng: as_json(index, rng), "index/model.safetensors.index.json", load_parent),
@@ -163,6 +171,13 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "FLUX's config": Kind(150, configured(places["flux"], tiny_flux()), "flux/config.json", flux_of_parent),
         "VAE": Kind(120, safetensors(tiny_kl().state_dict()), one, load_vae),
         "VAE's config": Kind(100, configured(places["vae"], tiny_kl()), "vae/config.json", vae_of_parent),
+        "FlatDINO": Kind(60, lambda rng: as_safetensors(flat, rng), one, load_flat),
+        "latents' statistics": Kind(
+            20, lambda rng: as_safetensors(statistics, rng), one, partial(load_statistics, flat="abc")
+        ),
+        "generator of latents": Kind(
+            40, lambda rng: as_safetensors(generator, rng), one, partial(load_generator, flat="abc")
+        ),
         "npy": Kind(
             200,
             in_bytes(members["dinov2_patches.npy"], head=128),
@@ -171,12 +186,22 @@ def kinds(folder: Path) -> dict[str, Kind]:
         ),
         "text's npy": Kind(100, in_bytes(members["t5.npy"], head=128), "t5/other.t5.npy", beside(places["t5"])),
         "json": Kind(150, lambda rng: as_json(info, rng), "json/other.dinov2.json", beside(places["json"])),
-        "tar": Kind(250, in_bytes(tar, head=2048), "a.tar", read_data),
+        "tar": Kind(230, in_bytes(tar, head=2048), "a.tar", read_data),
         "png": Kind(150, in_bytes(png.read_bytes(), head=64), "a.png", load_picture),
         "jpeg": Kind(100, in_bytes(jpeg.read_bytes(), head=700), "a.jpg", load_picture),
-        "yaml": Kind(330, lambda rng: as_yaml(yaml, rng), "a.yaml", load_config),
+        "yaml": Kind(290, lambda rng: as_yaml(yaml, rng), "a.yaml", load_config),
         "workflow": Kind(100, lambda rng: as_json(workflow, rng), "a.json", read_workflow),
     }
+
+
+def latents_files(folder: Path) -> list[bytes]:
+    """A FlatDINO, statistics of its latents and a generator of such."""
+    known = Statistics(torch.zeros(4, 3), torch.ones(4, 3), 5)
+    paths = [folder / f"{name}.safetensors" for name in ("flat", "statistics", "generator")]
+    save_flat(tiny_flat(encoder_registers=1), paths[0], statistics=known)
+    save_statistics(known, paths[1], flat="abc")
+    save_generator(new_dit(DitConfig("abc", 4, 3, "n", ("cat", "dog"))), paths[2], statistics=known)
+    return [path.read_bytes() for path in paths]
 
 
 def load_parent(path: Path) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,21 +22,26 @@ def autocast(settings: OptimisationSettings, *, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-def adamw(parameters: Parameters, settings: OptimisationSettings, *, device: torch.device) -> torch.optim.AdamW:
-    """Weight decay on matrices and kernels only: nulls, norms and biases are free."""
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim > 1]
-    others = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
+def adamw(
+    parameters: Parameters, settings: OptimisationSettings, *, device: torch.device, free: Container[str] = ()
+) -> torch.optim.AdamW:
+    """Weight decay on matrices and kernels only: nulls, norms and biases are free, and so is what is named in ``free``."""
+    decays = {name: parameter.ndim > 1 and name not in free for name, parameter in parameters.items()}
+    matrices = [parameter for name, parameter in parameters.items() if decays[name]]
+    others = [parameter for name, parameter in parameters.items() if not decays[name]]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda"))
 
 
-def rate_at(share: float, *, step: int, warmup: int, least: float = 0.1) -> float:
+def rate_at(share: float, *, step: int, warmup: int, least: float = 0.1, hold: float = 0.0) -> float:
     """The learning rate as a part of its peak: a linear warm-up times a cosine from 1 to ``least``.
 
-    share: of the run, 0 to 1, that is done before the step; step: its number, counted from 0.
+    share: of the run, 0 to 1, that is done before the step; step: its number, counted from 0. hold: the share up to which it
+    stays at its peak, below 1.
     """
     warm = min(1.0, (step + 1) / max(1, warmup))
-    return warm * ((1 + least) / 2 + (1 - least) / 2 * math.cos(math.pi * min(1.0, share)))
+    fallen = min(1.0, max(0.0, share - hold) / (1 - hold))
+    return warm * ((1 + least) / 2 + (1 - least) / 2 * math.cos(math.pi * fallen))
 
 
 def memory_of(optimizers: Sequence[Optimizer], parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -49,7 +49,7 @@ class Trainer:
 
     processes: an ``accelerate.Accelerator``, None for this process alone. minutes: of computing, instead of
     ``settings.steps``; the weights then depend on the machine's speed. least: the learning rate at the end, as a part of
-    its peak.
+    its peak; hold: the share of the run up to which it stays there.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Trainer:
         optimizers: Sequence[Optimizer] = (),
         minutes: float | None = None,
         least: float = 0.1,
+        hold: float = 0.0,
     ) -> None:
         self.task, self.settings = task, settings
         self.processes = processes or SingleProcess()
@@ -70,7 +71,7 @@ class Trainer:
         self.average = Average(self.parameters, decay=settings.ema)
         self.optimizers = list(optimizers) or [adamw(self.parameters, settings, device=task.device)]
         self.scaler = torch.amp.GradScaler(task.device.type, enabled=settings.precision == "fp16")  # type: ignore[attr-defined]
-        self.minutes, self.least = minutes, least
+        self.minutes, self.least, self.hold = minutes, least, hold
         self.done, self.seconds = 0, 0.0
 
     @property
@@ -85,7 +86,7 @@ class Trainer:
     def step(self, *, details: bool = False, stop: bool = False) -> StepReport:
         """One optimiser step. ``stop`` of any process comes back in the report of all. Raises NotFiniteError."""
         start = time.perf_counter()
-        share = rate_at(self.share, step=self.done, warmup=self.settings.warmup, least=self.least)
+        share = rate_at(self.share, step=self.done, warmup=self.settings.warmup, least=self.least, hold=self.hold)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = share * group.setdefault("initial_lr", group["lr"])
         cases = [self.task.case(slot, step=self.done) for slot in range(self.rows_per_step)]
