@@ -15,7 +15,6 @@ from pathlib import Path
 import typer
 
 from .. import demo
-from ..hosts.diffusers.sources import REPOSITORIES
 
 PACK = Path(__file__).parents[1]
 VERSIONS = ("dinotile", "torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -93,6 +92,8 @@ def devices() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
+    from ..hosts.diffusers.sources import REPOSITORIES
+
     for path in (demo.FLUX, demo.VAE, demo.DINO, demo.ADAPTER, demo.UPSCALER):
         yield Finding(f"demo: {path.name} in {path.parent.name}", "" if path.exists() else "clone again", needed=True)
     kept = _cached()
