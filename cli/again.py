@@ -11,6 +11,7 @@ from ..files.kinds import MEGAPIXELS
 from .bars import Bars
 from .batch import Batch, upscale_batch
 from .outputs import OVERWRITE, check_free, check_inputs_stay
+from .upscale import PATHS
 
 
 def again(
@@ -30,7 +31,7 @@ def again(
     from ..files.pictures import load_picture
     from ..upscaling.recipe import options_of, other_than, recipe_of
 
-    recipe = recipe_of(result)
+    recipe = recipe_of(result, max_megapixels=max_megapixels)
     name = Path(recipe["source"]["file"]).name
     places = [source] if source else [result.with_name(name), Path(name)]
     found = next((place for place in places if place.is_file()), None)
@@ -41,7 +42,7 @@ def again(
             f"{found} is another picture than the one that {result} was made from: give that with --source"
         )
     options = options_of(recipe)
-    check_inputs_stay([output], [result, found, *(value for value in options.values() if isinstance(value, str))])
+    check_inputs_stay([output], [result, found, *(options.get(name) for name in PATHS)])
     check_free([output], overwrite=overwrite)
     before = load_picture(result, max_megapixels=max_megapixels).pixels
     batch = Batch([(found, output)], max_megapixels=max_megapixels)

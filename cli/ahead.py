@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from .batch import plural
+from .batch import Batch, plural
 
 
-def told(pictures: Sequence[Path], options: dict[str, Any], *, max_megapixels: float) -> Iterator[str]:
-    """A line or two for each picture, and one for all. options: the keywords of ``dinotile.upscale``. ValueError as there, for
-    what can be known from headers."""
+def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
+    """Two lines for each picture, and one for all. options: the keywords of ``dinotile.upscale``. ValueError for what a run
+    would refuse before it loads models, and where pictures cannot be used, unless the batch keeps going."""
     import torch
 
-    from ..files.containers import opened
-    from ..hosts.diffusers.sources import model_files
+    from ..files.pictures import load_picture
+    from ..hosts.diffusers.sources import find_variant, local_path, model_files
+    from ..hosts.host import EMPTY_TOKENS
     from ..hosts.rate import matrix_rate
     from ..upscaling.api import find_device, find_dtype, split_options
     from ..upscaling.forecast import Models, forecast, spoken
+    from ..upscaling.guides import check_pair
+    from ..upscaling.masks import load_masks
 
-    settings, models, _ = split_options(options)
-    variant = models.get("variant", "demo")
-    device, dtype = find_device(models.get("device", "auto")), find_dtype(models.get("dtype", "auto"), variant=variant)
+    settings, models, masks = split_options(options)
+    where = load_masks(**masks, max_megapixels=batch.max_megapixels)
+    variant, no_dino = models.get("variant", "demo"), bool(models.get("no_dino"))
     named = ("model_path", "vae_path", "dino", "adapter", "upscale_model")
-    known = Models.of(model_files(variant, **{name: models.get(name) for name in named}))
+    files = model_files(variant, **{name: models.get(name) for name in named})
+    if not no_dino:
+        check_pair(files.dino, files.adapter, uses=settings.dino_uses)
+    for name in ("decoder", "controlnet", "redux"):
+        if models.get(name):
+            local_path(models[name], quiet=True)
+    device, dtype = find_device(models.get("device", "auto")), find_dtype(models.get("dtype", "auto"), variant=variant)
+    known, tokens = Models.of(files, no_dino=no_dino), find_variant(variant).text_tokens or EMPTY_TOKENS
+    kept = {"weights": models.get("weights", "full"), "offload": models.get("offload", "none")}
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    sizes = {}
+    for source, _ in batch.jobs:
+        with batch.trying(source, go_on=True):
+            height, width = load_picture(source, max_megapixels=batch.max_megapixels).pixels.shape[-2:]
+            where.check(height, width)
+            sizes[source] = height, width
+    batch.check()
     rate, seconds = matrix_rate(device, dtype), 0.0
-    for path in pictures:
-        with opened(path, max_megapixels=max_megapixels) as image:
-            width, height = image.size if image.getexif().get(0x0112, 1) < 5 else image.size[::-1]  # turned upright
-        found = forecast(
-            settings, known, height=height, width=width, dtype=dtype, weights=models.get("weights", "full")
-        )
+    for source, (height, width) in sizes.items():
+        found = forecast(settings, known, height=height, width=width, dtype=dtype, text=tokens, **kept)
         seconds += found.seconds(rate)
-        said = found.lines(rate, room=gpu.total_memory if gpu else None)
-        yield f"{path}: " + "\n  ".join(said)
-    where = gpu.name if gpu else f"{device.type}, {torch.get_num_threads()} threads"
-    asked = "" if known.known else ", with FLUX.1's sizes, as the model is not on this disk yet"
-    yield f"{plural(len(pictures), 'picture')}, about {spoken(seconds)} on {where}{asked}; nothing was loaded or written"
+        yield f"{source}: " + "\n  ".join(found.lines(rate, room=gpu.total_memory if gpu else None))
+    yield from (f"{source}: {why}" for source, why in batch.failed.items())
+    on = gpu.name if gpu else f"{device.type}, {plural(torch.get_num_threads(), 'thread')}"
+    asked = "" if known.known else ", with FLUX.1's sizes, as the model is named on the hub"
+    yield f"{plural(len(sizes), 'picture')}, about {spoken(seconds)} on {on}{asked}; nothing was loaded or written"

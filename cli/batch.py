@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,14 @@ TOLD = 20  # unusable pictures in one sentence
 @dataclass
 class Batch:
     """jobs: each picture and where its result goes. folder: made where it is not there. done: reports by picture.
-    failed: why a picture has no result. keep_going: whether the others are then done."""
+    failed: why a picture has no result. keep_going: whether the others are then done. recipe: whether results say how they were
+    made."""
 
     jobs: list[tuple[Path, Path]]
     folder: Path | None = None
     report: Path | None = None
     keep_going: bool = False
+    recipe: bool = True
     max_megapixels: float = MEGAPIXELS
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
@@ -126,13 +128,16 @@ def upscale_file(
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
     from ..upscaling.api import upscale_picture
-    from ..upscaling.recipe import with_recipe
+    from ..upscaling.recipe import recipe, source_of
     from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
-    picture = load_picture(source, max_megapixels=batch.max_megapixels)
+    picture, made_from = load_picture(source, max_megapixels=batch.max_megapixels), source_of(source)
     result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
-    note = save_picture(with_recipe(result, source, options, settings, facts), output)
+    if batch.recipe:
+        said = recipe(source=made_from, options=options, settings=settings, report=facts)
+        result = replace(result, metadata=replace(result.metadata, recipe=said))
+    note = save_picture(result, output)
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)

@@ -15,15 +15,28 @@ from pathlib import Path
 import typer
 
 from .. import demo
+from ..files.errors import reason
 
 PACK = Path(__file__).parents[1]
-VERSIONS = ("dinotile", "torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+VERSIONS = (
+    "dinotile",
+    "torch",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "accelerate",
+    "websocket-client",
+)
 EXTRAS = {  # modules: what they are for, and the extra of the package that brings them
     ("webdataset", "tensorboard"): ("training", "train"),
     ("wandb",): ("Weights & Biases logs", "wandb"),
     ("bitsandbytes",): ("--weights nf4", "nf4"),
     ("spandrel",): ("upscale models other than RealESRGAN Compact", "upscale"),
+    ("vector_quantize_pytorch",): ("FlatDINO with quantised tokens", "flatdino"),
 }
+FLUX = ("black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.1-dev")  # of the variants, named here without torch
 DINO = re.compile(r"dinov[23]", re.IGNORECASE)
 GIB = 2**30
 
@@ -43,15 +56,13 @@ class Finding:
 
 def doctor() -> None:
     """Tell what is installed, which devices and models are there, and what is missing. Exit code 1 where nothing can run."""
-    found = {
-        "Software": list(software()),
-        "Devices": list(devices()),
-        "Models": list(models()),
-        "ComfyUI": list(comfyui()),
-    }
-    for title, findings in found.items():
-        typer.echo("\n".join([title, *map(str, findings)]))
-    if any(finding.needed and finding.mend for findings in found.values() for finding in findings):
+    stops = False
+    for title, look in (("Software", software), ("Devices", devices), ("Models", models), ("ComfyUI", comfyui)):
+        typer.echo(title)
+        for finding in look():
+            typer.echo(str(finding))
+            stops |= finding.needed and bool(finding.mend)
+    if stops:
         raise typer.Exit(1)
 
 
@@ -70,10 +81,15 @@ def software() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    import torch
-
     free = shutil.disk_usage(Path.cwd()).free
     yield Finding(f"cpu: {os.cpu_count()} cores{_memory()}; {free / GIB:.0f} GiB of disk free here")
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # not there, or built for another machine
+        yield Finding(
+            f"torch does not load ({reason(error)})", "install it anew, by the line of pytorch.org", needed=True
+        )
+        return
     for index in range(torch.cuda.device_count()):
         left, whole = torch.cuda.mem_get_info(index)
         yield Finding(
@@ -92,12 +108,10 @@ def devices() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    from ..hosts.diffusers.sources import REPOSITORIES
-
     for path in (demo.FLUX, demo.VAE, demo.DINO, demo.ADAPTER, demo.UPSCALER):
         yield Finding(f"demo: {path.name} in {path.parent.name}", "" if path.exists() else "clone again", needed=True)
     kept = _cached()
-    for name in REPOSITORIES:
+    for name in FLUX:
         here = name in kept
         yield Finding(name, "" if here else f"hf download {name}, after accepting its licence and hf auth login")
     dinos = sorted(name for name in kept if DINO.search(name))
@@ -131,7 +145,9 @@ def _cached() -> set[str]:
 
     places = Path(HF_HUB_CACHE).glob("models--*")
     return {
-        place.name.removeprefix("models--").replace("--", "/") for place in places if any(place.glob("snapshots/*/*"))
+        place.name.removeprefix("models--").replace("--", "/")
+        for place in places
+        if any(place.glob("snapshots/*/**/*.safetensors"))
     }
 
 

@@ -19,7 +19,29 @@ from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FAILED = 1  # exit code
-FILES = ("inputs", "output", "report", "overwrite", "skip_existing", "keep_going", "max_megapixels", "dry_run")
+FILES = (
+    "inputs",
+    "output",
+    "report",
+    "overwrite",
+    "skip_existing",
+    "keep_going",
+    "max_megapixels",
+    "dry_run",
+    "no_recipe",
+)
+PATHS = (  # options that name files or folders
+    "model_path",
+    "vae_path",
+    "decoder",
+    "controlnet",
+    "upscale_model",
+    "dino",
+    "adapter",
+    "redux",
+    "dino_mask",
+    "denoise_mask",
+)
 
 
 def ranged(setting: str, text: str) -> str:
@@ -258,6 +280,12 @@ def upscale(
             "--dry-run", help="Tell sizes, tiles, and about how long and how much memory; load and write nothing."
         ),
     ] = False,
+    no_recipe: Annotated[
+        bool,
+        typer.Option(
+            "--no-recipe", help="Do not say in the result's file how it was made (options, prompt, names of models)."
+        ),
+    ] = False,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
@@ -271,15 +299,9 @@ def upscale(
     written = [*outputs, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *outputs])
-    check_inputs_stay(
-        written,
-        [model_path, vae_path, decoder, controlnet, upscale_model, dino, adapter, redux, dino_mask, denoise_mask],
-    )
-    if dry_run:
-        for line in told(pictures, options, max_megapixels=max_megapixels):
-            typer.echo(line)
-        return
+    check_inputs_stay(written, [options[name] for name in PATHS])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
+    batch.recipe = not no_recipe
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
         batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]
@@ -288,6 +310,10 @@ def upscale(
             return
         batch.done = earlier(report, batch.jobs) if report and report.exists() else []
     check_free([] if skip_existing else written, overwrite=overwrite)
+    if dry_run:
+        for line in told(batch, options):
+            typer.echo(line)
+        return
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers
     with Bars() as bars:

@@ -122,10 +122,17 @@ def _recipe(image: Image.Image) -> str:
     return str(comment[len(ASCII) :], "ascii", "replace") if comment and _is_recipe(comment) else ""
 
 
+def _blank(comment: Any) -> bool:
+    """Whether a user comment is its 8 bytes of kind and nothing more, as many cameras write it."""
+    return comment is None or (isinstance(comment, bytes) and not comment[8:].strip(b" \0"))
+
+
 def _commented(exif: bytes, recipe: str) -> bytes:
     """The same with the recipe as user comment, unless there is another comment."""
     known = Image.Exif()
     known.load(exif)
     inner = known.get_ifd(ExifTags.IFD.Exif)
-    known[ExifTags.IFD.Exif] = {COMMENT: ASCII + recipe.encode("ascii"), **inner}
+    known[ExifTags.IFD.Exif] = (
+        {**inner, COMMENT: ASCII + recipe.encode("ascii")} if _blank(inner.get(COMMENT)) else inner
+    )
     return known.tobytes()

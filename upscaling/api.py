@@ -157,7 +157,8 @@ def upscale_picture(
     alpha = None
     if picture.alpha is not None:
         alpha = resize(picture.alpha, height=pixels.shape[-2], width=pixels.shape[-1])
-    return replace(picture, pixels=pixels, alpha=alpha), report
+    metadata = replace(picture.metadata, recipe="")  # the source's, if it has one, is not this picture's
+    return replace(picture, pixels=pixels, alpha=alpha, metadata=metadata), report
 
 
 def load_upscaler(

@@ -13,9 +13,9 @@ from ..flux_patch.families import FLUX1, plan_tiles
 from ..flux_patch.geometry import FluxGeometry
 from ..hosts.diffusers.load import read_geometry
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, local_path
-from ..hosts.host import EMPTY_TOKENS
 from ..hosts.rate import REACHED
 from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.moving import moved
 from ..tiling.plan import TilePlan
 from .settings import UpscaleSettings
 
@@ -32,13 +32,14 @@ class Models:
     geometry: FluxGeometry
     small_vae: bool
     sizes: dict[str, int]
-    known: bool  # FLUX's file is here
+    known: bool  # FLUX is not named on the hub
 
     @classmethod
-    def of(cls, files: ModelFiles) -> Models:
-        """By the headers of those files that are here; what is on the hub is taken for FLUX.1."""
-        known, vae = local_path(files.flux, quiet=True) is not None, _weights(files.vae)
-        sizes = {name: _weights(source) for name, source in (("DINO", files.dino), ("adapter", files.adapter))}
+    def of(cls, files: ModelFiles, *, no_dino: bool = False) -> Models:
+        """By the headers of those files that are here; what is named on the hub is taken for FLUX.1's."""
+        known, vae = local_path(files.flux, quiet=True) is not None, _weights(files.vae, "vae")
+        looks = () if no_dino else (("DINO", files.dino), ("adapter", files.adapter))
+        sizes = {name: _weights(source) for name, source in looks}
         return cls(
             read_geometry(files.flux) if known else OF_FLUX1,
             vae is not None and vae < SMALL_VAE,
@@ -68,13 +69,13 @@ class Forecast:
             f"{self.size[1]} x {self.size[0]} px, {self.size[0] * self.size[1] / 1e6:.1f} megapixels; {plan.count} tiles of "
             f"{plan.tile_width} x {plan.tile_height} px ({plan.work:.2f} times the canvas), {self.calls} times FLUX on a tile"
         )
-        parts = ", ".join(f"{name} {size / GIB:.2g}" for name, size in self.memory.items())
+        parts = ", ".join(f"{name} {number(size / GIB)}" for name, size in self.memory.items())
         scarce = (
             f", MORE than the {room / GIB:.3g} GiB there: --weights fp8, a smaller --tile or --offload" if room else ""
         )
-        work = f"{self.flops / 1e12:.3g} TFLOP at {REACHED * rate / 1e12:.2g} TFLOP/s"
+        work = f"{number(self.flops / 1e12)} TFLOP at {number(REACHED * rate / 1e12)} TFLOP/s"
         yield (
-            f"about {spoken(self.seconds(rate))} (estimated: {work}), about {needed / GIB:.2g} GiB (estimated: {parts})"
+            f"about {spoken(self.seconds(rate))} (estimated: {work}), about {number(needed / GIB)} GiB (estimated: {parts})"
             + (scarce if room and needed > room else "")
         )
 
@@ -86,15 +87,17 @@ def forecast(
     height: int,
     width: int,
     dtype: torch.dtype,
+    text: int,
     weights: str = "full",
-    text: int = EMPTY_TOKENS,
-    tile_batch: int = 1,
+    offload: str = "none",
 ) -> Forecast:
-    """Of a picture of that height and width. text: tokens. tile_batch: tiles in a call. Left out: DINO's own time, decoders,
-    ControlNet, Redux, retries, upscale models, and text encoders, which are gone before FLUX is loaded."""
+    """Of a picture of that height and width, one tile in a call. text: tokens. Left out: DINO's own time, decoders, ControlNet,
+    Redux, retries, upscale models, and text encoders, which are gone before FLUX is loaded."""
     size, geometry = scaled_size(height, width, scale=settings.scale), models.geometry
     canvas = canvas_size(*size, grid=FLUX1.token)
     plan = plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    if settings.moving and plan.count > 1:
+        plan = moved(plan, step=0, seed=settings.seed)
     rows = 1 + (settings.cfg > 1) + (settings.dino_guidance > 1 and settings.dino_strength > 0)
     calls = rows * plan.count * settings.steps if settings.denoise > 0 else 0
     tokens = plan.tile_height * plan.tile_width // FLUX1.token**2 + text
@@ -103,17 +106,14 @@ def forecast(
     codings = 1 + looks + (settings.vae_detail > 0)
     flops = calls * block_flops(geometry, tokens) + codings * (encode + decode) * canvas[0] * canvas[1]
     wide = dtype.itemsize
-    return Forecast(
-        size,
-        plan,
-        calls,
-        flops,
-        {
-            "FLUX": flux_bytes(geometry, wide=wide, weights=weights),
-            **{name: wide * count for name, count in models.sizes.items() if count},
-            "tiles": tile_batch * GIB * tokens / 4096 * geometry.hidden / OF_FLUX1.hidden * wide / 2,
-        },
-    )
+    kept = {"FLUX": flux_bytes(geometry, wide=wide, weights=weights)}
+    kept |= {name: float(wide * count) for name, count in models.sizes.items() if count}
+    if offload == "model":  # one at a time
+        kept = dict([max(kept.items(), key=lambda part: part[1])])
+    elif offload == "sequential":  # a block at a time
+        kept = {"a block": kept["FLUX"] / (geometry.double_blocks + geometry.single_blocks)}
+    tiles = GIB * tokens / 4096 * geometry.hidden / OF_FLUX1.hidden * wide / 2
+    return Forecast(size, plan, calls, flops, {**kept, "a tile": tiles})
 
 
 def block_flops(geometry: FluxGeometry, tokens: int) -> float:
@@ -131,20 +131,22 @@ def flux_bytes(geometry: FluxGeometry, *, wide: int, weights: str) -> float:
     return narrow[0] * modulations + narrow[1] * matrices
 
 
-def _weights(source: Source | None) -> int | None:
-    """How many a file or folder that is here holds."""
-    path = None if source is None else local_path(source, quiet=True)
-    if path is None:
-        return None
-    files = weight_files(dino_path(path)) if path.is_file() else sorted(path.rglob("*.safetensors"))
-    return sum(torch.Size(shape).numel() for file in files for shape in read_shapes(file)[0].values())
+def number(value: float) -> str:
+    """Two digits or more, and no exponent."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def spoken(seconds: float) -> str:
-    return (
-        f"{seconds:.2g} s"
-        if seconds < 100
-        else f"{seconds / 60:.2g} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.2g} h"
-    )
+    if seconds < 90:
+        return f"{number(seconds)} s"
+    return f"{number(seconds / 60)} min" if seconds < 5400 else f"{number(seconds / 3600)} h"
+
+
+def _weights(source: Source | None, part: str = "") -> int | None:
+    """How many a file or folder that is here holds; part: of a pipeline's folder."""
+    path = None if source is None else local_path(source, quiet=True)
+    if path is None:
+        return None
+    place = path / part if part and (path / part).is_dir() else path
+    files = weight_files(dino_path(place)) if place.is_file() else sorted(place.glob("*.safetensors"))
+    return sum(torch.Size(shape).numel() for file in files for shape in read_shapes(file)[0].values()) or None

@@ -8,41 +8,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..files.containers import opened
 from ..files.errors import printable
 from ..files.fingerprints import file_fingerprint
-from ..files.metadata import RECIPE, Metadata
-from ..files.pictures import Picture
+from ..files.kinds import MEGAPIXELS
+from ..files.metadata import RECIPE
+from ..files.pictures import load_picture
 from .settings import UpscaleSettings
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
-def with_recipe(
-    picture: Picture, source: Path, options: Mapping[str, Any], settings: UpscaleSettings, report: Mapping[str, Any]
-) -> Picture:
-    """The result with its recipe. options: what was given to ``dinotile.upscale``; None is not said. report: of
-    ``Upscaler.upscale``."""
+def source_of(path: Path) -> dict[str, str]:
+    """Which picture a recipe is of; read it before the work, as the file may be another one afterwards."""
+    return {"file": path.name, "fingerprint": file_fingerprint(path)}
+
+
+def recipe(
+    *,
+    source: Mapping[str, str],
+    options: Mapping[str, Any],
+    settings: UpscaleSettings,
+    report: Mapping[str, Any],
+) -> str:
+    """JSON in ASCII. options: what was given to ``dinotile.upscale``; None is not said. report: of ``Upscaler.upscale``."""
     said = {
         RECIPE: version("dinotile"),
-        "source": {"file": source.name, "fingerprint": file_fingerprint(source)},
+        "source": source,
         "options": {name: _plain(value) for name, value in options.items() if value not in (None, False, "")},
         "settings": asdict(settings),
-        "weights": {name: report[name] for name in ("dino", "adapter", "upscale_model") if report.get(name)},
-        "versions": {name: version(name) for name in LIBRARIES},
+        "weights": report["weights"],
+        "versions": {**{name: version(name) for name in LIBRARIES}, "computed on": report["computed_on"]},
     }
-    return replace(picture, metadata=replace(picture.metadata, recipe=json.dumps(said)))
+    return json.dumps(said)
 
 
-def recipe_of(path: Path) -> dict[str, Any]:
+def recipe_of(path: Path, *, max_megapixels: float = MEGAPIXELS) -> dict[str, Any]:
     """What a picture file says of how it was made; ValueError where it says nothing that can be followed."""
-    with opened(path, max_megapixels=None) as image:
-        text = Metadata.of(image).recipe
+    text = load_picture(path, max_megapixels=max_megapixels).metadata.recipe
     if not text:
         raise ValueError(
             f"{path} does not say how it was made: give a result of dinotile upscale as it was written, as programs that save it "
@@ -51,7 +58,14 @@ def recipe_of(path: Path) -> dict[str, Any]:
     try:
         said = json.loads(text)
         parts = [said[name] for name in ("options", "settings", "source", "weights", "versions")]
-        if all(isinstance(part, dict) for part in parts) and isinstance(said["source"]["file"], str):
+        name, plain = said["source"]["file"], (bool, int, float, str)
+        if (
+            all(isinstance(part, dict) for part in parts)
+            and isinstance(said[RECIPE], str)
+            and isinstance(name, str)
+            and Path(name).name
+            and all(isinstance(value, plain) for value in said["options"].values())
+        ):
             return said
     except (ValueError, LookupError, TypeError, RecursionError):
         pass

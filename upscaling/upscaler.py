@@ -150,11 +150,22 @@ class Upscaler:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
         dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
         kept = model_memory(**models, dino=dino, redux=shows)
-        told = None if self.host.adapter is None else {"fingerprint": self.host.adapter.fingerprint}
-        if report["dino"] is not None and self.dino is not None:
-            report["dino"]["fingerprint"] = self.dino.fingerprint
-        report = {**report, "adapter": told, "upscale_model": enlarged}
+        report = {**report, "upscale_model": enlarged, "weights": self._weights(), "computed_on": self._place()}
         return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
+
+    def _weights(self) -> dict[str, Any]:
+        """What tells DINO and adapter from others, where they are."""
+        found: dict[str, Any] = {}
+        if self.dino is not None:
+            found["dino"] = {"model": self.dino.spec.name, "fingerprint": self.dino.fingerprint}
+        if self.host.adapter is not None:
+            found["adapter"] = {"fingerprint": self.host.adapter.fingerprint}
+        if self.upscale_model is not None:
+            found["upscale_model"] = self.upscale_model.describe()
+        return found
+
+    def _place(self) -> str:
+        return f"{self.host.device.type}, {str(self.host.dtype).removeprefix('torch.')}"
 
     def shown_by_redux(
         self, pixels: Tensor, settings: UpscaleSettings

@@ -19,24 +19,23 @@ def rgb(image: Tensor, *, name: str = "image") -> Tensor:
     channels = image.shape[3]
     if channels not in (1, 2, 3, 4):
         raise ValueError(f"{name} has {channels} channels, 1 to 4 are allowed: convert it to RGB")
-    picture = image[..., :1].expand(-1, -1, -1, 3) if channels < 3 else image[..., :3]
-    return _finite(picture.float(), name)
+    _finite(image.float(), name)  # its alpha too
+    return (image[..., :1].expand(-1, -1, -1, 3) if channels < 3 else image[..., :3]).float()
 
 
 def with_alpha(result: Tensor, image: Tensor) -> Tensor:
     """A result [B, 3, H, W] as an IMAGE [B, H, W, 3 or 4]: with the enlarged alpha of the IMAGE that it was made of, if it has
-    one. ValueError where that is not finite."""
+    one, which ``rgb`` has looked at."""
     if image.shape[3] in (2, 4):
-        alpha = _finite(image[..., -1:].float(), "the alpha of image").movedim(-1, 1).to(result)
+        alpha = image[..., -1:].movedim(-1, 1).to(result)
         result = torch.cat([result, resize(alpha, height=result.shape[2], width=result.shape[3])], dim=1)
     return result.movedim(1, -1)
 
 
-def _finite(values: Tensor, name: str) -> Tensor:
+def _finite(values: Tensor, name: str) -> None:
     low, high = values.aminmax()
     if not bool((low > -torch.inf) & (high < torch.inf)):  # NaN fails both
         raise ValueError(f"{name} holds NaN or infinite values: repair the node that made it")
-    return values
 
 
 def single_mask(mask: Tensor | None) -> Tensor | None:

@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
+import dinotile
 from dinotile import demo
 from dinotile.cli.app import app
+from dinotile.upscaling import api
 from dinotile.upscaling.recipe import recipe_of
 
 
@@ -53,10 +55,7 @@ def test_it_is_made_again_pixel_by_pixel(made, ending, tmp_path):
 def test_what_is_another_version_or_weight_is_told(made, tmp_path):
     recipe = recipe_of(made / "out.png")
     recipe["versions"]["torch"], recipe["weights"]["adapter"]["fingerprint"] = "0.1", "0" * 16
-    with Image.open(made / "out.png") as image:
-        info = PngInfo()
-        info.add_text("dinotile", json.dumps(recipe))
-        image.save(tmp_path / "old.png", pnginfo=info)
+    rewritten(made / "out.png", tmp_path / "old.png", recipe)
     done = run("again", tmp_path / "old.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
     assert "torch was 0.1, here it is" in done.output and 'adapter was {"fingerprint": "0000' in done.output
 
@@ -72,9 +71,72 @@ def test_a_source_that_is_gone_or_another_is_refused_before_any_work(made, tmp_p
     assert not (tmp_path / "new.png").exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"options": {}, "settings": 1, "source": {}}', "[" * 5000])
+WHOLE = {"source": {"file": "a.png"}, "options": {}, "settings": {}, "weights": {}, "versions": {}, "dinotile": "1"}
+WRONG = [{"source": {"file": ""}}, {"options": {"variant": []}}, {"dinotile": None}, {"settings": 1}]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 5000, *(json.dumps({**WHOLE, **wrong}) for wrong in WRONG)])
 def test_a_damaged_recipe_is_one_sentence(made, tmp_path, text):
     info = PngInfo()
     info.add_text("dinotile", text)
     Image.new("RGB", (8, 8)).save(tmp_path / "bad.png", pnginfo=info)
     assert "has a damaged recipe" in refused("again", tmp_path / "bad.png", "-o", tmp_path / "new.png")
+
+
+def test_a_long_prompt_is_no_path(made, tmp_path):
+    recipe = recipe_of(made / "out.png")
+    recipe["options"]["prompt"] = "~user " + "cat " * 200
+    rewritten(made / "out.png", tmp_path / "long.png", recipe)
+    said = refused("again", tmp_path / "long.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
+    assert "prompt" in said and "no path" not in said  # the demo has no text encoders
+
+
+def test_no_recipe_leaves_it_out_and_a_result_of_a_result_has_its_own(made, tmp_path):
+    options = ("--steps", 1, "--tile", 64, "--overlap", 16)
+    assert run("upscale", made / "out.png", "-o", tmp_path / "none.png", "--no-recipe", *options).exit_code == 0
+    assert "does not say how it was made" in refused("again", tmp_path / "none.png", "-o", tmp_path / "b.png")
+    assert run("upscale", made / "out.png", "-o", tmp_path / "own.png", *options).exit_code == 0
+    assert recipe_of(tmp_path / "own.png")["source"]["file"] == "out.png"
+    drawn = dinotile.upscale(made / "out.jpg", steps=1, denoise=0.0)
+    drawn.save(tmp_path / "api.jpg", exif=drawn.info.get("exif", b""))
+    assert "does not say how it was made" in refused("again", tmp_path / "api.jpg", "-o", tmp_path / "b.png")
+
+
+def test_a_source_that_goes_away_meanwhile_costs_no_result(made, tmp_path, monkeypatch):
+    source = tmp_path / "photo.png"
+    source.write_bytes((made / "photo.png").read_bytes())
+    work = api.upscale_picture
+
+    def gone(*args, **options):
+        source.unlink()
+        return work(*args, **options)
+
+    monkeypatch.setattr(api, "upscale_picture", gone)
+    assert run("upscale", source, "-o", tmp_path / "out.png", "--steps", 1).exit_code == 0
+    assert recipe_of(tmp_path / "out.png")["source"] == recipe_of(made / "out.png")["source"]
+
+
+def test_dino_without_an_adapter_is_in_the_recipe(made, tmp_path):
+    options = ("--steps", 1, "--retry", 0.5, "--dino-strength", 0)
+    assert run("upscale", made / "photo.png", "-o", tmp_path / "out.png", *options).exit_code == 0
+    assert recipe_of(tmp_path / "out.png")["weights"]["dino"]["model"] == "dinov2-demo"
+
+
+@pytest.mark.parametrize("comment,kept", [(b"ASCII\0\0\0" + b" " * 20, True), (b"ASCII\0\0\0a holiday", False)])
+def test_an_empty_comment_of_a_camera_makes_room_and_a_written_one_stays(made, tmp_path, comment, kept):
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
+    with Image.open(made / "photo.png") as image:
+        image.save(tmp_path / "photo.jpg", exif=exif)
+    done = run("upscale", tmp_path / "photo.jpg", "-o", tmp_path / "out.jpg", "--steps", 1)
+    assert ("does not hold the picture's recipe" in done.output) is not kept
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert (image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] == comment) is not kept
+
+
+def rewritten(source, place, recipe):
+    """The same pixels with another recipe."""
+    info = PngInfo()
+    info.add_text("dinotile", json.dumps(recipe))
+    with Image.open(source) as image:
+        image.save(place, pnginfo=info)

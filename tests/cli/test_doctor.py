@@ -1,12 +1,15 @@
 """``dinotile doctor`` finds what is here, and names what is not with what mends it."""
 
+import re
+
 import huggingface_hub.constants
 import pytest
 from typer.testing import CliRunner
 
 from dinotile import demo
 from dinotile.cli.app import app
-from dinotile.cli.doctor import EXTRAS, PACK
+from dinotile.cli.doctor import EXTRAS, FLUX, PACK
+from dinotile.hosts.diffusers.sources import REPOSITORIES
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_what_is_here_is_found(told, tmp_path):
     for name in ("black-forest-labs/FLUX.1-dev", "facebook/dinov2-small"):
         place = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / "1"
         place.mkdir(parents=True)
-        (place / "config.json").write_text("{}")
+        (place / "model.safetensors").touch()
     host = tmp_path / "ComfyUI"
     (host / "custom_nodes").mkdir(parents=True)
     (host / "main.py").touch()
@@ -62,8 +65,9 @@ def test_without_the_demo_models_the_exit_code_is_1(told, tmp_path, monkeypatch)
     assert code == 1 and "MISSING" in line(lines, "gone.safetensors")
 
 
-def test_every_extra_that_it_names_is_one_of_the_package():
+def test_every_extra_and_repository_is_looked_at():
     text = (PACK / "pyproject.toml").read_text()
-    assert all(
-        f"\n{extra} = [" in text and module in text for modules, (_, extra) in EXTRAS.items() for module in modules
-    )
+    listed = text.partition("[project.optional-dependencies]")[2].partition("[project.urls]")[0]
+    extras = set(re.findall(r"(?m)^(\w+) = \[", listed))
+    assert extras - {extra for _, extra in EXTRAS.values()} == {"cli", "evidence", "dev"}
+    assert set(REPOSITORIES) == set(FLUX)

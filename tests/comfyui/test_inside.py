@@ -504,7 +504,7 @@ REFUSED = {
     "infinite": ("infinite",),
     "no picture": ("[0, 32, 32, 3]", "at least one"),
     "five channels": ("5 channels", "1 to 4"),
-    "alpha of NaN": ("alpha of image", "NaN"),
+    "alpha of NaN": ("image holds NaN",),
     "overlap not below tile": ("overlap 64", "tile 64"),
     "tile off the grid": ("tile 72", "use 64 or 80"),
     "latent of another size": ("224 x 80", "224 x 160"),

@@ -1,5 +1,7 @@
 """What a dry run tells is what a run does, or near what it takes."""
 
+import shutil
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -11,14 +13,15 @@ from dinotile.cli.app import app
 from dinotile.hosts.diffusers.sources import model_files
 from dinotile.upscaling import forecast as module
 from dinotile.upscaling.api import load_upscaler
-from dinotile.upscaling.forecast import GIB, OF_FLUX1, VAE, Models, block_flops, flux_bytes, forecast
+from dinotile.upscaling.forecast import GIB, OF_FLUX1, VAE, Models, block_flops, flux_bytes, forecast, spoken
 from dinotile.upscaling.settings import settings_for
 
 META = torch.device("meta")
 
 
 def ahead(settings, height, width):
-    return forecast(settings, Models.of(model_files("demo")), height=height, width=width, dtype=torch.float32)
+    models = Models.of(model_files("demo"))
+    return forecast(settings, models, height=height, width=width, dtype=torch.float32, text=8)
 
 
 def test_sizes_tiles_and_calls_are_those_of_the_run():
@@ -36,6 +39,39 @@ def test_sizes_tiles_and_calls_are_those_of_the_run():
     assert found.size == (report["output"]["height"], report["output"]["width"])
     assert (found.plan.count, found.plan.tile_height) == (report["tiles"]["count"], report["tiles"]["height"])
     assert found.calls == sum(calls)
+
+
+def test_moving_tiles_are_counted_as_they_move():
+    settings = settings_for("demo", steps=1, tile=64, overlap=16, moving=True)
+    _, report = load_upscaler("demo").upscale(torch.rand(1, 3, 50, 70), settings)
+    assert ahead(settings, 50, 70).plan.count == report["tiles"]["count"]
+
+
+def test_a_pipelines_folder_is_not_its_vae(tmp_path):
+    """FLUX, its text encoder and a VAE in one folder, as on the hub."""
+    for name, source in (("vae", demo.VAE), ("text_encoder", demo.DINO)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(source.read_bytes())
+    shutil.copytree(demo.FLUX, tmp_path / "transformer")
+    found = Models.of(model_files("dev", model_path=tmp_path))
+    assert found.known and found.small_vae and found.sizes["VAE"] == Models.of(model_files("demo")).sizes["VAE"]
+
+
+def test_offloaded_models_are_there_one_at_a_time():
+    models = Models.of(model_files("demo"))
+    kept = [
+        forecast(settings_for("demo"), models, height=64, width=64, dtype=torch.float32, text=8, offload=offload).memory
+        for offload in ("none", "model", "sequential")
+    ]
+    assert kept[0].keys() > kept[1].keys() and sum(kept[0].values()) > sum(kept[1].values()) > sum(kept[2].values())
+    assert "DINO" not in Models.of(model_files("demo"), no_dino=True).sizes
+
+
+@pytest.mark.parametrize(
+    "value,said", [(6400.0, "6,400"), (99.6, "100"), (9.94, "9.9"), (0.031, "0.031"), (330.4, "330")]
+)
+def test_figures_have_no_exponent(value, said):
+    assert module.number(value) == said and spoken(3.6e5) == "100 h"
 
 
 def test_at_denoise_0_flux_is_not_called():
@@ -81,7 +117,15 @@ def test_a_dry_run_tells_each_picture_and_writes_nothing(tmp_path):
 
 
 def test_a_dry_run_refuses_what_a_run_would(tmp_path):
-    done = CliRunner().invoke(
-        app, ["upscale", str(demo.SAMPLE), "-o", str(tmp_path / "a.png"), "--dry-run", "--steps", "0"]
-    )
-    assert done.exit_code != 0 and "steps 0 must be from 1" in str(done.exception)
+    for given, said in (
+        (["--steps", "0"], "steps 0 must be from 1"),
+        (["--denoise-mask", str(tmp_path / "gone.png")], "gone.png does not exist"),
+        (["--controlnet", str(tmp_path / "gone.safetensors")], "there is no model"),
+    ):
+        done = CliRunner().invoke(
+            app, ["upscale", str(demo.SAMPLE), "-o", str(tmp_path / "a.png"), "--dry-run", *given]
+        )
+        assert done.exit_code != 0 and said in str(done.exception)
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
+    done = CliRunner().invoke(app, ["upscale", str(tmp_path / "cut.png"), "-o", str(tmp_path / "a.png"), "--dry-run"])
+    assert "cut.png is not a readable picture" in str(done.exception)

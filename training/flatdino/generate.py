@@ -15,6 +15,7 @@ from ...dino.compress.dit import DitConfig, new_dit
 from ...dino.compress.flow import noisy, shift_of, shifted
 from ...dino.compress.generator import save_generator
 from ...dino.compress.statistics import Statistics, Sums
+from ...files.fingerprints import fingerprint_of
 from ...files.progress import Progress, counted
 from ..core.config import OptimisationSettings, OutputSettings
 from ..core.loop import fit
@@ -120,7 +121,8 @@ class GeneratorTask(Task):
         return f"picture {row.name}"
 
     def identity(self) -> dict[str, Any]:
-        return {"generator": self.model.config.values()}
+        scale = fingerprint_of(each.numpy().tobytes() for each in (self.statistics.mean, self.statistics.variance))
+        return {"generator": self.model.config.values(), "statistics": scale}
 
     def validate(self) -> dict[str, float]:
         """The loss of held-out latents at five levels, with the same noise every time."""

@@ -13,7 +13,10 @@ NUMBER = r"(\d+(?:\.\d+)?)"
 OPTIONS = {  # what each looks like, and what it says in one line
     "hl": (r"hl", "half of the blocks"),
     "nokl": (r"nokl", "no noise and no KL divergence: a deterministic autoencoder"),
-    "kl": (r"(\d*)kl(\d{1,2})", "klN or MklN: weight of the KL divergence, M x 10^-N, 25kl7 is 2.5e-7"),
+    "kl": (
+        r"(\d*)kl(\d{1,2})",
+        "klN or MklN: weight of the KL divergence, 10^-N or, with a point after M's first digit, M x 10^-N: 25kl7 is 2.5e-7",
+    ),
     "an": (r"an(\d{1,6})k", "anNk: that weight rises over N thousand steps"),
     "fb": (rf"fb{NUMBER}", "fbX: free bits, nats of each number that the divergence does not count"),
     "klvar": (r"klvar(\d{1,2})", "klvarN: weight 10^-N of the variance of the divergence over tokens"),

@@ -162,7 +162,8 @@ class FlatTask(Task):
     def _statistics(self) -> Statistics | None:
         sums = Sums()
         with self._looking():
-            for _, true in self.data.whole(self.train[:SEEN]):
+            order = torch.randperm(len(self.train), generator=generator_for(self.settings.seed, "statistics"))
+            for _, true in self.data.whole([self.train[index] for index in order[:SEEN].tolist()]):
                 sums.add(self.model.encode(true[:, 0].to(self.device)))
         return sums.result() if sums.count > 1 else None
 
