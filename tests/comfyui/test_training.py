@@ -384,5 +384,9 @@ def test_the_nodes_offer_the_folders_below_input_and_refuse_others_before_anythi
         assert photos.name in server.get(f"/object_info/{kind}")[kind]["input"]["required"]["folder"][1]["options"]
     prompt = training_prompt(photos)
     prompt["train"]["inputs"]["folder"] = str(tmp_path)
-    (error,) = server.run(prompt).node_errors["train"]["errors"]
-    assert error["extra_info"]["input_name"] == "folder" and str(tmp_path) in error["details"]
+    errors = server.run(prompt).node_errors["train"][
+        "errors"
+    ]  # the host repeats it at all inputs that are looked at together
+    assert [error["extra_info"]["input_name"] for error in errors] == ["folder", "picture", "tile"]
+    (said,) = {error["details"].partition(" - ")[2] for error in errors}
+    assert str(tmp_path) in said
