@@ -41,11 +41,11 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
         with batch.trying(source, go_on=True):
             height, width = load_picture(source, max_megapixels=batch.max_megapixels).pixels.shape[-2:]
             where.check(height, width)
-            sizes[source] = height, width
+            sizes[source] = height, width, batch.fitted(settings, height, width)
     batch.check()
     rate, seconds = matrix_rate(device, dtype), 0.0
-    for source, (height, width) in sizes.items():
-        found = forecast(settings, known, height=height, width=width, dtype=dtype, text=tokens, **kept)
+    for source, (height, width, fitted) in sizes.items():
+        found = forecast(fitted, known, height=height, width=width, dtype=dtype, text=tokens, **kept)
         seconds += found.seconds(rate)
         yield f"{source}: " + "\n  ".join(found.lines(rate, room=gpu.total_memory if gpu else None))
     yield from (f"{source}: {why}" for source, why in batch.failed.items())

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..files.kinds import MEGAPIXELS
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, check_writable, make_folder, write_text
+from ..tiling.wanted import WantedSize
+from .compare import beside, extent, place
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
@@ -27,16 +29,22 @@ TOLD = 20  # unusable pictures in one sentence
 class Batch:
     """jobs: each picture and where its result goes. folder: made where it is not there. done: reports by picture.
     failed: why a picture has no result. keep_going: whether the others are then done. recipe: whether results say how they were
-    made."""
+    made. wanted: the size of results, where it is no factor. compare: whether pictures beside plain enlargement are written."""
 
     jobs: list[tuple[Path, Path]]
     folder: Path | None = None
     report: Path | None = None
     keep_going: bool = False
     recipe: bool = True
+    wanted: WantedSize = WantedSize()
+    compare: bool = False
     max_megapixels: float = MEGAPIXELS
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+
+    def fitted(self, settings: UpscaleSettings, height: int, width: int) -> UpscaleSettings:
+        """The settings for a picture of that size; ValueError where its size cannot be had."""
+        return replace(settings, scale=self.wanted.scale(height, width)) if self.wanted.given else settings
 
     def left(self) -> Iterator[tuple[Path, Path]]:
         return ((source, output) for source, output in self.jobs if source not in self.failed)
@@ -76,7 +84,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 
     settings, models, masks = split_options(options)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
-    look(batch, scale=settings.scale, masks=where)
+    look(batch, settings=settings, masks=where)
     upscaler, seconds = None, {}
     try:
         if any(batch.left()):
@@ -94,7 +102,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
             write_report(batch, upscaler, options={**models, **masks}, seconds=seconds)
 
 
-def look(batch: Batch, *, scale: float, masks: Masks) -> None:
+def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
     """Read every picture, and try every place that will be written, before any work."""
     from ..files.pictures import load_picture
     from ..tiling.canvas import scaled_size
@@ -104,13 +112,18 @@ def look(batch: Batch, *, scale: float, masks: Masks) -> None:
         with batch.trying(source, go_on=True):  # to tell all that is wrong together
             picture = load_picture(source, max_megapixels=batch.max_megapixels)
             masks.check(*picture.pixels.shape[-2:])
-            sizes[source] = scaled_size(*picture.pixels.shape[-2:], scale=scale)
+            own = picture.pixels.shape[-2:]
+            sizes[source] = scaled_size(*own, scale=batch.fitted(settings, *own).scale)
     batch.check()
     if batch.folder is not None:
         make_folder(batch.folder)
     for source, output in batch.left():
         with batch.trying(source, go_on=batch.keep_going):
-            check_picture_output(output, height=sizes[source][0], width=sizes[source][1])
+            height, width = sizes[source]
+            check_picture_output(output, height=height, width=width)
+            if batch.compare:
+                high, wide = extent(height, width)
+                check_picture_output(place(output), height=high, width=wide)
     if batch.report is not None:
         check_writable(batch.report)
 
@@ -133,11 +146,14 @@ def upscale_file(
 
     start = time.perf_counter()
     picture, made_from = load_picture(source, max_megapixels=batch.max_megapixels), source_of(source)
+    settings = batch.fitted(settings, *picture.pixels.shape[-2:])
     result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
     if batch.recipe:
         said = recipe(source=made_from, options=options, settings=settings, report=facts)
         result = replace(result, metadata=replace(result.metadata, recipe=said))
     note = save_picture(result, output)
+    if batch.compare:
+        save_picture(beside(picture, result), place(output))
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)

@@ -10,16 +10,18 @@ import typer
 from rich.console import Console
 
 from ..files.kinds import FORMATS, MEGAPIXELS
+from ..tiling.wanted import WantedSize
 from ..upscaling.limits import LIMITS
 from .ahead import told
 from .bars import Bars
 from .batch import Batch, earlier, table, upscale_batch
+from .compare import place
 from .features import DINO, Device
 from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FAILED = 1  # exit code
-FILES = (
+FILES = (  # options of the command alone
     "inputs",
     "output",
     "report",
@@ -29,6 +31,11 @@ FILES = (
     "max_megapixels",
     "dry_run",
     "no_recipe",
+    "compare",
+    "width",
+    "height",
+    "longest",
+    "megapixels",
 )
 PATHS = (  # options that name files or folders
     "model_path",
@@ -280,6 +287,13 @@ def upscale(
             "--dry-run", help="Tell sizes, tiles, and about how long and how much memory; load and write nothing."
         ),
     ] = False,
+    width: Annotated[int | None, typer.Option(help="Width of the result, px, in place of --scale; above 0.")] = None,
+    height: Annotated[int | None, typer.Option(help="Its height, px; with --width it fits into both; above 0.")] = None,
+    longest: Annotated[int | None, typer.Option(help="Its longer side, px; above 0.")] = None,
+    megapixels: Annotated[float | None, typer.Option(help="Its size in 10^6 px; above 0.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write OUT-compare.jpg: plain enlargement and result, side by side.")
+    ] = False,
     no_recipe: Annotated[
         bool,
         typer.Option(
@@ -296,12 +310,16 @@ def upscale(
     check_size(1, 1, max_megapixels=max_megapixels)
     pictures = find_pictures(inputs)
     outputs = plan_outputs(pictures, output)
-    written = [*outputs, *([report] if report else [])]
+    wanted = WantedSize(width, height, longest, megapixels)
+    if wanted.given and scale != 2.0:
+        raise ValueError("--scale and a size of the result were given: give one of them")
+    drawn = [*outputs, *(map(place, outputs) if compare else ())]
+    written = [*drawn, *([report] if report else [])]
     if report is not None:
-        check_report(report, [*pictures, *outputs])
+        check_report(report, [*pictures, *drawn])
     check_inputs_stay(written, [options[name] for name in PATHS])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
-    batch.recipe = not no_recipe
+    batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
         batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]

@@ -34,7 +34,13 @@ def test_the_help_tells_the_range_of_every_number_and_the_settings_keep_it(dinot
     options = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
     numbers = {name for name, (kind, _) in options.items() if {int, float} & {kind, *get_args(kind)}}
     settings = {field.name for field in fields(UpscaleSettings) if field.type in ("int", "float")}
-    assert settings == set(LIMITS) and numbers - settings == {"max_megapixels"}
+    assert settings == set(LIMITS) and numbers - settings == {
+        "max_megapixels",
+        "width",
+        "height",
+        "longest",
+        "megapixels",
+    }
     for name in numbers & settings:
         limit = LIMITS[name]
         assert options[name][1].help.endswith(f" Range: {limit}."), name
