@@ -1,6 +1,7 @@
 """What a dry run tells is what a run does, or near what it takes."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,9 +43,11 @@ def test_sizes_tiles_and_calls_are_those_of_the_run():
 
 
 def test_moving_tiles_are_counted_as_they_move():
+    """Four where tiles that stay are five."""
     settings = settings_for("demo", steps=1, tile=64, overlap=16, moving=True)
-    _, report = load_upscaler("demo").upscale(torch.rand(1, 3, 50, 70), settings)
-    assert ahead(settings, 50, 70).plan.count == report["tiles"]["count"]
+    _, report = load_upscaler("demo").upscale(torch.rand(1, 3, 32, 112), settings)
+    assert ahead(settings, 32, 112).plan.count == report["tiles"]["count"] == 4
+    assert ahead(replace(settings, moving=False), 32, 112).plan.count == 5
 
 
 def test_a_pipelines_folder_is_not_its_vae(tmp_path):

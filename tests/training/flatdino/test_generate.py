@@ -1,5 +1,7 @@
 """A generator learns where the latents of each class lie."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,14 @@ def test_an_interrupted_generator_goes_on_exactly(tmp_path):
     fit(first, OutputSettings(folder=str(tmp_path), tensorboard=False), should_stop=lambda: first.done == 2)
     fit(second, OutputSettings(folder=str(tmp_path), tensorboard=False))
     assert (first.done, second.done) == (3, 6) and largest_difference(weights(second), weights(whole)) <= 1e-6
+
+
+def test_a_generator_does_not_go_on_with_other_statistics(tmp_path):
+    first, second = (trainer(tmp_path, steps=6) for _ in range(2))
+    fit(first, OutputSettings(folder=str(tmp_path), tensorboard=False), should_stop=lambda: first.done == 2)
+    second.task.statistics = replace(second.task.statistics, mean=second.task.statistics.mean + 1)
+    with pytest.raises(ValueError, match="differs in statistics"):
+        fit(second, OutputSettings(folder=str(tmp_path), tensorboard=False))
 
 
 def test_a_tenth_of_the_rows_has_no_class_and_levels_follow_the_shift(tmp_path):

@@ -14,6 +14,7 @@ from dinotile.training.core.monitor import read_log
 from dinotile.training.core.optimiser import rate_at
 from dinotile.training.core.random import generator_for
 from dinotile.training.core.state import checkpoints
+from dinotile.training.flatdino import task
 from dinotile.training.flatdino.losses import divergence
 from dinotile.training.flatdino.name import parse
 from dinotile.training.flatdino.task import draw_keep
@@ -72,6 +73,16 @@ def test_the_file_has_the_averaged_weights_and_says_where_they_come_from(data, t
     latents = torch.cat([flat.module.encode(patches[:, 0]) for _, patches in data.whole(train)])
     assert flat.statistics.pictures == len(train) == 22
     assert_near(flat.statistics.mean, latents.mean(0))
+
+
+def test_statistics_are_of_pictures_from_all_over_the_data(data, tmp_path, monkeypatch):
+    """Sorted folders of classes would else give those of the first class."""
+    monkeypatch.setattr(task, "SEEN", 5)
+    run = trainer(data, tmp_path, steps=1)
+    fit(run, output(tmp_path))
+    flat = load_flat(tmp_path / "flat.safetensors")
+    first = torch.cat([flat.module.encode(patches[:, 0]) for _, patches in data.whole(run.task.train[:5])])
+    assert flat.statistics.pictures == 5 and float((flat.statistics.mean - first.mean(0)).abs().max()) > 1e-3
 
 
 def test_a_larger_weight_of_the_divergence_brings_latents_nearer_to_normal(data, tmp_path):
