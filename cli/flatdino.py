@@ -10,7 +10,7 @@ import typer
 from ..files.writing import check_writable
 from .bars import Bars
 from .features import Data, Device, Layers, Side
-from .flatdino_data import Flat, Maker, OwnDino, Stored, opened
+from .flatdino_data import Flat, Maker, OwnDino, Stored, patches_of
 from .flatdino_generate import sample, train_generator
 from .flatdino_look import evaluate, interpolate, probe, redundancy, tokens
 from .flatdino_train import train
@@ -39,6 +39,7 @@ def compute_stats(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Mean and variance of the latents of a data set, by which what generates them scales them."""
+    options = locals()
     check_inputs_stay([output], [flat, *data, dino])
     check_free([output], overwrite=overwrite)
     check_writable(output)
@@ -46,7 +47,7 @@ def compute_stats(
     from ..dino.compress.statistics import save_statistics
     from ..training.flatdino.stats import compute_statistics
 
-    place, source = opened(data, dino=dino, features=features, encoder=encoder, layers=layers, side=side, device=device)
+    place, source = patches_of(data, options)
     loaded = load_flat(flat)
     with Bars() as bars:
         statistics = compute_statistics(loaded, source, device=place, progress=bars)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +21,11 @@ Stored = Annotated[str, typer.Option(help="Take stored features of dinov2 or din
 Maker = Annotated[str, typer.Option(help='What made stored features that do not say: "dinov3-large last".')]
 
 
-def opened(data: list[str], *, device: str, **told: object) -> tuple[torch.device, Patches]:
-    """The device, and the patches of what the command line names."""
+SOURCE = ("dino", "features", "encoder", "layers", "side")  # options that say what patches are taken
+
+
+def patches_of(data: list[str], options: Mapping[str, Any]) -> tuple[torch.device, Patches]:
+    """The device, and the patches of ``data``. options: all of the command's, by name."""
     from ..dino.load import load_dino
     from ..hosts.diffusers.sources import dino_path
     from ..training.core.config import from_mapping
@@ -29,7 +33,8 @@ def opened(data: list[str], *, device: str, **told: object) -> tuple[torch.devic
     from ..training.flatdino.settings import FlatRun
     from ..upscaling.api import find_device
 
-    place = find_device(device)
+    place = find_device(options["device"])
+    told = {name: options[name] for name in SOURCE}
     settings = from_mapping({"data": {**told, "path": data}}, FlatRun).data
     encoder = load_dino(dino_path(settings.dino), device=place) if settings.dino else None
     return place, open_patches(settings, settings.path, encoder=encoder)

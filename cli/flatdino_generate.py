@@ -11,7 +11,7 @@ import typer
 from ..files.writing import check_picture_output
 from .bars import Bars
 from .features import Data, Device, Layers, Seed, Side
-from .flatdino_data import Flat, Maker, OwnDino, Stored, opened
+from .flatdino_data import Flat, Maker, OwnDino, Stored, patches_of
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 from .train import interrupts
 
@@ -46,6 +46,7 @@ def train_generator(
     device: Device = "auto",
 ) -> None:
     """Train a network that makes latents, by flow matching; of one process."""
+    options = locals()
     from ..dino.compress.checkpoint import load_flat
     from ..dino.compress.statistics import load_statistics
     from ..training.core.config import OptimisationSettings, OutputSettings, from_mapping
@@ -66,7 +67,7 @@ def train_generator(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO)
     logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture
-    place, source = opened(data, dino=dino, features=features, encoder=encoder, layers=layers, side=side, device=device)
+    place, source = patches_of(data, options)
     with Bars() as bars, interrupts() as interrupted:
         path = run(
             loaded,

@@ -11,7 +11,7 @@ import typer
 from ..files.writing import check_picture_output, check_writable, write_text
 from .bars import Bars
 from .features import Data, Device, Layers, Side
-from .flatdino_data import Flat, Maker, OwnDino, Stored, opened
+from .flatdino_data import Flat, Maker, OwnDino, Stored, patches_of
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Cosine, Huber and explained variance of restored patches, of pictures that were not trained on."""
+    options = locals()
     _check_report(output, [flat, *data, *fit, dino], overwrite=overwrite)
     from ..dino.compress.checkpoint import load_flat
     from ..training.flatdino.evaluate import evaluate as measure
     from ..training.flatdino.evaluate import lines
 
-    told = {"dino": dino, "features": features, "encoder": encoder, "layers": layers, "side": side}
-    place, source = opened(data, **told, device=device)
-    other = opened(fit, **told, device=device)[1] if fit else None
+    place, source = patches_of(data, options)
+    other = patches_of(fit, options)[1] if fit else None
     with Bars() as bars:
         scores = measure(load_flat(flat), source, fit=other, device=place, progress=bars)
     _report(output, [score.values() for score in scores], lines(scores))
@@ -65,6 +65,7 @@ def probe(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Classes by nearest neighbours and by a linear classifier, from DINO's patches and from what they became."""
+    options = locals()
     _check_report(output, [flat, train, test, dino], overwrite=overwrite)
     from dataclasses import asdict
 
@@ -72,8 +73,7 @@ def probe(
     from ..training.flatdino.probe import probe as measure
     from ..training.flatdino.probe import table
 
-    told = {"dino": dino, "features": features, "encoder": encoder, "layers": layers, "side": side}
-    (place, known), (_, asked) = (opened([path], **told, device=device) for path in (train, test))
+    (place, known), (_, asked) = (patches_of([path], options) for path in (train, test))
     with Bars() as bars:
         found = measure(load_flat(flat), known, asked, device=place, progress=bars)
     _report(output, [asdict(each) for each in found], table(found))
@@ -94,13 +94,13 @@ def tokens(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """What each token is for: token ablation, attention maps, mutual information and total correlation."""
+    options = locals()
     _check_picture(output, [flat, *data, dino], overwrite=overwrite)
     from ..dino.compress.checkpoint import load_flat
     from ..files.pictures import Picture, save_picture
     from ..training.flatdino.tokens import tokens as look
 
-    told = {"dino": dino, "features": features, "encoder": encoder, "layers": layers, "side": side}
-    place, source = opened(data, **told, device=device)
+    place, source = patches_of(data, options)
     with Bars() as bars:
         found = look(load_flat(flat), source, device=place, progress=bars)
     typer.echo("\n".join(found.lines()))
@@ -121,13 +121,13 @@ def redundancy(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """How much DINO's patches repeat their neighbours, and how many dimensions they fill."""
+    options = locals()
     _check_report(output, [*data, dino], overwrite=overwrite)
     from dataclasses import asdict
 
     from ..training.flatdino.redundancy import redundancy as look
 
-    told = {"dino": dino, "features": features, "encoder": encoder, "layers": layers, "side": side}
-    _, source = opened(data, **told, device=device)
+    _, source = patches_of(data, options)
     with Bars() as bars:
         found = look(source, most=most, progress=bars)
     _report(output, [asdict(found)], found.lines())
@@ -149,13 +149,13 @@ def interpolate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """A strip of patches as colours: two samples of the data, and what is restored from latents between theirs."""
+    options = locals()
     _check_picture(output, [flat, *data, dino], overwrite=overwrite)
     from ..dino.compress.checkpoint import load_flat
     from ..files.pictures import Picture, save_picture
     from ..training.flatdino.between import strip
 
-    told = {"dino": dino, "features": features, "encoder": encoder, "layers": layers, "side": side}
-    place, source = opened(data, **told, device=device)
+    place, source = patches_of(data, options)
     loaded = load_flat(flat, device=place)
     source.check(loaded.config, "the features")
     ends = [_sample(source, number) for number in (first, second)]
