@@ -74,6 +74,11 @@ class AdapterConfig:
             )
         known = self.family.mechanisms
         for mechanism in self.mechanisms:
+            if mechanism == "vector" and mechanism not in known:
+                raise ValueError(
+                    f"mechanism 'vector' adds to the pooled text vector, which {self.family.title} has not: "
+                    f"choose {' or '.join(known)}"
+                )
             if mechanism not in known:
                 raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(known)}")
         if not self.mechanisms:

@@ -13,7 +13,8 @@ from .families import FAMILIES, FLUX1, FLUX2, ModelFamily, supported
 
 @dataclass(frozen=True)
 class FluxGeometry:
-    """Widths and depths of a FLUX transformer. ``vector``: width of the pooled text vector. ``family``: its name in the table."""
+    """Widths and depths of a FLUX transformer. ``vector``: width of the pooled text vector, 0 where the family has none.
+    ``family``: its name in the table."""
 
     hidden: int
     heads: int
@@ -44,31 +45,38 @@ class FluxGeometry:
         )
 
 
-# What the hosts call ``FluxGeometry``'s numbers after the first, in its order.
+# What the hosts call ``FluxGeometry``'s numbers after the first, in its order; the last only where there is a pooled vector.
 _DIFFUSERS = ("num_attention_heads", "num_layers", "num_single_layers", "joint_attention_dim", "pooled_projection_dim")
 _COMFY = ("num_heads", "depth", "depth_single_blocks", "context_in_dim", "vec_in_dim")
+_OF_DIFFUSERS = {"FluxTransformer2DModel": FLUX1, "Flux2Transformer2DModel": FLUX2}
 
 
 def geometry_of(model: Any) -> FluxGeometry:
-    """Read the geometry of ComfyUI's ``Flux`` or diffusers' ``FluxTransformer2DModel``; ValueError for anything else."""
+    """Read the geometry of ComfyUI's ``Flux``, or of diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``;
+    ValueError for anything else."""
     kind = type(model).__name__
-    if kind == "FluxTransformer2DModel":
-        numbers = [getattr(model.config, name) for name in _DIFFUSERS]
-        geometry = FluxGeometry(numbers[0] * model.config.attention_head_dim, *numbers)
-        axes = tuple(model.config.axes_dims_rope)
+    if kind in _OF_DIFFUSERS:
+        family, config = _OF_DIFFUSERS[kind], model.config
+        axes, theta = tuple(config.axes_dims_rope), getattr(config, "rope_theta", family.theta)
+        names, hidden = _DIFFUSERS, config.num_attention_heads * config.attention_head_dim
     elif kind == "Flux" and hasattr(model, "double_blocks"):
-        params = model.params
-        if params.global_modulation or not params.vec_in_dim or params.txt_ids_dims:
-            _refuse(f"of the {FLUX2.title} kind, which is not supported yet")
-        geometry = FluxGeometry(params.hidden_size, *(getattr(params, name) for name in _COMFY))
-        axes = tuple(params.axes_dim)
-    elif kind == "Flux2Transformer2DModel":
-        _refuse(f"of the {FLUX2.title} kind, which is not supported yet")
+        config = model.params
+        family = FLUX2 if config.global_modulation else FLUX1
+        axes, theta, names, hidden = tuple(config.axes_dim), config.theta, _COMFY, config.hidden_size
+        if (config.vec_in_dim is None) != (family.pooled_width is None) or bool(config.txt_ids_dims) != (
+            family is FLUX2
+        ):
+            _refuse("of FLUX's layers and of another kind")
     else:
         _refuse(f"a {kind}")
-    if axes != FLUX1.axes:
-        raise ValueError(f"the model's rotary axes are {axes}, FLUX.1's are {FLUX1.axes}: load {FLUX1.members}")
-    return geometry
+    if (axes, theta) != (family.axes, family.theta):
+        raise ValueError(
+            f"the model's rotary axes are {axes} with base {theta}, {family.title}'s are {family.axes} with {family.theta}: "
+            f"load {family.members}"
+        )
+    numbers = [getattr(config, name) for name in names[:-1]]
+    pooled = 0 if family.pooled_width is None else getattr(config, names[-1])
+    return FluxGeometry(hidden, *numbers, pooled, family.name)
 
 
 def _refuse(kind: str) -> NoReturn:

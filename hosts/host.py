@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..flux_patch.adapter import LoadedAdapter
-from ..flux_patch.families import ModelFamily
+from ..flux_patch.families import FAMILIES, ModelFamily
 from ..flux_patch.geometry import FluxGeometry
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
@@ -21,9 +21,10 @@ EMPTY_TOKENS = 8  # of zeros, where there is no text
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """What FLUX is told in words: ``context`` [1 or B, n, C] from T5, ``pooled`` [1 or B, V] from CLIP, and ``guidance``, how
-    strongly FLUX.1 dev follows them (others take none); zeros say nothing. ``mask`` [1 or B, n]: False for tokens that nothing
-    may attend to, such as padding, or each token's share of the attention as a factor; None where all are 1."""
+    """What FLUX is told in words: ``context`` [1 or B, n, C] from T5, ``pooled`` [1 or B, V] from CLIP, with V 0 in families
+    that have none, and ``guidance``, how strongly dev models follow them (others take none); zeros say nothing. ``mask``
+    [1 or B, n]: False for tokens that nothing may attend to, such as padding, or each token's share of the attention as a
+    factor; None where all are 1."""
 
     context: Tensor
     pooled: Tensor
@@ -36,6 +37,7 @@ class Text:
 
     @classmethod
     def empty(cls, geometry: FluxGeometry, *, tokens: int = EMPTY_TOKENS, guidance: float = 3.5) -> Text:
+        tokens = FAMILIES[geometry.family].text_length or tokens
         return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Text:

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..flux_patch.adapter import adapter_config, spread_sites
 from ..flux_patch.checkpoint import save_adapter
-from ..flux_patch.families import MECHANISMS
+from ..flux_patch.families import FAMILIES, MECHANISMS
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
@@ -89,7 +89,7 @@ class NewAdapter(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         geometry = flux_geometry(model)
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
-        chosen = CHOICES[mechanisms]
+        chosen = FAMILIES[geometry.family].mechanisms if mechanisms == "all" else CHOICES[mechanisms]
         config = adapter_config(
             dino.spec,
             geometry,

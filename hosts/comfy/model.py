@@ -10,6 +10,7 @@ from comfy.ldm.flux import math as flux_math
 from torch import nn
 
 from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.families import FLUX1
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from ...flux_patch.guide import Guide
 from ...tiling.plan import TilePlan
@@ -67,9 +68,14 @@ def attach(conditioning: list, adapter: LoadedAdapter, guide: Guide) -> list:
 
 
 def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
-    """CONDITIONING of zero text tokens [1, tokens, context] and a zero pooled vector, in the model's widths."""
-    text = Text.empty(flux_geometry(model), tokens=tokens, guidance=guidance)
-    return [[text.context, {"pooled_output": text.pooled, "guidance": text.guidance}]]
+    """CONDITIONING of zero text tokens [1, tokens, context] in the model's widths, with a zero pooled vector and a guidance
+    where the model has them."""
+    geometry = flux_geometry(model)
+    text = Text.empty(geometry, tokens=tokens, guidance=guidance)
+    more: dict[str, Any] = {"pooled_output": text.pooled} if geometry.vector else {}
+    if geometry.family == FLUX1.name or model.get_model_object("diffusion_model").params.guidance_embed:
+        more["guidance"] = text.guidance
+    return [[text.context, more]]
 
 
 def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:

@@ -14,6 +14,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_families,
     features,
     flux,
     one_by_one,
@@ -24,10 +25,12 @@ from inside_tools import (
     sample,
     text,
     tiled,
+    used,
 )
 from torch._dynamo.utils import counters
 
 from dinotile.benchmarks.comfy import cost
+from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.redux import ReduxTokens
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy.shown import show
@@ -97,7 +100,7 @@ def compiled_orders():
     return out | {"A differs from plain by": apart(eager["A"], eager["plain"])}
 
 
-@check
+@check_families
 def compiled_counts():
     """[what ran, graph breaks, graphs, how far from eager] after each run of a series, without and with DINO."""
     with fused_attention():
@@ -119,6 +122,9 @@ def series(eager, chosen) -> list[tuple]:
 
     add("first", conds())
     add("strength, steps, sigmas, seed", conds(0.3), steps=3, denoise=0.9, seed=7)
+    if used().family is not FLUX1:  # the same hooks: the rest was seen there
+        add("a mask", conds(1.0, mask))
+        return out
     add("cfg 2", conds(1.3), cfg=2.0)
     add("a taller tile", conds(), rows=12)
     add("three pictures", conds(), batch=3, cfg=2.0)

@@ -15,6 +15,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_families,
     dino,
     features,
     flux,
@@ -33,6 +34,7 @@ from inside_tools import (
     text,
     tiled,
     upscale,
+    used,
     watch,
     where,
 )
@@ -40,7 +42,6 @@ from torch import Tensor
 
 from dinotile import nodes
 from dinotile.dino.cache import FeatureCache
-from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.geometry import rotary
 from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.schedule import Strength
@@ -51,7 +52,7 @@ from dinotile.hosts.comfy.model import attach
 from dinotile.tiling.moving import moved
 
 
-@check
+@check_families
 def no_effect():
     """Strength 0, an untrained adapter and the plain model."""
     found = features()
@@ -74,21 +75,21 @@ def no_effect():
     return out
 
 
-@check
+@check_families
 def each_mechanism_acts():
     out = {}
     found = features()
     plain = sample(tiled(flux()), text(0))
-    for mechanism in ("cross_attention", "context", "vector"):
-        chosen = adapter("trained")
-        others = frozenset({"cross_attention", "context", "vector"} - {mechanism})
+    chosen = adapter("trained")
+    for mechanism in chosen.adapter.config.mechanisms:
+        others = frozenset(chosen.adapter.config.mechanisms) - {mechanism}
         alone = HostAdapter(replace(chosen.adapter, idle=others, fingerprint=mechanism), chosen.patcher)
         positive, _ = project(alone, found)
         out[mechanism] = apart(sample(tiled(patched(alone)), positive), plain)
     return out
 
 
-@check
+@check_families
 def other_picture():
     model = tiled(patched(adapter()))
     one = sample(model, project(adapter(), features(0))[0])
@@ -119,7 +120,7 @@ def computed_once():
     return counts | {"one node, three seeds": fresh.computed}
 
 
-@check
+@check_families
 def tokens_of_the_own_region():
     """Tokens that hold their own coordinates, attached to a latent that holds its own coordinates."""
     chosen, batch = adapter(), 2
@@ -173,7 +174,7 @@ def tokens_of_the_own_region():
     return out | {"rows expected": {name: count * batch * 2 for name, count in counts.items()}}
 
 
-@check
+@check_families
 def dino_mask():
     """A mask over the left part; without overlap the tiles right of it must not notice DINO."""
     of = plan(tile=64, overlap=0, width=256)
@@ -205,13 +206,14 @@ def dino_mask():
         made = last_call()
         weights.append((made.query_weights.clone(), call.x.shape))
 
-    small = random_latent(1, rows=16, columns=16)
+    side = 8 * used().family.patch
+    small = random_latent(1, rows=side, columns=side)
     sample(watch(patched(chosen), see), project(chosen, found, 1.0, one)[0], latent=small, steps=1)
     out["token weights"] = {"are the mask": bool((weights[0][0].view(8, 8) == one[0]).all())}
     return out
 
 
-@check
+@check_families
 def sigma_window():
     """start_percent and end_percent by the model's own schedule."""
     chosen, found, used = adapter(), features(), []
@@ -262,7 +264,7 @@ def profiles():
     }
 
 
-@check
+@check_families
 def scaled_rope():
     """ComfyUI's ScaleROPE on the patched model; the cross-attention's positions are FLUX's own."""
     chosen, out = adapter(), {}
@@ -277,7 +279,7 @@ def scaled_rope():
             def see(call, worst=worst, model=model):
                 made = last_call()
                 _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
-                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0], FLUX1)))
+                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0], used().family)))
 
             scaled = node(ScaleROPE, model, *options)
             result = sample(watch(scaled, see), positive, negative, cfg=2.0)
@@ -298,7 +300,7 @@ ROPES = {  # scale and shift of x, y, t
 }
 
 
-@check
+@check_families
 def shared_rotation():
     """Who else looks at queries and attention sees what FLUX gives, and DINO adds the same beside it."""
     a, flat, found = adapter("cross"), adapter("flat"), features()
@@ -343,7 +345,7 @@ def shared_rotation():
     }
 
 
-@check
+@check_families
 def two_adapters():
     a, b = adapter("trained"), adapter("second")
     found = features()

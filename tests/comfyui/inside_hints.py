@@ -23,6 +23,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_families,
     counted,
     features,
     flux,
@@ -211,7 +212,7 @@ def chained_controls():
     return {"one tile differs by": apart(one, whole), "second net's effect": apart(whole, only)}
 
 
-@check
+@check_families
 def reference_latents():
     out = {}
     shapes = {"canvas size": (ROWS, COLUMNS), "double size": (2 * ROWS, 2 * COLUMNS), "other picture": (12, 30)}

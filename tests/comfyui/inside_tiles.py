@@ -18,6 +18,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_families,
     counted,
     dino,
     features,
@@ -34,6 +35,7 @@ from inside_tools import (
     text,
     tiled,
     upscale,
+    used,
     watch,
 )
 
@@ -144,10 +146,10 @@ def identity():
     return out
 
 
-@check
+@check_families
 def low_precision():
     fp8 = torch.float8_e4m3fn
-    path = str(BASE / "models" / "diffusion_models" / "flux.safetensors")
+    path = str(BASE / "models" / "diffusion_models" / f"{used().flux}.safetensors")
     model = comfy.sd.load_diffusion_model(path, model_options={"dtype": fp8})
     wrapped = patched(adapter(), model)
     patches = wrapped.model_options["transformer_options"]["patches"]

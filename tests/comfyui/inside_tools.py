@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,7 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
+from dinotile.flux_patch.families import FLUX1, FLUX2, ModelFamily  # noqa: E402
 from dinotile.hosts.comfy import inject  # noqa: E402
 from dinotile.hosts.comfy.folders import LISTED, model_path, register_folders  # noqa: E402
 from dinotile.hosts.comfy.sampling import denoise_sigmas  # noqa: E402
@@ -51,6 +53,27 @@ ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
 CONTEXT, VECTOR = 64, 48
 PATCHES = BASE / "models" / "model_patches"
 DEMO, DEMO_FLUX = "dinotile-demo", "dinotile-demo/diffusion_pytorch_model"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of models in the checks. flux: its tiny file. prefix: of its adapters' files. tile: side in px at FLUX.1's cells.
+    steps: of a run."""
+
+    family: ModelFamily
+    flux: str
+    prefix: str
+    tile: int
+    steps: int
+
+
+KINDS = {"flux1": Kind(FLUX1, "flux", "", TILE, 3), "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1)}
+_used = KINDS["flux1"]
+
+
+def used() -> Kind:
+    """The family that the check runs on. Its latents have as many cells as FLUX.1's, and so more px."""
+    return _used
 
 
 # Tools
@@ -65,7 +88,8 @@ def node(cls, *inputs, **named):
 _loaded: dict[str, object] = {}
 
 
-def flux(name: str = "flux"):
+def flux(name: str | None = None):
+    name = used().flux if name is None else name
     path = model_path(f"{name}.safetensors", "diffusion_models")
     return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
 
@@ -78,6 +102,7 @@ def host_clip_vision(config: dict):
 
 
 def adapter(name: str = "trained"):
+    name = used().prefix + name
     return once(f"adapter {name}", lambda: node(nodes.LoadAdapter, f"{name}.safetensors"))
 
 
@@ -120,8 +145,10 @@ def features(seed: int = 0, batch: int = 1) -> FeatureMap:
 def text(seed: int = 0, tokens: int = 6, pooled: Tensor | None = None, **more) -> list:
     generator = torch.Generator().manual_seed(1000 + seed)
     context = torch.randn(1, tokens, CONTEXT, generator=generator)
-    made = torch.randn(1, VECTOR, generator=generator)
-    return [[context, {"pooled_output": made if pooled is None else pooled, "guidance": 3.5, **more}]]
+    if used().family.pooled_width is not None:
+        made = torch.randn(1, VECTOR, generator=generator)
+        more["pooled_output"] = made if pooled is None else pooled
+    return [[context, {"guidance": 3.5, **more}]]
 
 
 def project(
@@ -151,8 +178,12 @@ def project(
     )
 
 
-def plan(tile: int = TILE, overlap: int = OVERLAP, height: int = HEIGHT, width: int = WIDTH):
-    return node(nodes.PlanTiles, width, height, tile, overlap)[0]
+def plan(tile: int | None = None, overlap: int = OVERLAP, height: int = HEIGHT, width: int = WIDTH):
+    tile, family = tile or used().tile, used().family
+    if family is FLUX1:
+        return node(nodes.PlanTiles, width, height, tile, overlap)[0]
+    times = family.cell // FLUX1.cell
+    return family.plan_tiles(times * height, times * width, tile=times * tile, overlap=times * overlap, fit="exact")
 
 
 def patched(chosen, model=None):
@@ -164,12 +195,13 @@ def tiled(model, of=None, *, moving: bool = False):
 
 
 def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
-    return torch.randn(batch, 16, rows, columns, generator=torch.Generator().manual_seed(seed))
+    channels = used().family.latent_channels
+    return torch.randn(batch, channels, rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
 def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
     """A latent whose channels 0, 1, 2 are a cell's row, its column and the number of its picture."""
-    latent = torch.zeros(batch, 16, rows, columns)
+    latent = torch.zeros(batch, used().family.latent_channels, rows, columns)
     latent[:, 0] = torch.arange(rows)[:, None]
     latent[:, 1] = torch.arange(columns)[None, :]
     latent[:, 2] = torch.arange(batch)[:, None, None]
@@ -177,7 +209,7 @@ def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
 
 
 def sample(
-    model, positive, negative=None, *, cfg=1.0, steps=3, denoise=0.6, sampler="euler", latent=None, noise=None, seed=5,
+    model, positive, negative=None, *, cfg=1.0, steps=None, denoise=0.6, sampler="euler", latent=None, noise=None, seed=5,
     sigmas=None,
 ) -> Tensor:  # fmt: skip
     """A latent through the host's CFGGuider and sampler; ``sigmas`` instead of steps and denoise."""
@@ -187,7 +219,7 @@ def sample(
     guider.set_conds(positive, positive if negative is None else negative)
     guider.set_cfg(cfg)
     if sigmas is None:
-        sigmas = denoise_sigmas(model, "simple", steps=steps, denoise=denoise)
+        sigmas = denoise_sigmas(model, "simple", steps=steps or used().steps, denoise=denoise)
     chosen = comfy.samplers.sampler_object(sampler)
     return guider.sample(noise, latent, chosen, sigmas, disable_pbar=True, seed=seed)
 
@@ -288,6 +320,21 @@ CHECKS = {}
 def check(function):
     CHECKS[function.__name__] = function
     return function
+
+
+def check_families(function):
+    """A check that also runs as ``flux2_NAME``, on FLUX.2."""
+
+    def on_flux2():
+        global _used
+        _used = KINDS["flux2"]
+        try:
+            return function()
+        finally:
+            _used = KINDS["flux1"]
+
+    CHECKS[f"flux2_{function.__name__}"] = on_flux2
+    return check(function)
 
 
 def main() -> None:

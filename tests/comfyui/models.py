@@ -35,6 +35,7 @@ FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
 CONTROLNET = "controlnet.safetensors"
 TRAINED, SECOND, CROSS = "trained.safetensors", "second.safetensors", "cross.safetensors"
+FLUX2_DEV, FLUX2_TRAINED, FLUX2_FOR_DEV = "flux2-dev.safetensors", f"flux2-{TRAINED}", "flux2-for-dev.safetensors"
 FLAT = "flat.safetensors"  # without positions
 FOR_OTHER_DINO, FOR_OTHER_LAYERS = "for-other-dino.safetensors", "for-other-layers.safetensors"
 PICKLE, TRUNCATED, FOREIGN = "pickle.safetensors", "truncated.safetensors", "foreign.safetensors"
@@ -113,6 +114,7 @@ def write_flux(folder: Path) -> None:
     state["proj_out.bias"][0] = float("nan")
     save_file(state, folder / FLUX_NAN)
     save_file(flux2_state(), folder / FLUX2)
+    save_file(flux2_state(heads=2, guidance=True), folder / FLUX2_DEV)
 
 
 def still(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,8 +135,9 @@ def pooled_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def flux2_state(hidden: int = 128) -> dict[str, Tensor]:
-    """As much of a FLUX.2 as makes ComfyUI load it as one."""
+def flux2_state(*, heads: int = 1, double: int = 1, single: int = 2, guidance: bool = False) -> dict[str, Tensor]:
+    """A FLUX.2 in the layout of its makers, the only one that ComfyUI reads, with velocities of about the size of its input."""
+    hidden = 128 * heads
     shapes = {
         "img_in.weight": (hidden, 128),
         "txt_in.weight": (hidden, CONTEXT),
@@ -143,21 +146,30 @@ def flux2_state(hidden: int = 128) -> dict[str, Tensor]:
         "double_stream_modulation_img.lin.weight": (6 * hidden, hidden),
         "double_stream_modulation_txt.lin.weight": (6 * hidden, hidden),
         "single_stream_modulation.lin.weight": (3 * hidden, hidden),
-        "single_blocks.0.linear1.weight": (9 * hidden, hidden),
-        "single_blocks.0.linear2.weight": (hidden, 4 * hidden),
         "final_layer.linear.weight": (128, hidden),
         "final_layer.adaLN_modulation.1.weight": (2 * hidden, hidden),
     }
-    for stream in ("img", "txt"):
-        shapes |= {
-            f"double_blocks.0.{stream}_attn.qkv.weight": (3 * hidden, hidden),
-            f"double_blocks.0.{stream}_attn.proj.weight": (hidden, hidden),
-            f"double_blocks.0.{stream}_attn.norm.query_norm.scale": (128,),
-            f"double_blocks.0.{stream}_attn.norm.key_norm.scale": (128,),
-            f"double_blocks.0.{stream}_mlp.0.weight": (6 * hidden, hidden),
-            f"double_blocks.0.{stream}_mlp.2.weight": (hidden, 3 * hidden),
-        }
-    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+    if guidance:
+        shapes |= {"guidance_in.in_layer.weight": (hidden, 256), "guidance_in.out_layer.weight": (hidden, hidden)}
+    for block in (f"double_blocks.{number}" for number in range(double)):
+        for stream in ("img", "txt"):
+            shapes |= {
+                f"{block}.{stream}_attn.qkv.weight": (3 * hidden, hidden),
+                f"{block}.{stream}_attn.proj.weight": (hidden, hidden),
+                f"{block}.{stream}_mlp.0.weight": (6 * hidden, hidden),
+                f"{block}.{stream}_mlp.2.weight": (hidden, 3 * hidden),
+            }
+            shapes |= {f"{block}.{stream}_attn.norm.{kind}_norm.scale": (128,) for kind in ("query", "key")}
+    for block in (f"single_blocks.{number}" for number in range(single)):
+        shapes |= {f"{block}.linear1.weight": (9 * hidden, hidden), f"{block}.linear2.weight": (hidden, 4 * hidden)}
+        shapes |= {f"{block}.norm.{kind}_norm.scale": (128,) for kind in ("query", "key")}
+    generator = torch.Generator().manual_seed(9)
+    return {
+        name: 1 + torch.randn(shape, generator=generator) / 10
+        if len(shape) == 1
+        else torch.randn(shape, generator=generator) * shape[1] ** -0.5
+        for name, shape in shapes.items()
+    }
 
 
 # VAE and DINO
@@ -236,7 +248,7 @@ def esrgan_state(width: int = 4, growth: int = 32) -> dict[str, Tensor]:
 def adapter_config(
     *, heads: int = 2, double: int = 2, single: int = 3, context: int = CONTEXT, vector: int = VECTOR, **other
 ) -> AdapterConfig:
-    geometry = FluxGeometry(128 * heads, heads, double, single, context, vector)
+    geometry = other.pop("geometry", None) or FluxGeometry(128 * heads, heads, double, single, context, vector)
     settings = {
         "dino": "dinov2-demo",
         "dino_width": 128,
@@ -260,7 +272,21 @@ def write_adapter(path: Path, config: AdapterConfig, *, seed: int) -> None:
     save_adapter(adapter, path, trained=True)
 
 
+def flux2_adapter_config(**other) -> AdapterConfig:
+    """Of an adapter for ``flux2_state``."""
+    heads = other.pop("heads", 1)
+    geometry = FluxGeometry(128 * heads, heads, 1, 2, CONTEXT, 0, "flux2")
+    sites = spread_sites(geometry, double_every=1, single_every=1)
+    return adapter_config(geometry=geometry, sites=sites, **{"mechanisms": ("cross_attention", "context")} | other)
+
+
 def write_adapters(folder: Path) -> None:
+    only = {"mechanisms": ("cross_attention",)}
+    write_adapter(folder / FLUX2_TRAINED, flux2_adapter_config(), seed=11)
+    write_adapter(folder / FLUX2_FOR_DEV, flux2_adapter_config(heads=2), seed=11)
+    write_adapter(folder / f"flux2-{SECOND}", flux2_adapter_config(width=24, grid=4), seed=12)
+    write_adapter(folder / f"flux2-{CROSS}", flux2_adapter_config(**only), seed=13)
+    write_adapter(folder / f"flux2-{FLAT}", flux2_adapter_config(**only, positions=False), seed=16)
     write_adapter(folder / TRAINED, adapter_config(), seed=1)
     write_adapter(folder / SECOND, adapter_config(width=24, grid=4), seed=2)
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinotile.flux_patch.families import FAMILIES, FLUX1, FLUX2, plan_tiles
-from dinotile.flux_patch.geometry import dino_ids, geometry_of, image_ids, rotary
+from dinotile.flux_patch.geometry import FluxGeometry, dino_ids, geometry_of, image_ids, rotary
 
 
 def test_the_first_family_is_what_diffusers_flux_is():
@@ -21,16 +21,28 @@ def test_the_first_family_is_what_diffusers_flux_is():
     assert all(hasattr(flux, kind.diffusers) for kind in FLUX1.blocks)
 
 
-def test_the_second_family_is_what_diffusers_flux_2_is_and_not_supported_yet():
-    from diffusers import Flux2Transformer2DModel
+def test_the_second_family_is_what_diffusers_flux_2_is():
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
     with torch.device("meta"):
-        flux = Flux2Transformer2DModel(num_layers=1, num_single_layers=1)
+        flux, vae = Flux2Transformer2DModel(num_layers=1, num_single_layers=1), AutoencoderKLFlux2()
     assert flux.config.in_channels == FLUX2.token_channels == 128 and FLUX2.token == 16
     assert tuple(flux.config.axes_dims_rope) == FLUX2.axes and flux.config.rope_theta == FLUX2.theta
     assert flux.config.joint_attention_dim in FLUX2.text_widths and FLUX2.pooled_width is None
     assert all(hasattr(flux, kind.diffusers) for kind in FLUX2.blocks) and "vector" not in FLUX2.mechanisms
-    with pytest.raises(ValueError, match=r"FLUX\.2 kind, which is not supported yet, DINOTile supports FLUX\.1 \(dev"):
+    assert geometry_of(flux) == FluxGeometry(6144, 48, 1, 1, 15360, 0, "flux2")
+    patch = vae.config.patch_size
+    assert vae.config.latent_channels * patch[0] * patch[1] == FLUX2.latent_channels
+    halvings = len(vae.config.block_out_channels) - 1
+    assert 2**halvings * patch[0] == FLUX2.cell
+
+
+def test_a_flux_with_other_positions_is_refused():
+    from diffusers import Flux2Transformer2DModel
+
+    with torch.device("meta"):
+        flux = Flux2Transformer2DModel(num_layers=1, num_single_layers=1, rope_theta=10_000)
+    with pytest.raises(ValueError, match=r"base 10000, FLUX\.2's are \(32, 32, 32, 32\) with 2000: load FLUX\.2 \(dev"):
         geometry_of(flux)
 
 
