@@ -68,11 +68,11 @@ class NewAdapter(io.ComfyNode):
             description="Makes an untrained adapter for a FLUX and a DINO model. It changes nothing until it is trained.",
             search_aliases=["create adapter", "make adapter"],
             inputs=[
-                io.Model.Input("model", tooltip="The FLUX.1 model that the adapter is for."),
+                io.Model.Input("model", tooltip="The FLUX model that the adapter is for."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
                 *adapter_inputs(
                     mechanisms="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
-                    "the text (global), vector into the modulation (global), or all.",
+                    "the text (global), vector into the modulation (global, not in FLUX.2), or all.",
                 ),
                 number("double_every", (2, 0, 64), "Cross-attention in every n-th double block, 0: none. Usual: 2."),
                 number("single_every", (4, 0, 64), "Cross-attention in every n-th single block, 0: none. Usual: 4."),
@@ -208,10 +208,13 @@ class PatchFlux(io.ComfyNode):
             node_id="DinoTile_PatchFlux",
             display_name="Patch FLUX with DINO",
             category=CATEGORY,
-            description="Lets a FLUX.1 model read the DINO tokens of its conditioning. Without such tokens it stays as it was.",
+            description="Lets a FLUX model read the DINO tokens of its conditioning. Without such tokens it stays as it was.",
             search_aliases=["apply adapter", "apply dino", "flux dinov2"],
             inputs=[
-                io.Model.Input("model", tooltip="FLUX.1 dev, schnell, Krea, Kontext or Fill, with or without LoRAs."),
+                io.Model.Input(
+                    "model",
+                    tooltip="FLUX.1 (dev, schnell, Krea, Kontext, Fill) or FLUX.2 (dev, klein), with or without LoRAs.",
+                ),
                 sockets.Adapter.Input("adapter", tooltip="The adapter; it must have been made for this FLUX."),
             ],
             outputs=[io.Model.Output(tooltip="The patched model; the given one is not changed.")],
@@ -232,11 +235,11 @@ class EmptyConditioning(io.ComfyNode):
             description="A conditioning without text, so that a graph runs with no text encoder.",
             search_aliases=["no prompt", "no text encoder", "null conditioning", "zero out"],
             inputs=[
-                io.Model.Input("model", tooltip="The FLUX.1 model; its text widths are taken."),
-                number("tokens", (8, 1, 512), "Null text tokens. Usual: 8; more cost time."),
+                io.Model.Input("model", tooltip="The FLUX model; its text widths are taken."),
+                number("tokens", (8, 1, 512), "Null text tokens. Usual: 8; more cost time. FLUX.2 has 512."),
                 number("guidance", (3.5, 0.0, 100.0, 0.1), "FLUX guidance, for dev. Usual: 3.5; schnell ignores it."),
             ],
-            outputs=[io.Conditioning.Output(tooltip="Zero T5 tokens and a zero pooled vector.")],
+            outputs=[io.Conditioning.Output(tooltip="Zero text tokens, and in FLUX.1 a zero pooled vector.")],
         )
 
     @classmethod

@@ -42,7 +42,6 @@ from torch import Tensor
 
 from dinotile import nodes
 from dinotile.dino.cache import FeatureCache
-from dinotile.flux_patch.geometry import rotary
 from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.schedule import Strength
 from dinotile.flux_patch.tokens import DinoTokens
@@ -278,8 +277,9 @@ def scaled_rope():
 
             def see(call, worst=worst, model=model):
                 made = last_call()
-                _, ids = model.model.diffusion_model.process_img(call.x, transformer_options=call.options)
-                worst[0] = max(worst[0], apart(made.q_rotation, rotary(ids[0], used().family)))
+                inner = model.model.diffusion_model
+                _, ids = inner.process_img(call.x, transformer_options=call.options)
+                worst[0] = max(worst[0], apart(made.q_rotation, inner.pe_embedder(ids[:1])[0, 0]))
 
             scaled = node(ScaleROPE, model, *options)
             result = sample(watch(scaled, see), positive, negative, cfg=2.0)
