@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..flux_patch.adapter import LoadedAdapter
@@ -43,6 +44,14 @@ class Text:
     def to(self, device: torch.device, dtype: torch.dtype) -> Text:
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype), mask=mask)
+
+    def of_length(self, length: int) -> Text:
+        """The same text behind zeros where it is shorter, as FLUX.2 has it in ComfyUI; as it is where it is not."""
+        more = length - self.context.shape[1]
+        if more <= 0:
+            return self
+        mask = None if self.mask is None else F.pad(self.mask, (more, 0), value=1)
+        return replace(self, context=F.pad(self.context, (0, 0, more, 0)), mask=mask)
 
     def bias(self, length: int, *, dtype: torch.dtype) -> Tensor:
         """Of a ``mask``, for the attention to [text | more tokens]: [1 or B, 1, 1, length]."""

@@ -28,6 +28,32 @@ def tiny_flux(*, seed=0, guidance=False, channels=64):
     return model.eval().requires_grad_(False)
 
 
+def tiny_flux2(*, seed=0, guidance=False, heads=1):
+    """A FLUX.2, louder than torch makes it."""
+    from diffusers import Flux2Transformer2DModel
+
+    torch.manual_seed(seed)
+    model = Flux2Transformer2DModel(
+        num_layers=1,
+        num_single_layers=2,
+        num_attention_heads=heads,
+        joint_attention_dim=48,
+        guidance_embeds=guidance,
+    )
+    return model.eval().requires_grad_(False)
+
+
+def tiny_vae2(*, seed=0):
+    """FLUX.2's VAE with its sixteen px per latent cell, and statistics of latents that are not those of a new one."""
+    from diffusers import AutoencoderKLFlux2
+
+    torch.manual_seed(seed)
+    model = AutoencoderKLFlux2(block_out_channels=(32, 32, 32, 32), layers_per_block=1).eval().requires_grad_(False)
+    model.bn.running_mean.normal_(std=0.3)
+    model.bn.running_var.uniform_(0.5, 2.0)
+    return model
+
+
 def tiny_controlnet(flux, *, seed=1, doubles=1, singles=1, **config):
     """Of that FLUX, as loud as it."""
     from diffusers import FluxControlNetModel

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..files.progress import Progress
+from ..flux_patch.families import FLUX1, FLUX2, ModelFamily
 from ..flux_patch.guide import Guide
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.redux import ReduxTokens
@@ -72,7 +73,7 @@ class JointEuler:
         """The noise levels for a plan in px."""
         settings = self.settings
         tokens = plan.tile_height * plan.tile_width // plan.grid**2 if settings.dynamic_shift else None
-        return flow_sigmas(settings.steps, denoise=settings.denoise, tokens=tokens)
+        return flow_sigmas(settings.steps, denoise=settings.denoise, tokens=tokens, family=self.host.family)
 
     def batch(self, plan: TilePlan) -> int:
         if not self.chosen:
@@ -166,12 +167,11 @@ class JointEuler:
         return self.text.followed_by(tokens, torch.stack(weights) if weights else None)
 
 
-def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> list[float]:
+def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None, family: ModelFamily = FLUX1) -> list[float]:
     """The noise levels of ``steps`` model evaluations, from about ``denoise`` down to 0: ``steps + 1`` numbers.
 
-    They are the end of a longer schedule of ``int(steps / denoise)`` steps, as in ComfyUI. ``tokens`` (FLUX.1 dev: those of
-    one tile) shifts the schedule by ``t -> e^mu / (e^mu + 1/t - 1)`` with ``mu`` linear from 0.5 at 256 tokens to 1.15 at
-    4096 (arXiv 2403.03206, section 5.3.2, with FLUX's numbers); without it the levels are evenly spaced.
+    They are the end of a longer schedule of ``int(steps / denoise)`` steps, as in ComfyUI. ``tokens`` (those of one tile) shifts
+    the schedule by ``t -> e^mu / (e^mu + 1/t - 1)`` with ``schedule_shift``'s mu; without it the levels are evenly spaced.
     """
     if denoise <= 0:
         return [0.0]
@@ -179,8 +179,18 @@ def flow_sigmas(steps: int, *, denoise: float, tokens: int | None = None) -> lis
     levels = [step / total for step in range(steps, -1, -1)]
     if tokens is None:
         return levels
-    factor = math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
+    factor = math.exp(schedule_shift(tokens, steps=total, family=family))
     return [factor / (factor + 1 / t - 1) if t > 0 else 0.0 for t in levels]
+
+
+def schedule_shift(tokens: int, *, steps: int, family: ModelFamily) -> float:
+    """mu: for FLUX.1 dev linear from 0.5 at 256 tokens to 1.15 at 4096 (arXiv 2403.03206, section 5.3.2, with FLUX's numbers);
+    for FLUX.2 between two lines of the tokens, at 10 and at 200 steps of the whole schedule, from 4300 tokens on the latter
+    (black-forest-labs/flux2, sampling.py)."""
+    if family is not FLUX2:
+        return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    few, many = 8.73809524e-05 * tokens + 1.89833333, 0.00016927 * tokens + 0.45666666
+    return many if tokens > 4300 else many + (few - many) * (200 - steps) / 190
 
 
 @torch.no_grad()

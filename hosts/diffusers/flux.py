@@ -1,4 +1,4 @@
-"""diffusers' ``FluxTransformer2DModel`` called with latents, as ComfyUI calls its own."""
+"""diffusers' FLUX transformers called with latents, as ComfyUI calls its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ...flux_patch.call import DinoCall
-from ...flux_patch.families import FLUX1
-from ...flux_patch.geometry import image_ids
+from ...flux_patch.families import FAMILIES, FLUX1, FLUX2, ModelFamily
+from ...flux_patch.geometry import geometry_of, image_ids
 from ..host import Text
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ def flux_velocity(
     call: its context and vector are added to the text; its attention is the hooks' (``hooks.py``). added: by a ControlNet
     (``controlnet.py``).
     """
+    family = FAMILIES[geometry_of(transformer).family]
     count, device, dtype = len(latents), latents.device, transformer.dtype
-    rows, columns = FLUX1.tokens(*latents.shape[-2:])
-    text = text.to(device, dtype)
+    rows, columns = family.tokens(*latents.shape[-2:])
+    text = text.to(device, dtype).of_length(family.text_length)
     context, pooled = text.context.expand(count, -1, -1), text.pooled.expand(count, -1)
     biases: list[Tensor] = []
     if call is not None and call.context is not None:
@@ -48,42 +49,57 @@ def flux_velocity(
     if text.mask is not None:
         biases.append(text.bias(context.shape[1] + rows * columns, dtype=dtype).expand(count, -1, -1, -1))
     keywords: dict[str, Any] = {"joint_attention_kwargs": {"attention_mask": sum(biases)}} if biases else {}
+    if family.pooled_width is not None:
+        keywords["pooled_projections"] = pooled
     velocity = transformer(
-        hidden_states=pack(latents).to(dtype),
+        hidden_states=pack(latents, patch=family.patch).to(dtype),
         timestep=sigmas,
         guidance=torch.full_like(sigmas, text.guidance) if transformer.config["guidance_embeds"] else None,
         encoder_hidden_states=context,
-        pooled_projections=pooled,
-        txt_ids=torch.zeros(context.shape[1], len(FLUX1.axes), device=device),
-        img_ids=image_ids(rows, columns, family=FLUX1).to(device),
+        txt_ids=text_ids(context.shape[1], family=family).to(device),
+        img_ids=image_ids(rows, columns, family=family).to(device),
         return_dict=False,
         **keywords,
         **added,
     )[0]
-    return unpack(velocity.float(), rows=rows)
+    return unpack(velocity.float(), rows=rows, patch=family.patch)
 
 
-def pack(latents: Tensor) -> Tensor:
+def pack(latents: Tensor, *, patch: int = FLUX1.patch) -> Tensor:
     """Latents [B, C, h, w] as tokens [B, N, C * patch^2], row by row."""
-    patch = FLUX1.patch
     return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
-def unpack(tokens: Tensor, *, rows: int) -> Tensor:
+def unpack(tokens: Tensor, *, rows: int, patch: int = FLUX1.patch) -> Tensor:
     """The latents of ``rows`` rows of tokens."""
-    patch = FLUX1.patch
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
+
+
+def text_ids(count: int, *, family: ModelFamily) -> Tensor:
+    """Positions [count, axes] of the text tokens: all at the origin, in FLUX.2 one after the other on the last axis."""
+    ids = torch.zeros(count, len(family.axes))
+    if family is FLUX2:
+        ids[:, -1] = torch.arange(count)
+    return ids
 
 
 def check_models(transformer: FluxTransformer2DModel, vae: AutoencoderKL | AutoencoderTiny) -> None:
     """Raise ValueError for a model or a pair that this path cannot run."""
-    channels, latent = transformer.config["in_channels"], vae.config["latent_channels"]
-    if channels != FLUX1.token_channels:
+    family = FAMILIES[geometry_of(transformer).family]
+    channels, latent = transformer.config["in_channels"], latent_channels(vae)
+    if channels != family.token_channels:
+        plain = "use a dev, schnell, Krea or Kontext model (Fill, Canny and Depth models need further inputs)"
         raise ValueError(
-            f"the FLUX model takes {channels} channels per token, plain FLUX.1 takes {FLUX1.token_channels}: "
-            "use a dev, schnell, Krea or Kontext model (Fill, Canny and Depth models need further inputs)"
+            f"the FLUX model takes {channels} channels per token, plain {family.title} takes {family.token_channels}: "
+            + (plain if family is FLUX1 else f"use {family.members}")
         )
-    if latent != FLUX1.latent_channels:
+    if latent != family.latent_channels:
+        vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else f"{family.title}'s VAE"
         raise ValueError(
-            f"the VAE has {latent} latent channels, FLUX.1 needs {FLUX1.latent_channels}: use FLUX.1's VAE or taef1"
+            f"the VAE has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
         )
+
+
+def latent_channels(vae: AutoencoderKL | AutoencoderTiny) -> int:
+    """As the model has them: FLUX.2's VAE folds cells of its own into them, and says so by its statistics of each."""
+    return vae.bn.num_features if hasattr(vae, "bn") else vae.config["latent_channels"]

@@ -1,4 +1,4 @@
-"""The adapter's cross-attention in diffusers' ``FluxTransformer2DModel``, through torch's own module hooks."""
+"""The adapter's cross-attention in diffusers' FLUX transformers, through torch's own module hooks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class DinoHooks:
             self._handles.append(attn.norm_q.register_forward_hook(partial(self._keep_q, site)))
             if kind == "double":
                 self._handles.append(attn.to_out[0].register_forward_pre_hook(partial(self._add_double, site)))
+            elif hasattr(attn, "to_out"):  # of attention and MLP together, in FLUX.2
+                self._handles.append(attn.to_out.register_forward_pre_hook(partial(self._add_fused, site)))
             else:
                 self._handles.append(attn.register_forward_hook(partial(self._add_single, site)))
 
@@ -61,3 +63,16 @@ class DinoHooks:
         text = attended.shape[1] - self.call.image_tokens
         added = self.call.attend(site, self._q.pop(site), attended[:, text:])
         return torch.cat([attended[:, :text], added], dim=1) if torch.is_grad_enabled() else attended
+
+    def _add_fused(self, site: str, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+        """args: [attention | MLP] of [text | image], channels beside channels."""
+        if self.call is None:
+            return None
+        both, q = args[0], self._q.pop(site)
+        text, width = both.shape[1] - self.call.image_tokens, q.shape[1] * q.shape[3]
+        attended = both[:, text:, :width]
+        added = self.call.attend(site, q, attended)  # written into ``both`` where autograd is off
+        if not torch.is_grad_enabled():
+            return None
+        image = torch.cat([added, both[:, text:, width:]], dim=2)
+        return (torch.cat([both[:, :text], image], dim=1),)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...files.errors import printable, whole
-from ...flux_patch.families import FLUX1
+from ...flux_patch.families import FLUX1, FLUX2, ModelFamily
 
 Shapes = Mapping[str, tuple[int, ...]]
 SCALES = (".scale_weight", ".weight_scale")  # of layers in 8-bit floats, in files for ComfyUI, older and newer ones
@@ -24,17 +24,20 @@ EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def flux_config(shapes: Shapes, *, name: str, kind: str = "transformer") -> dict[str, Any]:
-    """diffusers' config of a FLUX.1 transformer, or another ``kind`` of its layers, read from its tensors in either layout."""
+    """diffusers' config of a FLUX transformer, or another ``kind`` of its layers, read from its tensors in either layout."""
     diffusers_layout = "x_embedder.weight" in shapes
     if not diffusers_layout and "img_in.weight" not in shapes:
         some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
-        raise ValueError(f"{name} is no FLUX.1 transformer (it holds {some}): choose a FLUX.1 file in .safetensors")
-    names = {part: both[0 if diffusers_layout else 1] for part, both in _NAMES.items()}
-    with whole(name, f"FLUX.1 {kind}"):
+        raise ValueError(
+            f"{name} is no FLUX transformer (it holds {some}): choose a FLUX.1 or FLUX.2 file in .safetensors"
+        )
+    family = FLUX2 if any(key.startswith("double_stream_modulation_img.") for key in shapes) else FLUX1
+    names = {part: both[0 if diffusers_layout else 1] for part, both in _names(family).items()}
+    with whole(name, f"{family.title} {kind}"):
         hidden, channels = shapes[names["image_in"]]
         head = shapes[names["head"]][0]
         config = {
-            "_class_name": "FluxTransformer2DModel",
+            "_class_name": "FluxTransformer2DModel" if family is FLUX1 else "Flux2Transformer2DModel",
             "patch_size": 1,
             "in_channels": channels,
             "out_channels": shapes[names["out"]][0],
@@ -43,15 +46,18 @@ def flux_config(shapes: Shapes, *, name: str, kind: str = "transformer") -> dict
             "attention_head_dim": head,
             "num_attention_heads": hidden // head,
             "joint_attention_dim": shapes[names["text_in"]][1],
-            "pooled_projection_dim": shapes[names["vector_in"]][1],
             "guidance_embeds": names["guidance"] in shapes,
-            "axes_dims_rope": list(FLUX1.axes),
+            "axes_dims_rope": list(family.axes),
         }
-    if head != FLUX1.head_width:
+        if family is FLUX1:
+            config["pooled_projection_dim"] = shapes[names["vector_in"]][1]
+        else:
+            config |= {"mlp_ratio": shapes[names["mlp"]][1] / hidden, "rope_theta": family.theta}
+    if head != family.head_width:
         raise ValueError(
-            f"{name} has attention heads {head} wide, FLUX.1's are {FLUX1.head_width}: choose a FLUX.1 file"
+            f"{name} has attention heads {head} wide, {family.title}'s are {family.head_width}: choose a {family.title} file"
         )
-    if hidden != 3072 and not diffusers_layout:
+    if family is FLUX1 and hidden != 3072 and not diffusers_layout:
         raise ValueError(
             f"{name} is {hidden} wide in the original layout, which diffusers reads at 3072 only: "
             "save it in diffusers' layout (save_pretrained) and give that"
@@ -86,8 +92,16 @@ _NAMES = {  # in diffusers' layout and in the original one
     "guidance": ("time_text_embed.guidance_embedder.linear_1.weight", "guidance_in.in_layer.weight"),
     "head": ("transformer_blocks.0.attn.norm_q.weight", "double_blocks.0.img_attn.norm.query_norm.scale"),
     "out": ("proj_out.weight", "final_layer.linear.weight"),
-    **{kind.name: (kind.diffusers, kind.comfy) for kind in FLUX1.blocks},
 }
+_NAMES2 = {  # where FLUX.2 differs
+    "guidance": ("time_guidance_embed.guidance_embedder.linear_1.weight", "guidance_in.in_layer.weight"),
+    "mlp": ("transformer_blocks.0.ff.linear_out.weight", "double_blocks.0.img_mlp.2.weight"),
+}
+
+
+def _names(family: ModelFamily) -> dict[str, tuple[str, str]]:
+    blocks = {kind.name: (kind.diffusers, kind.comfy) for kind in family.blocks}
+    return {**_NAMES, **(_NAMES2 if family is FLUX2 else {}), **blocks}
 
 
 def unscaled(weights: Mapping[str, Tensor], *, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -115,7 +129,7 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
         some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"
         raise ValueError(
             f"{name} is no VAE that is known here (it holds {some}): "
-            "use FLUX.1's ae.safetensors, a 16-channel TAESD with both halves, or a diffusers folder"
+            "use FLUX.1's ae.safetensors, FLUX.2's VAE, a 16-channel TAESD with both halves, or a diffusers folder"
         )
     widths = []
     with whole(name, "VAE"):
@@ -137,6 +151,18 @@ def kl_config(shapes: Shapes, *, name: str) -> dict[str, Any]:
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
     }
+
+
+def without_statistics(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of FLUX.2's VAE with the names of other VAEs, and those of its batch norm, which no other has."""
+    statistics = {key: tensor for key, tensor in weights.items() if key.startswith("bn.")}
+    moved = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
+    plain = {}
+    for key, tensor in weights.items():
+        if key not in statistics:
+            old = next((old for old in moved if key.startswith(old)), "")
+            plain[moved.get(old, "") + key.removeprefix(old)] = tensor
+    return plain, statistics
 
 
 def tiny_weights(weights: Mapping[str, Tensor], *, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 import warnings
@@ -17,7 +18,7 @@ from ...files.errors import BROKEN, printable, reason
 from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .configs import check_config, check_folder, check_quantised, read_config
-from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled
+from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled, without_statistics
 from .sources import loading, local_path
 
 if TYPE_CHECKING:
@@ -27,19 +28,23 @@ Held = TypeVar("Held")  # a tensor or its shape
 
 
 def load_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxTransformer2DModel:
-    """A FLUX.1 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+    """A FLUX.1 or FLUX.2 transformer from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
 
-    Files may be in diffusers' key layout, or in Black Forest Labs' at FLUX's own width; 8-bit floats, also with ComfyUI's
-    scales, become ``dtype``. Raises ValueError.
+    Files may be in diffusers' key layout, or in Black Forest Labs', of FLUX.1 at its own width; 8-bit floats, also with
+    ComfyUI's scales, become ``dtype``. Raises ValueError.
     """
-    from diffusers import FluxTransformer2DModel
-
-    path = local_path(source)
+    path, kinds = local_path(source), _transformers()
     if path is None or path.is_dir():
-        folder = _component(source, path, "transformer", kind="FluxTransformer2DModel")
-        return _pretrained(source, folder, {"FluxTransformer2DModel": FluxTransformer2DModel}, dtype=dtype)
+        folder = _component(source, path, "transformer", kinds=tuple(kinds))
+        return _pretrained(source, folder, kinds, dtype=dtype)
     weights = _unwrapped(_read(path, dtype=dtype), "model.diffusion_model.")
-    return _single_file(FluxTransformer2DModel, weights, flux_config, name=path.name, dtype=dtype)
+    return _single_file(kinds, weights, flux_config, name=path.name, dtype=dtype)
+
+
+def _transformers() -> dict[str, Any]:
+    from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+
+    return {kind.__name__: kind for kind in (FluxTransformer2DModel, Flux2Transformer2DModel)}
 
 
 def load_controlnet(source: str | Path, *, dtype: torch.dtype = torch.float32) -> FluxControlNetModel:
@@ -55,7 +60,7 @@ def load_controlnet(source: str | Path, *, dtype: torch.dtype = torch.float32) -
         if path is None:
             return _pretrained(source, {"pretrained_model_name_or_path": str(source)}, kinds, dtype=dtype)
         if path.is_dir():
-            folder = _component(source, path, "controlnet", kind="FluxControlNetModel")
+            folder = _component(source, path, "controlnet", kinds=tuple(kinds))
             return _pretrained(source, folder, kinds, dtype=dtype)
         weights = _read(path, dtype=dtype)
         config = controlnet_config({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=path.name)
@@ -65,28 +70,47 @@ def load_controlnet(source: str | Path, *, dtype: torch.dtype = torch.float32) -
 
 
 def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
-    """A 16-channel VAE from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
+    """A 16-channel VAE, or FLUX.2's, from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
 
-    Files may be FLUX's ``ae.safetensors``, a TAESD with both halves, or either in diffusers' key layout. A file does
-    not tell the scale of its latents: FLUX.1's is assumed. Raises ValueError.
+    Files may be FLUX.1's ``ae.safetensors``, FLUX.2's VAE, a TAESD with both halves, or any of them in diffusers' key layout. A
+    16-channel file does not tell the scale of its latents: FLUX.1's is assumed. Raises ValueError.
     """
-    from diffusers import AutoencoderKL, AutoencoderTiny
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
 
     path = local_path(source)
     if path is None or path.is_dir():
-        folder = _component(source, path, "vae", kind="Autoencoder")
-        kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+        folder = _component(source, path, "vae", kinds=("Autoencoder",))
+        kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, AutoencoderKLFlux2)}
         return _pretrained(source, folder, kinds, dtype=dtype)
     weights = _unwrapped(_unwrapped(_read(path, dtype=dtype), "vae."), "first_stage_model.")
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
-    return _single_file(AutoencoderKL, weights, kl_config, name=path.name, dtype=dtype)
+    weights, statistics = without_statistics(weights)
+    vae = _single_file({"AutoencoderKL": AutoencoderKL}, weights, kl_config, name=path.name, dtype=dtype)
+    return _with_statistics(vae, statistics, name=path.name, dtype=dtype) if statistics else vae
+
+
+def _with_statistics(vae: AutoencoderKL, statistics: dict[str, Tensor], *, name: str, dtype: torch.dtype) -> Any:
+    """FLUX.2's VAE of the layers of another and its own statistics of latents."""
+    from diffusers import AutoencoderKLFlux2
+
+    names = inspect.signature(AutoencoderKLFlux2).parameters.keys() & vae.config.keys()
+    with torch.device("meta"):
+        whole_vae = AutoencoderKLFlux2(**{key: vae.config[key] for key in names})
+    counted = {"bn.num_batches_tracked": torch.tensor(0)}  # of training, which nothing reads
+    means = {key: tensor for key, tensor in statistics.items() if key not in counted}
+    try:
+        filled = vae.state_dict() | _floating(means, dtype, name=name) | counted
+        whole_vae.load_state_dict(filled, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{name} is not a whole FLUX.2 VAE ({reason(error)}): choose another file") from error
+    return whole_vae
 
 
 def read_geometry(source: str | Path) -> FluxGeometry:
     """Of a .safetensors file (its header is read), a diffusers folder or a hub name (its config is). Raises ValueError."""
-    from diffusers import FluxTransformer2DModel
-
+    kinds = _transformers()
+    usual = next(iter(kinds.values()))
     path = local_path(source)
     config: Any
     if path is not None and path.is_file():
@@ -95,25 +119,29 @@ def read_geometry(source: str | Path) -> FluxGeometry:
     else:
         inner: dict[str, Any] = {"subfolder": "transformer"} if path is None or (path / "transformer").is_dir() else {}
         with loading(source):
-            config = FluxTransformer2DModel.load_config(str(path or source), **inner)
+            config = usual.load_config(str(path or source), **inner)
         check_config(config, name=str(source))
     kind = config.get("_class_name")
-    if kind != "FluxTransformer2DModel":
-        raise ValueError(f"{source} holds a {kind}, needed is a FLUX.1 transformer: give its folder or file")
+    if kind not in kinds:
+        raise ValueError(f"{source} holds a {kind}, needed is a FLUX.1 or FLUX.2 transformer: give its folder or file")
     with loading(source), torch.device("meta"):
-        model = FluxTransformer2DModel.from_config(config)
+        model = kinds[kind].from_config(config)
     return geometry_of(model)
 
 
-def _component(source: str | Path, path: Path | None, name: str, *, kind: str) -> dict[str, Any]:
-    """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model."""
+def _component(source: str | Path, path: Path | None, name: str, *, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model. kinds: parts of the names of
+    its classes."""
     if path is None:
         return {"pretrained_model_name_or_path": str(source), "subfolder": name}
     for folder in (path / name, path):
-        if (folder / "config.json").is_file() and kind in str(read_config(folder).get("_class_name", "")):
+        found = str(read_config(folder).get("_class_name", "")) if (folder / "config.json").is_file() else ""
+        if any(kind in found for kind in kinds):
             check_folder(folder, floating=True)
             return {"pretrained_model_name_or_path": str(folder)}
-    raise ValueError(f"folder {path} holds no {kind} (config.json in it or in {name}/): give a diffusers folder")
+    raise ValueError(
+        f"folder {path} holds no {' or '.join(kinds)} (config.json in it or in {name}/): give a diffusers folder"
+    )
 
 
 def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any], *, dtype: torch.dtype) -> Any:
@@ -156,9 +184,15 @@ def _unwrapped(named: dict[str, Held], prefix: str) -> dict[str, Held]:
 
 
 def _single_file(
-    model: Any, weights: dict[str, Tensor], config_of: Callable[..., dict[str, Any]], *, name: str, dtype: torch.dtype
+    kinds: dict[str, Any],
+    weights: dict[str, Tensor],
+    config_of: Callable[..., dict[str, Any]],
+    *,
+    name: str,
+    dtype: torch.dtype,
 ) -> Any:
-    """diffusers' own converter, with a config from this file's shapes instead of one from the network."""
+    """diffusers' own converter, with a config from this file's shapes, which names one of the kinds, instead of one from the
+    network."""
     config = config_of({key: tuple(tensor.shape) for key, tensor in weights.items()}, name=name)
     weights = _floating(weights, dtype, name=name)
     if find_spec("accelerate") is None:  # without it diffusers fills what a file lacks with random numbers
@@ -166,7 +200,7 @@ def _single_file(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
-            built = model.from_single_file(weights, config=folder, dtype=dtype)
+            built = kinds[config["_class_name"]].from_single_file(weights, config=folder, dtype=dtype)
         except NotImplementedError as error:  # of torch, which cannot move a tensor without data
             raise ValueError(f"{name} lacks tensors of the model: download it again") from error
         except BROKEN as error:

@@ -1,4 +1,4 @@
-"""Where models lie: the FLUX.1 models that are known by name, files, diffusers folders and hub names."""
+"""Where models lie: the FLUX models that are known by name, files, diffusers folders and hub names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Variant:
     """Where a model's files come from, and what upscaling with it is usually set to.
 
     repository: on the Hugging Face hub; empty: the models of this package's demo folder. dynamic_shift: whether the noise
-    levels are shifted by the size of a tile. text_tokens: of T5, 0 where the model has no text encoders.
+    levels are shifted by the size of a tile. text_tokens: of T5 or of FLUX.2's encoder, 0 where the model has no text
+    encoders. guidance: of dev models. cfg: of those that are not distilled.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Variant:
     vae_detail: float
     dynamic_shift: bool
     text_tokens: int
+    guidance: float = 3.5
+    cfg: float = 1.0
 
 
 VARIANTS: dict[str, Variant] = {
@@ -51,6 +54,9 @@ VARIANTS: dict[str, Variant] = {
         Variant("demo", "", 6, 256, 32, 1.0, 1.0, False, 0),
         Variant("schnell", "black-forest-labs/FLUX.1-schnell", 4, 1024, 128, 0.0, 0.0, False, 256),
         Variant("dev", "black-forest-labs/FLUX.1-dev", 20, 1024, 128, 0.0, 0.0, True, 512),
+        Variant("klein", "black-forest-labs/FLUX.2-klein-4B", 4, 1024, 128, 0.0, 0.0, True, 512),
+        Variant("klein-base", "black-forest-labs/FLUX.2-klein-base-4B", 20, 1024, 128, 0.0, 0.0, True, 512, cfg=4.0),
+        Variant("flux2-dev", "black-forest-labs/FLUX.2-dev", 20, 1024, 128, 0.0, 0.0, True, 512, guidance=4.0),
     ]
 }
 REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if variant.repository)

@@ -1,4 +1,4 @@
-"""Prompts through FLUX.1's own text encoders, CLIP and T5, with diffusers' FluxPipeline."""
+"""Prompts through FLUX's own text encoders, by diffusers' pipelines: CLIP and T5 of FLUX.1, the language model of FLUX.2."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
 PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+PARTS_OF_FLUX2 = ("text_encoder", "tokenizer")
+FLUX2_PIPELINES = ("Flux2Pipeline", "Flux2KleinPipeline")
+LAYERS = 3  # of the language model, side by side in a token of FLUX.2
 
 
 class TextEncoder:
@@ -43,35 +46,74 @@ class TextEncoder:
         return Text(encoded[0], encoded[1], mask=mask)
 
 
-def has_text_encoders(source: str | Path) -> bool:
-    """Whether ``source`` is a whole pipeline: a hub name, or a folder with CLIP and T5 and their tokenizers."""
+class Flux2TextEncoder:
+    """A FLUX.2 pipeline's language model on its device: Qwen3 of klein, Mistral of dev."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of a text token, and 0 for the pooled vector that FLUX.2 has not."""
+        return LAYERS * self.pipeline.text_encoder.config.get_text_config().hidden_size, 0
+
+    @torch.no_grad()
+    def encode(self, prompt: str, *, tokens: int, masked: bool = False) -> Text:
+        """One prompt, which may be empty, as so many tokens. masked: not to be had, FLUX.2 attends to its padding."""
+        if masked:
+            raise ValueError("mask_padding leaves out the padding of FLUX.1's T5, and this is FLUX.2: leave it out")
+        context, _ = self.pipeline.encode_prompt(prompt, max_sequence_length=tokens)
+        return Text(context, context.new_zeros(1, 0))
+
+
+def _pipeline_of(source: str | Path) -> str:
+    """The class that a folder or hub name is a pipeline of; "" where nothing says it."""
+    from diffusers import DiffusionPipeline
+
     path = local_path(source)
-    return path is None or all((path / part).is_dir() for part in PARTS)
+    if path is not None and not (path / "model_index.json").is_file():
+        return ""
+    with loading(source):
+        return str(DiffusionPipeline.load_config(str(path or source)).get("_class_name", ""))
+
+
+def has_text_encoders(source: str | Path) -> bool:
+    """Whether ``source`` is a whole pipeline: a hub name, or a folder with FLUX's text encoders and their tokenizers."""
+    path = local_path(source)
+    if path is None or all((path / part).is_dir() for part in PARTS):
+        return True
+    parts = all((path / part).is_dir() for part in PARTS_OF_FLUX2)
+    return parts and _pipeline_of(source) in FLUX2_PIPELINES
 
 
 def load_text_encoder(
     source: str | Path, *, device: torch.device | str, dtype: torch.dtype, offload: Offload = "none"
-) -> TextEncoder:
-    """CLIP and T5 of a whole pipeline, a folder or a hub name, without its other models; ValueError where it has none.
+) -> TextEncoder | Flux2TextEncoder:
+    """The text encoders of a whole pipeline, a folder or a hub name, without its other models; ValueError where it has none.
 
-    offload: "sequential" keeps their weights off the device; the others put both there, where nothing else need be.
+    offload: "sequential" keeps their weights off the device; the others put them there, where nothing else need be.
     """
-    from diffusers import FluxPipeline
+    import diffusers
 
     if not has_text_encoders(source):
         raise ValueError(
-            f"{source} brings no text encoders, needed are {', '.join(PARTS)}: give a whole FLUX.1 pipeline"
+            f"{source} brings no text encoders, needed are {', '.join(PARTS)} of FLUX.1 or {', '.join(PARTS_OF_FLUX2)} of "
+            "FLUX.2: give a whole FLUX pipeline"
         )
+    name = _pipeline_of(source)
+    second = name in FLUX2_PIPELINES
+    encoders = [part for part in (PARTS_OF_FLUX2 if second else PARTS) if part.startswith("text_encoder")]
     path = local_path(source)
     if path is not None:
-        for part in PARTS[:2]:
+        for part in encoders:
             check_folder(path / part, floating=False)
     with loading(source):
-        pipeline = FluxPipeline.from_pretrained(
+        pipeline: Any = getattr(diffusers, name if second else "FluxPipeline").from_pretrained(
             str(source), transformer=None, vae=None, dtype=dtype, use_safetensors=True
         )
     if offload != "sequential":
-        return TextEncoder(pipeline.to(device))
-    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-        spread(encoder, torch.device(device))
-    return TextEncoder(pipeline)
+        pipeline = pipeline.to(device)
+    else:
+        for part in encoders:
+            spread(getattr(pipeline, part), torch.device(device))
+    return Flux2TextEncoder(pipeline) if second else TextEncoder(pipeline)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ...flux_patch.families import FLUX1
 from ..finite import finite
@@ -26,17 +27,35 @@ def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
     signed = pointwise(lambda strip: strip.to(vae.dtype) * 2 - 1)
     _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:])
     mode = raw[:, :channels]  # the mean; AutoencoderKL's variance comes after it
+    if hasattr(vae, "bn"):
+        mean, std = statistics(vae, like=mode)
+        return (pixel_unshuffle(mode, patch(vae)) - mean) / std
     return (mode - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
     """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
-    raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
+    if hasattr(vae, "bn"):
+        mean, std = statistics(vae, like=latents)
+        raw = pixel_shuffle(latents * std + mean, patch(vae))
+    else:
+        raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
     pixels = raw.new_empty(len(raw), 3, *(side * FLUX1.cell for side in raw.shape[-2:]))
     converted = pointwise(lambda strip: strip.to(vae.dtype))
     _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:])
     return finite(pixels.div_(2).add_(0.5), "decode").clamp_(0, 1)  # which would make white of infinity
+
+
+def statistics(vae: Any, *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [1, C, 1, 1] of each latent channel, which FLUX.2's VAE brings as those of a batch norm."""
+    mean, variance = (each.to(like).view(1, -1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
+    return mean, (variance + vae.config["batch_norm_eps"]).sqrt()
+
+
+def patch(vae: Any) -> int:
+    """How many of its own cells FLUX.2's VAE folds into the channels of a latent cell, on each axis."""
+    return vae.config["patch_size"][0]
 
 
 def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...]) -> None:

@@ -24,6 +24,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_families,
     dino,
     features,
     flux,
@@ -39,11 +40,13 @@ from inside_tools import (
     text,
     tiled,
     upscale,
+    used,
 )
 from PIL import Image
 from safetensors.torch import save_file
 
 from dinotile import nodes
+from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.redux import ReduxTokens
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy.folders import model_path
@@ -173,7 +176,7 @@ def keep_run(
         "noise": noise,
         "sigmas": denoise_sigmas(model, "simple", **schedule),
         "context": prompt[0][0],
-        "pooled": prompt[0][1]["pooled_output"],
+        "pooled": prompt[0][1].get("pooled_output", torch.zeros(1, 0)),
     }
     with_dino = patched(chosen, model)
     runs = {
@@ -201,9 +204,17 @@ def controlled(prompt, name, hint, strength):
     return [[c, {**d, "control": net, "control_apply_to_uncond": True}] for c, d in prompt]
 
 
-@check
+@check_families
 def for_diffusers():
     """A tiled run on tiny models, whose inputs and result test_parity.py hands to diffusers."""
+    if used().family is not FLUX1:
+        keep_run(
+            "flux2", flux("flux2-dev"), encoder=dino(), chosen=adapter("for-dev"), prompt=text(0), images=picture(3),
+            settings=("2/3", 224, 1), of=plan(), strength=0.8, latent=random_latent(1), noise=random_latent(2), steps=2,
+            denoise=0.6,
+        )  # fmt: skip
+        sizes = {name: getattr(plan(), name) for name in ("tile_height", "overlap", "height", "width")}
+        return {**sizes, "tile": sizes["tile_height"], "strength": 0.8}
     keep_run(
         "tiny", flux(), encoder=dino(), chosen=adapter(), prompt=text(0), images=picture(3, 2), settings=("2/3", 224, 1),
         of=plan(), strength=0.8, latent=random_latent(1, 2), noise=random_latent(2, 2), steps=4, denoise=0.6,

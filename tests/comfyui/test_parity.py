@@ -14,7 +14,7 @@ from dinotile.demo import SAMPLE
 from dinotile.dino.encode import EncodeSettings
 from dinotile.dino.load import load_dino
 from dinotile.flux_patch.checkpoint import load_adapter
-from dinotile.flux_patch.families import plan_tiles
+from dinotile.flux_patch.families import FLUX1, FLUX2, plan_tiles
 from dinotile.flux_patch.guide import PictureGuide
 from dinotile.flux_patch.memo import RunMemo
 from dinotile.flux_patch.redux import ReduxTokens
@@ -28,11 +28,11 @@ from dinotile.tiling.moving import moved
 from dinotile.upscaling.joint import JointEuler, sample
 from dinotile.upscaling.settings import UpscaleSettings
 
-from ..tiny import tiny_vae
+from ..tiny import tiny_vae, tiny_vae2
 from . import models
 from .conftest import apart
 
-CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers"}
+CHECKS = {"tiny": "for_diffusers", "demo": "demo_for_diffusers", "flux2": "flux2_for_diffusers"}
 PACK = Path(__file__).parents[2]
 DEMO = PACK / "demo"
 DEMO_FILE = "dinotile-demo.safetensors"
@@ -50,6 +50,8 @@ def run(request, measured) -> dict:
 def transformer(run, base):
     if run["models"] == "demo":
         return load_transformer(DEMO / "diffusion_models" / "dinotile-demo").eval().requires_grad_(False)
+    if run["models"] == "flux2":
+        return load_transformer(base / "models" / "diffusion_models" / models.FLUX2_DEV).eval().requires_grad_(False)
     return models.flux_transformer(base / "models" / "diffusion_models" / models.FLUX)
 
 
@@ -59,14 +61,17 @@ def guide(run, base):
     if run["models"] == "demo":
         adapter = load_adapter(DEMO / "model_patches" / DEMO_FILE)
         return load_dino(DEMO / "dino" / DEMO_FILE), adapter, EncodeSettings(layers=adapter.config.layers)
-    adapter = load_adapter(base / "models" / "model_patches" / models.TRAINED)
+    file = models.FLUX2_FOR_DEV if run["models"] == "flux2" else models.TRAINED
+    adapter = load_adapter(base / "models" / "model_patches" / file)
     return load_dino(base / "models" / "dino" / models.DINO), adapter, EncodeSettings(side=224)
 
 
 def through_diffusers(run, transformer, *, adapter=None, tokens=None, redux=None, controlnet=None, moving=False):
-    in_px = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"])
+    second = run["models"] == "flux2"
+    family, fit = (FLUX2, "exact") if second else (FLUX1, "balanced")
+    in_px = plan_tiles(run["height"], run["width"], tile=run["tile"], overlap=run["overlap"], family=family, fit=fit)
     plan = in_px.latent
-    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter, controlnet=controlnet)
+    host = DiffusersHost(transformer, tiny_vae2() if second else tiny_vae(), adapter=adapter, controlnet=controlnet)
     shown = None if redux is None else (redux, (plan.height, plan.width))
     sampler = JointEuler(host, Text(run["context"], run["pooled"]), UpscaleSettings(), redux=shown)
     guide = None if adapter is None else PictureGuide(tokens, Strength(run["strength"]))
@@ -130,7 +135,7 @@ def test_comfyui_and_diffusers_agree_with_dino(run, transformer, guide, report):
     report(f"{names}, relative: {difference:.1e}, DINO's own effect: {effect:.1e}")
     assert difference <= 1e-6
     assert apart(by_moving, run["moved"]) <= 1e-6 < 1e-4 < apart(run["moved"], run["result"])
-    assert effect > {"tiny": 0.1, "demo": 1e-3}[run["models"]]  # so that the above is no accident
+    assert effect > {"tiny": 0.1, "demo": 1e-3, "flux2": 0.01}[run["models"]]  # so that the above is no accident
 
 
 def test_the_demo_is_compared_in_fp32_on_several_tiles_of_the_same_latent(measured):
