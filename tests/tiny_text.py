@@ -1,4 +1,4 @@
-"""CLIP and T5 of one layer, with their tokenizers, as the text half of a FLUX pipeline."""
+"""Text halves of FLUX pipelines: CLIP and T5 of one layer, or a thin Qwen3, with their tokenizers."""
 
 import json
 from pathlib import Path
@@ -52,5 +52,38 @@ def save_text_pipeline(folder: Path, *, t5_width: int = 32, clip_width: int = 16
         tokenizer_2=PreTrainedTokenizerFast(
             tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
         ),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_klein_text(folder: Path, *, width: int = 16, distilled: bool = True, seed: int = 0) -> Path:
+    """A folder as Flux2KleinPipeline.save_pretrained makes it, with letters as tokens, and as many layers as are read."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    letters = [chr(code) for code in range(97, 123)]
+    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(["<pad>", "<unk>", *letters])}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=28,
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+    )
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=None,
+        text_encoder=Qwen3ForCausalLM(config).eval(),
+        tokenizer=tokenizer,
+        transformer=None,
+        is_distilled=distilled,
     ).save_pretrained(folder)
     return folder

@@ -4,36 +4,63 @@ import pytest
 import torch
 
 from dinotile.flux_patch.checkpoint import new_adapter
+from dinotile.flux_patch.families import FAMILIES
+from dinotile.flux_patch.geometry import geometry_of
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
 from dinotile.hosts.host import Text
 
 from ...flux_patch.conftest import make_features, trained_like
-from ...tiny import tiny_vae
+from ...tiny import tiny_flux2, tiny_vae, tiny_vae2
 
 HEIGHT, WIDTH = 6, 4  # tokens
 
 
-def inputs(batch=2):
-    generator = torch.Generator().manual_seed(1)
+@pytest.fixture(scope="module", params=["FLUX.1", "FLUX.2", "FLUX.2 dev"])
+def transformer(request, transformer):
+    if request.param == "FLUX.1":
+        return transformer
+    return tiny_flux2(heads=2, guidance=request.param == "FLUX.2 dev")
+
+
+@pytest.fixture
+def config(transformer, config):
+    geometry = geometry_of(transformer)
+    if geometry == config.geometry:
+        return config
+    mechanisms, sites = ("cross_attention", "context"), ("double.0", "single.0", "single.1")
+    return dataclasses.replace(config, geometry=geometry, mechanisms=mechanisms, sites=sites)
+
+
+def vae_of(transformer):
+    return tiny_vae() if geometry_of(transformer).family == "flux1" else tiny_vae2()
+
+
+def inputs(transformer, batch=2):
+    generator, geometry = torch.Generator().manual_seed(1), geometry_of(transformer)
+    family = FAMILIES[geometry.family]
+    size = family.latent_channels, family.patch * HEIGHT, family.patch * WIDTH
     return {
-        "latents": torch.randn(batch, 16, 2 * HEIGHT, 2 * WIDTH, generator=generator),
+        "latents": torch.randn(batch, *size, generator=generator),
         "sigmas": torch.full((batch,), 0.4),
-        "text": Text(torch.randn(batch, 5, 64, generator=generator), torch.randn(batch, 48, generator=generator)),
+        "text": Text(
+            torch.randn(batch, 5, geometry.context, generator=generator),
+            torch.randn(batch, geometry.vector, generator=generator),
+        ),
     }
 
 
 def velocity(transformer, adapter, rows, **changes):
-    host = DiffusersHost(transformer, tiny_vae(), adapter=adapter)
+    host = DiffusersHost(transformer, vae_of(transformer), adapter=adapter)
     try:
-        return host.velocity(**{**inputs(), **changes}, rows=rows)
+        return host.velocity(**{**inputs(transformer), **changes}, rows=rows)
     finally:
         host.remove()
 
 
 def plain(transformer):
-    return DiffusersHost(transformer, tiny_vae()).velocity(**inputs())
+    return DiffusersHost(transformer, vae_of(transformer)).velocity(**inputs(transformer))
 
 
 def row(adapter, features, strength=1.0, box=(0.0, 0.0, 1.0, 1.0), **settings):
@@ -51,6 +78,8 @@ def test_strength_zero_changes_no_bit(transformer, adapter, features):
 
 @pytest.mark.parametrize("mechanism", ["cross_attention", "context", "vector"])
 def test_each_mechanism_acts_and_follows_the_features(transformer, adapter, features, mechanism):
+    if mechanism not in adapter.config.mechanisms:
+        return  # FLUX.2 has no pooled vector
     adapter = dataclasses.replace(adapter, idle=frozenset({"cross_attention", "context", "vector"} - {mechanism}))
     here = velocity(transformer, adapter, [row(adapter, features)] * 2)
     other = velocity(transformer, adapter, [row(adapter, make_features(seed=5))] * 2)
@@ -66,7 +95,7 @@ def test_a_row_without_dino_is_untouched_beside_one_with_it(transformer, adapter
 
 def test_rows_of_a_batch_equal_the_same_rows_alone(transformer, adapter, features):
     rows = [row(adapter, features, box=(0, 0, 0.5, 1)), row(adapter, features, 0.3, box=(0.5, 0.5, 0.5, 0.5))]
-    both, given = velocity(transformer, adapter, rows), inputs()
+    both, given = velocity(transformer, adapter, rows), inputs(transformer)
     for i in range(2):
         alone = velocity(
             transformer,
@@ -93,15 +122,16 @@ def test_outside_its_window_dino_changes_no_bit(transformer, adapter, features):
 
 def test_a_mask_limits_cross_attention_to_its_tokens(transformer, config, features):
     last_block = dataclasses.replace(  # nothing spreads afterwards
-        config, mechanisms=("cross_attention",), sites=("single.2",)
+        config, mechanisms=("cross_attention",), sites=config.sites[-1:]
     )
     adapter = trained_like(new_adapter(last_block))
     top = torch.zeros(6, 4)
     top[:3] = 1
+    half = HEIGHT // 2 * FAMILIES[config.geometry.family].patch
     masked = velocity(transformer, adapter, [row(adapter, features, mask=top)] * 2)
     off = plain(transformer)
-    assert (masked[:, :, :6] - off[:, :, :6]).abs().max() > 1e-4
-    assert torch.equal(masked[:, :, 6:], off[:, :, 6:])
+    assert (masked[:, :, :half] - off[:, :, :half]).abs().max() > 1e-4
+    assert torch.equal(masked[:, :, half:], off[:, :, half:])
 
 
 def test_null_rows_use_the_learned_null(transformer, adapter):
@@ -114,8 +144,8 @@ def test_null_rows_use_the_learned_null(transformer, adapter):
 
 def test_another_flux_is_refused_with_both_sides_named(transformer, config):
     other = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, context=4096))
-    with pytest.raises(ValueError, match="context 64.*made for.*context 4096"):
-        DiffusersHost(transformer, tiny_vae(), adapter=new_adapter(other))
+    with pytest.raises(ValueError, match=r"context \d\d, .*made for.*context 4096"):
+        DiffusersHost(transformer, vae_of(transformer), adapter=new_adapter(other))
 
 
 def test_hooks_leave_with_the_adapter(transformer, adapter, features):
