@@ -74,10 +74,14 @@ def upscale(
     steps: Annotated[
         int | None,
         typer.Option(
-            help=ranged("steps", "Model evaluations per tile, at any denoise. Default: demo 6, schnell 4, dev 20.")
+            help=ranged(
+                "steps", "Model evaluations per tile, at any denoise. Default: demo 6, schnell and klein 4, else 20."
+            )
         ),
     ] = None,
-    variant: Annotated[str, typer.Option(help="demo (small models of this package), schnell or dev.")] = "demo",
+    variant: Annotated[
+        str, typer.Option(help="demo (small models of this package), schnell, dev, klein, klein-base or flux2-dev.")
+    ] = "demo",
     model_path: Annotated[
         str | None, typer.Option(help="FLUX: a .safetensors file, a diffusers folder or a hub name (owner/name).")
     ] = None,
@@ -232,16 +236,20 @@ def upscale(
     mask_padding: Annotated[
         bool, typer.Option("--mask-padding", help="Keep T5's padding out of the attention, for adapters trained so.")
     ] = False,
-    guidance: Annotated[float, typer.Option(help=ranged("guidance", "FLUX.1 dev's guidance; usually 2 to 4."))] = 3.5,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help=ranged("guidance", "The guidance of dev models; usually 2 to 4. Default: 3.5, flux2-dev 4.")),
+    ] = None,
     cfg: Annotated[
-        float,
+        float | None,
         typer.Option(
             help=ranged(
                 "cfg",
-                "Classifier-free guidance by the prompt: 1 is off; usually 1.5 to 3, for up to three times the time.",
+                "Classifier-free guidance by the prompt: 1 is off; usually 1.5 to 3, for up to three times the time. Default: 1, "
+                "klein-base 4.",
             )
         ),
-    ] = 1.0,
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="What --cfg leads away from. Default: the empty prompt.")] = None,
     seed: Annotated[int, typer.Option(help=ranged("seed", "Seed of the noise."))] = 0,
     device: Device = "auto",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..files.weights import read_shapes, weight_files
-from ..flux_patch.families import FLUX1, plan_tiles
+from ..flux_patch.families import FLUX1, FLUX2, plan_tiles
 from ..flux_patch.geometry import FluxGeometry
 from ..hosts.diffusers.load import read_geometry
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, local_path
@@ -21,6 +21,15 @@ from .settings import UpscaleSettings
 
 GIB = 2**30
 OF_FLUX1 = FluxGeometry(3072, 24, 19, 38, 4096, 768)
+OF_KLEIN = FluxGeometry(3072, 24, 5, 20, 7680, 0, FLUX2.name)
+OF_NAMES = {  # on the hub, of the variants that are not FLUX.1's size
+    "black-forest-labs/FLUX.2-klein-4B": OF_KLEIN,
+    "black-forest-labs/FLUX.2-klein-base-4B": OF_KLEIN,
+    "black-forest-labs/FLUX.2-dev": FluxGeometry(6144, 48, 8, 48, 15360, 0, FLUX2.name),
+}
+# A block's matrices in squares of the width: what each token is multiplied by, and all of a double and of a single block; and the
+# modulations of each, which FLUX.2's blocks share.
+SQUARES = {FLUX1.name: (12, 24, 12, 12, 3), FLUX2.name: (13, 26, 13, 0, 0)}
 SMALL_VAE = 10e6  # weights, below which it is a TAESD
 VAE = {True: (467e3, 539e3), False: (4.3e6, 9.6e6)}  # operations per px, encode and decode: TAESD's form, FLUX.1's
 
@@ -36,12 +45,12 @@ class Models:
 
     @classmethod
     def of(cls, files: ModelFiles, *, no_dino: bool = False) -> Models:
-        """By the headers of those files that are here; what is named on the hub is taken for FLUX.1's."""
+        """By the headers of those files that are here; what is named on the hub is taken for the variant's, else FLUX.1's."""
         known, vae = local_path(files.flux, quiet=True) is not None, _weights(files.vae, "vae")
         looks = () if no_dino else (("DINO", files.dino), ("adapter", files.adapter))
         sizes = {name: _weights(source) for name, source in looks}
         return cls(
-            read_geometry(files.flux) if known else OF_FLUX1,
+            read_geometry(files.flux) if known else OF_NAMES.get(str(files.flux), OF_FLUX1),
             vae is not None and vae < SMALL_VAE,
             {"VAE": vae or 84_000_000, **{name: size or 0 for name, size in sizes.items()}},
             known,
@@ -117,16 +126,19 @@ def forecast(
 
 
 def block_flops(geometry: FluxGeometry, tokens: int) -> float:
-    """Of one forward pass: every block multiplies each token by 12 hidden^2 weights, and with all tokens twice."""
+    """Of one forward pass: every block multiplies each token by 12 hidden^2 weights (FLUX.2's by 13), and with all tokens
+    twice."""
     blocks = geometry.double_blocks + geometry.single_blocks
-    return blocks * (24 * tokens * geometry.hidden**2 + 4 * tokens**2 * geometry.hidden)
+    weights = SQUARES[geometry.family][0]
+    return blocks * (2 * weights * tokens * geometry.hidden**2 + 4 * tokens**2 * geometry.hidden)
 
 
 def flux_bytes(geometry: FluxGeometry, *, wide: int, weights: str) -> float:
     """Of the blocks' matrices, which are nearly all. wide: bytes of a weight in full. With fp8 the modulations stay wide."""
     square = geometry.hidden**2
-    modulations = (12 * geometry.double_blocks + 3 * geometry.single_blocks) * square
-    matrices = (24 * geometry.double_blocks + 12 * geometry.single_blocks) * square
+    _, double, single, double_modulation, single_modulation = SQUARES[geometry.family]
+    modulations = (double_modulation * geometry.double_blocks + single_modulation * geometry.single_blocks) * square
+    matrices = (double * geometry.double_blocks + single * geometry.single_blocks) * square
     narrow = {"fp8": (wide, 1), "nf4": (0.5, 0.5)}.get(weights, (wide, wide))
     return narrow[0] * modulations + narrow[1] * matrices
 

@@ -55,7 +55,7 @@ class JointEuler:
         if settings.cfg > 1 and negative is None:
             raise ValueError(
                 f"cfg {settings.cfg} guides by text, and there is none: give a whole pipeline with text encoders as the model, "
-                "or leave cfg at 1"
+                "or set cfg to 1"
             )
         self.host, self.settings, self.redux = host, settings, redux
         self.text, self.negative = replace(text, guidance=settings.guidance), None

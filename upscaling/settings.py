@@ -96,7 +96,8 @@ class UpscaleSettings:
 
 
 def settings_for(variant: str, **given: Any) -> UpscaleSettings:
-    """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity, VAE detail and schedule where None is given."""
+    """``UpscaleSettings`` with the variant's own steps, tile, overlap, fidelity, VAE detail, schedule and guidances where None is
+    given."""
     usual = find_variant(variant)
     strength = given.pop(STRENGTH, None)
     if strength is not None and given.get("denoise") is not None:

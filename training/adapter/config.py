@@ -46,7 +46,9 @@ Sites = Annotated[
 class ModelSettings(Settings):
     """The frozen models. FLUX, VAE and DINO are .safetensors files, folders or hub names; empty: the variant's."""
 
-    variant: Literal["demo", "schnell", "dev"] = Field(default="demo", description="Which FLUX it is.")
+    variant: Literal["demo", "schnell", "dev", "klein", "klein-base", "flux2-dev"] = Field(
+        default="demo", description="Which FLUX it is."
+    )
     model_path: str = Field(default="", description="FLUX.")
     vae_path: str = Field(default="", description="The VAE.")
     dino: str = Field(default="", description="DINO; needed unless the variant is demo.")
@@ -58,7 +60,7 @@ class ModelSettings(Settings):
         default="full", description="How FLUX's are kept; fp8 halves them, and needs `gradient_checkpointing`."
     )
     gradient_checkpointing: bool = Field(default=False, description="Computes activations twice, to save memory.")
-    guidance: Number = Field(default=1.0, description="Of FLUX.1 dev, the same in every step. Usual: 1.")
+    guidance: Number = Field(default=1.0, description="Of dev models, the same in every step. Usual: 1.")
     device: str = Field(default="auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
 
 
