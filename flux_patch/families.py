@@ -29,9 +29,9 @@ class ModelFamily:
     """A latent cell is ``cell`` px wide, a token ``patch`` latent cells.
 
     members: for people. axes: rotary channels per head for each coordinate of a position, with base ``theta``.
-    text_widths: of a text token, by size of model. text_length: tokens that a text has, a shorter one behind zeros; 0: any.
-    pooled_width: of the pooled text vector, None where there is none.
+    text_widths: of a text token, by size of model. pooled_width: of the pooled text vector, None where there is none.
     latent_scale, latent_shift: model latents = (the VAE's - shift) * scale. supported: whether this version runs it.
+    text_length: tokens that a text has at least, a shorter one stands behind zeros; 0: any.
     """
 
     name: str
@@ -43,13 +43,13 @@ class ModelFamily:
     axes: tuple[int, ...]
     theta: int
     text_widths: tuple[int, ...]
-    text_length: int
     pooled_width: int | None
     latent_scale: float
     latent_shift: float
     blocks: tuple[BlockKind, ...]
     mechanisms: tuple[Mechanism, ...]
     supported: bool
+    text_length: int = 0
 
     @property
     def token(self) -> int:
@@ -91,7 +91,6 @@ FLUX1 = ModelFamily(  # black-forest-labs/flux, model.py and util.py
     axes=(16, 56, 56),
     theta=10_000,
     text_widths=(4096,),
-    text_length=0,
     pooled_width=768,
     latent_scale=0.3611,
     latent_shift=0.1159,
@@ -109,13 +108,13 @@ FLUX2 = ModelFamily(  # black-forest-labs/flux2, model.py; its VAE normalises la
     axes=(32, 32, 32, 32),
     theta=2_000,
     text_widths=(7680, 12288, 15360),
-    text_length=512,
     pooled_width=None,
     latent_scale=1.0,
     latent_shift=0.0,
     blocks=_BLOCKS,
     mechanisms=("cross_attention", "context"),
     supported=True,
+    text_length=512,
 )
 FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (FLUX1, FLUX2)}
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..flux_patch.adapter import LoadedAdapter
-from ..flux_patch.families import FAMILIES, ModelFamily
+from ..flux_patch.families import ModelFamily
 from ..flux_patch.geometry import FluxGeometry
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
@@ -38,7 +38,6 @@ class Text:
 
     @classmethod
     def empty(cls, geometry: FluxGeometry, *, tokens: int = EMPTY_TOKENS, guidance: float = 3.5) -> Text:
-        tokens = FAMILIES[geometry.family].text_length or tokens
         return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Text:

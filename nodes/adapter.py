@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from comfy_api.latest import io, ui
 
 from ..flux_patch.adapter import adapter_config, spread_sites
 from ..flux_patch.checkpoint import save_adapter
-from ..flux_patch.families import FAMILIES, MECHANISMS
+from ..flux_patch.families import FAMILIES, MECHANISMS, Mechanism
+from ..flux_patch.geometry import FluxGeometry
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
@@ -17,17 +20,22 @@ from . import sockets
 from .sockets import SEED, layers, number
 
 CATEGORY = f"{sockets.CATEGORY}/FLUX"
-CHOICES = {**{name: (name,) for name in MECHANISMS}, "all": MECHANISMS}
+ALL = "all"
 
 
 def adapter_inputs(*, mechanisms: str) -> list[io.Input]:
     """What a new adapter is made of; ``mechanisms`` is the tooltip of that input."""
     return [
         layers(),
-        io.Combo.Input("mechanisms", options=list(CHOICES), default="cross_attention", tooltip=mechanisms),
+        io.Combo.Input("mechanisms", options=[*MECHANISMS, ALL], default="cross_attention", tooltip=mechanisms),
         number("width", (1024, 8, 4096, 8), "Channels of the adapter's tokens. Usual: 1024."),
         number("grid", (16, 1, 64), "DINO tokens per side of a tile. Usual: 16 (256 tokens)."),
     ]
+
+
+def chosen_mechanisms(name: str, geometry: FluxGeometry) -> tuple[Mechanism, ...]:
+    """Of that input: one, or all that the FLUX can have."""
+    return tuple(each for each in FAMILIES[geometry.family].mechanisms if name == ALL) or (cast(Mechanism, name),)
 
 
 class LoadAdapter(io.ComfyNode):
@@ -89,14 +97,13 @@ class NewAdapter(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         geometry = flux_geometry(model)
         sites = spread_sites(geometry, double_every=double_every, single_every=single_every)
-        chosen = FAMILIES[geometry.family].mechanisms if mechanisms == "all" else CHOICES[mechanisms]
         config = adapter_config(
             dino.spec,
             geometry,
             layers=layers,
             crops=crops,
             scales=scales,
-            mechanisms=chosen,
+            mechanisms=chosen_mechanisms(mechanisms, geometry),
             sites=sites,
             width=width,
             grid=grid,

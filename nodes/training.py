@@ -29,7 +29,7 @@ from ..hosts.comfy.progress import HostProgress, Interrupted, only_interrupts
 from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
 from ..hosts.precision import check_bfloat16
 from . import sockets
-from .adapter import CHOICES, adapter_inputs
+from .adapter import adapter_inputs, chosen_mechanisms
 from .learning import CATEGORY, LearningNode
 from .sockets import SEED, number, patches_file, pictures, problem
 
@@ -170,7 +170,7 @@ class TrainAdapter(LearningNode):
         geometry = flux_geometry(model)
         if adapter is None:
             settings = AdapterSettings(
-                mechanisms=CHOICES[mechanisms], width=width, grid=grid, context_grid=context_grid
+                mechanisms=chosen_mechanisms(mechanisms, geometry), width=width, grid=grid, context_grid=context_grid
             )
             encode = EncodeSettings(layers=layers, crops=crops, scales=scales)
             start = new_adapter(config_of(settings, dino.spec, geometry, encode=encode), seed=seed)

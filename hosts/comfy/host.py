@@ -70,6 +70,7 @@ class ComfyHost:
     ) -> Tensor:
         """hint, memo: not used; ComfyUI's ControlNets come with its conditioning, and its sampling run brings its own memo."""
         self.load(list(latents.shape))
+        text = text.of_length(self.family.text_length)
         velocities: list[Tensor] = []
 
         def keep(executor: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -21,7 +21,7 @@ from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from ..dino.tiny import random_model, tiny_encoder
-from ..tiny import tiny_flux, tiny_vae
+from ..tiny import tiny_flux, tiny_flux2, tiny_vae, tiny_vae2
 
 SIDE, TILE = 48, 32
 
@@ -75,8 +75,9 @@ def tiny_host(
     grid=4,
     device="cpu",
     sites=("double.0", "single.1"),
+    flux2=False,
 ) -> DiffusersHost:
-    transformer, spec = tiny_flux(), tiny_encoder("tiny-v2").spec
+    transformer, spec = tiny_flux2() if flux2 else tiny_flux(), tiny_encoder("tiny-v2").spec
     config = AdapterConfig(
         dino=spec.name,
         dino_width=spec.width,
@@ -88,7 +89,7 @@ def tiny_host(
         mechanisms=mechanisms,
         sites=sites if "cross_attention" in mechanisms else (),
     )
-    vae = tiny_vae(scaling=20.0)
+    vae = tiny_vae2() if flux2 else tiny_vae(scaling=20.0)
     for parameter in vae.encoder.parameters():
         if parameter.ndim == 1:  # without biases the latents are the picture's alone
             parameter.zero_()

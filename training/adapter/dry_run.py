@@ -19,7 +19,7 @@ from ...hosts.diffusers.sources import dino_path
 from ...hosts.host import EMPTY_TOKENS
 from ...hosts.rate import REACHED, matrix_rate
 from ...upscaling.api import find_device
-from ...upscaling.forecast import flux_bytes
+from ...upscaling.forecast import SQUARES, flux_bytes
 from ..core.state import checkpoints
 from ..data.pictures import Data
 from ..data.sample import Skipped
@@ -157,15 +157,19 @@ def memory_of(config: TrainConfig, geometry: FluxGeometry, work: Work, *, parame
 
 
 def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig, *, text: int) -> Work:
-    """Every block multiplies each token by 12 hidden^2 weights and with all tokens twice; backward, only activations have a
-    gradient, and attention takes 2.5 times as much. Blocks before the first that needs a gradient run once, and that one's
-    attention comes before its site."""
+    """Every block multiplies each token by 12 hidden^2 weights (FLUX.2's by 13) and with all tokens twice; backward, only
+    activations have a gradient, and attention takes 2.5 times as much. Blocks before the first that needs a gradient run once,
+    and that one's attention comes before its site."""
     family, hidden = FAMILIES[geometry.family], geometry.hidden
     sides = (config.data.picture,) if isinstance(config.data.picture, int) else config.data.picture
     height, width = (config.data.tile or sides[0], config.data.tile or sides[-1])
     rows, columns = height // family.token, width // family.token
-    tokens = rows * columns + text + (1 + adapter.context_grid**2 if "context" in adapter.mechanisms else 0)
-    products, attention = 24 * tokens * hidden**2, 4 * tokens**2 * hidden
+    tokens = (
+        rows * columns
+        + max(text, family.text_length)
+        + (1 + adapter.context_grid**2 if "context" in adapter.mechanisms else 0)
+    )
+    products, attention = 2 * SQUARES[family.name][0] * tokens * hidden**2, 4 * tokens**2 * hidden
     blocks, again = all_sites(geometry), config.model.gradient_checkpointing
     only_sites = adapter.mechanisms == ("cross_attention",)
     learning = len(blocks) - (min(map(blocks.index, adapter.sites)) if only_sites else 0)

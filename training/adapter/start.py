@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ class Report:
 
 
 def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
-    """Load every parameter that the file has; nothing is changed where one has another shape or none fits.
+    """Load every parameter that the file has; nothing is changed where one has another shape or none fits. Of an adapter for
+    another FLUX what has another shape is left as it was, and counts as new.
 
     path: an adapter file, a checkpoint's folder, or a training's output folder. Raises ValueError.
     """
@@ -101,6 +102,11 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
     loaded = [name for name in mine if name in weights]
     wrong = [name for name in loaded if weights[name].shape != mine[name].shape]
+    with whole(path.name, "adapter"):
+        theirs = dict(json.loads(metadata.get("config") or metadata.get("identity", "{}")))
+        flux = _geometry(theirs)
+    if flux not in (None, adapter.config.geometry):
+        loaded, wrong = [name for name in loaded if name not in wrong], []
     if wrong:
         first = wrong[0]
         raise ValueError(
@@ -113,17 +119,23 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
             f"{path.name} holds {_some(tuple(weights)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
         )
     check_floating({name: weights[name] for name in loaded}, name=path.name)
-    with whole(path.name, "adapter"):
-        theirs = dict(json.loads(metadata.get("config") or metadata.get("identity", "{}")))
     with torch.no_grad():
         for name in loaded:
             mine[name].copy_(weights[name])
     return Report(
         loaded=tuple(loaded),
-        new=tuple(name for name in mine if name not in weights),
+        new=tuple(name for name in mine if name not in loaded),
         unused=tuple(name for name in weights if name not in mine),
-        other=_other(theirs, adapter.config),
+        other=(*_other(theirs, adapter.config), *([] if flux in (None, adapter.config.geometry) else [str(flux)])),
     )
+
+
+def _geometry(theirs: Mapping[str, Any]) -> FluxGeometry | None:
+    """Of the FLUX that a file's adapter was made for; None where the file does not say it as this version does."""
+    told = theirs.get("geometry")
+    if not isinstance(told, dict) or told.keys() - {field.name for field in fields(FluxGeometry)}:
+        return None
+    return FluxGeometry(**told)
 
 
 def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
