@@ -14,6 +14,7 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     import torch
 
     from ..files.pictures import load_picture
+    from ..flux_patch.families import FAMILIES
     from ..hosts.diffusers.sources import find_variant, local_path, model_files
     from ..hosts.host import EMPTY_TOKENS
     from ..hosts.rate import matrix_rate
@@ -50,5 +51,9 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
         yield f"{source}: " + "\n  ".join(found.lines(rate, room=gpu.total_memory if gpu else None))
     yield from (f"{source}: {why}" for source, why in batch.failed.items())
     on = gpu.name if gpu else f"{device.type}, {plural(torch.get_num_threads(), 'thread')}"
-    asked = "" if known.known else ", with FLUX.1's sizes, as the model is named on the hub"
+    asked = (
+        ""
+        if known.known
+        else f", with {FAMILIES[known.geometry.family].title}'s sizes, as the model is named on the hub"
+    )
     yield f"{plural(len(sizes), 'picture')}, about {spoken(seconds)} on {on}{asked}; nothing was loaded or written"

@@ -190,7 +190,7 @@ def load_upscaler(
 
     prompt, negative: of FLUX's text encoders, which must come with the model; a cfg above 1 leads from the negative, an empty
     one where none is given, to the prompt. redux: a folder of diffusers or a hub name with FLUX.1 Redux and its SigLIP, whose
-    tokens of each tile follow the text. mask_padding: whether FLUX's attention leaves out the padding of T5's tokens; it was
+    tokens of each tile follow the text. mask_padding: whether FLUX.1's attention leaves out the padding of T5's tokens; it was
     trained with it. weights: of FLUX, "full" (in dtype), "fp8" or "nf4". offload: "none", "model" (what does not
     compute rests in the CPU's memory) or "sequential" (FLUX and its text encoders rest there, layer by layer: slow).
     controlnet: one of FLUX.1 that is shown the enlarged picture (tile, upscaling, or a union's tile mode), tile by tile.

@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[type, str]] = {
 @dataclass(frozen=True)
 class UpscaleSettings:
     """scale: output side over input side. denoise: how much may change, 0 to 1. steps: model evaluations per tile, at any
-    denoise. tile, overlap: in px. guidance: FLUX.1 dev's. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
+    denoise. tile, overlap: in px. guidance: of dev models. cfg, dino_guidance: classifier-free guidance by text and by DINO, 1 is
     off. fidelity: of ``back_project``. vae_detail: share of what the VAE alone loses of the enlarged picture that is put back.
     dynamic_shift: of the noise levels, by the size of a tile. tile_batch: tiles per model
     call, 0 chooses by the device. tile_fit: of ``plan_tiles``. moving: whether tiles lie elsewhere at each step.

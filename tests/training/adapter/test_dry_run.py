@@ -15,7 +15,7 @@ from dinotile.flux_patch.adapter import DinoAdapter, adapter_config
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.training.adapter.config import load_config
 from dinotile.training.adapter.dry_run import GIB, dry_run, memory_of, work_of
-from dinotile.upscaling.forecast import flux_bytes
+from dinotile.upscaling.forecast import OF_KLEIN, flux_bytes
 
 from ..pictures import colours
 from ..tiny import settings, tiny_trainer, write_models
@@ -49,6 +49,24 @@ def test_the_shipped_configurations_load_and_fit_the_gpu_that_they_are_for(room)
     work = work_of(config, FLUX1, adapter, text=512)
     needed = sum(memory_of(config, FLUX1, work, parameters=parameters).values())
     assert 0.5 * room < needed / GIB < 0.85 * room
+
+
+def test_the_configuration_for_klein_fits_its_gpu_at_less_than_flux1s_work():
+    config = load_config(DOCS / "training-klein.yaml")
+    adapter = adapter_config(SPECS["dinov2-base"], OF_KLEIN, layers="2/3")
+    with torch.device("meta"):
+        parameters = sum(map(torch.numel, DinoAdapter(adapter).parameters()))
+    work = work_of(config, OF_KLEIN, adapter, text=8)
+    needed = memory_of(config, OF_KLEIN, work, parameters=parameters)
+    assert len(adapter.sites) == 8 and parameters == pytest.approx(58.2e6, rel=0.01)
+    assert needed["FLUX"] / GIB == pytest.approx(6.9, rel=0.01) and sum(needed.values()) / GIB == pytest.approx(
+        11.8, rel=0.01
+    )
+    assert work.tokens == 1024 + 512  # whatever the text is said to have
+    dev = load_config(DOCS / "training-24gb.yaml")
+    assert work.flops == pytest.approx(
+        0.49 * work_of(dev, FLUX1, full_size("training-24gb.yaml")[1], text=8).flops, rel=0.02
+    )
 
 
 def test_a_step_at_full_size_is_near_what_was_measured_on_an_h100():
