@@ -141,7 +141,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input(
                     "decoder",
                     optional=True,
-                    tooltip="The small VAE of the model's latents, such as taef1, which anchor and guide look with. Without: the vae.",
+                    tooltip="A small VAE of the model's latents, as taef1, which anchor and guide look with. Without: the vae.",
                 ),
                 setting(
                     "adaptive",

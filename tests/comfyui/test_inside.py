@@ -622,7 +622,7 @@ def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     assert found["acts"]
     one_sentence(
         found["refused"],
-        ("the decoder has latents of 4 channels per 8 px, the model of 16 channels", "load the model's own VAE"),
+        ("the decoder has latents of 4 channels per 8 px", "the model of 16 channels per 8 px"),
     )
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
 
