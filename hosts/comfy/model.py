@@ -20,6 +20,7 @@ from .control import HintCrop
 from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, DataWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .latents import latents_of
+from .patch_crop import PatchCrop
 from .tiles import TileWrapper
 
 TILING = "dinotile_tiling"  # of the wrappers of a tiled model
@@ -83,6 +84,7 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
         plan,
         moving=moving and plan.count > 1,
         crop_controls=HintCrop,
+        crop_patches=PatchCrop,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
     )

@@ -29,9 +29,11 @@ from .shown import COVERS, REDUX, check_shown, put
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
+CropPatches = Callable[[dict, tuple[int, int, int, int], torch.device], dict]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
 MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
+CROPPED = "dinotile_cropped"  # in transformer_options: the run's ControlNets that are patches, for a tile
 RUN = "dinotile_run"  # in model_options: the TileRun of one sampling run
 
 
@@ -150,7 +152,8 @@ class MovingRun:
 
 
 class TileWrapper:
-    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls: called once for a run."""
+    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls, crop_patches: called once
+    for a run; what a call's patches show is that of its first row, as a call with such a patch has one tile."""
 
     def __init__(
         self,
@@ -158,12 +161,14 @@ class TileWrapper:
         *,
         moving: bool,
         crop_controls: Callable[[], CropControl],
+        crop_patches: Callable[[TilePlan], CropPatches],
         find_patches: FindPatches,
         check_interrupt: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.moving = moving
         self.crop_controls = crop_controls
+        self.crop_patches = crop_patches
         self.find_patches = find_patches
         self.check_interrupt = check_interrupt
 
@@ -189,6 +194,7 @@ class TileWrapper:
             seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
             run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=start)
         guider.model_options[RUN] = run
+        guider.model_options.setdefault("transformer_options", {})[CROPPED] = self.crop_patches(self.plan)
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {
             slot: [sized(keep_mask(check_shown(cond, batch=len(noise)), tokens), self.plan) for cond in conds]
@@ -222,6 +228,8 @@ class TileWrapper:
         *given, options = call_arguments(args, kwargs)
         if rows is not None:
             options[OPTIONS] = {**options.get(OPTIONS, {}), TILES: rows}
+            if "patches" in options:
+                options["patches"] = options[CROPPED](options["patches"], rows[0]["box"], x.device)
         return executor(x, t, *given, options, **kwargs)
 
 

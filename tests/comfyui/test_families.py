@@ -70,6 +70,13 @@ def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
     assert numbers("told_size") == {"right": [True, True], "differ": True}
 
 
+@pytest.mark.parametrize("family", ["z", "qwen"])
+def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, family):
+    found = numbers(f"control_of_{family}_image")
+    assert found["rows and worst"] == [8, 2, 0]  # calls of one tile, with its positive and its negative
+    assert found["acts"] > 1e-3 and found["one tile"] and found["the person's own"]
+
+
 REFUSED = {
     "plan of FLUX.1 for FLUX.2": ("cells of 8 px", "cells of 16 px", "connect the model to Plan Tiles"),
     "plan of no model for a UNet": ("multiples of 16", "needs multiples of 64", "connect the model to Plan Tiles"),
