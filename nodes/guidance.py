@@ -1,4 +1,4 @@
-"""Nodes that guide any FLUX by its estimates of the clean picture: no adapter, no training."""
+"""Nodes that guide any model by its estimates of the clean picture: no adapter, no training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .sockets import number
 
 CATEGORY = f"{sockets.CATEGORY}/Guidance"
 IMAGE = "The whole picture before it is upscaled; the latent that is sampled must show all of it."
-DECODER = "The model's VAE, or the TAESD of its latents (taef1 for FLUX.1), which is much faster."
+DECODER = (
+    "The model's VAE, or the small one of its latents, which is much faster: taef1 for FLUX.1 and Z-Image, taef2 for FLUX.2, "
+    "lighttaew2_1 for Qwen-Image and Krea 2."
+)
 
 
 def when() -> list[io.Input]:
@@ -61,7 +64,7 @@ class SourceAnchor(io.ComfyNode):
             description="Keeps what is sampled true to the source at the source's own resolution, at every step. Needs no DINO.",
             search_aliases=["lr consistency", "back projection", "fidelity", "guidance", "super resolution"],
             inputs=[
-                io.Model.Input("model", tooltip="Any FLUX.1, tiled or not."),
+                io.Model.Input("model", tooltip="Any model of pictures, tiled or not."),
                 io.Image.Input("image", tooltip=IMAGE),
                 io.Vae.Input("decoder", tooltip=DECODER),
                 number(
@@ -93,7 +96,7 @@ class DinoGuidance(io.ComfyNode):
             "Best where a Source Anchor is off or weak.",
             search_aliases=["dino loss", "training free", "semantic guidance", "dinov2"],
             inputs=[
-                io.Model.Input("model", tooltip="Any FLUX.1, tiled or not; with or without a DINO adapter."),
+                io.Model.Input("model", tooltip="Any model of pictures, tiled or not; with or without a DINO adapter."),
                 sockets.Dino.Input("dino", tooltip="From Load DINO Model."),
                 io.Image.Input("image", tooltip=IMAGE),
                 io.Vae.Input("decoder", tooltip=DECODER),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..flux_patch.families import FLUX1
 from ..hosts.comfy.images import rgb, to_host
+from ..hosts.comfy.latents import OF_FLUX1, latents_of
 from ..hosts.comfy.model import tile_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
@@ -26,7 +26,8 @@ class PlanTiles(io.ComfyNode):
             node_id="DinoTile_PlanTiles",
             display_name="Plan Tiles",
             category=CATEGORY,
-            description="Covers a picture of the given size with equal, evenly spread tiles. Needs no model.",
+            description="Covers a picture of the given size with equal, evenly spread tiles, on the grid of FLUX.1 or of any "
+            "other model that is connected.",
             search_aliases=["tile", "tile size", "tile grid", "overlap"],
             inputs=[
                 number(
@@ -42,6 +43,12 @@ class PlanTiles(io.ComfyNode):
                     "Least overlap of neighbours in px, smaller than the tile. Usual: 128; demo models: 32."
                 ),
                 sockets.tile_fit(),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The one that is sampled: any model of pictures, for tiles on its own grid. Without: FLUX.1 and all "
+                    "with the same grid, as Z-Image, Qwen-Image, Krea 2, SD 3 and Chroma.",
+                ),
             ],
             outputs=[
                 sockets.Plan.Output(display_name="plan", tooltip="For Tile Model, Tiled Sampler and Preview Tiles."),
@@ -55,9 +62,11 @@ class PlanTiles(io.ComfyNode):
         return problem(check_tiles, tile, overlap)
 
     @classmethod
-    def execute(cls, width, height, tile, overlap, tile_fit="balanced") -> io.NodeOutput:
-        height, width = (side // FLUX1.cell * FLUX1.cell for side in (height, width))  # VAE Encode crops to whole cells
-        plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=overlap, fit=tile_fit)
+    def execute(cls, width, height, tile, overlap, tile_fit="balanced", model=None) -> io.NodeOutput:
+        latents = OF_FLUX1 if model is None else latents_of(model)
+        cell = latents.cell
+        height, width = (side // cell * cell for side in (height, width))  # VAE Encode crops to whole cells
+        plan = latents.plan_tiles(height, width, tile=tile, overlap=overlap, fit=tile_fit)
         return io.NodeOutput(plan, plan.count, describe_plan(plan))
 
 
@@ -158,7 +167,7 @@ class TileModel(io.ComfyNode):
             description="Makes any sampler run this model tile by tile: all tiles in every step, on one canvas with one noise.",
             search_aliases=["tiled diffusion", "multidiffusion", "mixture of diffusers", "tile upscale"],
             inputs=[
-                io.Model.Input("model", tooltip="FLUX.1, patched with DINO or not."),
+                io.Model.Input("model", tooltip="Any model of pictures; FLUX patched with DINO or not."),
                 sockets.Plan.Input("plan", tooltip="From Plan Tiles, made for the size of the latent that is sampled."),
                 sockets.moving(),
             ],
@@ -181,7 +190,7 @@ class TiledSampler(io.ComfyNode):
             search_aliases=["tiled ksampler", "tiled diffusion", "multidiffusion", "ultimate sd upscale"],
             inputs=[
                 io.Noise.Input("noise", tooltip="One noise for the whole canvas."),
-                io.Guider.Input("guider", tooltip="A guider over a FLUX.1 model that is not tiled yet."),
+                io.Guider.Input("guider", tooltip="A guider over any model of pictures that is not tiled yet."),
                 io.Sampler.Input("sampler", tooltip="Any sampler. Usual: euler."),
                 io.Sigmas.Input(
                     "sigmas", tooltip="Noise levels, falling. Usual: a BasicScheduler at denoise 0.2 to 0.5."

@@ -36,7 +36,7 @@ class Upscale(io.ComfyNode):
             node_id="DinoTile_Upscale",
             display_name="DINO Tiled Upscale",
             category=sockets.CATEGORY,
-            description="Enlarges a picture, then redraws its detail with FLUX in tiles that know what they are a part of.",
+            description="Enlarges a picture, then redraws its detail in tiles that know what they are a part of.",
             search_aliases=[
                 "upscale",
                 "tiled upscale",
@@ -50,9 +50,15 @@ class Upscale(io.ComfyNode):
             ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, any size and aspect; alpha is enlarged and kept."),
-                io.Model.Input("model", lazy=True, tooltip="FLUX.1, not tiled and not patched with DINO yet."),
-                io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
-                io.Conditioning.Input("positive", lazy=True, tooltip="A prompt, or Empty FLUX Conditioning."),
+                io.Model.Input(
+                    "model",
+                    lazy=True,
+                    tooltip="Any model of pictures, not tiled and not patched with DINO yet. An adapter needs FLUX.",
+                ),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
+                io.Conditioning.Input(
+                    "positive", lazy=True, tooltip="A prompt; for FLUX.1 also Empty FLUX Conditioning."
+                ),
                 io.Conditioning.Input("negative", lazy=True, tooltip="Only used where cfg is above 1."),
                 setting("scale", "Factor for both sides; the output size is exact. Usual: 2.", step=0.05),
                 setting("denoise", "How much is redrawn, 0 nothing to 1 everything. Usual: 0.2 to 0.5.", step=0.01),
@@ -135,7 +141,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input(
                     "decoder",
                     optional=True,
-                    tooltip="The TAESD of FLUX.1's latents (taef1), which anchor and guide look with. Without: the vae.",
+                    tooltip="A small VAE of the model's latents, as taef1, which anchor and guide look with. Without: the vae.",
                 ),
                 setting(
                     "adaptive",

@@ -21,12 +21,14 @@ def crop_entries(
     device: torch.device,
     mask_grid: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks.
+    """Crop those entries of ``model_conds`` that the host does not crop itself: reference latents, attention masks, and tensors
+    of the canvas's own cells, such as a mask of what is redrawn.
 
-    mask_grid: see ``crop_attention_mask``.
+    mask_grid: see ``crop_attention_mask``. None where the mask is of the text alone, which stays.
     """
-    cropped = dict(entries)
-    references, mask = entries.get("ref_latents"), entries.get("attention_mask")
+    cropped = {name: crop_cells(entry, area, plan) for name, entry in entries.items()}
+    references = entries.get("ref_latents")
+    mask = None if mask_grid is None else entries.get("attention_mask")
     if references is not None:
         cropped["ref_latents"] = with_cond(references, [crop_reference(one, area, plan) for one in references.cond])
     if mask is not None:
@@ -36,8 +38,20 @@ def crop_entries(
     return cropped
 
 
+def crop_cells(entry: Any, area: Area, plan: TilePlan) -> Any:
+    """The tile's part of an entry whose tensor [B, C, .., h, w] has the canvas's cells, which the host would crop by itself were
+    it one of noise's shape; any other entry as it is."""
+    cells = getattr(entry, "cond", None)
+    if not isinstance(cells, Tensor) or any(kind.__name__ == "CONDNoiseShape" for kind in type(entry).__mro__):
+        return entry
+    if cells.ndim not in (4, 5) or tuple(cells.shape[-2:]) != (plan.height, plan.width):
+        return entry
+    height, width, top, left = area
+    return with_cond(entry, cells[..., top : top + height, left : left + width])
+
+
 def crop_reference(latent: Tensor, area: Area, plan: TilePlan) -> Tensor:
-    """The tile's part of a reference latent [B, C, h, w] that shows the whole canvas at any scale.
+    """The tile's part of a reference latent [B, C, h, w] or [B, C, n, h, w] that shows the whole canvas at any scale.
 
     A reference of another aspect ratio is another picture and stays whole.
     """

@@ -19,6 +19,7 @@ from ...files.pixels import proportional
 from ..finite import finite
 from ..host import Estimates
 from . import vae as vae_path
+from .latents import check_canvas, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
@@ -52,7 +53,8 @@ def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
     model = clone_of(model)
 
     def after_cfg(args: dict[str, Any]) -> Tensor:
-        return estimates(args["denoised"], float(args["sigma"].max()), start=start)
+        denoised = args["denoised"]
+        return like(estimates(flat(denoised), float(args["sigma"].max()), start=start), denoised)
 
     model.set_model_sampler_post_cfg_function(after_cfg)
     return model
@@ -60,7 +62,7 @@ def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
 
 def guide_model(model: Any, guidance: Guidance) -> Any:
     """A clone of the model that every sampler runs with this guidance; ValueError where it has one of the kind already."""
-    check_decoder(guidance.decoder, model)
+    latents_of(model).check_vae(guidance.decoder, name="decoder")
     model = clone_of(model)
     wrappers, others = model.wrappers.get(Wrappers.OUTER_SAMPLE, {}), {guidance.kind: guidance}
     for kind in KINDS:
@@ -93,6 +95,7 @@ def outer_sample(
     **kwargs: Any,
 ) -> Any:
     """OUTER_SAMPLE: starts the run. ``guider.model_options`` is the run's own copy."""
+    check_canvas(noise)
     pictures, latents = len(guidance.pixels), len(noise)
     if latents % pictures:
         raise ValueError(
@@ -107,18 +110,17 @@ def outer_sample(
 
 def after_cfg(args: dict[str, Any]) -> Tensor:
     """The post-CFG function of all guided models."""
-    estimate, runs = args["denoised"], args["model_options"].get(RUN, {})
+    estimate, runs = flat(args["denoised"]), args["model_options"].get(RUN, {})
     for kind in KINDS:
         if kind in runs:
             estimate = runs[kind](estimate, float(args["sigma"].max()))
-    return estimate
+    return like(estimate, args["denoised"])
 
 
 def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:
     """A run's estimates on a canvas of that height and width in latent cells."""
     vae, inner = guidance.decoder, model.model
-    ratio = vae.spacial_compression_decode()
-    height, width = (side * ratio for side in cells)
+    height, width = (side * latents_of(model).cell for side in cells)
     rows, columns = guidance.pixels.shape[-2:]
     if not proportional((rows, columns), (height, width)):
         raise ValueError(
@@ -132,20 +134,11 @@ def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[
         guidance.pixels.to(model.load_device),
         guidance.settings,
         canvas=Canvas(
-            lambda latents: vae_path.decode(vae, inner.process_latent_out(latents)),
-            lambda seen: finite(inner.process_latent_in(vae_path.encode(vae, seen)), "encode"),
+            lambda latents: vae_path.decode(vae, inner.process_latent_out(framed(latents, inner))),
+            lambda seen: flat(finite(inner.process_latent_in(vae_path.encode(vae, seen)), "encode")),
             (height, width),
         ),
         encoder=guidance.encoder,
         mask=mask,
         check=comfy.model_management.throw_exception_if_processing_interrupted,
     )
-
-
-def check_decoder(vae: Any, model: Any) -> None:
-    needed = model.get_model_object("latent_format").latent_channels
-    if vae.latent_channels != needed:
-        raise ValueError(
-            f"the decoder has {vae.latent_channels} latent channels, the model {needed}: load the model's own VAE, or the TAESD "
-            "of its latents (taef1 for FLUX.1)"
-        )

@@ -1,4 +1,4 @@
-"""ComfyUI's FLUX and VAE, with an adapter or none."""
+"""ComfyUI's MODEL and VAE, with an adapter or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
-from ...flux_patch.families import FAMILIES, FLUX1
+from ...flux_patch.families import FAMILIES
+from ...flux_patch.geometry import FluxGeometry
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
@@ -22,6 +23,7 @@ from ..host import Hint, Text
 from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
+from .latents import flat, framed, latents_of
 from .model import Wrappers, flux_geometry, patch_flux
 
 
@@ -30,13 +32,14 @@ class ComfyHost:
 
     def __init__(self, model: Any, vae: Any, *, decoder: Any | None = None, adapter: HostAdapter | None = None) -> None:
         """decoder: a small VAE of the same latents, for ``show`` and ``read``; None: the VAE."""
-        check_vae(vae)
-        self.model, self.vae, self.decoder = model, checked_vae(vae), vae
+        self.latents = latents_of(model)
+        self.latents.check_vae(vae, name="VAE")
         if decoder is not None:
-            check_vae(decoder)
-            self.decoder = decoder
-        self.geometry = flux_geometry(model)
-        self.family = FAMILIES[self.geometry.family]
+            self.latents.check_vae(decoder, name="decoder")
+        self.model, self.vae, self.decoder = model, checked_vae(vae), vae if decoder is None else decoder
+        self.family = self.latents.family(type(model.model).__name__)
+        if adapter is not None:
+            self.family = FAMILIES[self.geometry.family]
         self.device, self.dtype = model.load_device, compute_dtype(model)
         self.adapter = None if adapter is None else adapter.adapter
         self.patcher = model if adapter is None else patch_flux(model, adapter)
@@ -44,19 +47,24 @@ class ComfyHost:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         self.check_interrupt()
-        latents = vae_path.encode(self.vae, pixels)
-        return self.patcher.model.process_latent_in(latents).float()
+        return self._coded(self.vae, pixels)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pixels = vae_path.decode(self.vae, self.patcher.model.process_latent_out(latents))
-        return pixels.float().clamp_(0, 1).cpu()
+        return self._shown(self.vae, latents).clamp_(0, 1).cpu()
 
     def show(self, latents: Tensor) -> Tensor:
-        return vae_path.decode(self.decoder, self.patcher.model.process_latent_out(latents)).float()
+        return self._shown(self.decoder, latents)
 
     def read(self, pixels: Tensor) -> Tensor:
-        return self.patcher.model.process_latent_in(vae_path.encode(self.decoder, pixels)).float()
+        return self._coded(self.decoder, pixels)
+
+    def _coded(self, vae: Any, pixels: Tensor) -> Tensor:
+        return flat(self.patcher.model.process_latent_in(vae_path.encode(vae, pixels))).float()
+
+    def _shown(self, vae: Any, latents: Tensor) -> Tensor:
+        inner = self.patcher.model
+        return vae_path.decode(vae, inner.process_latent_out(framed(latents, inner))).float()
 
     def velocity(
         self,
@@ -101,6 +109,11 @@ class ComfyHost:
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     @cached_property
+    def geometry(self) -> FluxGeometry:
+        """ValueError for another model than a FLUX, which is tiled and guided without."""
+        return flux_geometry(self.model)
+
+    @cached_property
     def options(self) -> dict[str, Any]:
         """``transformer_options`` of the patched model, as a sampling run would give them."""
         options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
@@ -123,11 +136,3 @@ def checked_vae(vae: Any) -> Any:
     checked = copy.copy(vae)
     checked.process_output = lambda image: vae.process_output(finite(image, "decode"))
     return checked
-
-
-def check_vae(vae: Any) -> None:
-    if vae.latent_channels != FLUX1.latent_channels:
-        raise ValueError(
-            f"the VAE has {vae.latent_channels} latent channels, FLUX.1 needs {FLUX1.latent_channels}: load FLUX.1's VAE, "
-            "ae.safetensors"
-        )

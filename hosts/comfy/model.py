@@ -20,6 +20,8 @@ from .carrier import DinoCond
 from .control import HintCrop
 from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, DataWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
+from .latents import latents_of
+from .patch_crop import PatchCrop
 from .tiles import TileWrapper
 
 TILING = "dinotile_tiling"  # of the wrappers of a tiled model
@@ -80,7 +82,7 @@ def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
 
 def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
     """A clone of the model that every sampler runs tile by tile, all tiles in each step. moving: ``tiling.moved`` ones."""
-    flux_geometry(model)  # refuses other models
+    latents_of(model).check_plan(plan)
     model = clone_of(model)
     if model.wrappers.get(Wrappers.CALC_COND_BATCH, {}).get(TILING):
         raise ValueError("the model is already tiled: remove one 'Tile Model', or do not connect it to 'Tiled Sampler'")
@@ -88,6 +90,7 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
         plan,
         moving=moving and plan.count > 1,
         crop_controls=HintCrop,
+        crop_patches=PatchCrop,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
     )

@@ -23,6 +23,7 @@ from ..differential import redrawn
 from ..host import Estimates
 from .estimates import with_estimates
 from .host import ComfyHost
+from .latents import flat, framed
 from .model import Wrappers, attach, tile_model
 
 
@@ -73,18 +74,18 @@ class ComfySampler:
         tiles = (moved(plan, step=0, seed=self.seed) if self.moving else plan).count
         rows = tiles * len(latents) * (1 if self.cfg == 1 else 2)
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
-        latents = model.model.process_latent_out(latents)
+        latents = model.model.process_latent_out(framed(latents, model.model))
         samples = guider.sample(
             comfy.sample.prepare_noise(latents, self.seed),
             latents,
             comfy.samplers.sampler_object(self.sampler),
             sigmas,
-            denoise_mask=denoise_mask,
+            denoise_mask=None if denoise_mask is None else framed(denoise_mask, model.model),
             callback=steps.ended,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=self.seed,
         )
-        return model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device()))
+        return flat(model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device())))
 
     def sigmas(self) -> Tensor:
         return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)

@@ -24,22 +24,26 @@ from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from .crop import Area, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
+from .latents import check_canvas
 from .shown import COVERS, REDUX, check_shown, put
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
+CropPatches = Callable[[dict, tuple[int, int, int, int], torch.device], dict]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
 MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
+CROPPED = "dinotile_cropped"  # in transformer_options: the run's ControlNets that are patches, for a tile
 RUN = "dinotile_run"  # in model_options: the TileRun of one sampling run
 
 
 class TileRun:
     """The tiles of one sampling run over a latent plan, or of one step where they move. Masks, cropped ControlNet hints and areas
-    are made once and kept until it ends."""
+    are made once and kept until it ends. framed: latents have a dimension of one frame before rows and columns."""
 
-    def __init__(self, plan: TilePlan, *, rows: list[dict], crop_control: CropControl) -> None:
+    def __init__(self, plan: TilePlan, *, rows: list[dict], crop_control: CropControl, framed: bool = False) -> None:
         self.plan = plan
+        self.framed = framed
         self.rows = rows
         self.crop_control = crop_control
         self.windows = tile_windows(plan)
@@ -81,7 +85,7 @@ class TileRun:
                 continue
             tile = {
                 "area": (box.height, box.width, box.top, box.left),
-                "mask": mask,
+                "mask": mask[:, None] if self.framed else mask,
                 "uuid": uuid.uuid5(cond["uuid"], str(box)),  # caches of other nodes are kept by it
             }
             if cond.get("control") is not None:
@@ -115,13 +119,13 @@ class TileRun:
             return on_canvas(self._sheets[key], box, self.plan)
         weight = window(pair)[None].to(device)
         if area is not None:
-            height, width, top, left = area
+            height, width, top, left = flat_area(area)
             rows = area_weights(top, height, side=self.plan.height, soft=mask is None)
             columns = area_weights(left, width, side=self.plan.width, soft=mask is None)
             region = rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
             weight = weight * region.to(device)
         if mask is not None:
-            weight = weight * cut(mask, box).to(device)
+            weight = weight * cut(mask[:, 0] if self.framed else mask, box).to(device)
         if not bool(weight.any()):
             return None
         return on_canvas(sheet(weight, self.plan), box, self.plan)
@@ -148,7 +152,8 @@ class MovingRun:
 
 
 class TileWrapper:
-    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls: called once for a run."""
+    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls, crop_patches: called once
+    for a run; what a call's patches show is that of its first row, as a call with such a patch has one tile."""
 
     def __init__(
         self,
@@ -156,12 +161,14 @@ class TileWrapper:
         *,
         moving: bool,
         crop_controls: Callable[[], CropControl],
+        crop_patches: Callable[[TilePlan], CropPatches],
         find_patches: FindPatches,
         check_interrupt: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.moving = moving
         self.crop_controls = crop_controls
+        self.crop_patches = crop_patches
         self.find_patches = find_patches
         self.check_interrupt = check_interrupt
 
@@ -176,19 +183,21 @@ class TileWrapper:
         **kwargs: Any,
     ) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` and ``guider.conds`` are the run's own copies."""
+        check_canvas(noise)
         crop_control = self.crop_controls()
 
         def start(plan: TilePlan) -> TileRun:
-            return TileRun(plan.latent, rows=tile_rows(plan), crop_control=crop_control)
+            return TileRun(plan.latent, rows=tile_rows(plan), crop_control=crop_control, framed=noise.ndim == 5)
 
         guider, run = executor.class_obj, start(self.plan)
         if self.moving:
             seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
             run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=start)
         guider.model_options[RUN] = run
+        guider.model_options.setdefault("transformer_options", {})[CROPPED] = self.crop_patches(self.plan)
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {
-            slot: [keep_mask(check_shown(cond, batch=len(noise)), tokens) for cond in conds]
+            slot: [sized(keep_mask(check_shown(cond, batch=len(noise)), tokens), self.plan) for cond in conds]
             for slot, conds in guider.conds.items()
         }
         return finite(executor(noise, latent_image, sampler, sigmas, *args, **kwargs), "sample")
@@ -199,7 +208,7 @@ class TileWrapper:
         """CALC_COND_BATCH: every conditioning becomes one per tile."""
         run: TileRun = model_options[RUN].at(timestep, model_options["transformer_options"])
         size = tuple(x_in.shape[-2:])
-        if x_in.ndim != 4 or size != (run.plan.height, run.plan.width):
+        if size != (run.plan.height, run.plan.width):
             cell = self.plan.cell
             raise ValueError(
                 f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
@@ -219,7 +228,16 @@ class TileWrapper:
         *given, options = call_arguments(args, kwargs)
         if rows is not None:
             options[OPTIONS] = {**options.get(OPTIONS, {}), TILES: rows}
+            if "patches" in options:
+                options["patches"] = options[CROPPED](options["patches"], rows[0]["box"], x.device)
         return executor(x, t, *given, options, **kwargs)
+
+
+def flat_area(area: tuple[int, ...]) -> Area:
+    """Height, width, top and left of an area, which may have frames before them."""
+    half = len(area) // 2
+    height, width, top, left = (*area[half - 2 : half], *area[-2:])
+    return height, width, top, left
 
 
 def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
@@ -227,6 +245,11 @@ def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
     if "attention_mask_img_shape" not in cond:
         return cond
     return {**cond, MASK_GRID: tuple(cond["attention_mask_img_shape"]), "attention_mask_img_shape": tokens}
+
+
+def sized(cond: dict, plan: TilePlan) -> dict:
+    """A conditioning for a model that is told the size of its picture, as SDXL is: that of a tile, not of the canvas."""
+    return cond if plan.count == 1 else {"width": plan.tile_width, "height": plan.tile_height, **cond}
 
 
 def sheet(weight: Tensor, plan: TilePlan) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixels to FLUX's latents and back through ComfyUI's VAE, in strips that leave FLUX where it is (``hosts/vae_walk.py``)."""
+"""Pixels to latents and back through ComfyUI's VAE, in strips that leave FLUX where it is (``hosts/vae_walk.py``)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ..vae_walk import Network, chain, decoder, encoder, local, pointwise
 
 def encode(vae: Any, pixels: Tensor) -> Tensor:
     """``pixels`` [B, 3, H, W] in 0..1, sides multiples of 8 -> [B, C, h, w], as ``vae.encode`` gives it; that is asked where
-    the VAE is not FLUX.1's or a TAESD."""
+    the VAE is not FLUX.1's or a TAESD. A VAE of videos is given one picture at a time, and gives [B, C, 1, h, w]."""
     network, model = encoder_network(vae), vae.first_stage_model
+    if network is None and vae.latent_dim == 3:
+        return torch.cat([vae.encode(picture.movedim(1, -1)) for picture in pixels.split(1)])
     if network is None:
         return vae.encode(pixels.movedim(1, -1))
     ratio, tiny = vae.spacial_compression_encode(), isinstance(model, TAESD)
@@ -29,10 +31,11 @@ def encode(vae: Any, pixels: Tensor) -> Tensor:
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B, 3, H, W], as ``vae.decode`` gives it."""
+    """[B, C, h, w], or [B, C, 1, h, w] where the VAE is one of videos, -> [B, 3, H, W], as ``vae.decode`` gives it."""
     network = decoder_network(vae)
     if network is None:
-        return vae.decode(latents).movedim(-1, 1)
+        shown = vae.decode(latents)
+        return (shown[:, 0] if shown.ndim == 5 else shown).movedim(-1, 1)
     size = [side * vae.spacial_compression_decode() for side in latents.shape[-2:]]
     out = _empty(vae, len(latents), vae.output_channels, *size)
     entered = pointwise(lambda strip: strip.to(vae.vae_dtype))

@@ -81,7 +81,6 @@ def refusals():
     tokens = project(adapter(), found)
     said = {
         "UNet patched": lambda: patched(adapter(), other),
-        "UNet tiled": lambda: tiled(other),
         "UNet, new adapter": lambda: node(nodes.NewAdapter, other, dino(), "2/3", "all", 32, 8, 1, 2, 0),
         "FLUX.2": lambda: patched(adapter(), flux("flux2")),
         "FLUX of another width": lambda: patched(adapter(), flux("flux-wide")),

@@ -545,7 +545,6 @@ def test_odd_pictures_come_out_in_their_exact_size_and_with_their_alpha(numbers,
 
 REFUSED = {
     "UNet patched": ("UNetModel", "FLUX.1"),
-    "UNet tiled": ("UNetModel", "FLUX.1"),
     "UNet, new adapter": ("UNetModel", "FLUX.1"),
     "FLUX.2": ("family flux2", "family flux1"),
     "FLUX of another width": ("width 128", "width 256"),
@@ -674,7 +673,10 @@ def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
 def test_the_hosts_own_vae_is_a_decoder_too(numbers):
     found = numbers("estimates_by_the_vae")
     assert found["acts"]
-    one_sentence(found["refused"], ("the decoder has 4 latent channels, the model 16", "load the model's own VAE"))
+    one_sentence(
+        found["refused"],
+        ("the decoder has latents of 4 channels per 8 px", "the model of 16 channels per 8 px"),
+    )
     one_sentence(found["twice"], ("the model has a Source Anchor already",))
 
 

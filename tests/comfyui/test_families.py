@@ -1,0 +1,100 @@
+"""Promises about models of every family, kept inside a real ComfyUI: inside_families.py measures, with tiny random models."""
+
+import pytest
+
+from .conftest import numbers_of, one_sentence
+
+GRIDS = {  # channels, px per cell, cells that tiles keep to, and whether latents have a frame
+    "FLUX.1": [16, 8, 2, False],
+    "FLUX.2": [128, 16, 1, False],
+    "Chroma": [16, 8, 2, False],
+    "Z-Image": [16, 8, 2, False],
+    "Lumina 2": [16, 8, 2, False],
+    "Qwen-Image": [16, 8, 2, True],
+    "Krea 2": [16, 8, 2, True],
+    "SD 3": [16, 8, 2, False],
+    "SDXL": [4, 8, 4, False],
+    "SD 1.5": [4, 8, 8, False],
+    "HiDream": [16, 8, 2, False],
+    "OmniGen 2": [16, 8, 2, False],
+}
+
+
+@pytest.fixture
+def numbers(measured):
+    return numbers_of(measured)
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_tiles_of_any_model_are_on_its_own_grid_and_a_still_model_gives_back_what_it_got(numbers, family):
+    found = numbers(f"family {family}")
+    assert found["grid"] == GRIDS[family]
+    assert found["back"] < 1e-6
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_one_tile_is_the_untiled_model_and_one_by_one_is_all_at_once(numbers, family, report):
+    found = numbers(f"family {family}")
+    report(
+        f"{family} ({found['class']}): one by one {found['one by one']:.0e}, tiles change it by {found['tiled']:.2f}"
+    )
+    assert found["one tile"] and found["rows"] > 2
+    assert found["one by one"] < 1e-5 < 0.01 < found["tiled"]
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_odd_sizes_and_moving_tiles_sample_on_any_model(numbers, family):
+    found = numbers(f"family {family}")
+    assert found["finite"] and found["shape"] and found["odd"] and found["moving"]
+
+
+@pytest.mark.parametrize("family", GRIDS)
+def test_an_anchor_changes_the_estimates_of_any_tiled_model(numbers, family):
+    found = numbers(f"family {family}")
+    assert found["guided"] > 0.01 and found["guided, finite"]
+
+
+@pytest.mark.parametrize("family", ["FLUX.2", "Z-Image", "Qwen-Image", "SDXL"])
+def test_dino_guidance_and_the_whole_path_run_with_the_small_vae_of_the_models_latents(numbers, family):
+    found = numbers(f"guided {family}")
+    assert found["led"] > 1e-4 and found["finite"] and found["size"]
+
+
+@pytest.mark.parametrize("family", ["FLUX.1", "FLUX.2", "Z-Image", "Qwen-Image", "Krea 2", "OmniGen 2"])
+def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
+    found = numbers(f"references {family}")
+    assert found["rows"] == 16 and found["worst"] == 0
+
+
+def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
+    assert numbers("told_size") == {"right": [True, True], "differ": True}
+
+
+@pytest.mark.parametrize("family", ["z", "qwen"])
+def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, family):
+    found = numbers(f"control_of_{family}_image")
+    assert found["rows and worst"] == [8, 2, 0]  # calls of one tile, with its positive and its negative
+    assert found["acts"] > 1e-3 and found["one tile"] and found["the person's own"]
+
+
+REFUSED = {
+    "plan of FLUX.1 for FLUX.2": ("cells of 8 px", "cells of 16 px", "connect the model to Plan Tiles"),
+    "plan of no model for a UNet": ("multiples of 16", "needs multiples of 64", "connect the model to Plan Tiles"),
+    "tile off a UNet's grid": ("tile 208 must be a multiple of 64", "use 192 or 256"),
+    "video": ("holds 3 frames of a video", "sample it without tiles"),
+    "video, guided": ("holds 3 frames of a video",),
+    "sound": ("StableAudio1", "connect a model that makes pictures"),
+    "solids": ("TripoSplat", "connect a model that makes pictures"),
+    "decoder of FLUX.1 for Qwen-Image": (
+        "the decoder has latents of 16 channels per 8 px,",
+        "in frames",
+        "lighttaew2_1",
+    ),
+    "VAE of SD 1.5 for Qwen-Image": ("the VAE has latents of 4 channels per 8 px", "the model of 16"),
+    "small VAE of FLUX.2 for Qwen-Image": ("the decoder has latents of 128 channels per 16 px", "taef2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_a_model_is_refused_in_one_sentence(numbers, case):
+    one_sentence(numbers("families_refused")[case], REFUSED[case])
