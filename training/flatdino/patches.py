@@ -118,6 +118,11 @@ class StoredPatches(Patches):
 
     def _read(self, entry: Entry) -> tuple[Tensor, Tensor]:
         patches, cls, info = stored_features(entry, self.family, plain=self.plain is not None)
+        if info is not None and info.flat:
+            raise ValueError(
+                f"{printable(entry.name)} has features that a FlatDINO compressed, needed are whole ones: make them anew with "
+                "`dinotile features`, or give --dino"
+            )
         dino, how = self.plain if info is None and self.plain else (info.spec, info.how) if info else ("", "")
         grid = (patches.shape[0], patches.shape[1])
         made = Made(dino, how, patches.shape[2], grid, encoder=info.encoder if info else "")
