@@ -27,28 +27,31 @@ from .task import log, train_for
 
 NAME = "fast-16-pp-16-hl-nokl"
 ENCODE = EncodeSettings()  # as adapters are made for
-SOURCES, COUNT = 600, 32  # pictures of the world, and how many views are in a batch
+SOURCES, VIEWS, COUNT = 300, 2560, 32  # pictures of the world, how many views of them there are, and those of a batch
 
 
 def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
-    """Trains for `minutes` (after drawing the sources) and writes FLAT now and then and at the end."""
+    """Trains for `minutes` (after drawing and encoding the views) and writes FLAT now and then and at the end."""
     torch.manual_seed(seed)
     data, encoder = Sources(seed=seed, count=SOURCES), load_dino(DINO)
-    spec = encoder.spec
+    spec, shown = encoder.spec, VIEWS // COUNT
+    seen = torch.cat(
+        [patches_of(encoder, data.batch(COUNT)[0]) for _ in range(shown)]
+    )  # once, as DINO takes most of the time
     model = new_flat(
         parse(NAME).config(dino=spec.name, width=spec.width, how=ENCODE.how(spec), grid=(GRID, GRID)), seed=seed
     ).train()
     kept = tuple(name for name, _ in model.named_parameters() if name.rpartition(".")[2] in LEARNED)
 
     def batch(share: float) -> Tensor:
-        return patches_of(encoder, data.batch(COUNT)[0])
+        return seen[torch.randint(len(seen), (COUNT,))]
 
     def loss(patches: Tensor) -> Tensor:
         found = model.decode(model.encode(patches))
         return restored(found[:, None], patches[:, None]).mean() + 0.1 * (1 - cosines(found, patches)).mean()
 
     def write(steps: int, loss: float) -> None:
-        export(model, patches_of(encoder, data.batch(256)[0]), steps=steps, seed=seed)
+        export(model, seen[:256], steps=steps, seed=seed)
         log.info("flat: %d steps, loss %.4f, %s", steps, loss, report(model, encoder))
 
     train_for(
@@ -60,7 +63,7 @@ def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
         minutes=minutes,
         seed=seed,
         folder=folder,
-        save_every=1000,
+        save_every=250,
     )
 
 

@@ -56,14 +56,19 @@ def restore(
     flat: LoadedFlat, compressed: CompressedFeatures, *, keep: int | None = None, device: torch.device | str = "cpu"
 ) -> FeatureMap:
     """Back, float32 on the CPU; keep: from so many tokens of a nested one. ValueError for another FlatDINO's."""
+    check_maker(flat, compressed)
+    patches = flat.module.decode(compressed.latents.to(device, torch.float32), keep=keep).cpu()
+    about = compressed.spec, compressed.layers, compressed.image_size
+    return FeatureMap(patches, compressed.cls, *about, compressed.crops, compressed.scales)
+
+
+def check_maker(flat: LoadedFlat, compressed: CompressedFeatures) -> None:
+    """ValueError where another FlatDINO compressed them."""
     if compressed.flat != flat.fingerprint:
         raise ValueError(
             f"the features were compressed by another FlatDINO ({compressed.flat}, not {flat.fingerprint}): give that one, or "
             "compress them with this one"
         )
-    patches = flat.module.decode(compressed.latents.to(device, torch.float32), keep=keep).cpu()
-    about = compressed.spec, compressed.layers, compressed.image_size
-    return FeatureMap(patches, compressed.cls, *about, compressed.crops, compressed.scales)
 
 
 def stored_size(config: FlatConfig) -> int:
