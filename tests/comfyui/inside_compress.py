@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import comfy.model_management as management
 import torch
 from inside_tools import BASE, apart, check, dino, node, picture, refusal, same
@@ -12,10 +14,11 @@ from dinotile.dino.compress.config import FlatConfig
 from dinotile.dino.compress.model import new_flat
 
 GRID = (8, 8)
+LEVELS = {"levels": (8, 5, 5), "features": 3, "nested": True}
 
 
 def written(name: str, *, seed: int = 0, **changes) -> str:
-    """A file in models/flatdino for blocks 2 and 4 of the DINO of these checks."""
+    """A file in models/flatdino for block 3 of the DINO of these checks."""
     spec = dino().spec
     told = {"dino": spec.name, "width": spec.width, "how": "3", "grid": GRID, "tokens": 6, "features": 8}
     place = BASE / "models" / "flatdino"
@@ -70,17 +73,18 @@ def previews(found, back) -> dict:
 
 @check
 def nested():
-    """Fewer tokens are another restoration, and need a FlatDINO that is nested."""
-    flat = node(nodes.LoadFlatDino, written("nested.safetensors", levels=(8, 5, 5), features=3, nested=True))
+    """Fewer tokens need a FlatDINO that is nested, and that a library which ComfyUI does not bring."""
+    plain = node(nodes.LoadFlatDino, written("flat.safetensors"))
+    tokens = node(nodes.CompressFeatures, plain, extracted())
+    out = {"not nested": refusal(lambda: node(nodes.RestoreFeatures, plain, tokens, 2))}
+    if importlib.util.find_spec("vector_quantize_pytorch") is None:
+        return out | {"without the library": refusal(lambda: written("codes.safetensors", **LEVELS))}
+    flat = node(nodes.LoadFlatDino, written("codes.safetensors", **LEVELS))
     tokens = node(nodes.CompressFeatures, flat, extracted())
     whole, few = (node(nodes.RestoreFeatures, flat, tokens, keep) for keep in (0, 2))
-    plain = node(nodes.LoadFlatDino, written("flat.safetensors"))
-    return {
+    return out | {
         "differs by": apart(few.patches, whole.patches),
         "too many": refusal(lambda: node(nodes.RestoreFeatures, flat, tokens, 7)),
-        "not nested": refusal(
-            lambda: node(nodes.RestoreFeatures, plain, node(nodes.CompressFeatures, plain, extracted()), 2)
-        ),
     }
 
 
