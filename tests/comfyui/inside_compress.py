@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 
 import comfy.model_management as management
+import numpy as np
 import torch
-from inside_tools import BASE, apart, check, dino, node, picture, refusal, same
+from inside_tools import BASE, DEMO, PACK, apart, check, dino, node, picture, refusal, same
+from PIL import Image
 
 from dinotile import nodes
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.config import FlatConfig
 from dinotile.dino.compress.model import new_flat
+from dinotile.hosts.comfy.folders import model_files
 
 GRID = (8, 8)
 LEVELS = {"levels": (8, 5, 5), "features": 3, "nested": True}
@@ -69,6 +72,18 @@ def previews(found, back) -> dict:
         "own colours are other ones by": apart(own, shared),
         "like itself is plain": same(again, plain),
     }
+
+
+@check
+def demo_flatdino():
+    """The pack's own FlatDINO on the middle of its sample photograph, by the names under which the host lists both."""
+    with Image.open(PACK / "demo" / "sample.jpg") as photo:
+        pixels = torch.from_numpy(np.asarray(photo.crop((64, 0, 320, 256))) / 255).float()[None]
+    flat = node(nodes.LoadFlatDino, f"{DEMO}.safetensors")
+    found = node(nodes.ExtractPatches, node(nodes.LoadDino, f"{DEMO}.safetensors"), pixels, "2/3", 168, 1)
+    back = node(nodes.RestoreFeatures, flat, node(nodes.CompressFeatures, flat, found), 0)
+    alike = torch.nn.functional.cosine_similarity(back.patches, found.patches, dim=-1)
+    return {"cosine": float(alike.mean()), "offered": model_files("flatdino")}
 
 
 @check

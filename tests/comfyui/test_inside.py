@@ -686,3 +686,8 @@ FLAT_REFUSED = {
 @pytest.mark.parametrize("case", FLAT_REFUSED)
 def test_what_a_flatdino_is_not_made_for_is_refused(numbers, case):
     one_sentence(numbers("compress_refusals")[case], FLAT_REFUSED[case])
+
+
+def test_the_demos_flatdino_is_offered_and_restores_a_photograph(numbers):
+    found = numbers("demo_flatdino")
+    assert "dinotile-demo.safetensors" in found["offered"] and found["cosine"] > 0.6

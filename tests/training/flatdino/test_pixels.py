@@ -9,9 +9,12 @@ from PIL import Image
 
 from dinotile import demo
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
+from dinotile.dino.compress.dit import DitConfig, new_dit
 from dinotile.dino.compress.features import settings_for
+from dinotile.dino.compress.generator import save_generator
 from dinotile.dino.compress.model import new_flat
 from dinotile.dino.compress.pixels import load_pixels, save_pixels
+from dinotile.dino.compress.statistics import Statistics
 from dinotile.dino.load import load_dino
 from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.core.loop import fit
@@ -176,6 +179,18 @@ def test_train_decoder_then_evaluate_and_what_they_refuse(flat, folder, tmp_path
     assert code == 0 and "PSNR" in out and "rFID: not computed" in out, err
     *_, told = json.loads((tmp_path / "numbers.json").read_text())
     assert told["pictures"] == 12 and 0 < told["psnr"] < 60 and -1 <= told["ssim"] <= 1 and told["frechet"] > 0
+    loaded = load_flat(flat)
+    noise = Statistics(torch.zeros(6, 16), torch.ones(6, 16), 2)
+    save_generator(
+        new_dit(DitConfig(loaded.fingerprint, 6, 16, "p")), tmp_path / "generator.safetensors", statistics=noise
+    )
+    drawn = ("--decoder", tmp_path / "run/pixels.safetensors", "--count", "3", "--steps", "2", "--device", "cpu")
+    code, _, err = dinotile(
+        "flatdino", "sample", flat, tmp_path / "generator.safetensors", "-o", tmp_path / "s.png", *drawn
+    )
+    assert code == 0, err
+    with Image.open(tmp_path / "s.png") as strip:
+        assert strip.size == (3 * GRID * 8, GRID * 8)
     code, _, err = dinotile(*judge, "--features", "dinov2")
     assert code == 2 and "--pixels are compared with pictures" in err and err.count("\n") == 1
     code, _, err = dinotile(*base, "--gan-from", "2")
