@@ -93,13 +93,11 @@ def features(
     recipes: list[Recipe] = []
     if dino is not None:
         degradation = DegradationSettings() if degrade else None
+        settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)  # type: ignore[arg-type]
         flat = None if compress is None else load_flat(compress, device=find_device(device))
         maker = load_encoder(dino, device)
-        settings = (
-            EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)  # type: ignore[arg-type]
-            if flat is None
-            else settings_for(flat.config, maker.spec)
-        )
+        if flat is not None:
+            settings = settings_for(flat.config, maker.spec)
         recipes.append(DinoRecipe(maker, settings, degradation, seed, flat))
     if text is not None:
         encoder = load_text_encoder(text, device=find_device(device), dtype=torch.bfloat16)  # FLUX's own
