@@ -19,6 +19,7 @@ from PIL import Image
 from dinotile import demo
 from dinotile.benchmarks.figures import about, publish
 from dinotile.demo.train import world
+from dinotile.demo.train.muon import optimizers
 from dinotile.dino.compress.checkpoint import load_flat
 from dinotile.dino.encode import EncodeSettings
 from dinotile.dino.load import load_dino
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1500)
     parser.add_argument("--held", type=int, default=200)
     parser.add_argument("--probes", type=int, default=40, help="of each shape, half of them to learn from")
+    parser.add_argument("--muon", action="store_true", help="train by the demo's optimiser, not by the package's AdamW")
+    parser.add_argument("--alone", action="store_true", help="without baselines and probes")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -62,11 +65,11 @@ def main() -> None:
     )
     figures: dict[str, Any] = {}
     for name in options.names:
-        path = trained(name, train, options.folder / name, minutes=options.minutes)
+        path = trained(name, train, options.folder / name, minutes=options.minutes, muon=options.muon)
         flat = load_flat(path)
-        scores = evaluate(flat, held, fit=train, device=CPU)
-        probes = probe(flat, known, asked, device=CPU)
-        print(name, *lines(scores), *table(probes), sep="\n")
+        scores = evaluate(flat, held, fit=None if options.alone else train, device=CPU)
+        probes = [] if options.alone else probe(flat, known, asked, device=CPU)
+        print(name, *lines(scores), *(table(probes) if probes else []), sep="\n")
         figures[name] = {
             "steps": flat.provenance["steps"],
             "restored": [score.values() for score in scores],
@@ -109,7 +112,7 @@ def with_features(folder: Path) -> StoredPatches:
     return StoredPatches([folder], family="dinov2")
 
 
-def trained(name: str, data: StoredPatches, folder: Path, *, minutes: float) -> Path:
+def trained(name: str, data: StoredPatches, folder: Path, *, minutes: float, muon: bool = False) -> Path:
     """The file of a run of so many minutes."""
     train, held = split(len(data), seed=0)
     settings = FlatTraining(batch=32, steps=10**6, learning_rate=2e-3, ema=0.99, precision="no", device="cpu")
@@ -125,8 +128,13 @@ def trained(name: str, data: StoredPatches, folder: Path, *, minutes: float) -> 
         processes=SingleProcess(),
     )
     task.settings = task.settings.model_copy(update={"warmup": 50})
-    optimizer = adamw(task.parameters, task.settings, device=CPU, free=free_of_decay(tuple(task.parameters)))
-    trainer = Trainer(task, task.settings, optimizers=[optimizer], minutes=minutes, least=0.0, hold=0.6)
+    free = free_of_decay(tuple(task.parameters))
+    optimizer = (
+        optimizers(task.model, lr=1e-2, keep=tuple(free))
+        if muon
+        else [adamw(task.parameters, task.settings, device=CPU, free=free)]
+    )
+    trainer = Trainer(task, task.settings, optimizers=optimizer, minutes=minutes, least=0.0, hold=0.6)
     fit(trainer, OutputSettings(folder=str(folder), tensorboard=False, save_every=50, validate_every=50, keep=1))
     return folder / FILE
 

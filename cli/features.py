@@ -51,6 +51,10 @@ def features(
     degrade: Annotated[
         bool, typer.Option("--degrade", help="Of degraded pictures (blur, shrink, noise, JPEG), as an upscaler meets.")
     ] = False,
+    compress: Annotated[
+        Path | None,
+        typer.Option(metavar="FLAT", help="Keep what this FlatDINO makes of the patches, of its layers and grid."),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     check: Annotated[
@@ -67,7 +71,8 @@ def features(
         [name for name in usual if options[name] != usual[name]],
         ("without check", not check, tuple(name for name in usual if name not in ("data", "check"))),
         ("with text", text is not None, ("text_tokens", "mask_padding")),
-        ("with dino", dino is not None, ("layers", "side", "crops", "scales", "degrade", "seed")),
+        ("with dino", dino is not None, ("layers", "side", "crops", "scales", "degrade", "compress", "seed")),
+        ("without compress", compress is None, ("layers", "side", "crops", "scales")),
     )
     if check:
         return print_availability(data)
@@ -75,6 +80,8 @@ def features(
         raise ValueError("neither a DINO nor text encoders are given: give --dino, --text or both")
     import torch
 
+    from ..dino.compress.checkpoint import load_flat
+    from ..dino.compress.features import settings_for
     from ..dino.encode import EncodeSettings
     from ..hosts.diffusers.text import load_text_encoder
     from ..training.data.dino_recipe import DinoRecipe
@@ -85,9 +92,13 @@ def features(
 
     recipes: list[Recipe] = []
     if dino is not None:
-        settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)  # type: ignore[arg-type]
         degradation = DegradationSettings() if degrade else None
-        recipes.append(DinoRecipe(load_encoder(dino, device), settings, degradation, seed))
+        settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)  # type: ignore[arg-type]
+        flat = None if compress is None else load_flat(compress, device=find_device(device))
+        maker = load_encoder(dino, device)
+        if flat is not None:
+            settings = settings_for(flat.config, maker.spec)
+        recipes.append(DinoRecipe(maker, settings, degradation, seed, flat))
     if text is not None:
         encoder = load_text_encoder(text, device=find_device(device), dtype=torch.bfloat16)  # FLUX's own
         recipes.append(TextRecipe(encoder, tokens=text_tokens, masked=mask_padding))
@@ -108,6 +119,8 @@ def print_availability(data: Sequence[str]) -> None:
         for report in found.reports:
             without = f", {report.skipped.total()} without ({report.skipped})" if report.skipped else ""
             typer.echo(f"  {report.name}: {report.kept}{without}")
+        if found.compressed:
+            typer.echo(f"  {found.compressed} features are compressed: name the FlatDINO in data.flat")
         if found.plain:
             typer.echo(f"  {found.plain} features do not say what made them: name that in data.encoder")
 

@@ -13,6 +13,7 @@ from .features import Data, Device, Layers, Side
 from .flatdino_data import Flat, Maker, OwnDino, Stored, patches_of
 from .flatdino_generate import sample, train_generator
 from .flatdino_look import evaluate, interpolate, probe, redundancy, tokens
+from .flatdino_pixels import train_decoder
 from .flatdino_train import train
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 
@@ -23,6 +24,7 @@ flatdino = typer.Typer(no_args_is_help=True, help="Compress DINO's patches into 
 for command in (train, sample, evaluate, probe, tokens, interpolate, redundancy):
     flatdino.command()(command)
 flatdino.command(name="train-generator")(train_generator)
+flatdino.command(name="train-decoder")(train_decoder)
 
 
 @flatdino.command(name="compute-stats")

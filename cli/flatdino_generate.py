@@ -90,7 +90,10 @@ def sample(
     generator: Annotated[
         Path, typer.Argument(metavar="GENERATOR", help="A file of `train-generator`, for this FlatDINO.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PICTURE", help="Patches as colours, in a row.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PICTURE", help="The samples, in a row.")],
+    decoder: Annotated[
+        Path | None, typer.Option(metavar="DECODER", help="Of `train-decoder`: draw pictures; else patches as colours.")
+    ] = None,
     count: Annotated[int, typer.Option(help="How many, 1 to 64.")] = 8,
     label: Annotated[str, typer.Option(metavar="CLASS", help="Of which class; empty: of none.")] = "",
     guidance: Annotated[float, typer.Option(help="How closely to the class: 1 is plain, usually 1 to 4.")] = 1.0,
@@ -100,7 +103,7 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Make latents out of noise, and show the patches that they are restored to."""
-    check_inputs_stay([output], [flat, generator])
+    check_inputs_stay([output], [flat, generator, *([decoder] if decoder else [])])
     check_free([output], overwrite=overwrite)
     check_picture_output(output)
     if not 1 <= count <= 64:
@@ -112,6 +115,7 @@ def sample(
     from ..dino.compress.checkpoint import load_flat
     from ..dino.compress.flow import sample as draw
     from ..dino.compress.generator import load_generator
+    from ..dino.compress.pixels import load_pixels
     from ..files.pictures import Picture, save_picture
     from ..training.flatdino.between import row
     from ..upscaling.api import find_device
@@ -119,9 +123,12 @@ def sample(
     place = find_device(device)
     loaded = load_flat(flat, device=place)
     made = load_generator(generator, flat=loaded.fingerprint, device=place)
+    draws = None if decoder is None else load_pixels(decoder, flat=loaded.fingerprint, device=place)
     config = made.module.config
     noise = torch.randn(count, config.tokens, config.features, generator=torch.Generator().manual_seed(seed))
     labels = made.labels(label, count).to(place)
     latents = draw(made.module, made.statistics, labels=labels, noise=noise.to(place), steps=steps, guidance=guidance)
-    save_picture(Picture(row(loaded.module.decode(latents))[None]), output)
+    patches = loaded.module.decode(latents)
+    shown = row(patches) if draws is None else torch.cat(list(draws(patches).clamp(0, 1).cpu()), dim=2)
+    save_picture(Picture(shown[None]), output)
     typer.echo(f"{output}: {count} of {label or 'no class'}")

@@ -28,6 +28,9 @@ def evaluate(
     fit: Annotated[
         list[str], typer.Option(metavar="DATA", help="Compare with codes of the same size, fitted to these pictures.")
     ] = [],  # noqa: B006  typer copies it
+    pixels: Annotated[
+        Path | None, typer.Option(metavar="DECODER", help="Of `train-decoder`: PSNR and SSIM of what it draws too.")
+    ] = None,
     output: Report = None,
     dino: OwnDino = "",
     features: Stored = "",
@@ -39,16 +42,27 @@ def evaluate(
 ) -> None:
     """Cosine, Huber and explained variance of restored patches, of pictures that were not trained on."""
     options = locals()
-    _check_report(output, [flat, *data, *fit, dino], overwrite=overwrite)
+    _check_report(output, [flat, *data, *fit, dino, *([pixels] if pixels else [])], overwrite=overwrite)
+    if pixels is not None and not dino:
+        raise ValueError("--pixels are compared with pictures, which stored features have none of: give --dino")
     from ..dino.compress.checkpoint import load_flat
+    from ..dino.compress.pixels import load_pixels
     from ..training.flatdino.evaluate import evaluate as measure
     from ..training.flatdino.evaluate import lines
+    from ..training.flatdino.fidelity import pixel_score
+    from ..training.flatdino.patches import EncodedPatches
 
     place, source = patches_of(data, options)
     other = patches_of(fit, options)[1] if fit else None
+    loaded = load_flat(flat)
+    decoder = None if pixels is None else load_pixels(pixels, flat=loaded.fingerprint, device=place)
     with Bars() as bars:
-        scores = measure(load_flat(flat), source, fit=other, device=place, progress=bars)
-    _report(output, [score.values() for score in scores], lines(scores))
+        scores = measure(loaded, source, fit=other, device=place, progress=bars)
+        values, shown = [score.values() for score in scores], lines(scores)
+        if decoder is not None and isinstance(source, EncodedPatches):
+            drawn = pixel_score(loaded, decoder, source, device=place, progress=bars)
+            values, shown = [*values, drawn.values()], [*shown, *drawn.lines()]
+    _report(output, values, shown)
 
 
 def probe(

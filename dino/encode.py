@@ -81,6 +81,11 @@ class EncodeSettings:
         """Of the features."""
         return spec.width * (2 if self.scales == "apart" else 1)
 
+    def grid(self, height: int, width: int, spec: DinoSpec) -> tuple[int, int]:
+        """Rows and columns of the patches of a picture."""
+        rows, columns = (side // spec.patch * self.crops for side in self.size(height, width, spec))
+        return rows, columns
+
     def size(self, height: int, width: int, spec: DinoSpec) -> tuple[int, int]:
         """Height and width that a picture is encoded at: proportional, whole patches, at least one."""
         side = self.side or spec.max_side

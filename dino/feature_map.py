@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,17 @@ Scales = Literal["averaged", "apart"]
 def encoded_how(layers: str, crops: int, scales: Scales) -> str:
     """What features of one encoder must have in common, in words: "8", or "8 crops 2 apart"."""
     return layers if crops == 1 else f"{layers} crops {crops} {scales}"
+
+
+def decoded_how(how: str) -> tuple[str, int, Scales]:
+    """Layers, crops and scales of what ``encoded_how`` gave; ValueError for other words."""
+    layers, _, rest = how.partition(" crops ")
+    crops, _, scales = rest.partition(" ")
+    if not rest:
+        return layers, 1, "averaged"
+    if crops != "2" or scales not in get_args(Scales):
+        raise ValueError(f"features are of layers {how!r}, which nothing here makes: use another file")
+    return layers, 2, cast(Scales, scales)
 
 
 @dataclass(frozen=True, eq=False)

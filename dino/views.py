@@ -12,20 +12,28 @@ from .feature_map import FeatureMap
 from .regions import Regions
 
 
-def pca_picture(features: FeatureMap, *, height: int, width: int) -> Tensor:
+def pca_picture(features: FeatureMap, *, height: int, width: int, like: FeatureMap | None = None) -> Tensor:
     """The three strongest principal components of the patches as RGB, [B, height, width, 3] in 0..1.
 
-    Colours are shared by the batch and the same in every run: each component's largest weight counts as positive.
+    Colours are shared by the batch and the same in every run: each component's largest weight counts as positive. like: other
+    features of the encoder, whose components and range are taken; ValueError where they are of another one.
     """
-    patches = features.patches.double().flatten(0, 2)  # [B * h * w, D]
-    centred = patches - patches.mean(dim=0)
+    if like is not None and (like.spec, like.how) != (features.spec, features.how):
+        raise ValueError(
+            f"like is of {like.spec} layers {like.how}, the features are of {features.spec} layers {features.how}: connect "
+            "features of one encoder, or leave like out"
+        )
+    shown = (features if like is None else like).patches.double().flatten(0, 2)  # [n, D]
+    mean = shown.mean(dim=0)
+    centred = shown - mean
     _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending
     axes = axes[:, -3:].flip(1)  # [D, 3]
     strongest = axes.abs().argmax(dim=0, keepdim=True)
-    values = centred @ (axes * axes.gather(0, strongest).sign())  # [B * h * w, 3]
-    low, high = values.quantile(0.02, dim=0), values.quantile(0.98, dim=0)
+    axes = axes * axes.gather(0, strongest).sign()
+    low, high = ((centred @ axes).quantile(share, dim=0) for share in (0.02, 0.98))
     spread = high - low
     flat = spread <= 1e-6 * centred.abs().max()  # no structure left: grey, not amplified rounding
+    values = (features.patches.double().flatten(0, 2) - mean) @ axes  # [B * h * w, 3]
     values = torch.where(flat, 0.5, (values - low) / spread.where(~flat, 1))
     colours = values.clamp(0, 1).float().view(*features.patches.shape[:3], 3)
     out = F.interpolate(colours.movedim(3, 1), size=(height, width), mode="bilinear")

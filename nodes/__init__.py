@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..hosts.comfy.folders import register_folders
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
+from .compress import CompressFeatures, LoadFlatDino, RestoreFeatures
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
 from .guidance import DinoGuidance, SourceAnchor
 from .meters import DinoFidelity, SeamScore
@@ -43,6 +44,9 @@ NODES: list[type[io.ComfyNode]] = [
     FitProjection,
     SourceAnchor,
     DinoGuidance,
+    LoadFlatDino,
+    CompressFeatures,
+    RestoreFeatures,
 ]
 
 

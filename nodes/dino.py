@@ -117,13 +117,21 @@ class PreviewPatches(io.ComfyNode):
             description="Shows the first three principal components of the features as red, green and blue: "
             "what has one colour looks alike to DINO.",
             search_aliases=["dinov2 pca", "show features", "feature map"],
-            inputs=[sockets.Features.Input("features", tooltip="From Extract DINO Patches.")],
+            inputs=[
+                sockets.Features.Input("features", tooltip="From Extract DINO Patches."),
+                sockets.Features.Input(
+                    "like",
+                    optional=True,
+                    tooltip="Features of the same DINO and layers whose colours are used, so that two previews can be compared: "
+                    "restored ones beside those before. Usual: none.",
+                ),
+            ],
             outputs=[io.Image.Output(tooltip="The picture, in the size of the encoded image.")],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, features) -> io.NodeOutput:
+    def execute(cls, features, like=None) -> io.NodeOutput:
         height, width = features.image_size
-        picture = to_host(pca_picture(features, height=height, width=width))
+        picture = to_host(pca_picture(features, height=height, width=width, like=like))
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

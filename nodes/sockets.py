@@ -19,6 +19,8 @@ CATEGORY = "DINOTile"
 # All packs share the names of socket types, so these carry our prefix.
 Dino = io.Custom("DINOTILE_DINO")  # dino.DinoEncoder
 Features = io.Custom("DINOTILE_FEATURES")  # dino.FeatureMap
+Flat = io.Custom("DINOTILE_FLATDINO")  # hosts.comfy.compress.HostFlat
+Compressed = io.Custom("DINOTILE_COMPRESSED")  # dino.compress.features.CompressedFeatures
 Adapter = io.Custom("DINOTILE_ADAPTER")  # hosts.comfy.adapter.HostAdapter
 Plan = io.Custom("DINOTILE_PLAN")  # tiling.TilePlan, in pixels
 Box = io.Custom("BOUNDING_BOX")  # the host's, {x, y, width, height}

@@ -1,7 +1,7 @@
 """Trains the demo's models from scratch on a CPU: `python -m dinotile.demo.train --part all --minutes 20`.
 
---minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both; VAE, DINO and the upscaler need
-nothing.
+--minutes is the time for each part. FLUX needs the VAE's file, the decoder's polish needs both, flat needs DINO's; VAE, DINO and
+the upscaler need nothing.
 The adapter is trained by `python -m benchmarks.semantics.train`, with the package's own trainer. Two cores with bf16
 matrix units (AMX) do it all in about two hours. pictures.py lists what they learn from and what is held out: skimage's
 cat "chelsea" is never trained on.
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from . import decoder, dino, flux, upscaler, vae
+from . import decoder, dino, flat, flux, upscaler, vae
 
-PARTS = ("vae", "dino", "flux", "decoder", "upscaler")
+PARTS = ("vae", "dino", "flux", "decoder", "upscaler", "flat")
 
 
 def main() -> None:
@@ -42,6 +42,7 @@ def train(minutes: Mapping[str, float], *, seed: int, compiled: bool = False, fo
         "flux": partial(flux.train, compiled=compiled),
         "decoder": decoder.train,
         "upscaler": upscaler.train,
+        "flat": flat.train,
     }
     for part, training in trainings.items():
         if part in minutes:

@@ -18,7 +18,8 @@ class VitSize:
 
 
 SIZES = {
-    "n": VitSize(64, 4, 2, 128),  # not of the paper: small enough for the demo
+    "p": VitSize(24, 2, 2, 48),  # not of the paper, as the next: small enough to be shipped
+    "n": VitSize(64, 4, 2, 128),  # small enough to be trained on a CPU
     "t": VitSize(192, 12, 3, 768),
     "s": VitSize(384, 12, 6, 1536),
     "b": VitSize(768, 12, 12, 3072),

@@ -153,11 +153,11 @@ def new_flat(config: FlatConfig, *, seed: int = 0) -> FlatDino:
     model, generator = FlatDino(config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_initial(name, parameter.shape, generator))
+            parameter.copy_(initial(name, parameter.shape, generator))
     return model
 
 
-def _initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+def initial(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     if name.rpartition(".")[2] in LEARNED:
         return torch.randn(shape, generator=generator) * APART
     if len(shape) == 1:

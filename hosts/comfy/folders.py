@@ -19,9 +19,10 @@ _written: list[tuple[str, Path]] = []
 
 
 def register_folders() -> None:
-    """Add the folder ``models/dino`` and make the demo models visible to the host's own loaders."""
-    folder_paths.add_model_folder_path("dino", str(Path(folder_paths.models_dir) / "dino"))
-    for name in ("dino", "diffusion_models", "vae", "model_patches", "upscale_models"):
+    """Add the folders ``models/dino`` and ``models/flatdino``, and make the demo models visible to the loaders."""
+    for name in ("dino", "flatdino"):
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+    for name in ("dino", "flatdino", "diffusion_models", "vae", "model_patches", "upscale_models"):
         if (DEMO / name).is_dir():
             folder_paths.add_model_folder_path(name, str(DEMO / name))
 

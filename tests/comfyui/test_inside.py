@@ -701,3 +701,48 @@ def test_a_second_try_runs_at_a_lower_noise_level_and_retry_0_not_at_all(numbers
     assert found["without DINO"].startswith(
         "ValueError: retry 0.5 does again what DINO does not recognise: give a DINO model"
     )
+
+
+def test_comfyui_manages_a_flatdino_and_its_nodes_do_what_it_does(numbers):
+    found = numbers("compressed")
+    assert not found["before"] and found["after Compress"] and not found["after unload"] and found["after Restore"]
+    assert found["tokens"] == [1, 6, 8] and found["class token stays"] and all(found["about"])
+    assert found["differs from the module by"] < 1e-5 < 0.01 < found["differs from another picture's by"]
+    assert found["on"] == "cpu"
+
+
+def test_a_preview_takes_the_colours_of_other_features(numbers):
+    found = numbers("compressed")
+    assert found["sizes"] == [[1, 200, 200, 3]] * 3
+    assert found["like itself is plain"] and found["own colours are other ones by"] > 0.05
+
+
+def test_fewer_tokens_restore_something_else_where_they_are_nested(numbers):
+    found = numbers("nested")
+    one_sentence(found["not nested"], ("keep 2 needs a FlatDINO with nested tokens",))
+    if "without the library" in found:
+        one_sentence(found["without the library"], ("levels (8, 5, 5) need vector-quantize-pytorch",))
+    else:
+        assert found["differs by"] > 0.01
+        one_sentence(found["too many"], ("keep is 7", "from 1 to the 6 tokens"))
+
+
+FLAT_REFUSED = {
+    "another grid": ("10 x 10 patches", "compresses", "8 x 8 patches"),
+    "another layer": ("layers 4", "layers 3"),
+    "another DINO": ("dinov2-demo", "compresses dinov3-small"),
+    "another FlatDINO": ("compressed by another FlatDINO",),
+    "no file": ("nothing.safetensors", "models/flatdino"),
+    "a pickle": ("pickle",),
+    "colours of another layer": ("like is of dinov2-demo layers 4", "leave like out"),
+}
+
+
+@pytest.mark.parametrize("case", FLAT_REFUSED)
+def test_what_a_flatdino_is_not_made_for_is_refused(numbers, case):
+    one_sentence(numbers("compress_refusals")[case], FLAT_REFUSED[case])
+
+
+def test_the_demos_flatdino_is_offered_and_restores_a_photograph(numbers):
+    found = numbers("demo_flatdino")
+    assert "dinotile-demo.safetensors" in found["offered"] and found["cosine"] > 0.6

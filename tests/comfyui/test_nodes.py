@@ -11,6 +11,7 @@ SCHEMA = PACK / "tests" / "nodes" / "schema.json"
 THE_HOSTS = "the host's"  # instead of lists that depend on the host and its files
 FOUND = {  # by what a person types: the least that is found
     "dinov2": {"LoadDino", "DinoFromClipVision", "ExtractPatches", "DinoGuidance"},
+    "flatdino": {"LoadFlatDino", "CompressFeatures", "RestoreFeatures"},
     "tile": {"Upscale", "PlanTiles", "PreviewTiles", "TileModel", "TiledSampler", "SplitByPlan", "MergeByPlan"},
     "upscale": {"Upscale", "TileModel"},
     "ultimate": {"Upscale", "TiledSampler"},
@@ -18,7 +19,7 @@ FOUND = {  # by what a person types: the least that is found
     "detail": {"Upscale", "DetailMask"},
     "super resolution": {"Upscale", "SourceAnchor"},
 }
-VARIABLE = {"dino_name", "adapter_name", "folder", "sampler", "scheduler"}
+VARIABLE = {"dino_name", "flat_name", "adapter_name", "folder", "sampler", "scheduler"}
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,26 @@
 """The trained files in demo/: they load, they fit, and on a cat they have never seen they do what they are for."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from torch.nn.functional import interpolate, normalize
 
-from dinotile.demo import DEMO, DINO, FLUX, SAMPLE, UPSCALER, VAE
+from dinotile.demo import ADAPTER, DEMO, DINO, FLAT, FLUX, SAMPLE, UPSCALER, VAE
 
 pytest.importorskip("skimage")
 
+from dinotile.demo.train import world  # noqa: E402
 from dinotile.demo.train.flux import WEIGHTS, redraw  # noqa: E402
 from dinotile.demo.train.pictures import held_out, psnr, soft_copy  # noqa: E402
 from dinotile.demo.train.vae import decode, encode  # noqa: E402
+from dinotile.dino.compress.checkpoint import load_flat  # noqa: E402
+from dinotile.dino.compress.features import compress, restore, settings_for  # noqa: E402
 from dinotile.dino.encode import normalise  # noqa: E402
 from dinotile.dino.load import load_dino  # noqa: E402
+from dinotile.flux_patch.checkpoint import load_adapter  # noqa: E402
 from dinotile.hosts.diffusers.load import load_transformer, load_vae  # noqa: E402
+from dinotile.training.flatdino.measure import Tally  # noqa: E402
 
 TILE = (..., slice(16, 272), slice(96, 352))
 
@@ -42,6 +48,20 @@ def test_each_file_says_that_it_is_the_demo_and_how_it_was_trained(path):
     assert (about["format"], about["dinotile"], about["trained_by"]) == ("pt", "demo", "demo/train.py")
     assert int(about["steps"]) > 0
     assert dtypes == {torch.float16}
+
+
+def test_the_flatdino_is_for_the_demos_dino_and_adapter_and_restores_unseen_pictures():
+    flat, encoder, adapter = load_flat(FLAT), load_dino(DINO), load_adapter(ADAPTER)
+    assert flat.provenance["dinotile"] == "demo" and flat.statistics is not None
+    assert (flat.config.dino, flat.config.how) == (adapter.config.dino, adapter.config.how)
+    settings = settings_for(flat.config, encoder.spec)
+    rng, tally = np.random.default_rng(2 * 10**6), Tally()
+    for _ in range(8):
+        pixels = torch.from_numpy(world.scene(rng).source()).movedim(2, 0)[None].float()
+        whole = encoder.encode(pixels, settings=settings)
+        tally.add(restore(flat, compress(flat, whole)).patches, whole.patches)
+    assert tally.numbers()["explained"] > 0.6 and tally.numbers()["cosine"] > 0.87
+    assert flat.config.bits / 8 == 512 and whole.patches[0].numel() * 2 == 36864
 
 
 def test_the_vae_keeps_an_unseen_picture(vae):

@@ -21,6 +21,7 @@ from dinotile.cli.remote.workflow import read_workflow
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.dit import DitConfig, new_dit
 from dinotile.dino.compress.generator import load_generator, save_generator
+from dinotile.dino.compress.pixels import PixelConfig, load_pixels, new_pixels, save_pixels
 from dinotile.dino.compress.statistics import Statistics, load_statistics, save_statistics
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.load import load_dino
@@ -56,7 +57,7 @@ NAMES = (
     "VAE",
     "VAE's config",
 )
-NAMES += ("FlatDINO", "latents' statistics", "generator of latents")
+NAMES += ("FlatDINO", "latents' statistics", "generator of latents", "decoder to pixels")
 NAMES += ("npy", "text's npy", "json", "tar", "png", "jpeg", "yaml", "workflow")
 
 
@@ -150,7 +151,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     for path in (png, jpeg):
         save_picture(Picture(picture(24, 32)), path)
     tar = write_tar(folder / "whole.tar", {f"a.{name}": content for name, content in sample().items()}).read_bytes()
-    flat, statistics, generator = latents_files(folder)
+    flat, statistics, generator, pixels = latents_files(folder)
     yaml = (ROOT / "tests" / "fuzz" / "config.yaml").read_text()
     workflow = json.loads((ROOT / "workflows" / "api" / "demo.json").read_text())
     dino, timm = meta_state(TINY["tiny-v3"]), timm_state(meta_state(TINY["tiny-v2-reg"]), TINY["tiny-v2-reg"])
@@ -178,6 +179,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "generator of latents": Kind(
             40, lambda rng: as_safetensors(generator, rng), one, partial(load_generator, flat="abc")
         ),
+        "decoder to pixels": Kind(40, lambda rng: as_safetensors(pixels, rng), one, partial(load_pixels, flat="abc")),
         "npy": Kind(
             200,
             in_bytes(members["dinov2_patches.npy"], head=128),
@@ -195,12 +197,13 @@ def kinds(folder: Path) -> dict[str, Kind]:
 
 
 def latents_files(folder: Path) -> list[bytes]:
-    """A FlatDINO, statistics of its latents and a generator of such."""
+    """A FlatDINO, statistics of its latents, a generator of such, and a decoder to pixels."""
     known = Statistics(torch.zeros(4, 3), torch.ones(4, 3), 5)
-    paths = [folder / f"{name}.safetensors" for name in ("flat", "statistics", "generator")]
+    paths = [folder / f"{name}.safetensors" for name in ("flat", "statistics", "generator", "pixels")]
     save_flat(tiny_flat(encoder_registers=1), paths[0], statistics=known)
     save_statistics(known, paths[1], flat="abc")
     save_generator(new_dit(DitConfig("abc", 4, 3, "n", ("cat", "dog"))), paths[2], statistics=known)
+    save_pixels(new_pixels(PixelConfig("abc", (2, 2), 8, 4, "p")), paths[3])
     return [path.read_bytes() for path in paths]
 
 

@@ -56,7 +56,7 @@ def feature_members(features, picture, *, encoder="weights", **changes):
         picture=fingerprint(picture),
         image_size=features.image_size,
     )
-    files = pack(features, info, family=features.spec.partition("-")[0])
+    files = pack(features.patches[0], features.cls[0], info, family=features.spec.partition("-")[0])
     for ending, content in files.items():
         if ending.endswith(".json"):
             files[ending] = json.dumps({**json.loads(content), **changes}).encode()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...dino.encode import MOST_SIDE, DinoEncoder, EncodeSettings, normalise
+from ...dino.encode import DinoEncoder
 from ...dino.layouts import detect_spec, plain_name
 from ...dino.load import load_dino
 from ...files.paths import expanded
-from ...files.pixels import resize
-from ...files.weights import Shapes, check_floating, read_shapes, read_weights, weight_files
+from ...files.weights import read_shapes, weight_files
+from ..core.perceptual import DinoMaps, Maps, distance, load_vgg, units
 
-DEPTHS = 4  # of DINO that are compared
-STAGES = 5  # of a VGG, at most; half the size from one to the next
 # Cosine of the patch kernels from which on two DINO files hold one encoder: dtypes and fine-tuning leave more
 SAME = 0.9
 KERNEL = "embeddings.patch_embeddings.weight"
@@ -29,7 +26,7 @@ KERNEL = "embeddings.patch_embeddings.weight"
 class Judge:
     """maps: of pictures [1, 3, H, W] in 0..1 on ``device``, features [1, h, w, C] at several depths. parameters: numbers."""
 
-    maps: Callable[[Tensor], Sequence[Tensor]]
+    maps: Maps
     device: torch.device
     parameters: int
 
@@ -41,16 +38,11 @@ class Judge:
         averaged over places, summed over depths.
         """
         true = self._units(truth)
-        return [
-            sum(
-                float((one - other).square().sum(-1).mean()) for one, other in zip(self._units(each), true, strict=True)
-            )
-            for each in pictures
-        ]
+        return [float(distance(self._units(each), true)) for each in pictures]
 
     def _units(self, pixels: Tensor) -> list[Tensor]:
         seen = pixels[None].to(self.device, torch.float32).clamp(0, 1)
-        return [F.normalize(features, dim=-1) for features in self.maps(seen)]
+        return units(self.maps, seen)
 
 
 def load_judge(path: str, *, guide: Path, device: torch.device) -> Judge:
@@ -61,16 +53,8 @@ def load_judge(path: str, *, guide: Path, device: torch.device) -> Judge:
     """
     place = expanded(path)
     try:
-        files = weight_files(place)
-        shapes = {name: shape for file in files for name, shape in read_shapes(file)[0].items()}
-        if is_vgg(shapes):
-            weights = {name: tensor for file in files for name, tensor in read_weights(file)[0].items()}
-            check_floating(weights, name=place.name)
-            if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-                raise ValueError(
-                    f"{place.name} holds numbers that are not finite, needed are finite weights: get the full file"
-                )
-            vgg = Vgg.of(weights, device=device)
+        vgg = load_vgg(place, device=device)
+        if vgg is not None:
             return Judge(vgg, device, sum(map(torch.numel, vgg.weights + vgg.biases)))
     except ValueError as error:
         raise ValueError(f"output.judge: {error}") from None
@@ -98,65 +82,3 @@ def _is_of(encoder: DinoEncoder, path: Path) -> bool:
 def _kernel(encoder: DinoEncoder) -> Tensor:
     named = {plain_name(name): tensor for name, tensor in encoder.model.state_dict().items()}
     return named[KERNEL].cpu()
-
-
-@dataclass(frozen=True, eq=False)
-class DinoMaps:
-    """Patches after each quarter of the blocks, normalised without affine, of a picture at its own size."""
-
-    encoder: DinoEncoder
-
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        spec = self.encoder.spec
-        height, width = pixels.shape[2:]
-        settings = EncodeSettings(side=min(max(height, width, spec.patch), MOST_SIDE))
-        height, width = settings.size(height, width, spec)
-        blocks = sorted({max(1, spec.depth * number // DEPTHS) for number in range(1, DEPTHS + 1)})
-        seen = normalise(resize(pixels, height=height, width=width))
-        hidden = self.encoder.backbone.hidden(seen, tuple(blocks))
-        return [F.layer_norm(patches.float(), (spec.width,)) for patches, _ in hidden]  # [1, h, w, D] each
-
-
-@dataclass(frozen=True, eq=False)
-class Vgg:
-    """Of a VGG, its convolutions in order. ends: those after which the picture is halved, and the last one."""
-
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
-    ends: frozenset[int]
-
-    @classmethod
-    def of(cls, weights: Mapping[str, Tensor], *, device: torch.device) -> Vgg:
-        numbers = _numbers(weights)
-        kernels, biases = (
-            tuple(weights[f"features.{number}.{part}"].to(device, torch.float32) for number in numbers)
-            for part in ("weight", "bias")
-        )
-        return cls(kernels, biases, frozenset(i for i, n in enumerate(numbers) if n + 2 not in numbers))
-
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        """After the last ReLU of each stage, as in LPIPS."""
-        x, found = normalise(pixels), []
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = F.conv2d(x, weight, bias, padding=1).relu()
-            if i in self.ends:
-                found.append(x.movedim(1, 3))  # [1, h, w, C]
-                x = F.max_pool2d(x, 2, ceil_mode=min(x.shape[2:]) == 1) if i + 1 < len(self.weights) else x
-        return found
-
-
-def is_vgg(shapes: Shapes) -> bool:
-    """Whether the tensors are those of a VGG: convolutions and ReLUs in turn, with a pooling after each stage."""
-    numbers, channels = _numbers(shapes), 3
-    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
-    for number in numbers:
-        kernel = tuple(shapes[f"features.{number}.weight"])
-        if kernel[1:] != (channels, 3, 3) or tuple(shapes.get(f"features.{number}.bias", ())) != kernel[:1]:
-            return False
-        channels = kernel[0]
-    return bool(numbers) and numbers[0] == 0 and set(steps) <= {2, 3} and steps.count(3) < STAGES
-
-
-def _numbers(names: Mapping[str, object]) -> list[int]:
-    found = (re.fullmatch(r"features\.(\d{1,3})\.weight", name) for name in names)
-    return sorted(int(match[1]) for match in found if match)

@@ -64,7 +64,7 @@ def train(
     )
     assert host.adapter is not None
     needed = (host.adapter.config.dino, host.adapter.config.how)
-    data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint)
+    data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint, device=device)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
     kept = kept_pictures(config, host, encoder)

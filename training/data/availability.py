@@ -19,11 +19,12 @@ from .stored import stored_features, stored_text
 @dataclass
 class Availability:
     """Of a data set: its samples, those that have a thing by its name, and the others by reason. plain: samples whose
-    features do not say what made them."""
+    features do not say what made them; compressed: those whose features a FlatDINO compressed."""
 
     samples: int
     reports: list[FeatureReport]
     plain: int = 0
+    compressed: int = 0
 
 
 def availability(path: str | Path, *, progress: Progress | None = None) -> Availability:
@@ -44,7 +45,9 @@ def _picture(entry: Entry, found: Availability) -> None:
 
 
 def _features(entry: Entry, found: Availability, *, family: str) -> None:
-    found.plain += stored_features(entry, family, plain=True)[2] is None
+    info = stored_features(entry, family, plain=True)[2]
+    found.plain += info is None
+    found.compressed += info is not None and bool(info.flat)
 
 
 def _caption(entry: Entry, found: Availability) -> None:

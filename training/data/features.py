@@ -17,10 +17,11 @@ HOUR = 3600  # seconds
 
 class Recipe(Protocol):
     """What is made of every sample, and how. name: for reports. files: the endings of its files, as they are written:
-    without the last one they do not count."""
+    without the last one they do not count. replaced: endings of files of another form, which give way to them."""
 
     name: str
     files: tuple[str, ...]
+    replaced: tuple[str, ...]
 
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files of a sample to write by ending; None: they are there. Raises ``Unusable``."""
@@ -112,7 +113,8 @@ def _beside(folder: Path, entries: Iterable[Entry], steps: Steps) -> None:
         for recipe, report in steps:
             files = _made(entry, recipe, report)
             if files:  # from here on an old last file would vouch for new ones
-                stem.with_name(f"{stem.name}.{recipe.files[-1]}").unlink(missing_ok=True)
+                for ending in (recipe.files[-1], *recipe.replaced):
+                    stem.with_name(f"{stem.name}.{ending}").unlink(missing_ok=True)
             for ending, content in files.items():
                 with replacing(stem.with_name(f"{stem.name}.{ending}")) as part:
                     part.write_bytes(content)
@@ -137,6 +139,8 @@ def _new_tar(tar: Path, target: Path, entries: Iterable[Entry], steps: Steps) ->
                 contents = {ending: member.read() for ending, member in entry.members.items()}
                 for recipe, report in steps:
                     contents |= _made(entry, recipe, report)
+                    if all(name in contents for name in recipe.files):
+                        contents = {name: content for name, content in contents.items() if name not in recipe.replaced}
                 out.write({"__key__": entry.name.partition("/")[2], **contents})
     for longest in left[-1:]:
         longest.unlink(missing_ok=True)

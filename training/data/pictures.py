@@ -9,12 +9,15 @@ from io import BytesIO
 import torch
 from torch import Tensor
 
+from ...dino.compress.checkpoint import load_flat
+from ...dino.compress.features import CompressedFeatures, from_stored, restore
 from ...dino.encode import EncodeSettings
 from ...dino.feature_map import FeatureMap
 from ...dino.specs import SPECS
 from ...files.containers import opened
 from ...files.errors import printable
 from ...files.fingerprints import fingerprint
+from ...files.paths import expanded
 from ...files.pictures import from_image, upright
 from ...files.pixels import resize
 from ...files.progress import Progress, counted
@@ -31,14 +34,16 @@ def open_data(
     *,
     needs_features: tuple[str, str] | None,
     encoder: str = "",
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Data:
     """The data that ``settings`` names, with at least one usable sample.
 
     needs_features: spec and how (``encoded_how``) that precomputed features must come from; encoder: the fingerprint of its
-    weights, empty to accept any. Raises ValueError where there is nothing to train on.
+    weights, empty to accept any. device: where compressed features are restored. Raises ValueError where there is nothing to
+    train on.
     """
-    data = Data(settings, needs_features=needs_features, encoder=encoder)
+    data = Data(settings, needs_features=needs_features, encoder=encoder, device=device)
     if not any(data.usable(index) for index in counted(range(len(data)), "look", progress)):
         raise ValueError(
             f"none of the {len(data)} samples in {settings.path} can be used: {data.skipped}; check the data"
@@ -52,7 +57,14 @@ class Data:
     Where precomputed features are named, every sample must have them; else pictures are cropped and flipped at random.
     """
 
-    def __init__(self, settings: DataSettings, *, needs_features: tuple[str, str] | None, encoder: str) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        needs_features: tuple[str, str] | None,
+        encoder: str,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.entries = find_entries(settings.path)
         self.names = [entry.name for entry in self.entries]
         sides = (settings.picture,) if isinstance(settings.picture, int) else settings.picture
@@ -62,7 +74,8 @@ class Data:
         self.flip = settings.flip and not settings.features
         self.family = settings.features
         self.plain = made_by(settings.encoder, needed=needs_features) if settings.encoder else None
-        self.needs_features, self.encoder = needs_features, encoder
+        self.needs_features, self.encoder, self.device = needs_features, encoder, device
+        self.flat = load_flat(expanded(settings.flat), device=device) if settings.flat else None
         self._unusable: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -82,7 +95,7 @@ class Data:
                 size = image.height, image.width
             self._check_size(*size)
             if self.family:
-                self._features(entry, fingerprint(content), size=size)
+                self._stored(entry, fingerprint(content))
             stored_text(entry)
         return index not in self._unusable
 
@@ -149,20 +162,46 @@ class Data:
         return out.flip(2) if mirrored else out
 
     def _features(self, entry: Entry, picture: str, *, size: tuple[int, int]) -> FeatureMap:
+        patches, cls, info = self._stored(entry, picture)
+        if info is None:
+            assert self.plain is not None
+            return FeatureMap(patches[None], cls[None], *self.plain, size)
+        about = info.spec, info.layers, info.image_size
+        if not info.flat:
+            return FeatureMap(patches[None], cls[None], *about, info.crops, info.scales)
+        assert self.flat is not None
+        with unusable("with damaged features"):
+            latents = from_stored(self.flat, patches)[None]
+        compressed = CompressedFeatures(latents, cls[None], *about, info.flat, info.crops, info.scales)
+        return restore(self.flat, compressed, device=self.device)
+
+    def _stored(self, entry: Entry, picture: str) -> tuple[Tensor, Tensor, FeatureInfo | None]:
+        """``stored_features`` that fit the run and the picture; raises ``Unusable`` and ValueError."""
         patches, cls, info = stored_features(entry, self.family, plain=self.plain is not None)
         if info is None:
             assert self.plain is not None
-            spec, layers = self.plain
+            spec, _ = self.plain
             if len(cls) != SPECS[spec].width:
                 raise ValueError(
                     f"{entry.name} has features {len(cls)} wide, those of {spec} are {SPECS[spec].width} wide: name in "
                     "data.encoder what made them"
                 )
-            return FeatureMap(patches[None], cls[None], spec, layers, size)
-        self._check_encoder(entry.name, info)
-        if info.picture != picture:
-            raise Unusable("with features of another picture")
-        return FeatureMap(patches[None], cls[None], info.spec, info.layers, info.image_size, info.crops, info.scales)
+        else:
+            self._check_encoder(entry.name, info)
+            if info.picture != picture:
+                raise Unusable("with features of another picture")
+        self._check_flat(entry.name, "" if info is None else info.flat)
+        return patches, cls, info
+
+    def _check_flat(self, name: str, flat: str) -> None:
+        """ValueError where what compressed a sample's features, empty for nothing, is not the FlatDINO of the run."""
+        mine = "" if self.flat is None else self.flat.fingerprint
+        if flat == mine:
+            return
+        got, do = f"features that FlatDINO {printable(flat)} compressed", "name its file in data.flat"
+        if not flat:
+            got, do = "features that are not compressed", "run `dinotile features --compress`, or leave data.flat out"
+        raise ValueError(f"{printable(name)} has {got}, data.flat is {mine or 'empty'}: {do}")
 
     def _check_encoder(self, name: str, info: FeatureInfo) -> None:
         got, needed = (info.spec, info.how), self.needs_features or (info.spec, info.how)

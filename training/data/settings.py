@@ -33,6 +33,10 @@ class DataSettings(Settings):
         default="",
         description="What made features that lie there without a .json: `dinov3-large last`; empty: none do.",
     )
+    flat: str = Field(
+        default="",
+        description="FlatDINO file that restores what `dinotile features --compress` kept; empty: nothing is compressed.",
+    )
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
     encoded: str = Field(
         default="",
@@ -47,6 +51,8 @@ class DataSettings(Settings):
             raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {smaller}"))
         if self.encoder and not self.features:
             raise ValueError("data.encoder says what made data.features, and they are not named: set both or neither")
+        if self.flat and not self.features:
+            raise ValueError("data.flat restores data.features, and they are not named: set both or neither")
         return self
 
 

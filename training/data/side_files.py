@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...dino.feature_map import FeatureMap, Scales, encoded_how
+from ...dino.feature_map import Scales, encoded_how
 from ..core.config import Settings
 
 TEXT_ARRAYS = ("t5.npy", "clip.npy")
@@ -30,7 +30,8 @@ class Info(Settings):
 
 class FeatureInfo(Info):
     """encoder: fingerprint of its weights. picture: fingerprint of the picture file. side, crops, scales: of
-    ``EncodeSettings``. degraded: how the picture was degraded first, empty for not at all."""
+    ``EncodeSettings``. degraded: how the picture was degraded first, empty for not at all. flat: fingerprint of the FlatDINO
+    that compressed the patches, empty for none."""
 
     spec: str
     layers: str
@@ -41,6 +42,11 @@ class FeatureInfo(Info):
     crops: int = 1
     degraded: dict[str, Any] = {}
     scales: Scales = "averaged"
+    flat: str = ""
+
+    def pack(self) -> bytes:
+        told = self.model_dump(exclude=set() if self.flat else {"flat"})
+        return (json.dumps(told, sort_keys=True) + "\n").encode()
 
     @property
     def how(self) -> str:
@@ -64,15 +70,23 @@ def feature_files(family: str) -> tuple[str, str, str]:
     return f"{family}_patches.npy", f"{family}_cls.npy", f"{family}.json"
 
 
+def compressed_files(family: str) -> tuple[str, str, str]:
+    """The same where a FlatDINO compressed the patches."""
+    return f"{family}_flat.npy", *feature_files(family)[1:]
+
+
 def plain_cls(family: str) -> str:
     """Ending of the CLS token's file of another maker."""
     return f"{family}.npy"
 
 
-def pack(features: FeatureMap, info: FeatureInfo, *, family: str) -> dict[str, bytes]:
-    """The files by ending, in the order in which to write them: the json last, so that it vouches for the others."""
-    contents = to_npy(features.patches[0]), to_npy(features.cls[0]), info.pack()  # [h, w, D], [D]
-    return dict(zip(feature_files(family), contents, strict=True))
+def pack(patches: Tensor, cls: Tensor, info: FeatureInfo, *, family: str) -> dict[str, bytes]:
+    """The files by ending, in the order in which to write them: the json last, so that it vouches for the others.
+
+    patches: [h, w, D], or what a FlatDINO made of them. cls: [D].
+    """
+    names = compressed_files(family) if info.flat else feature_files(family)
+    return dict(zip(names, (to_npy(patches), to_npy(cls), info.pack()), strict=True))
 
 
 def read_npy(content: bytes, *, axes: tuple[int, ...]) -> Tensor:
@@ -92,7 +106,8 @@ def read_npy(content: bytes, *, axes: tuple[int, ...]) -> Tensor:
 
 
 def to_npy(tensor: Tensor) -> bytes:
-    """A .npy file's content, in half precision."""
+    """A .npy file's content: bytes as they are, numbers in half precision."""
     content = BytesIO()
-    np.save(content, tensor.half().cpu().numpy(), allow_pickle=False)
+    kept = tensor if tensor.dtype == torch.uint8 else tensor.half()
+    np.save(content, kept.cpu().numpy(), allow_pickle=False)
     return content.getvalue()

@@ -17,10 +17,14 @@ from ...files.errors import BROKEN, printable, reason
 from ...files.kinds import LONGEST_SIDE
 from ...files.paths import expanded
 from .sample import Unusable
-from .side_files import TEXT_FILES, TEXT_MASK, feature_files, plain_cls
+from .side_files import TEXT_FILES, TEXT_MASK, compressed_files, feature_files, plain_cls
 
 PICTURES = tuple(suffix[1:] for suffix in LONGEST_SIDE)  # as photographs are kept, which BMP and GIF are not for
-FEATURES = [name for family in ("dinov2", "dinov3") for name in (*feature_files(family), plain_cls(family))]
+FEATURES = [
+    name
+    for family in ("dinov2", "dinov3")
+    for name in (*feature_files(family), compressed_files(family)[0], plain_cls(family))
+]
 SIDE_FILES = (*FEATURES, *TEXT_FILES, TEXT_MASK, "source.png", "txt")
 
 

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from ...files.fingerprints import fingerprint
 from .sample import Unusable, unusable
-from .side_files import TEXT_ARRAYS, TEXT_INFO, TEXT_MASK, FeatureInfo, TextInfo, feature_files, plain_cls, read_npy
+from .side_files import (
+    TEXT_ARRAYS,
+    TEXT_INFO,
+    TEXT_MASK,
+    FeatureInfo,
+    TextInfo,
+    compressed_files,
+    feature_files,
+    plain_cls,
+    read_npy,
+)
 from .sources import Entry
 
 
@@ -17,6 +27,9 @@ def feature_names(entry: Entry, family: str, *, plain: bool) -> tuple[str, ...]:
     """Endings of the patches', the CLS token's and the info's file of a sample, without the last one where features are
     ``plain`` and have none; raises ``Unusable`` where one is missing."""
     patches, cls, info = feature_files(family)
+    compressed = compressed_files(family)
+    if compressed[0] in entry.members and patches not in entry.members:
+        patches = compressed[0]
     names: tuple[str, ...] = (patches, cls, info)
     if plain and info not in entry.members:
         names = (patches, cls if cls in entry.members else plain_cls(family))
@@ -29,6 +42,7 @@ def feature_names(entry: Entry, family: str, *, plain: bool) -> tuple[str, ...]:
 def stored_features(entry: Entry, family: str, *, plain: bool) -> tuple[Tensor, Tensor, FeatureInfo | None]:
     """Patches [h, w, D], the CLS token [D], both float32, and what made them; raises ``Unusable``.
 
+    Where that says that a FlatDINO compressed the patches, the first is what it left of them, see ``from_stored``.
     plain: arrays without an info will do, patches also as [N, D] of a square grid. Their tokens are normalised without
     affine, as ours are.
     """
@@ -36,8 +50,12 @@ def stored_features(entry: Entry, family: str, *, plain: bool) -> tuple[Tensor, 
     with unusable("with damaged features"):
         patches, cls, *text = (entry.members[name].read() for name in names)
         info = FeatureInfo.model_validate_json(text[0]) if text else None
-        grid, token = read_npy(patches, axes=(2, 3) if info is None else (3,)), read_npy(cls, axes=(1,))
-        if grid.shape[-1] != len(token):
+        compressed = info is not None and bool(info.flat)
+        axes = (1, 2) if compressed else (2, 3) if info is None else (3,)
+        grid, token = read_npy(patches, axes=axes), read_npy(cls, axes=(1,))
+        if compressed != (names[0] == compressed_files(family)[0]):
+            raise ValueError(f"{names[0]} and {names[-1]} are of different runs")
+        if not compressed and grid.shape[-1] != len(token):
             raise ValueError(f"patches are {grid.shape[-1]} wide and CLS {len(token)}")
     if info is not None:
         return grid, token, info

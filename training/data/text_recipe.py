@@ -23,6 +23,7 @@ class TextRecipe:
     """
 
     name = "text"
+    replaced: tuple[str, ...] = ()
 
     def __init__(self, encoder: TextEncoder, *, tokens: int = 256, masked: bool = False) -> None:
         if encoder.widths != WIDTHS:

@@ -14,6 +14,7 @@ from ...dino.cache import FeatureCache
 from ...dino.compress.config import FlatConfig
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.errors import printable
+from ...files.pixels import resize
 from ..core.random import generator_for
 from ..data.pictures import decode, made_by
 from ..data.sample import Skipped, Unusable
@@ -118,6 +119,11 @@ class StoredPatches(Patches):
 
     def _read(self, entry: Entry) -> tuple[Tensor, Tensor]:
         patches, cls, info = stored_features(entry, self.family, plain=self.plain is not None)
+        if info is not None and info.flat:
+            raise ValueError(
+                f"{printable(entry.name)} has features that a FlatDINO compressed, needed are whole ones: make them anew with "
+                "`dinotile features`, or give --dino"
+            )
         dino, how = self.plain if info is None and self.plain else (info.spec, info.how) if info else ("", "")
         grid = (patches.shape[0], patches.shape[1])
         made = Made(dino, how, patches.shape[2], grid, encoder=info.encoder if info else "")
@@ -159,29 +165,38 @@ class EncodedPatches(Patches):
 
     @torch.no_grad()
     def batch(self, indices: Sequence[int], draws: Sequence[Sequence[float]] | None = None) -> list[Tensor | None]:
-        found: list[Tensor | None] = [None] * len(indices)
-        crops: dict[int, Tensor] = {}
+        return self.encoded(self.crops(indices, draws))
+
+    def crops(self, indices: Sequence[int], draws: Sequence[Sequence[float]] | None = None) -> list[Tensor | None]:
+        """The squares of the pictures that ``batch`` encodes, [3, S, S] in 0..1, each of its own size."""
+        found: list[Tensor | None] = []
         for place, index in enumerate(indices):
             try:
                 pixels = decode(self.entries[index].picture().read())  # [3, H, W]
             except Unusable as reason:
                 self._unusable[index] = str(reason)
+                found.append(None)
                 continue
-            crops[place] = square(pixels, (0.0, 0.5, 0.5, 1.0) if draws is None else draws[place], whole=draws is None)
-        by_size: dict[torch.Size, list[int]] = {}
-        for place, crop in crops.items():
-            by_size.setdefault(crop.shape, []).append(place)
-        for places in by_size.values():
-            pixels = torch.stack([crops[place] for place in places]).to(self.encoder.backbone.device)
-            layers = [self.encoder.features(pixels, settings=settings)[0] for settings in self.settings]
-            patches = torch.stack(layers, dim=1).float().cpu()  # [B, layers, h, w, D]
-            if not bool(patches.isfinite().all()):
-                raise ValueError(
-                    f"{self.encoder.spec.name} gave features that are NaN or infinite: use another weights file"
-                )
-            for place, own in zip(places, patches, strict=True):
-                found[place] = own
+            drawn = (0.0, 0.5, 0.5, 1.0) if draws is None else draws[place]
+            found.append(square(pixels, drawn, whole=draws is None))
         return found
+
+    @torch.no_grad()
+    def encoded(self, crops: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The patches [layers, h, w, D] of squares, which DINO sees together in the one size that it is given."""
+        spec, usable = self.encoder.spec, [crop for crop in crops if crop is not None]
+        if not usable:
+            return [None] * len(crops)
+        layers = []
+        for settings in self.settings:
+            height, width = settings.size(1, 1, spec)
+            seen = torch.cat([resize(crop[None].float(), height=height, width=width) for crop in usable])
+            layers.append(self.encoder.features(seen.to(self.encoder.backbone.device), settings=settings)[0])
+        patches = torch.stack(layers, dim=1).float().cpu()  # [B, layers, h, w, D]
+        if not bool(patches.isfinite().all()):
+            raise ValueError(f"{spec.name} gave features that are NaN or infinite: use another weights file")
+        left = iter(patches)
+        return [None if crop is None else next(left) for crop in crops]
 
 
 def square(pixels: Tensor, draws: Sequence[float], *, whole: bool = False) -> Tensor:

@@ -152,7 +152,7 @@ def test_fresh_weights_follow_the_seed():
         ),
         (lambda: tiny_flat().codes(torch.zeros(1, 4, 3)), "this FlatDINO has continuous latents, no codes"),
         (lambda: tiny_config(tokens=0), "tokens is 0, it must be a whole number from 1 to 1024: usually 32"),
-        (lambda: tiny_config(encoder="x"), "encoder 'x' must be one of n, t, s, b, l"),
+        (lambda: tiny_config(encoder="x"), "encoder 'x' must be one of p, n, t, s, b, l"),
         (lambda: tiny_config(levels=(8, 5)), r"features 3 must be the number of levels \(8, 5\): 2"),
         (lambda: tiny_config(levels=(8, 5, 2)), "a level is 2, it must be a whole number from 3 to 4096"),
         (lambda: tiny_config(levels=(4096, 4096, 3)), "make more than 16,777,216 codes a token"),
