@@ -17,7 +17,7 @@ SETTINGS = {  # of a person who has been here before; the rest only saves time w
 RENDERERS = ("canvas", "vue")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZE = {"width": 1600, "height": 900}
-LIMIT = 30_000  # ms, for anything that the page does
+LIMIT = 60_000  # ms, for anything that the page does; a busy machine draws slowly
 # What the page complains of without any pack: files of a user that are not there yet, sizes of missing models that it asks
 # the hub for, and its own order of start; and that a pack has no page of help in a folder of the language.
 OF_THE_HOST = ("/userdata", "/user.css", "missingModelMetadata", "accessed before initialization", "/en.md")
@@ -29,7 +29,7 @@ def find_browser(given: str | None) -> str | None:
 
 
 class Page:
-    """A page of a ComfyUI, ready for use. errors: what came to its console since ``quiet`` was last entered."""
+    """A page of a ComfyUI, ready for use. errors: what came to its console since ``quiet`` was last entered; at_start: before."""
 
     def __init__(self, page: Any, url: str, shots: Path) -> None:
         self.page, self.url, self.shots = page, url, shots
@@ -41,6 +41,7 @@ class Page:
         page.goto(url)
         page.wait_for_function("() => window.app?.vueAppReady && app.graph && app.extensionManager")
         page.get_by_test_id("queue-button").wait_for()
+        self.at_start = list(self.errors)
 
     def _heard(self, text: str, where: str) -> None:
         if not any(known in f"{text} {where}" for known in OF_THE_HOST):

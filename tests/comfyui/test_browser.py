@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from .conftest import LINES
 from .page import RENDERERS, find_browser, opened, saved_widgets
 
 PACK = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def graph(name: str) -> dict:
 def browser() -> str:
     program = find_browser(os.environ.get("CHROMIUM"))
     if program is None:
-        pytest.skip("there is no Chromium here: install Debian's chromium, or set CHROMIUM to the program")
+        pytest.skip("there is no Chromium here: install chromium, or set CHROMIUM to the program")
     return program
 
 
@@ -37,6 +38,7 @@ def page(browser, server, host, tmp_path_factory):
     for picture in (host / "input").glob("*.png"):
         shutil.copy(picture, server.base / "input")
     shots = tmp_path_factory.mktemp("screenshots")
+    LINES.append(f"pictures of the page: {shots}")
     with opened(browser, server.url, shots, prepare=server.post) as page:
         yield page
 
@@ -45,6 +47,10 @@ def page(browser, server, host, tmp_path_factory):
 def drawn(request, page) -> str:
     page.draw_with(request.param)
     return request.param
+
+
+def test_the_page_opens_without_an_error(page):
+    assert page.at_start == []
 
 
 def test_the_template_browser_shows_every_workflow_with_its_picture_and_opens_one(page):
