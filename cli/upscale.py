@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -332,8 +331,6 @@ def upscale(
         for line in told(batch, options):
             typer.echo(line)
         return
-    for library in ("DIFFUSERS", "TRANSFORMERS"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings are for programmers
     with Bars() as bars:
         for line in upscale_batch(batch, options, progress=bars):
             bars.close()

@@ -364,10 +364,3 @@ def test_home_is_expanded_for_dino_and_adapter(dinotile, photo, tmp_path, monkey
     out = ["-o", tmp_path / "out.png", "--adapter", "~/text.safetensors"]
     refused(dinotile, "text.safetensors starts with", photo, *out, folder=tmp_path)
     refused(dinotile, "text.safetensors starts with", photo, *out, "--dino", "~/text.safetensors", folder=tmp_path)
-
-
-def test_a_dino_of_the_hub_without_network_is_one_sentence(dinotile, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    words = "facebook/dinov2-nosuch could not be loaded from the Hugging Face hub"
-    options = ["-o", tmp_path / "out.png", "--dino", "facebook/dinov2-nosuch", "--adapter", "x.safetensors"]
-    refused(dinotile, words, photo, *options, folder=tmp_path)
