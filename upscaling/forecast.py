@@ -65,8 +65,9 @@ class Forecast:
     def lines(self, rate: float, *, room: int | None) -> Iterator[str]:
         """room: bytes of a GPU's memory."""
         plan, needed = self.plan, sum(self.memory.values())
+        tiles = f"{plan.count} {'tile' if plan.count == 1 else 'tiles'}"
         yield (
-            f"{self.size[1]} x {self.size[0]} px, {self.size[0] * self.size[1] / 1e6:.1f} megapixels; {plan.count} {'tile' if plan.count == 1 else 'tiles'} of "
+            f"{self.size[1]} x {self.size[0]} px, {self.size[0] * self.size[1] / 1e6:.1f} megapixels; {tiles} of "
             f"{plan.tile_width} x {plan.tile_height} px ({plan.work:.2f} times the canvas), {self.calls} times FLUX on a tile"
         )
         parts = ", ".join(f"{name} {number(size / GIB)}" for name, size in self.memory.items())

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -70,7 +71,7 @@ def test_the_template_browser_shows_every_workflow_with_its_picture_and_opens_on
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_without_an_error_and_keeps_every_value_through_load_and_save(page, server, drawn, name):
-    file = server.get(f"/api/workflow_templates/DINOTile/{name}.json")
+    file = server.get(f"/api/workflow_templates/DINOTile/{quote(name)}.json")
     with page.quiet():
         page.load(file)
         if drawn == "vue":
