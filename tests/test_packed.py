@@ -28,7 +28,14 @@ def packed() -> list[str]:
 def test_nothing_is_packed_but_the_pack_its_texts_and_what_installs_it(packed):
     assert {name.split("/")[0] for name in packed} == TOP | ROOMS | TEXTS
     assert not [name for name in packed if name.startswith("demo/train/") or Path(name).name.startswith(("test_", "."))]
-    assert {Path(name).suffix for name in packed if name.split("/")[0] in TEXTS} <= {".md", ".jpg", ".json", ".yaml"}
+    assert {Path(name).suffix for name in packed if name.split("/")[0] in TEXTS} <= {
+        ".md",
+        ".jpg",
+        ".png",
+        ".json",
+        ".yaml",
+        ".js",
+    }
 
 
 def test_every_file_that_an_installation_reads_is_packed(packed):
