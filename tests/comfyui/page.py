@@ -53,7 +53,7 @@ class Page:
         self.errors.clear()
         yield
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert self.errors == []
+        assert not self.errors, "\n".join(self.errors)
 
     def draw_with(self, renderer: str) -> None:
         """canvas: ComfyUI draws nodes on its canvas; vue: as elements of the page."""
