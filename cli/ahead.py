@@ -32,7 +32,7 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
         check_pair(files.dino, files.adapter, uses=settings.dino_uses)
     for name in ("decoder", "controlnet", "redux"):
         if models.get(name):
-            local_path(models[name], quiet=True)
+            local_path(models[name])
     device, dtype = find_device(models.get("device", "auto")), find_dtype(models.get("dtype", "auto"), variant=variant)
     known, tokens = Models.of(files, no_dino=no_dino), find_variant(variant).text_tokens or EMPTY_TOKENS
     kept = {"weights": models.get("weights", "full"), "offload": models.get("offload", "none")}

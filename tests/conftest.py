@@ -20,6 +20,7 @@ ORDER = (
     "test_house.py",
     "test_docs.py",
     "test_python.py",
+    "test_packed.py",
     *ROOMS,
     "gpu",
     "comfyui",

@@ -266,8 +266,10 @@ def find_device(name: str) -> torch.device:
             raise RuntimeError(f"nothing here was tried on {device.type}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        here = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        here += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto, cuda, cuda:1, mps or cpu") from error
+        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto or {', '.join(here)}") from error
     return device
 
 

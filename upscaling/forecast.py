@@ -46,7 +46,7 @@ class Models:
     @classmethod
     def of(cls, files: ModelFiles, *, no_dino: bool = False) -> Models:
         """By the headers of those files that are here; what is named on the hub is taken for the variant's, else FLUX.1's."""
-        known, vae = local_path(files.flux, quiet=True) is not None, _weights(files.vae, "vae")
+        known, vae = local_path(files.flux) is not None, _weights(files.vae, "vae")
         looks = () if no_dino else (("DINO", files.dino), ("adapter", files.adapter))
         sizes = {name: _weights(source) for name, source in looks}
         return cls(
@@ -74,8 +74,9 @@ class Forecast:
     def lines(self, rate: float, *, room: int | None) -> Iterator[str]:
         """room: bytes of a GPU's memory."""
         plan, needed = self.plan, sum(self.memory.values())
+        tiles = f"{plan.count} {'tile' if plan.count == 1 else 'tiles'}"
         yield (
-            f"{self.size[1]} x {self.size[0]} px, {self.size[0] * self.size[1] / 1e6:.1f} megapixels; {plan.count} tiles of "
+            f"{self.size[1]} x {self.size[0]} px, {self.size[0] * self.size[1] / 1e6:.1f} megapixels; {tiles} of "
             f"{plan.tile_width} x {plan.tile_height} px ({plan.work:.2f} times the canvas), {self.calls} times FLUX on a tile"
         )
         parts = ", ".join(f"{name} {number(size / GIB)}" for name, size in self.memory.items())
@@ -156,7 +157,7 @@ def spoken(seconds: float) -> str:
 
 def _weights(source: Source | None, part: str = "") -> int | None:
     """How many a file or folder that is here holds; part: of a pipeline's folder."""
-    path = None if source is None else local_path(source, quiet=True)
+    path = None if source is None else local_path(source)
     if path is None:
         return None
     place = path / part if part and (path / part).is_dir() else path

@@ -103,12 +103,16 @@ def _find(source: str | Path, names: Sequence[str]) -> Path:
 
 def _download(repository: str, names: Sequence[str]) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with loading(repository, examples=("black-forest-labs/FLUX.1-Redux-dev",)):
+        unreached = None
         for name in names:
             try:
-                file = Path(hf_hub_download(repository, name))
+                file = Path(hf_hub_download(repository, name, local_files_only=unreached is not None))
+            except LocalEntryNotFoundError as error:  # the hub is not reached: another name may be on this disk
+                unreached = unreached or error
+                continue
             except EntryNotFoundError:
                 continue
             try:
@@ -116,6 +120,8 @@ def _download(repository: str, names: Sequence[str]) -> Path:
             except EntryNotFoundError:
                 pass  # the file alone will do where its sizes are known
             return file
+        if unreached is not None:
+            raise unreached
     raise ValueError(f"{repository} holds none of {', '.join(names)}: give another hub name or the .safetensors file")
 
 

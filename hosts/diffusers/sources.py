@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ...files.errors import printable
 from ...files.kinds import SUFFIXES
 from ...files.paths import expanded
 from ...files.weights import INDEX, WEIGHTS, indexed_files
+from .hub import why_not_from_hub
 
 Source = str | Path
 BICUBIC = "bicubic"  # the upscale model that is none
@@ -109,18 +111,19 @@ def dino_path(source: Source) -> Path:
     if path is not None:
         return path
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with loading(source, examples=("facebook/dinov2-small",)):
         try:
             return Path(hf_hub_download(str(source), WEIGHTS))
-        except EntryNotFoundError:
-            index = Path(hf_hub_download(str(source), INDEX))
+        except EntryNotFoundError as error:
+            unreached = isinstance(error, LocalEntryNotFoundError)  # then shards may be on this disk
+            index = Path(hf_hub_download(str(source), INDEX, local_files_only=unreached))
         return [Path(hf_hub_download(str(source), name)) for name in indexed_files(index)][0]
 
 
-def local_path(source: Source, *, quiet: bool = False) -> Path | None:
-    """The existing file or folder that ``source`` names, or None where it is a hub name, which is said once, unless quiet.
+def local_path(source: Source) -> Path | None:
+    """The existing file or folder that ``source`` names, or None where it is a hub name.
 
     A hub name is owner/name without the ending of a file, where no folder ``owner`` is here: else it is a mistyped path.
     """
@@ -136,26 +139,32 @@ def local_path(source: Source, *, quiet: bool = False) -> Path | None:
             f"there is no model {source}, and as folder {path.parent} is here it is not looked for on the hub: correct the "
             "path, or start elsewhere for the hub's"
         )
-    if not quiet:
-        _say(str(source))
     return None
 
 
 @cache
 def _say(name: str) -> None:
-    log.warning("looking on the Hugging Face hub for %s", name)
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        log.warning("looking on the Hugging Face hub for %s", name)
 
 
 @contextmanager
 def loading(source: Source, *, examples: Sequence[str] = REPOSITORIES) -> Iterator[None]:
-    """Turn what diffusers and transformers raise on a model that cannot be read into one ValueError."""
+    """Turn what diffusers, transformers and the hub's client raise on a model that cannot be read into one ValueError.
+
+    That the hub is asked for it is said once.
+    """
+    remote = local_path(source) is None
+    if remote:
+        _say(str(source))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub")  # diffusers calls it by options that it dropped
+            yield
     except Exception as error:  # also errors of the libraries' own kinds, which differ by their versions
+        if remote:
+            raise ValueError(why_not_from_hub(str(source), error, examples=examples)) from error
         reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()), most=300)}"
-        if local_path(source) is None:
-            raise ValueError(
-                f"{source} could not be loaded from the Hugging Face hub ({reason}): check the name (for example "
-                f"{', '.join(examples)}), the network and your access (hf auth login), or give local files"
-            ) from error
         raise ValueError(f"{source} does not hold a whole model ({reason}): download it again") from error

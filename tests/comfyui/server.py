@@ -18,6 +18,8 @@ from urllib.request import Request, urlopen
 
 from PIL import Image
 
+from ..packed import copy_packed
+
 START_LIMIT, RUN_LIMIT = 120, 120  # seconds
 
 
@@ -170,8 +172,8 @@ class Server:
 
 
 def install(pack: Path, place: Path) -> None:
-    """Link the pack into custom_nodes, or copy it where the system has no links."""
-    try:
-        place.symlink_to(pack, target_is_directory=True)
-    except OSError:
-        shutil.copytree(pack, place, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv"))
+    """Copy into custom_nodes what the registry's zip holds; where no git says what that is, all but tests."""
+    if (pack / ".git").exists():
+        copy_packed(pack, place)
+    else:
+        shutil.copytree(pack, place, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv", "tests"))

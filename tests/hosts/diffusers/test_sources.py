@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dinotile.hosts.diffusers.sources import dino_path, local_path
+from dinotile.hosts.diffusers.sources import _say, dino_path, loading, local_path
 
 
 @pytest.fixture
@@ -44,8 +44,15 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub(here, caplog, load, name, 
 
 
 @pytest.mark.parametrize("name", ["somebody/flux.1-dev", "timm/vit_small_patch14_reg4_dinov2.lvd142m"])
-def test_a_hub_name_is_said_once(here, caplog, name):
-    assert local_path(name) is None and local_path(name) is None
+def test_a_hub_name_is_said_once_where_the_hub_is_asked(here, caplog, monkeypatch, name):
+    assert local_path(name) is None
+    with loading(name):
+        assert not caplog.text  # offline
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    _say.cache_clear()
+    for _ in range(2):
+        with loading(name):
+            pass
     assert caplog.text.count(f"looking on the Hugging Face hub for {name}") == 1
 
 

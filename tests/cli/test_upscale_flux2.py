@@ -1,0 +1,56 @@
+"""FLUX.2 on the command line."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinotile import demo
+from dinotile.dino.specs import SPECS
+from dinotile.flux_patch.adapter import adapter_config
+from dinotile.flux_patch.checkpoint import new_adapter, save_adapter
+from dinotile.flux_patch.geometry import geometry_of
+
+from ..flux_patch.conftest import trained_like
+from ..tiny import tiny_flux2, tiny_vae2
+from ..tiny_text import save_klein_text
+from .refused import photo as photo
+
+
+@pytest.fixture(scope="module")
+def klein(tmp_path_factory):
+    """A whole pipeline of FLUX.2 klein, as diffusers saves it."""
+    folder = save_klein_text(tmp_path_factory.mktemp("klein"))
+    tiny_flux2().save_pretrained(folder / "transformer")
+    tiny_vae2().save_pretrained(folder / "vae")
+    return folder
+
+
+def test_flux_2_draws_by_prompt_and_by_dino(dinotile, klein, photo, tmp_path):
+    sizes = ["--model-path", klein, "--dtype", "float32", "--tile", 64, "--overlap", 16, "--denoise", 0.9, "--steps", 1]
+    config = adapter_config(SPECS["dinov2-demo"], geometry_of(tiny_flux2()), layers="2/3", width=32, grid=4)
+    save_adapter(trained_like(new_adapter(config)), tmp_path / "adapter.safetensors")
+    dino = ["--dino", demo.DINO, "--adapter", tmp_path / "adapter.safetensors"]
+    drawn = {}
+    for name, options in {
+        "cat": ["--variant", "klein", "--no-dino", "--prompt", "cat"],
+        "dog": ["--variant", "klein", "--no-dino", "--prompt", "dog"],
+        "cfg": ["--variant", "klein-base", "--no-dino", "--prompt", "cat"],
+        "dino": ["--variant", "klein", "--prompt", "cat", *dino],
+    }.items():
+        code, out, err = dinotile("upscale", photo, "-o", tmp_path / f"{name}.png", *sizes, *options)
+        assert code == 0, err
+        drawn[name] = np.asarray(Image.open(tmp_path / f"{name}.png"), int)
+        assert drawn[name].shape == (80, 104, 3)
+    for other in ("dog", "cfg", "dino"):
+        assert abs(drawn["cat"] - drawn[other]).max() > 0, other
+
+
+def test_what_flux_2_would_take_is_estimated_at_its_own_size(dinotile, photo):
+    lines = {}
+    for variant in ("dev", "klein", "klein-base", "flux2-dev"):
+        code, out, err = dinotile("upscale", photo, "--variant", variant, "--no-dino", "-o", "out.png", "--dry-run")
+        assert code == 0, err
+        lines[variant] = float(re.search(r"FLUX (\d[\d.]*)", out)[1])
+    assert lines["klein"] == lines["klein-base"] < lines["dev"] / 2 < lines["flux2-dev"] / 4
