@@ -12,8 +12,8 @@ import inside_compress  # noqa: F401
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
 import inside_estimates  # noqa: F401
-import inside_flux2  # noqa: F401
 import inside_families  # noqa: F401
+import inside_flux2  # noqa: F401
 import inside_guidance  # noqa: F401
 import inside_hints  # noqa: F401
 import inside_models  # noqa: F401
