@@ -76,7 +76,7 @@ def geometry_of(model: Any) -> FluxGeometry:
         )
     numbers = [getattr(config, name) for name in names[:-1]]
     pooled = 0 if family.pooled_width is None else getattr(config, names[-1])
-    return FluxGeometry(hidden, *numbers, pooled, family.name)
+    return FluxGeometry(hidden, *numbers, vector=pooled, family=family.name)
 
 
 def _refuse(kind: str) -> NoReturn:

@@ -74,7 +74,8 @@ def _pipeline_of(source: str | Path) -> str:
     if path is not None and not (path / "model_index.json").is_file():
         return ""
     with loading(source):
-        return str(DiffusionPipeline.load_config(str(path or source)).get("_class_name", ""))
+        config: Any = DiffusionPipeline.load_config(str(path or source))
+    return str(config.get("_class_name", ""))
 
 
 def has_text_encoders(source: str | Path) -> bool:

@@ -90,7 +90,7 @@ def test_a_file_that_is_no_adapter_is_refused(server, small, file, parts):
     [
         ({"adapter": models.FOR_OTHER_DINO}, ("dinov2-demo", "dinov2-small")),
         ({"flux": models.FLUX_WIDE}, ("width 128", "width 256")),
-        ({"flux": models.FLUX2}, ("flux2", "flux1")),
+        ({"flux": models.FLUX2}, ("the model", "FLUX")),
         ({"image": ("nan", 0)}, ("NaN",)),
     ],
     ids=["adapter for another DINO", "FLUX of another width", "FLUX.2", "NaN"],

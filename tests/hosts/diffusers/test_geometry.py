@@ -23,7 +23,7 @@ def test_the_geometry_of_an_all_in_one_checkpoint_is_its_fluxs(tmp_path):
 
 def test_another_models_folder_has_no_flux_geometry(tmp_path):
     tiny_vae().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a AutoencoderTiny, needed is a FLUX.1 transformer"):
+    with pytest.raises(ValueError, match="holds a AutoencoderTiny, needed is a FLUX.1 or FLUX.2 transformer"):
         read_geometry(tmp_path)
 
 
