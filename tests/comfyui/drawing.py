@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .lanes import around
 from .spacing import SIZE, columns_of, height_of, place, view
 
 INPUT, OUTPUT = "-10", "-20"  # the nodes at the two ends of a subgraph
@@ -224,27 +225,31 @@ def definition(name: str, key: str, inner: Inner, level: Level) -> dict:
     """A subgraph as the page saves it, its nodes in columns."""
     settle(level.nodes, level.links)
     columns = columns_of(level.nodes, level.links)
-    place(level.nodes, columns, {})
+    channel = SIZE["wide"] if len(columns) > 1 else SIZE["channel"]
+    place(level.nodes, columns, {}, channel=channel)
     right = max(each["pos"][0] + each["size"][0] for each in level.nodes.values())
-    for ends, side in ((level.inputs, "in"), (level.outputs, "out")):
-        for each in ends.values():
+    ends = {INPUT: (-channel - 160.0, -channel + 0.0), OUTPUT: (right + channel, right + channel + 120)}
+    reroutes = around(level.nodes, level.links, ends)
+    for slots, side in ((level.inputs, "in"), (level.outputs, "out")):
+        for each in slots.values():
             each["id"] = identity(name, key, side, each["name"])
     last = max(map(int, level.nodes))
     return {
         "id": identity(name, key),
         "version": 1,
-        "state": {"lastGroupId": 0, "lastNodeId": last, "lastLinkId": len(level.links), "lastRerouteId": 0},
+        "state": {"lastGroupId": 0, "lastNodeId": last, "lastLinkId": len(level.links), "lastRerouteId": len(reroutes)},
         "revision": 0,
         "config": {},
         "name": inner.title,
-        "inputNode": {"id": int(INPUT), "bounding": [-SIZE["channel"] - 160, 0, 160, 40 + 20 * len(level.inputs)]},
-        "outputNode": {"id": int(OUTPUT), "bounding": [right + SIZE["channel"], 0, 120, 40 + 20 * len(level.outputs)]},
+        "inputNode": {"id": int(INPUT), "bounding": [ends[INPUT][0], 0, 160, 40 + 20 * len(level.inputs)]},
+        "outputNode": {"id": int(OUTPUT), "bounding": [ends[OUTPUT][0], 0, 120, 40 + 20 * len(level.outputs)]},
         "inputs": [*level.inputs.values()],
         "outputs": [*level.outputs.values()],
         "widgets": [],
         "nodes": [*level.nodes.values()],
         "groups": [],
         "links": level.links,
+        "reroutes": reroutes,
         "extra": {},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-SIZE = {"width": 310, "title": 30, "gap": 46, "channel": 72}  # px. gap: below a node, for its footer
+SIZE = {"width": 310, "title": 30, "gap": 46, "channel": 72, "wide": 190}  # px. gap: below a node, for its footer
 VIEW = (76, 108, 1584, 880)  # left, top, right and bottom of what the page leaves of 1600 x 900 to a graph
 SLOT, ROW, FOOT, BADGE, TEXT = (
     20,
@@ -47,7 +47,9 @@ def columns_of(nodes: Mapping[str, dict], links: list[dict]) -> Columns:
     return tuple((SIZE["width"], 0, tuple(key for key in nodes if depth[key] == column)) for column in range(count))
 
 
-def place(nodes: Mapping[str, dict], columns: Columns, heights: Mapping[str, int]) -> None:
+def place(
+    nodes: Mapping[str, dict], columns: Columns, heights: Mapping[str, int], *, channel: int = SIZE["channel"]
+) -> None:
     """Writes ``pos`` and ``size``."""
     left = 0
     for width, top, keys in columns:
@@ -55,7 +57,7 @@ def place(nodes: Mapping[str, dict], columns: Columns, heights: Mapping[str, int
             nodes[key]["pos"] = [left, top]
             nodes[key]["size"] = [width, heights.get(key, nodes[key]["size"][1])]
             top += nodes[key]["size"][1] + SIZE["title"] + SIZE["gap"]
-        left += width + SIZE["channel"]
+        left += width + channel
 
 
 def view(nodes: Iterable[dict]) -> dict:

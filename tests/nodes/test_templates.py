@@ -10,13 +10,18 @@ from PIL import Image
 from dinotile import demo
 from dinotile.demo.train import world
 
-from ..comfyui.flat import NOTES, graph, levels
+from ..comfyui.flat import INPUT, NOTES, OUTPUT, graph, levels
 from ..comfyui.templates import TEMPLATES
 
 PACK = Path(__file__).parents[2]
 EXAMPLES = PACK / "web" / "examples"
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-TITLE, FOOTER, SLOT = 30, 34, 20  # px: above a node's place; what the page's Vue nodes hang below one; of a socket
+TITLE, FOOTER, SLOT, ROW = (
+    30,
+    34,
+    20,
+    28,
+)  # px: above a node's place; what Vue nodes hang below one; of a socket; of a widget
 PAGE, FILL = (1600, 900), 0.75  # the page fits a template into so much of itself
 SCENE = 2_000_001  # the seed of the shapes
 
@@ -32,18 +37,42 @@ def box(node: dict, below: int = 0) -> tuple[float, float, float, float]:
     return x, y - TITLE, x + width, y + height + below
 
 
-def curve(link: dict, nodes: dict[int, dict]) -> np.ndarray:
-    """Points of a link as the page draws it: a spline that leaves and enters level, by a quarter of the distance."""
-    source, target = nodes[link["origin_id"]], nodes[link["target_id"]]
-    inputs = [slot for slot in target["inputs"] if "widget" not in slot]
-    row = inputs.index(target["inputs"][link["target_slot"]])
-    start = np.array([source["pos"][0] + source["size"][0], source["pos"][1] + SLOT * (link["origin_slot"] + 0.7)])
-    end = np.array([target["pos"][0], target["pos"][1] + SLOT * (row + 0.7)])
-    reach = np.array([np.linalg.norm(end - start) / 4, 0])
-    t = np.linspace(0, 1, 200)[:, None]
-    return (
-        (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * (start + reach) + 3 * (1 - t) * t**2 * (end - reach) + t**3 * end
+def ends(link: dict, level: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Where a link leaves and where it enters."""
+    nodes = {node["id"]: node for node in level["nodes"]}
+    if link["origin_id"] == INPUT:
+        left, top, width, _ = level["inputNode"]["bounding"]
+        start = (left + width, top + SLOT * (link["origin_slot"] + 1))
+    else:
+        source = nodes[link["origin_id"]]
+        start = (source["pos"][0] + source["size"][0], source["pos"][1] + SLOT * (link["origin_slot"] + 0.7))
+    if link["target_id"] == OUTPUT:
+        left, top, *_ = level["outputNode"]["bounding"]
+        return np.array(start), np.array((left, top + SLOT * (link["target_slot"] + 1)))
+    target = nodes[link["target_id"]]
+    sockets = [slot for slot in target["inputs"] if "widget" not in slot]
+    widgets = [slot for slot in target["inputs"] if "widget" in slot]
+    entered = target["inputs"][link["target_slot"]]
+    row = SLOT * len(sockets) + ROW * (widgets.index(entered) + 0.5) if entered in widgets else 0.0
+    return np.array(start), np.array(
+        (target["pos"][0], target["pos"][1] + (row or SLOT * (sockets.index(entered) + 0.7)))
     )
+
+
+def curve(link: dict, level: dict) -> np.ndarray:
+    """Points of a link as the page draws it: splines through its reroutes, which leave and enter the nodes level, by a quarter of
+    the way to the next point."""
+    start, end = ends(link, level)
+    reroutes, way, at = {each["id"]: each for each in level.get("reroutes", [])}, [end], link.get("parentId")
+    while at is not None:
+        way.insert(0, np.array(reroutes[at]["pos"], float))
+        at = reroutes[at].get("parentId")
+    points, t = [], np.linspace(0, 1, 200)[:, None]
+    for number, (one, two) in enumerate(zip([start, *way], way, strict=False)):
+        reach = np.array([np.linalg.norm(two - one) / 4, 0])
+        out, back = one + reach * (number == 0), two - reach * (number == len(way) - 1)
+        points.append((1 - t) ** 3 * one + 3 * (1 - t) ** 2 * t * out + 3 * (1 - t) * t**2 * back + t**3 * two)
+    return np.concatenate(points)
 
 
 def test_every_template_lets_before_and_after_be_compared(drawn):
@@ -82,16 +111,14 @@ def test_no_two_nodes_overlap_with_their_titles_and_footers(drawn):
 
 
 def test_no_link_passes_behind_a_node(drawn):
-    _, top = next(levels(drawn))
-    nodes = {node["id"]: node for node in top["nodes"]}
-    for link in top["links"]:
-        points = curve(link, nodes)
-        for node in nodes.values():
-            left, upper, right, lower = box(node)
-            behind = (
-                (points[:, 0] > left + 1) & (points[:, 0] < right - 1) & (points[:, 1] > upper) & (points[:, 1] < lower)
-            )
-            assert not behind.any(), (link, node["title"])
+    for _, level in levels(drawn):
+        for link in level["links"]:
+            points = curve(link, level)
+            for node in level["nodes"]:
+                left, upper, right, lower = box(node)
+                x, y = points.T
+                behind = (x > left + 1) & (x < right - 1) & (y > upper) & (y < lower)
+                assert not behind.any(), (link, node["title"])
 
 
 def test_a_template_opens_so_that_its_titles_can_be_read(drawn):
