@@ -359,7 +359,7 @@ def drawn_for_the_browser(server, name: str) -> Image.Image:
     first, second = (server.picture(compared[side][0]).convert("RGB") for side in ("a_images", "b_images"))
     if name == "What DINO does":
         return three(before, first, second)
-    return halves(before, second, said="demo models, no ControlNet" if "ControlNet" in name else "after, demo models")
+    return halves(before, second, said="demo, no ControlNet" if "ControlNet" in name else "after, demo models")
 
 
 def test_the_template_browser_lists_every_workflow_with_a_picture(server, request):
