@@ -35,6 +35,9 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where there is no ComfyUI")
     parser.addoption("--rewrite-schema", action="store_true", help="write tests/nodes/schema.json anew from ComfyUI")
+    parser.addoption(
+        "--rewrite-workflows", action="store_true", help="draw workflows/*.json anew from tests/comfyui/templates.py"
+    )
     parser.addoption("--rewrite-texts", action="store_true", help="write locales/en and the tables of web/docs anew")
 
 

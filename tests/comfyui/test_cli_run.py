@@ -288,7 +288,7 @@ def test_what_a_run_left_is_fetched_again_and_animations_stay_whole(server, job)
 
 def test_missing_classes_are_named_and_windows_slashes_are_repaired(job):
     workflow = json.loads(DEMO.read_text())
-    workflow["2"]["inputs"]["unet_name"] = workflow["2"]["inputs"]["unet_name"].replace("/", "\\")
+    workflow["40:2"]["inputs"]["unet_name"] = workflow["40:2"]["inputs"]["unet_name"].replace("/", "\\")
     workflow["6"] = {"class_type": "LoadImage", "inputs": {"image": ""}}
     code, _, err = job.run(workflow, "--set", "8.steps=1")
     assert code == 0, err

@@ -11,13 +11,19 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from dinotile.demo.train import world
+
 from . import graphs, models
+from .drawing import draw
+from .flat import address, flat, graph
 from .server import Result
+from .templates import TEMPLATES, slug
+from .thumbnails import SIDE, halves, on_demo_models, save, three
 
 PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-FLUX = [name for name in NAMES if name != "demo"]
-NOTES = ("MarkdownNote", "Note")
+FLUX = [name for name in NAMES if name.startswith(("FLUX.1", "Z-Image"))]  # those that need files
+ALONE = ("FLUX.1 upscale", "FLUX.1 dev guided", "Z-Image Turbo guided")  # one node does it all, and shows no tiles before
 ACTING = {
     "ControlNetApplyAdvanced": 1,
     "DinoTile_SourceAnchor": 1,
@@ -26,17 +32,8 @@ ACTING = {
 NO_SOCKET = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
-def graph(name: str) -> dict:
-    return json.loads((PACK / "workflows" / f"{name}.json").read_text())
-
-
 def prompt(name: str) -> dict:
-    return json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
-
-
-def nodes(name: str) -> dict[str, dict]:
-    """The graph's nodes that take part in a prompt, by their id in it."""
-    return {str(node["id"]): node for node in graph(name)["nodes"] if node["type"] not in NOTES}
+    return json.loads((PACK / "workflows" / "api" / f"{slug(name)}.json").read_text())
 
 
 def is_link(value: object) -> bool:
@@ -65,10 +62,27 @@ def info(server) -> dict:
 
 
 def test_the_workflows_are_those_that_are_meant():
-    controlled = ("tile_controlnet_dino", "tile_controlnet_guided")
-    flux = [f"flux1_{name}" for name in ("dev_guided", "dev_upscale", "dual_guidance", "schnell_upscale", *controlled)]
-    assert NAMES == ["demo", *flux, "z_image_turbo_guided"]
-    assert NAMES == sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
+    flux = (
+        "dev guided",
+        "dev upscale",
+        "dual guidance",
+        "schnell upscale",
+        "tile ControlNet DINO",
+        "tile ControlNet guided",
+    )
+    assert NAMES == [*(f"FLUX.1 {name}" for name in flux), "FLUX.1 upscale", "What DINO does", "Z-Image Turbo guided", "demo"]
+    assert sorted(map(slug, NAMES)) == sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
+
+
+def test_the_graphs_are_drawn_from_the_prompts(info, request):
+    """After a change on purpose: ``pytest -n 0 tests/comfyui/test_workflows.py --rewrite-workflows``."""
+    for title, drawing in TEMPLATES.items():
+        drawn = draw(title, prompt(title), drawing, info)
+        if request.config.getoption("--rewrite-workflows"):
+            text = json.dumps(drawn, indent=1, ensure_ascii=False) + "\n"
+            (PACK / "workflows" / f"{title}.json").write_text(text, encoding="utf-8")
+        assert graph(title)["definitions"]["subgraphs"] == drawn["definitions"]["subgraphs"]
+        assert graph(title) == drawn
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,20 +101,38 @@ def test_every_input_of_a_prompt_is_known_and_none_is_missing(info, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_graph_and_the_prompt_are_the_same_workflow(name):
-    drawn, sent = nodes(name), prompt(name)
+    drawn, sent = flat(graph(name)), prompt(name)
     assert {key: node["type"] for key, node in drawn.items()} == {key: node["class_type"] for key, node in sent.items()}
-    links = {link[0]: [str(link[1]), link[2]] for link in graph(name)["links"]}
     for key, node in drawn.items():
-        joined = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
-        assert joined == {name: value for name, value in sent[key]["inputs"].items() if is_link(value)}
+        assert node["title"] == sent[key]["_meta"]["title"]
+        assert node["joined"] == {name: value for name, value in sent[key]["inputs"].items() if is_link(value)}
         values = {name: value for name, value in sent[key]["inputs"].items() if not is_link(value)}
+        values.pop("compare_view", None)  # the page's own, which the graph does not keep
         assert values == {name: node["widgets_values_named"][name] for name in values}, node["type"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_subgraph_shows_is_what_the_nodes_inside_have(name):
+    drawn = graph(name)
+    inside = {inner["id"]: inner for inner in drawn["definitions"]["subgraphs"]}
+    for node in drawn["nodes"]:
+        if node["type"] not in inside:
+            continue
+        inner = inside[node["type"]]
+        shown = [slot for slot in node["inputs"] if "widget" in slot]
+        assert [slot["name"] for slot in node["inputs"]] == [end["name"] for end in inner["inputs"]]
+        assert len(shown) == len(node["widgets_values"])
+        for slot, value in zip(shown, node["widgets_values"], strict=True):
+            (number,) = next(end["linkIds"] for end in inner["inputs"] if end["name"] == slot["name"])
+            (link,) = [link for link in inner["links"] if link["id"] == number]
+            (target,) = [each for each in inner["nodes"] if each["id"] == link["target_id"]]
+            assert target["widgets_values_named"][target["inputs"][link["target_slot"]]["name"]] == value
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_widget_values_stand_in_the_order_of_the_nodes_inputs(info, name):
     """A graph keeps them by position: an input that is added later than the graph was saved shows here."""
-    for node in nodes(name).values():
+    for node in flat(graph(name)).values():
         if not node["type"].startswith("DinoTile_"):
             continue
         inputs = info[node["type"]]["input"]
@@ -118,7 +150,7 @@ def test_widget_values_stand_in_the_order_of_the_nodes_inputs(info, name):
 
 @pytest.mark.parametrize("name", FLUX)
 def test_a_flux_workflow_lacks_nothing_but_model_files_and_shows_its_tiles_without_them(server, name):
-    server.upload(Image.new("RGB", (64, 48)), "example.png")
+    server.upload(Image.new("RGB", (64, 48)), "dinotile_photo.jpg")
     try:
         answer = server.post("/prompt", {"prompt": prompt(name), "client_id": name})
     except HTTPError as error:  # where nothing at all can run
@@ -127,7 +159,7 @@ def test_a_flux_workflow_lacks_nothing_but_model_files_and_shows_its_tiles_witho
     assert {error["type"] for error in errors} == {"value_not_in_list"}
     assert {error["extra_info"]["received_value"] for error in errors} == model_files(name)
     previews = [key for key, node in prompt(name).items() if node["class_type"] == "DinoTile_PreviewTiles"]
-    assert len(previews) == (name not in ("flux1_dev_guided", "z_image_turbo_guided"))
+    assert len(previews) == (name not in ALONE)
     if not previews:
         return
     result = server.wait(Result(prompt_id=answer["prompt_id"]))  # the host runs what needs none of them
@@ -191,15 +223,22 @@ def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net,
         without = saved_picture(server, sent)
         node["inputs"]["strength"] = strength
         assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > ACTING[node["class_type"]]
+    for node in (node for node in sent.values() if node["inputs"].get("anchor")):
+        inputs = node["inputs"]
+        for off in ({"anchor": 0}, {"guide": 0, "dino": None}) if inputs["guide"] else ({"anchor": 0},):
+            node["inputs"] = {key: value for key, value in (inputs | off).items() if value is not None}
+            without = saved_picture(server, sent)
+            assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > 0.2, off
+        node["inputs"] = inputs
 
 
 def test_in_the_dual_guidance_workflow_text_and_dino_each_act_alone(server):
     with Image.open(PACK / "demo" / "sample.jpg") as photo:
         uploaded = server.upload(photo.convert("RGB").resize((64, 48)), "small.png")
-    sent = made_tiny("flux1_dual_guidance", photo=uploaded, control_net="")
+    sent = made_tiny("FLUX.1 dual guidance", photo=uploaded, control_net="")
     by_title = {node["_meta"]["title"]: node for node in sent.values() if "_meta" in node}
     by_title["New DINO Adapter"] |= {"class_type": "DinoTile_LoadAdapter", "inputs": {"adapter_name": models.TRAINED}}
-    (negative,) = (node for node in sent.values() if node["inputs"].get("conditioning") == ["29", 0])
+    (negative,) = (node for node in sent.values() if node["inputs"].get("conditioning") == ["41:29", 0])
     projections = [node["inputs"] for node in sent.values() if node["class_type"] == "DinoTile_ProjectConditioning"]
 
     def drawn(dino: float, text: float, *, strength: float = 1.0, away: float = 0.0) -> np.ndarray:
@@ -223,7 +262,7 @@ def test_in_the_dual_guidance_workflow_text_and_dino_each_act_alone(server):
 def test_every_file_to_download_has_a_link_and_a_folder_that_the_host_knows(server, name):
     folders = server.get("/models")
     offered = set()
-    for node in nodes(name).values():
+    for node in flat(graph(name)).values():
         for model in node["properties"].get("models", []):
             assert model["name"] in node["widgets_values"]
             assert model["directory"] in folders
@@ -234,7 +273,7 @@ def test_every_file_to_download_has_a_link_and_a_folder_that_the_host_knows(serv
 
 
 def test_a_dino_in_a_folder_of_its_own_is_listed_and_loads_by_the_name_that_the_workflows_give_it(server):
-    (loader,) = [node for node in prompt("flux1_dev_guided").values() if node["class_type"] == "DinoTile_LoadDino"]
+    (loader,) = [node for node in prompt("FLUX.1 dev guided").values() if node["class_type"] == "DinoTile_LoadDino"]
     name = loader["inputs"]["dino_name"]
     place = server.base / "models" / "dino" / name
     assert "/" in name and not place.exists()
@@ -265,23 +304,76 @@ def test_the_demo_workflow_enlarges_a_photo_exactly_twice(server):
     load["inputs"]["image"] = server.upload(photo, "photo.png")
     result = server.run(sent)
     assert result.ok, result
-    (entry,) = (entry for output in result.outputs.values() for entry in output["images"])
+    (entry,) = (entry for output in result.outputs.values() for entry in output.get("images", []))
     made = server.picture(entry).convert("RGB")
     assert made.size == (256, 192)
+    (compared,) = (output for output in result.outputs.values() if "b_images" in output)
+    assert np.array_equal(np.asarray(made), np.asarray(server.picture(compared["b_images"][0]).convert("RGB")))
+    assert np.array_equal(np.asarray(photo), np.asarray(server.picture(compared["a_images"][0]).convert("RGB")))
     known = photo.resize(made.size, Image.Resampling.BICUBIC)
     error = np.mean((np.asarray(made, float) - np.asarray(known, float)) ** 2)
     assert 10 * np.log10(255**2 / error) > 20  # dB: the same picture
 
 
-def test_the_template_browser_lists_every_workflow_with_a_picture(server):
+def test_in_the_template_that_shows_it_dino_brings_back_what_flux_alone_loses(server):
+    """The pictures that are compared, held against the scene that the source was drawn from."""
+    scene = world.scene(np.random.default_rng(2_000_001))
+    with Image.open(PACK / "web" / "examples" / "dinotile_shapes.png") as shapes:
+        server.upload(shapes.convert("RGB"), "dinotile_shapes.png")
+    sent = prompt("What DINO does")
+    for node in sent.values():
+        if node["class_type"] == "DinoTile_Upscale":
+            node["inputs"]["steps"] = 6  # half of the template's, which take twice the time
+    result = server.run(sent)
+    assert result.ok, result
+    (compared,) = (output for output in result.outputs.values() if "b_images" in output)
+    without, with_dino = (
+        np.asarray(server.picture(compared[side][0]).convert("RGB"), float) / 255 for side in ("a_images", "b_images")
+    )
+    assert with_dino.shape == scene.true().shape
+    objects = scene.labels() != world.GROUND
+    lost, kept = (((picture - scene.true())[objects] ** 2).mean() for picture in (without, with_dino))
+    assert kept < lost / 3, (kept, lost)
+
+
+def test_the_page_is_given_the_pictures_that_the_templates_begin_with(server):
+    assert "/extensions/DINOTile/examples.js" in server.get("/extensions")
+    for picture in (PACK / "web" / "examples").iterdir():
+        with urlopen(f"{server.url}/extensions/DINOTile/examples/{picture.name}", timeout=30) as answer:
+            assert answer.read() == picture.read_bytes()
+
+
+def drawn_for_the_browser(server, name: str) -> Image.Image:
+    """A template's thumbnail, of what comes of it on the demo models."""
+    with Image.open(PACK / "demo" / "sample.jpg") as sample:
+        before = sample.convert("RGB").crop((96, 16, 256, 176))
+    if name == "What DINO does":
+        with Image.open(PACK / "web" / "examples" / "dinotile_shapes.png") as shapes:
+            before = shapes.convert("RGB")
+    photo = server.upload(before, "before.png")
+    sent = on_demo_models(prompt(name), photo) if name in FLUX else prompt(name)
+    (load,) = (node for node in sent.values() if node["class_type"] == "LoadImage")
+    load["inputs"]["image"] = photo
+    result = server.wait(server.queue(sent), limit=600)
+    assert result.ok, result
+    (compared,) = (output for output in result.outputs.values() if "b_images" in output)
+    first, second = (server.picture(compared[side][0]).convert("RGB") for side in ("a_images", "b_images"))
+    if name == "What DINO does":
+        return three(before, first, second)
+    return halves(before, second, said="demo, no ControlNet" if "ControlNet" in name else "after, demo models")
+
+
+def test_the_template_browser_lists_every_workflow_with_a_picture(server, request):
     assert sorted(server.get("/api/workflow_templates")["DINOTile"]) == NAMES
     for name in NAMES:
-        served = json.loads(text_at(server, f"/api/workflow_templates/DINOTile/{name}.json"))
+        if request.config.getoption("--rewrite-workflows"):
+            save(drawn_for_the_browser(server, name), PACK / "workflows" / f"{name}.jpg")
+        served = json.loads(text_at(server, address(name, "json")))
         assert served["version"] == 0.4
-        picture = text_at(server, f"/api/workflow_templates/DINOTile/{name}.jpg")
+        picture = text_at(server, address(name, "jpg"))
         assert picture[:3] == b"\xff\xd8\xff" and len(picture) < 100_000
         with Image.open(PACK / "workflows" / f"{name}.jpg") as thumbnail:
-            assert thumbnail.size == (512, 512)  # the browser shows squares
+            assert thumbnail.size == (SIDE, SIDE)
 
 
 def test_every_node_has_a_help_page_that_names_its_inputs(server, info):

@@ -24,7 +24,7 @@ def asked(tree: object) -> Iterator[dict[str, str]]:
 def test_a_file_is_called_as_the_link_to_it_calls_it(graph):
     """A browser saves it so; a folder of its own may stand before the name."""
     found = list(asked(json.loads(graph.read_text())))
-    assert bool(found) == (graph.stem != "demo")
+    assert bool(found) == graph.stem.startswith("FLUX.1")
     for file in found:
         assert PurePosixPath(file["name"]).name == PurePosixPath(urlparse(file["url"]).path).name
 
@@ -32,7 +32,7 @@ def test_a_file_is_called_as_the_link_to_it_calls_it(graph):
 def test_the_readme_names_the_same_files_and_folders_as_the_workflow_of_its_steps():
     readme = (PACK / "README.md").read_text()
     assert "saved as" not in readme
-    (title,) = re.findall(r"Open \*(flux1_\w+)\*", readme)
+    (title,) = re.findall(r"Open \*(FLUX\.1 [\w ]+)\*", readme)
     found = {
         (file["url"], file["directory"], file["name"])
         for file in asked(json.loads((PACK / "workflows" / f"{title}.json").read_text()))
