@@ -66,11 +66,9 @@ def loaders(dino: str, control: str = "") -> Inner:
     return Inner("Models", shown | ({"controlnet": (control, "control_net_name")} if control else {}))
 
 
-def one_node(note: str, *between: str) -> Drawing:
-    """Loaders, picture and prompt beside the one node that upscales. The picture's links pass above the loaders. between: nodes
-    after the model's loader."""
-    loading = (290, 110, ("2", *between, "4", "5", "7"))
-    columns = ((340, 0, ("6", "1", "3")), loading, (310, 54, ("9",)), (400, 0, ("42", "10")))
+def one_node(note: str) -> Drawing:
+    """Loaders, picture and prompt beside the one node that upscales. The picture's links pass above the loaders."""
+    columns = ((340, 0, ("6", "1", "3")), (290, 110, ("2", "4", "5", "7")), (310, 54, ("9",)), (400, 0, ("42", "10")))
     return Drawing(note, columns, models=MODELS, heights={"6": 322, "1": 200, "7": 102, "9": 764, "42": 430})
 
 
@@ -152,8 +150,7 @@ TEMPLATES = {
         "Choose your picture above, press **Run**, slide over **Before and after**.\n\nStock Z-Image Turbo. At every step "
         "**anchor** pulls the picture to the source, and **guide** to where DINO sees the same; **retry** does tiles again that "
         "lost their likeness. New detail: **denoise** 0.4 to 0.6.\n\nDINO's file *model.safetensors* goes to "
-        "*models/dino/dinov2-with-registers-base*.\n\nFaster: a TAESD (*taef1*) by **Load VAE** into *decoder*.",
-        "8",
+        "*models/dino/dinov2-with-registers-base*.\n\nFaster: a TAESD (*taef1*) by **Load VAE** into *decoder*."
     ),
     "demo": Drawing(
         "## DINOTile demo\n\nEnlarges a picture 2x and redraws its detail in tiles. All models come with DINOTile, so it runs at "

@@ -23,7 +23,11 @@ from .thumbnails import SIDE, halves, on_demo_models, save, three
 PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 FLUX = [name for name in NAMES if name.startswith(("FLUX.1", "Z-Image"))]  # those that need files
-ALONE = ("FLUX.1 upscale", "FLUX.1 dev guided", "Z-Image Turbo guided")  # one node does it all, and shows no tiles before
+ALONE = (
+    "FLUX.1 upscale",
+    "FLUX.1 dev guided",
+    "Z-Image Turbo guided",
+)  # one node does it all, and shows no tiles before
 ACTING = {
     "ControlNetApplyAdvanced": 1,
     "DinoTile_SourceAnchor": 1,
@@ -70,7 +74,13 @@ def test_the_workflows_are_those_that_are_meant():
         "tile ControlNet DINO",
         "tile ControlNet guided",
     )
-    assert NAMES == [*(f"FLUX.1 {name}" for name in flux), "FLUX.1 upscale", "What DINO does", "Z-Image Turbo guided", "demo"]
+    assert NAMES == [
+        *(f"FLUX.1 {name}" for name in flux),
+        "FLUX.1 upscale",
+        "What DINO does",
+        "Z-Image Turbo guided",
+        "demo",
+    ]
     assert sorted(map(slug, NAMES)) == sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 
 
