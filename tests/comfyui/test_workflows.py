@@ -235,11 +235,14 @@ def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net,
         assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > ACTING[node["class_type"]]
     for node in (node for node in sent.values() if node["inputs"].get("anchor")):
         inputs = node["inputs"]
-        unguided = {"guide": 0} if inputs["retry"] else {"guide": 0, "dino": None}  # a DINO that nothing uses is refused
+        unguided = (
+            {"guide": 0} if inputs["retry"] else {"guide": 0, "dino": None}
+        )  # a DINO that nothing uses is refused
         for off in ({"anchor": 0}, unguided) if inputs["guide"] else ({"anchor": 0},):
             node["inputs"] = {key: value for key, value in (inputs | off).items() if value is not None}
             without = saved_picture(server, sent)
-            assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > 0.2, off
+            changed = np.abs(np.asarray(made, float) - np.asarray(without, float)).mean()
+            assert changed > (0.2 if "anchor" in off else 0.05), off  # by chance: 0, as the noise is the same
         node["inputs"] = inputs
 
 
