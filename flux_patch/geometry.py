@@ -51,24 +51,33 @@ _COMFY = ("num_heads", "depth", "depth_single_blocks", "context_in_dim", "vec_in
 _OF_DIFFUSERS = {"FluxTransformer2DModel": FLUX1, "Flux2Transformer2DModel": FLUX2}
 
 
+def family_of(model: Any) -> ModelFamily | None:
+    """The family of ComfyUI's or of diffusers' model; None for any other, also for others of FLUX's layers."""
+    if not _is_comfys(model):
+        return _OF_DIFFUSERS.get(type(model).__name__)
+    config = model.params
+    family = FLUX2 if config.global_modulation else FLUX1
+    pooled = (config.vec_in_dim is None) == (family.pooled_width is None)
+    return family if pooled and bool(config.txt_ids_dims) == (family is FLUX2) else None
+
+
+def _is_comfys(model: Any) -> bool:
+    return type(model).__name__ == "Flux" and hasattr(model, "double_blocks")
+
+
 def geometry_of(model: Any) -> FluxGeometry:
     """Read the geometry of ComfyUI's ``Flux``, or of diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``;
     ValueError for anything else."""
-    kind = type(model).__name__
+    kind, family = type(model).__name__, family_of(model)
+    if family is None:
+        _refuse("of FLUX's layers and of another kind" if _is_comfys(model) else f"a {kind}")
     if kind in _OF_DIFFUSERS:
-        family, config = _OF_DIFFUSERS[kind], model.config
+        config = model.config
         axes, theta = tuple(config.axes_dims_rope), getattr(config, "rope_theta", family.theta)
         names, hidden = _DIFFUSERS, config.num_attention_heads * config.attention_head_dim
-    elif kind == "Flux" and hasattr(model, "double_blocks"):
-        config = model.params
-        family = FLUX2 if config.global_modulation else FLUX1
-        axes, theta, names, hidden = tuple(config.axes_dim), config.theta, _COMFY, config.hidden_size
-        if (config.vec_in_dim is None) != (family.pooled_width is None) or bool(config.txt_ids_dims) != (
-            family is FLUX2
-        ):
-            _refuse("of FLUX's layers and of another kind")
     else:
-        _refuse(f"a {kind}")
+        config = model.params
+        axes, theta, names, hidden = tuple(config.axes_dim), config.theta, _COMFY, config.hidden_size
     if (axes, theta) != (family.axes, family.theta):
         raise ValueError(
             f"the model's rotary axes are {axes} with base {theta}, {family.title}'s are {family.axes} with {family.theta}: "

@@ -35,7 +35,7 @@ def adapter_inputs(*, mechanisms: str) -> list[io.Input]:
 
 def chosen_mechanisms(name: str, geometry: FluxGeometry) -> tuple[Mechanism, ...]:
     """Of that input: one, or all that the FLUX can have."""
-    return tuple(each for each in FAMILIES[geometry.family].mechanisms if name == ALL) or (cast(Mechanism, name),)
+    return FAMILIES[geometry.family].mechanisms if name == ALL else (cast(Mechanism, name),)
 
 
 class LoadAdapter(io.ComfyNode):

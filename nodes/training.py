@@ -56,9 +56,9 @@ class TrainAdapter(LearningNode):
             search_aliases=["dino training", "train flux adapter", "finetune"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="FLUX.1, not compiled and not tiled. It must fit into GPU memory whole."
+                    "model", tooltip="FLUX.1 or FLUX.2, not compiled and not tiled. It must fit into GPU memory whole."
                 ),
-                io.Vae.Input("vae", tooltip="FLUX.1's VAE."),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),
                 pictures("Usual: thousands of pictures of at least the picture size."),
                 patches_file("dinotile/trained"),

@@ -125,7 +125,7 @@ def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles
             ("decoder", "guide_from", "guide_to", "guide_every"),
         ),
         (
-            "with FLUX's text encoders (a whole pipeline as the model of dev or schnell)",
+            "with FLUX's text encoders (a whole pipeline as the model)",
             text,
             ("prompt", "negative", "cfg", "mask_padding"),
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..files.weights import read_shapes, weight_files
-from ..flux_patch.families import FLUX1, FLUX2, plan_tiles
+from ..flux_patch.families import FAMILIES, FLUX1, FLUX2, plan_tiles
 from ..flux_patch.geometry import FluxGeometry
 from ..hosts.diffusers.load import read_geometry
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, local_path
@@ -110,6 +110,7 @@ def forecast(
         plan = moved(plan, step=0, seed=settings.seed)
     rows = 1 + (settings.cfg > 1) + (settings.dino_guidance > 1 and settings.dino_strength > 0)
     calls = rows * plan.count * settings.steps if settings.denoise > 0 else 0
+    text = max(text, FAMILIES[geometry.family].text_length)
     tokens = plan.tile_height * plan.tile_width // FLUX1.token**2 + text
     encode, decode = VAE[models.small_vae]
     looks = 0 if settings.on_estimates.off else settings.steps / settings.guide_every

@@ -14,8 +14,7 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
-from ...flux_patch.families import FAMILIES
-from ...flux_patch.geometry import FluxGeometry
+from ...flux_patch.geometry import FluxGeometry, family_of
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
@@ -37,9 +36,8 @@ class ComfyHost:
         if decoder is not None:
             self.latents.check_vae(decoder, name="decoder")
         self.model, self.vae, self.decoder = model, checked_vae(vae), vae if decoder is None else decoder
-        self.family = self.latents.family(type(model.model).__name__)
-        if adapter is not None:
-            self.family = FAMILIES[self.geometry.family]
+        found = family_of(model.get_model_object("diffusion_model"))
+        self.family = found or self.latents.family(type(model.model).__name__)
         self.device, self.dtype = model.load_device, compute_dtype(model)
         self.adapter = None if adapter is None else adapter.adapter
         self.patcher = model if adapter is None else patch_flux(model, adapter)

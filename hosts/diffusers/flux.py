@@ -83,8 +83,10 @@ def text_ids(count: int, *, family: ModelFamily) -> Tensor:
     return ids
 
 
-def check_models(transformer: FluxTransformer2DModel, vae: AutoencoderKL | AutoencoderTiny) -> None:
-    """Raise ValueError for a model or a pair that this path cannot run."""
+def check_models(
+    transformer: FluxTransformer2DModel, vae: AutoencoderKL | AutoencoderTiny, *, name: str = "VAE"
+) -> None:
+    """Raise ValueError for a model or a pair that this path cannot run. name: what the second is here."""
     family = FAMILIES[geometry_of(transformer).family]
     channels, latent = transformer.config["in_channels"], latent_channels(vae)
     if channels != family.token_channels:
@@ -96,7 +98,7 @@ def check_models(transformer: FluxTransformer2DModel, vae: AutoencoderKL | Autoe
     if latent != family.latent_channels:
         vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else f"{family.title}'s VAE"
         raise ValueError(
-            f"the VAE has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
+            f"the {name} has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
         )
 
 

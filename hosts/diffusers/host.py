@@ -66,7 +66,7 @@ class DiffusersHost:
         self.vae = self.turns.add(_frozen(vae, self.dtype))
         self.decoder = self.vae
         if decoder is not None:
-            check_models(transformer, decoder)
+            check_models(transformer, decoder, name="decoder")
             self.decoder = self.turns.add(_frozen(decoder, self.dtype))
         self.geometry = geometry_of(transformer)
         self.family = FAMILIES[self.geometry.family]

@@ -15,6 +15,7 @@ from inside_tools import CHECKS, apart, check, dino, node, one_by_one, picture, 
 from inside_zoo import CPU, KINDS, built, decoder, draw, drawn, text
 
 from dinotile import nodes
+from dinotile.hosts.comfy.host import ComfyHost
 from dinotile.hosts.comfy.latents import latents_of
 from dinotile.hosts.comfy.sampling import denoise_sigmas
 
@@ -136,6 +137,13 @@ def told_size():
         for width, height in ((of.width, of.height), (of.tile_width, of.tile_height))
     ]
     return {"right": [same(a, b) for a, b in zip(seen, told, strict=True)], "differ": not same(*told)}
+
+
+@check
+def rows_of_the_table():
+    """The families that a host without an adapter is of."""
+    models = {name: built(name) for name in ("FLUX.1", "FLUX.2", "Chroma")}
+    return {name: ComfyHost(model, decoder(model)).family.name for name, model in models.items()}
 
 
 @check

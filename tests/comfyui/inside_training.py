@@ -46,6 +46,7 @@ import comfy.sd
 import comfy.utils
 import torch
 import torch.nn.functional as F
+from inside_zoo import decoder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -503,6 +504,21 @@ def interrupted():
     }
 
 
+@check
+def of_flux2():
+    """An adapter of FLUX.2, and the same trained with checkpointing."""
+    model = flux("flux2")
+    of = {"model": model, "vae": decoder(model)}
+    learned, again = (train(f"flux2 {on}", gradient_checkpointing=on, **of)[0].adapter for on in (False, True))
+    weights, others = (dict(one.module.named_parameters()) for one in (learned, again))
+    return {
+        "family": learned.config.geometry.family,
+        "mechanisms": learned.config.mechanisms,
+        "values": [float(weight.abs().max()) for name, weight in weights.items() if name.endswith(".v.weight")],
+        "checkpointed": max(float((weights[name] - others[name]).abs().max()) for name in weights),
+    }
+
+
 def outside() -> list[str]:
     """Folders that a node may not say anything about; some of them exist."""
     (BASE / "input").mkdir(exist_ok=True)
@@ -545,7 +561,7 @@ def refusals():
         "adapter of another DINO": lambda: train("bad", adapter=other),
         "adapter of another FLUX": lambda: train("bad", model=flux("flux-wide"), adapter=adapter()),
         "layers": lambda: train("bad", layers="9"),
-        "FLUX.2": lambda: train("bad", model=flux("flux2")),
+        "VAE of another FLUX": lambda: train("bad", model=flux("flux2")),
         "NaN": lambda: train("bad", vae=vae("vae-nan")),
         "tile above picture": lambda: train("bad", picture=32, tile=64),
     }

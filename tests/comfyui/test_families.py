@@ -66,6 +66,13 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
     assert found["rows"] == 16 and found["worst"] == 0
 
 
+def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
+    """Which is how its texts are padded."""
+    found = numbers("rows_of_the_table")
+    assert [found[name] for name in ("FLUX.1", "FLUX.2")] == ["flux1", "flux2"]
+    assert found["Chroma"] not in ("flux1", "flux2")
+
+
 def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
     assert numbers("told_size") == {"right": [True, True], "differ": True}
 

@@ -231,6 +231,13 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
     assert found["folders after a whole run"] == 0 and found["folders beside"] == 6 and not found["left"]
 
 
+def test_an_adapter_of_flux_2_learns_with_checkpointing_as_without(numbers):
+    found = numbers("of_flux2")
+    assert found["family"] == "flux2" and found["mechanisms"] == ["cross_attention", "context"]
+    assert found["values"] and min(found["values"]) > 1e-4  # zero before
+    assert found["checkpointed"] < 1e-5
+
+
 REFUSED = {
     "no folder": ("folder is empty",),
     "missing folder": ("nowhere", "no folder"),
@@ -246,7 +253,7 @@ REFUSED = {
     "adapter of another DINO": ("dinov2-small", "dinov2-demo"),
     "adapter of another FLUX": ("width 128", "width 256"),
     "layers": ('layers "9"', "blocks 1 to 4"),
-    "FLUX.2": ("FLUX.2", "FLUX.1"),
+    "VAE of another FLUX": ("the VAE has latents of 16 channels per 8 px", "the model of 128 channels per 16 px"),
     "NaN": ("not finite at step 1", "nothing was learned"),
     "tile above picture": ("tile 64", "picture 32"),
 }

@@ -77,6 +77,15 @@ def test_figures_have_no_exponent(value, said):
     assert module.number(value) == said and spoken(3.6e5) == "100 h"
 
 
+def test_flux_2_has_its_own_number_of_text_tokens_whatever_the_text():
+    models = replace(Models.of(model_files("demo")), geometry=module.OF_KLEIN)
+    settings = settings_for("demo")
+    eight, all_of_them, more = (
+        forecast(settings, models, height=64, width=64, dtype=torch.float32, text=text).flops for text in (8, 512, 600)
+    )
+    assert eight == all_of_them < more
+
+
 def test_at_denoise_0_flux_is_not_called():
     assert ahead(settings_for("demo", denoise=0.0), 64, 64).calls == 0
 

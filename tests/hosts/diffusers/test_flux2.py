@@ -119,6 +119,8 @@ def test_models_of_two_families_are_refused_together():
         DiffusersHost(tiny_flux2(), tiny_vae())
     with pytest.raises(ValueError, match=r"VAE has 128 latent channels, FLUX\.1 needs 16"):
         DiffusersHost(tiny_flux(), tiny_vae2())
+    with pytest.raises(ValueError, match=r"decoder has 16 latent channels, FLUX\.2 needs 128: use FLUX\.2's VAE"):
+        DiffusersHost(tiny_flux2(), tiny_vae2(), decoder=tiny_vae())
 
 
 def test_only_dev_is_told_a_guidance():
