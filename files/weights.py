@@ -82,6 +82,15 @@ def not_floating(name: str, tensor: str, kind: object) -> str:
     return f"{name} holds {printable(tensor)} as {kind}, needed are floating point weights: get the full file"
 
 
+def check_finite(weights: Mapping[str, Tensor], *, name: str) -> None:
+    """ValueError for weights that are NaN or infinite, whose results all are. Reads them all: for small models."""
+    odd = next((key for key, tensor in weights.items() if not bool(tensor.isfinite().all())), None)
+    if odd:
+        raise ValueError(
+            f"{name} holds numbers that are not finite ({printable(odd)}), needed are finite weights: get the full file"
+        )
+
+
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a file whole or not at all; ValueError where that fails, and an older file is then as it was."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

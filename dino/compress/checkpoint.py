@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...files.errors import BROKEN, printable, whole
 from ...files.fingerprints import weights_fingerprint
-from ...files.weights import check_floating, read_weights, write_weights
+from ...files.weights import check_finite, check_floating, read_weights, write_weights
 from .config import FlatConfig
 from .model import FlatDino
 from .statistics import Statistics
@@ -75,6 +75,7 @@ def load_flat(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded
     if metadata.get("version") != VERSION:
         raise _newer(path.name, f"version {printable(metadata.get('version', 'none'))}")
     check_floating(tensors, name=path.name)
+    check_finite(tensors, name=path.name)
     with whole(path.name, "FlatDINO"):
         values, provenance = json.loads(metadata["config"]), dict(json.loads(metadata.get("provenance", "{}")))
         known = {each.name for each in fields(FlatConfig)}

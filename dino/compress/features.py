@@ -78,9 +78,15 @@ def stored_size(config: FlatConfig) -> int:
 
 def to_stored(flat: LoadedFlat, latents: Tensor) -> Tensor:
     """Latents [T, F] of one picture as they are kept: float16 [T, F]; quantised ones as one number, uint8 [n], its last byte
-    first."""
+    first. ValueError for latents that half precision cannot hold, in whose place nothing is then written."""
     if not flat.config.levels:
-        return latents.half()
+        kept = latents.half()
+        if not bool(kept.isfinite().all()):
+            raise ValueError(
+                f"latents reach {float(latents.abs().max()):g}, half precision holds up to 65504: train the FlatDINO with a KL "
+                "weight or tanh"
+            )
+        return kept
     number, base = 0, math.prod(flat.config.levels)
     for code in reversed(flat.module.codes(latents[None].float())[0].tolist()):
         number = number * base + code

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...files.errors import BROKEN, printable, whole
-from ...files.weights import check_floating, read_weights, write_weights
+from ...files.weights import check_finite, check_floating, read_weights, write_weights
 from .config import SIZES
 from .model import initial
 from .vit import Vit
@@ -90,6 +90,7 @@ def load_pixels(path: str | Path, *, flat: str, device: torch.device | str = "cp
             "`dinotile flatdino train-decoder` wrote"
         )
     check_floating(tensors, name=path.name)
+    check_finite(tensors, name=path.name)
     with whole(path.name, "decoder"), torch.device("meta"), torch.inference_mode(False):
         values = json.loads(about["config"])
         config = PixelConfig(**{**values, "grid": tuple(values["grid"])})

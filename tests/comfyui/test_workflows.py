@@ -345,6 +345,9 @@ def test_in_the_template_that_shows_it_dino_brings_back_what_flux_alone_loses(se
         np.asarray(server.picture(compared[side][0]).convert("RGB"), float) / 255 for side in ("a_images", "b_images")
     )
     assert with_dino.shape == scene.true().shape
+    (saved,) = (entry for output in result.outputs.values() for entry in output.get("images", []))
+    both = np.asarray(server.picture(saved).convert("RGB"), float) / 255  # for the canvas that has no slider
+    assert np.array_equal(np.delete(both, range(384, 388), axis=1), np.concatenate([without, with_dino], axis=1))
     objects = scene.labels() != world.GROUND
     lost, kept = (((picture - scene.true())[objects] ** 2).mean() for picture in (without, with_dino))
     assert kept < lost / 3, (kept, lost)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...dino.encode import MOST_SIDE, DinoEncoder, EncodeSettings, normalise
 from ...dino.load import load_dino
 from ...files.pixels import resize
-from ...files.weights import Shapes, check_floating, read_shapes, read_weights, weight_files
+from ...files.weights import Shapes, check_finite, check_floating, read_shapes, read_weights, weight_files
 
 DEPTHS = 4  # of DINO that are compared
 STAGES = 5  # of a VGG, at most; half the size from one to the next
@@ -29,10 +29,7 @@ def load_vgg(place: Path, *, device: torch.device) -> Vgg | None:
         return None
     weights = {name: tensor for file in files for name, tensor in read_weights(file)[0].items()}
     check_floating(weights, name=place.name)
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        raise ValueError(
-            f"{place.name} holds numbers that are not finite, needed are finite weights: get the full file"
-        )
+    check_finite(weights, name=place.name)
     return Vgg.of(weights, device=device)
 
 

@@ -139,6 +139,9 @@ def test_files_that_are_none_or_damaged_are_refused_in_one_sentence(file):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="floating point"):
         load_flat(rewritten(file, tensors={"encoder.registers": torch.zeros(4, 64, dtype=torch.int64)}))
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="numbers that are not finite \\(encoder.registers\\)"):
+        load_flat(rewritten(file, tensors={"encoder.registers": torch.full((4, 64), torch.nan)}))
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="cut short or damaged"):
         load_flat(file)

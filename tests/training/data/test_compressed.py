@@ -6,7 +6,7 @@ import torch
 
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.config import FlatConfig
-from dinotile.dino.compress.features import compress, restore, settings_for
+from dinotile.dino.compress.features import compress, restore, settings_for, to_stored
 from dinotile.dino.compress.model import new_flat
 from dinotile.training.data.availability import availability
 from dinotile.training.data.dino_recipe import DinoRecipe
@@ -166,3 +166,9 @@ def test_more_codes_than_there_are_is_damage(folder, encoder, tmp_path):
     np.save(folder / "a.dinov2_flat.npy", np.full(7, 255, np.uint8))
     data = opened(folder, flat)
     assert data.get(0, generator=torch.Generator().manual_seed(0)) is None
+
+
+def test_latents_beyond_half_precision_are_refused_and_not_stored_as_infinity(tmp_path):
+    flat = load_flat(written(tmp_path / "flat.safetensors"))
+    with pytest.raises(ValueError, match="latents reach 70000, half precision holds up to 65504"):
+        to_stored(flat, torch.full((flat.config.tokens, flat.config.features), 7e4))
