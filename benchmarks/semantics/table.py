@@ -1,8 +1,8 @@
 """The semantics table: `python -m benchmarks.semantics.table` upscales held-out pictures of the world in every way and
 counts. One run, the same pictures, seeds and tiles for every row; results/semantics.json holds all numbers.
 
-Rows of the shipped models run in a fresh clone. Others need what `train.py --part adapters` makes, in about an hour, and are left
-out without it.
+Rows of the shipped models run in a fresh clone. Others need what `train.py` makes, and are left out without it: the command says
+with which --part.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ SETTINGS = UpscaleSettings(
 PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 DEFAULT = "cross_attention"  # the variant in WORK/adapters that is shipped
+SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels; it lies in WORK under the same name
 
 
 @dataclass(frozen=True)
 class Row:
     """adapter: a file in WORK/adapters, "demo" for the shipped one, "untrained", or empty. features: of which picture, or
     how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what is in the whole picture, or
-    in each tile. anchor: of ``UpscaleSettings``."""
+    in each tile. anchor: of ``UpscaleSettings``. net: the ControlNet that learned in tiles, or on whole pictures, too."""
 
     name: str
     adapter: str = "demo"
@@ -72,10 +73,22 @@ class Row:
     controlnet: float = 0.0
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
+    net: Literal["tiles", "whole"] = "tiles"
 
     @property
     def shipped(self) -> bool:
-        return self.adapter in ("", "demo", "untrained")
+        return self.adapter in ("", "demo", "untrained") and self.net == "tiles"
+
+    def missing(self) -> str:
+        """The part of train.py that makes what the row needs and WORK lacks, empty: it has all."""
+        if self.net == "whole" and not (WORK / f"{self.net}.safetensors").exists():
+            return "whole"
+        own = self.adapter not in ("", "demo", "untrained")
+        if self.adapter == SELFTAUGHT and not (WORK / f"{SELFTAUGHT}.safetensors").exists():
+            return SELFTAUGHT
+        if own and not (WORK / "adapters" / f"{self.adapter}.safetensors").exists():
+            return f"adapters --variants {self.adapter}"
+        return ""
 
 
 ROWS = (
@@ -107,6 +120,18 @@ ROWS = (
     Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
     Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
     Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
+    Row("ControlNet of whole pictures, no DINO", adapter="", controlnet=1.0, net="whole"),
+    Row("ControlNet of whole pictures, no DINO, untiled", adapter="", controlnet=1.0, net="whole", tile=world.SIDE),
+    Row("ControlNet of whole pictures, DINO", controlnet=1.0, net="whole"),
+    Row("encoder without labels, DINO", adapter=SELFTAUGHT),
+    Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
+    Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
+    Row(
+        "encoder without labels, ControlNet, objects exchanged",
+        adapter=SELFTAUGHT,
+        controlnet=1.0,
+        features="exchanged",
+    ),
     Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
     Row("plain: no guidance learned, 700 steps", adapter="plain"),
     Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),
@@ -165,17 +190,20 @@ def main() -> None:
 
 
 def chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not."""
+    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not, or are of
+    other models."""
     rows = [row for row in ROWS if not names or row.name in names]
-    if all(row.shipped for row in rows):
-        return rows
-    try:
+    missing = {row.name: part for row in rows if (part := row.missing())}
+    told = "\n".join(
+        f"{name}: run `python -m benchmarks.semantics.train --part {part}`" for name, part in missing.items()
+    )
+    if missing and names:
+        raise SystemExit(told)
+    if missing:
+        print(f"left out, as what they need is missing:\n{told}", file=sys.stderr)
+    rows = [row for row in rows if row.name not in missing]
+    if not all(row.shipped for row in rows):
         check_adapters()
-    except SystemExit as error:
-        if names:
-            raise
-        print(f"only rows of shipped models are run: {error}", file=sys.stderr)
-        return [row for row in rows if row.shipped]
     return rows
 
 
@@ -194,18 +222,16 @@ def models() -> dict[str, str]:
 
 
 def check_adapters() -> None:
-    """SystemExit where the adapters in WORK are missing, of other models or another world, or the shipped one is not theirs."""
+    """SystemExit where what WORK holds is of other models or another world, or where the shipped adapter is not the one in it."""
     again = "run `python -m benchmarks.semantics.train --part adapters`, then `--part demo`"
-    try:
-        made = json.loads((WORK / "adapters" / "models.json").read_text())
-        shipped = (WORK / "adapters" / f"{DEFAULT}.safetensors").read_bytes() == demo.ADAPTER.read_bytes()
-    except FileNotFoundError as error:
-        raise SystemExit(f"{error.filename} is missing: {again}") from None
-    now = models()
+    note, default = WORK / "models.json", WORK / "adapters" / f"{DEFAULT}.safetensors"
+    if not note.exists():
+        raise SystemExit(f"{note} is missing: {again}")
+    made, now = json.loads(note.read_text()), models()
     stale = [name for name in now if made.get(name) != now[name]]
-    if stale or not shipped:
+    if stale or default.exists() and default.read_bytes() != demo.ADAPTER.read_bytes():
         other = ", ".join(stale) or "training than the demo"
-        raise SystemExit(f"the adapters in {WORK} are of another {other}: {again}")
+        raise SystemExit(f"what {WORK} holds is of another {other}: {again}")
 
 
 def run(
@@ -259,7 +285,8 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux) if row.controlnet else None
+    of_net = WORK / "whole.safetensors" if row.net == "whole" else controlnet.FILE
+    net = controlnet.load(flux, of_net) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
     adapter = load_adapter(demo.ADAPTER if row.shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
@@ -267,7 +294,8 @@ def build(row: Row) -> Upscaler:
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    return Upscaler(flux, vae, controlnet=net, dino=load_dino(demo.DINO), adapter=adapter)
+    dino = load_dino(WORK / f"{SELFTAUGHT}.safetensors" if row.adapter == SELFTAUGHT else demo.DINO)
+    return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
 
 
 def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:

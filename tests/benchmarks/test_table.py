@@ -107,9 +107,11 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
     monkeypatch.setattr(table, "WORK", tmp_path)
     rows = table.chosen(None)
     assert 20 < len(rows) < len(table.ROWS) and all(row.shipped for row in rows)
-    assert "benchmarks.semantics.train --part adapters" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    for part in ("adapters --variants vector", "selftaught", "whole"):
+        assert f"run `python -m benchmarks.semantics.train --part {part}`" in told
     assert [row.name for row in table.chosen(["no DINO"])] == ["no DINO"]
-    with pytest.raises(SystemExit, match="models.json is missing: run"):
+    with pytest.raises(SystemExit, match="plain, vector: run `.* --part adapters --variants vector`"):
         table.chosen(["plain, vector"])
 
 
@@ -133,32 +135,32 @@ def test_training_does_not_mirror_what_a_mirror_would_rename():
 
 
 @pytest.fixture
-def adapters(tmp_path, monkeypatch):
+def work(tmp_path, monkeypatch):
     """The folder of a training whose default adapter is the shipped one."""
     monkeypatch.setattr(table, "WORK", tmp_path)
-    folder = tmp_path / "adapters"
-    train.begin_adapters(folder)
-    (folder / f"{table.DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
-    return folder
+    train.begin_work(tmp_path)
+    (tmp_path / "adapters" / f"{table.DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
+    return tmp_path
 
 
-def test_the_table_takes_adapters_of_these_models(adapters):
+def test_the_table_takes_adapters_of_these_models(work):
     table.check_adapters()
-    train.begin_adapters(adapters)
-    assert (adapters / f"{table.DEFAULT}.safetensors").exists()
+    train.begin_work(work)
+    assert (work / "adapters" / f"{table.DEFAULT}.safetensors").exists()
 
 
-def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(adapters):
-    note = adapters / "models.json"
+def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(work):
+    note = work / "models.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
+    (work / "whole.safetensors").write_bytes(b"of another flux")
     with pytest.raises(SystemExit, match="of another flux: run"):
         table.check_adapters()
-    train.begin_adapters(adapters)
-    with pytest.raises(SystemExit, match="is missing: run"):
-        table.check_adapters()
+    train.begin_work(work)
+    table.check_adapters()
+    assert sorted(path.name for path in work.rglob("*")) == ["adapters", "models.json"]
 
 
-def test_the_table_refuses_a_default_that_is_not_shipped(adapters):
-    (adapters / f"{table.DEFAULT}.safetensors").write_bytes(b"other")
+def test_the_table_refuses_a_default_that_is_not_shipped(work):
+    (work / "adapters" / f"{table.DEFAULT}.safetensors").write_bytes(b"other")
     with pytest.raises(SystemExit, match="another training than the demo"):
         table.check_adapters()

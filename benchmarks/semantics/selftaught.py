@@ -1,0 +1,206 @@
+"""An encoder that is never told what anything is: it learns that a patch belongs to the same object in two looks at it.
+
+The shipped stand-in for DINO is taught with labels which kind of object a patch is part of. This one has the same architecture
+and no labels of kinds. It sees every scene twice: the same objects at other places, in other sizes, turns, colours and light,
+degraded. Each patch has to find its object among all objects of the batch (InfoNCE: van den Oord et al. 2018, equation 4). It is
+told which patches are of one object, as a tracker would tell it of a video; two objects of one kind count as different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinotile import demo
+from dinotile.demo.train import world
+from dinotile.demo.train.dino import GRID, SIDE, SPEC, degraded, most_frequent, place
+from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.task import log, train_for, write
+from dinotile.dino.backbone import build_model
+from dinotile.dino.encode import normalise
+from dinotile.files.weights import read_weights
+
+SCENES, LOOKS, COUNT = 700, 4, 20  # scenes, looks at each, and scenes of a batch
+BLOCKS = (3, 4)  # whose outputs learn, counted from 1
+ANCHORS = 4  # patches of an object that look for it
+HEAT = 0.1  # the temperature of InfoNCE
+READ = 40  # scenes that a linear readout learns from, and as many that it is asked of
+NOBODY = 9  # the label of what is no object: scenes have fewer
+
+
+class Learner(nn.Module):
+    """The encoder, and for each of BLOCKS a head into the space where objects are compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = build_model(SPEC)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(128), nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)) for _ in BLOCKS
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Of each of BLOCKS the patches [B, N, 64], of length 1."""
+        states = self.encoder(normalise(pixels), output_hidden_states=True).hidden_states
+        found = (head(states[block][:, 1:].float()) for block, head in zip(BLOCKS, self.heads, strict=True))
+        return [F.normalize(patches, dim=-1) for patches in found]
+
+
+class Pairs:
+    """Looks at scenes, each a small picture and the number of the object that every pixel belongs to."""
+
+    def __init__(self, *, seed: int, scenes: int = SCENES, looks: int = LOOKS) -> None:
+        rng = np.random.default_rng((seed, 9))
+        self.scenes = []
+        for _ in range(scenes):
+            first = world.scene(rng)
+            seen = [first, *(another_look(first, rng) for _ in range(looks - 1))]
+            self.scenes.append([_planes(look) for look in seen])  # each [4, side, side]
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """Two looks at each of `count` scenes: degraded pictures [2, count, 3, SIDE, SIDE] and the numbers of the objects
+        that their patches belong to [2, count, GRID * GRID]; NOBODY where no object has at least half of a patch."""
+        chosen = torch.randperm(len(self.scenes))[:count].tolist()
+        views: list[list[Tensor]] = [[], []]
+        numbers: list[list[Tensor]] = [[], []]
+        for index in chosen:
+            looks = self.scenes[index]
+            for side, look in enumerate(torch.randperm(len(looks))[:2].tolist()):
+                picture, owners = _view(looks[look])
+                views[side].append(degraded(picture))
+                numbers[side].append(owners)
+        return torch.stack([torch.stack(each) for each in views]), torch.stack([torch.stack(each) for each in numbers])
+
+
+def another_look(scene: world.Scene, rng: np.random.Generator) -> world.Scene:
+    """The same objects elsewhere, in other sizes, turns, colours and light."""
+    for _ in range(50):
+        moved: list[world.Thing] = []
+        for thing in scene.things:
+            other = world.scene(rng).things[0]  # whose place, size, turn and colour it gets
+            if all(np.hypot(other.top - o.top, other.left - o.left) > 0.95 * (other.radius + o.radius) for o in moved):
+                moved.append(replace(other, shape=thing.shape, texture=thing.texture))
+        if len(moved) == len(scene.things):
+            light = (rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35))
+            return world.Scene(tuple(moved), light, rng.uniform(0.72, 0.9))
+    return scene  # four large objects seldom find places
+
+
+def _planes(scene: world.Scene) -> Tensor:
+    """A source and the number of every pixel's object [4, side, side]."""
+    owners = np.full((world.SIDE, world.SIDE), NOBODY, np.float32)
+    for number, thing in enumerate(scene.things):
+        owners[scene.mask(thing) > 0.5] = number
+    return (
+        torch.from_numpy(np.dstack([scene.source(), owners[:: world.FACTOR, :: world.FACTOR]])).permute(2, 0, 1).float()
+    )
+
+
+def _view(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """A picture, perhaps mirrored or zoomed in, with its colours exchanged, and its patches' objects [GRID * GRID]."""
+    side = whole = planes.shape[-1]
+    if torch.rand(()) < 0.3:
+        side = int(whole * (0.7 + 0.3 * torch.rand(())))
+    top, left = torch.randint(whole - side + 1, (2,)).tolist()
+    planes = planes[:, top : top + side, left : left + side]
+    if torch.rand(()) < 0.5:
+        planes = planes.flip(-1)
+    shares = F.one_hot(planes[3].long(), NOBODY + 1).movedim(-1, 0).float()
+    most, owners = F.adaptive_avg_pool2d(shares, GRID).max(0)
+    owners[most < 0.5] = NOBODY
+    return planes[torch.randperm(3)], owners.flatten()
+
+
+def contrast(patches: Tensor, numbers: Tensor) -> Tensor:
+    """InfoNCE between two looks: patches [2, B, N, C] of length 1, numbers [2, B, N] of their objects. Of every object that
+    both looks show, ANCHORS patches of one look are to find the mean of its patches in the other among those of all
+    objects."""
+    places = torch.arange(numbers.shape[1])[:, None] * (NOBODY + 1)
+    owners = torch.where(numbers == NOBODY, -1, numbers + places).flatten(1)  # [2, B * N]; -1: nobody
+    flat = patches.flatten(1, 2)  # [2, B * N, C]
+    shared = [owner for owner in owners[0].unique().tolist() if owner >= 0 and (owners[1] == owner).any()]
+    loss = patches.new_zeros(())
+    for one, other in ((0, 1), (1, 0)):
+        keys = torch.stack([flat[other][owners[other] == owner].mean(0) for owner in shared])
+        keys = F.normalize(keys, dim=-1)  # [objects, C]
+        rows, wanted = [], []
+        for number, owner in enumerate(shared):
+            mine = flat[one][owners[one] == owner]
+            rows.append(mine[torch.randperm(len(mine))[:ANCHORS]])
+            wanted += [number] * len(rows[-1])
+        scores = torch.cat(rows) @ keys.T / HEAT  # [anchors, objects]
+        loss = loss + 0.5 * F.cross_entropy(scores, torch.tensor(wanted))
+    return loss
+
+
+def train(*, minutes: float, seed: int, path: Path) -> None:
+    """Trains for ``minutes`` (after drawing the looks) and writes the encoder, with a linear readout in the log."""
+    torch.manual_seed(seed)
+    data, learner = Pairs(seed=seed), Learner().train()
+    place(learner.encoder)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, numbers = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            found = learner(pixels.flatten(0, 1))
+        return sum((contrast(patches.unflatten(0, (2, -1)).float(), numbers) for patches in found), torch.zeros(()))
+
+    def export(steps: int, loss: float) -> None:
+        write(
+            path, dict(learner.encoder.state_dict()), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py"
+        )
+        told = ", ".join(f"block {block} {share:.0%}" for block, share in readout(learner.encoder, scenes=READ).items())
+        log.info("selftaught: %d steps, loss %.3f, linear readout %s", steps, loss, told)
+
+    train_for(
+        learner,
+        optimizers(learner, lr=4e-3, keep=("encoder.embeddings",)),
+        batch=lambda share: data.batch(COUNT),
+        loss=loss,
+        write=export,
+        minutes=minutes,
+        seed=seed,
+        save_every=400,
+    )
+
+
+@torch.no_grad()
+def readout(encoder: nn.Module, *, blocks: Sequence[int] = (1, 2, 3, 4), scenes: int) -> dict[int, float]:
+    """Of each block the share of held-out object patches whose kind a linear map names rightly; the map is the least-squares
+    one of other scenes' patches."""
+    found: dict[int, list[list[Tensor]]] = {block: [] for block in blocks}
+    kinds: list[list[Tensor]] = []
+    for first in (10**6, 10**6 + scenes):
+        kinds.append([])
+        for block in blocks:
+            found[block].append([])
+        for index in range(scenes):
+            scene = world.scene(np.random.default_rng(first + index))
+            pixels = torch.from_numpy(scene.source()).permute(2, 0, 1)[None]
+            pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+            states = encoder(normalise(pixels), output_hidden_states=True).hidden_states
+            most, labels = (each.flatten() for each in most_frequent(torch.from_numpy(scene.labels()), GRID))
+            inside = (most > 0.9) & (labels != world.GROUND)
+            kinds[-1].append(labels[inside])
+            for block in blocks:
+                patches = F.layer_norm(states[block][0, 1:].float(), (128,))[inside]
+                found[block][-1].append(F.pad(patches, (0, 1), value=1.0))
+    learned, asked = (torch.cat(each) for each in kinds)
+    shares = {}
+    for block in blocks:
+        known, new = (torch.cat(each) for each in found[block])
+        weights = torch.linalg.lstsq(known, F.one_hot(learned, world.GROUND).float()).solution
+        shares[block] = ((new @ weights).argmax(-1) == asked).float().mean().item()
+    return shares
+
+
+def load(path: Path = demo.DINO) -> nn.Module:
+    """The encoder of a file that `train` or the demo wrote."""
+    encoder = build_model(SPEC)
+    encoder.load_state_dict({name: tensor.float() for name, tensor in read_weights(path)[0].items()})
+    return encoder.eval()

@@ -1,0 +1,85 @@
+"""The encoder without labels: what it is shown, what it is told, and what it is asked."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy")
+
+from benchmarks.semantics import readers, selftaught, table  # noqa: E402
+from dinotile.demo.train import world  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return selftaught.Pairs(seed=0, scenes=3, looks=2)
+
+
+def test_another_look_shows_the_same_objects_elsewhere_in_other_colours():
+    rng = np.random.default_rng(5)
+    scenes = [world.scene(rng) for _ in range(6)]
+    looks = [selftaught.another_look(scene, rng) for scene in scenes]
+    for scene, look in zip(scenes, looks, strict=True):
+        assert [thing.shape for thing in look.things] == [thing.shape for thing in scene.things]
+    moved = [
+        (before, after)
+        for scene, look in zip(scenes, looks, strict=True)
+        for before, after in zip(scene.things, look.things, strict=True)
+        if before != after
+    ]
+    assert len(moved) > 8
+    assert all(before.colour != after.colour and before.top != after.top for before, after in moved)
+
+
+def test_both_looks_number_the_same_objects(pairs):
+    torch.manual_seed(0)
+    pixels, numbers = pairs.batch(3)
+    assert pixels.shape == (2, 3, 3, selftaught.SIDE, selftaught.SIDE)
+    assert numbers.shape == (2, 3, selftaught.GRID**2)
+    for first, second in zip(*numbers, strict=True):
+        assert set(first.tolist()) & set(second.tolist()) - {selftaught.NOBODY}
+    assert not torch.equal(pixels[0], pixels[1])
+
+
+def test_the_loss_falls_only_where_patches_find_their_own_object():
+    numbers = torch.arange(4).repeat_interleave(6).view(1, 1, 24).repeat(2, 5, 1)  # five pictures of four objects
+    own = torch.eye(20)[torch.arange(20).repeat_interleave(6)].view(1, 5, 24, 20).repeat(2, 1, 1, 1)
+    torch.manual_seed(0)
+    found, lost = selftaught.contrast(own, numbers), selftaught.contrast(own[..., :1] + 1e-6, numbers)
+    wrong = selftaught.contrast(torch.stack([own[0], own[0].roll(6, dims=1)]), numbers)
+    assert found < 0.01 < lost < wrong
+    assert lost == pytest.approx(np.log(20), rel=1e-4)  # all alike: a guess among twenty objects
+
+
+def test_training_moves_the_encoder_and_writes_what_the_table_loads(tmp_path, pairs, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(selftaught, "Pairs", lambda seed: pairs)
+    monkeypatch.setattr(selftaught, "COUNT", 3)
+    monkeypatch.setattr(selftaught, "READ", 1)
+    path = tmp_path / "encoder.safetensors"
+    selftaught.train(minutes=0.02, seed=0, path=path)
+    torch.manual_seed(0)
+    fresh = selftaught.Learner().encoder
+    trained = selftaught.load(path)
+    moved = [(ours - theirs).abs().max() for ours, theirs in zip(trained.parameters(), fresh.parameters(), strict=True)]
+    assert max(moved) > 1e-2
+
+
+def test_the_shipped_encoder_reads_kinds_and_a_random_one_does_not():
+    torch.manual_seed(0)
+    told = selftaught.readout(selftaught.load(), blocks=(3,), scenes=6)[3]
+    guessed = selftaught.readout(selftaught.Learner().encoder.eval(), blocks=(3,), scenes=6)[3]
+    assert told > 0.9 > 0.5 > guessed
+
+
+def test_a_reader_of_tiles_sees_a_tile_and_a_reader_of_pictures_all():
+    planes = readers._planes(world.scene(np.random.default_rng(1)))
+    box = table.PLAN.boxes[5]
+    tile, kinds = readers._window(planes, box)
+    whole, _ = readers._window(planes, readers.WHOLE)
+    assert tile.shape == whole.shape and kinds.shape == (selftaught.GRID**2,)
+    part = planes[:3, box.top : box.bottom, box.left : box.right]
+    assert (tile.mean((1, 2)) - part.mean((1, 2))).abs().max() < 0.01
+    assert (whole.mean((1, 2)) - planes[:3].mean((1, 2))).abs().max() < 0.01
+    told = readers.right(lambda pixels: torch.eye(readers.KINDS)[torch.full((1, 144), 2)], tiles=True, scenes=2)
+    assert all(0 <= share < 1 for share in told)
