@@ -35,7 +35,8 @@ from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from . import classifier, controlnet, selftaught
-from .table import DEFAULT, SELFTAUGHT, WORK, as_pixels, models
+from .rows import DEFAULT, SELFTAUGHT
+from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, CONTROLNET_MINUTES, WHOLE_MINUTES = 4.0, 20.0, 8.0, 25.0

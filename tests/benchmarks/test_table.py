@@ -13,6 +13,8 @@ from benchmarks.semantics import classifier, table, train  # noqa: E402
 from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from benchmarks.semantics.measure import outline  # noqa: E402
+from benchmarks.semantics.rows import DEFAULT, SETTINGS  # noqa: E402
+from benchmarks.semantics.rows import ROWS as ALL  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.flux_patch.memo import RunMemo  # noqa: E402
@@ -20,9 +22,9 @@ from dinotile.upscaling.joint import TileRow  # noqa: E402
 
 from ..near import assert_near  # noqa: E402
 
-ROWS = {row.name: row for row in table.ROWS}
+ROWS = {row.name: row for row in ALL}
 DINO = "DINO: cross_attention, the shipped adapter"
-SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
+SETTINGS = replace(SETTINGS, steps=1, dino_strength=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_the_controlnet_is_shown_the_source_and_keeps_its_outlines(source):
 def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table, "WORK", tmp_path)
     rows = table.chosen(None)
-    assert 20 < len(rows) < len(table.ROWS) and all(row.shipped for row in rows)
+    assert 20 < len(rows) < len(ALL) and all(row.shipped for row in rows)
     told = capsys.readouterr().err
     for part in ("adapters --variants vector", "selftaught", "whole"):
         assert f"run `python -m benchmarks.semantics.train --part {part}`" in told
@@ -116,7 +118,7 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    assert set(train.VARIANTS) - {table.DEFAULT} == {row.adapter for row in table.ROWS} - {"", "demo", "untrained"}
+    assert set(train.VARIANTS) - {DEFAULT} == {row.adapter for row in ALL} - {"", "demo", "untrained"}
 
 
 def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path):
@@ -131,7 +133,7 @@ def test_training_does_not_mirror_what_a_mirror_would_rename():
     inside = classifier.cell_labels(grass)[1] == world.TEXTURES.index("grass")
     mirrored = classifier.load()(table.as_pixels(grass.true()).flip(3))[0].argmax(0).flip(1)[inside]
     assert (mirrored == world.TEXTURES.index("rain")).float().mean() > 0.8
-    assert not train.recipe(table.DEFAULT, steps=1, seed=0).data.flip
+    assert not train.recipe(DEFAULT, steps=1, seed=0).data.flip
 
 
 @pytest.fixture
@@ -139,14 +141,14 @@ def work(tmp_path, monkeypatch):
     """The folder of a training whose default adapter is the shipped one."""
     monkeypatch.setattr(table, "WORK", tmp_path)
     train.begin_work(tmp_path)
-    (tmp_path / "adapters" / f"{table.DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
+    (tmp_path / "adapters" / f"{DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
     return tmp_path
 
 
 def test_the_table_takes_adapters_of_these_models(work):
     table.check_adapters()
     train.begin_work(work)
-    assert (work / "adapters" / f"{table.DEFAULT}.safetensors").exists()
+    assert (work / "adapters" / f"{DEFAULT}.safetensors").exists()
 
 
 def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(work):
@@ -161,6 +163,6 @@ def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(wo
 
 
 def test_the_table_refuses_a_default_that_is_not_shipped(work):
-    (work / "adapters" / f"{table.DEFAULT}.safetensors").write_bytes(b"other")
+    (work / "adapters" / f"{DEFAULT}.safetensors").write_bytes(b"other")
     with pytest.raises(SystemExit, match="another training than the demo"):
         table.check_adapters()
