@@ -18,6 +18,7 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
 from dinotile.demo.train.vae import encode
 from dinotile.files.pixels import resize
@@ -64,7 +65,7 @@ def train(*, minutes: float, seed: int, path: Path = FILE, whole: float = 0.0) -
         time, noise = LEAST + (1 - LEAST) * torch.rand(len(clean)), torch.randn_like(clean)
         share = time.view(-1, 1, 1, 1)
         mixed = (1 - share) * clean + share * noise
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             added = control(controlnet, mixed, time, text=text, hint=Hint(shown, 1.0))
             found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
         return (found.float() - (noise - clean)).square().mean()
@@ -97,7 +98,7 @@ class Encoded:
             flat, true = (
                 torch.from_numpy(each).permute(2, 0, 1)[None].float() for each in (scene.source(), scene.true())
             )
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), autocast():
                 larger = resize(flat, height=world.SIDE, width=world.SIDE)
                 self.true.append(encode(vae, true).float()[0])
                 self.shown.append(encode(vae, larger).float()[0])

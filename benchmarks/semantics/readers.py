@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import GRID, KINDS, SIDE, SPEC, WEIGHT, place
 from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for
 from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import normalise
@@ -65,7 +66,7 @@ def train(*, tiles: bool, minutes: float, seed: int) -> Reader:
         )
 
     def loss(views: tuple[Tensor, Tensor]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             found = reader(views[0])
         return F.cross_entropy(found.flatten(0, 1).float(), views[1].flatten(), weight=WEIGHT)
 

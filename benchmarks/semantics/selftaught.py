@@ -19,14 +19,17 @@ from torch import Tensor, nn
 
 from dinotile import demo
 from dinotile.demo.train import world
-from dinotile.demo.train.dino import GRID, SIDE, SPEC, degraded, most_frequent, place
+from dinotile.demo.train.dino import GRID, PATCH, SIDE, SPEC, degraded, most_frequent, place
 from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
 from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import normalise
 from dinotile.files.weights import read_weights
 
-SCENES, LOOKS, COUNT = 700, 4, 20  # scenes, looks at each, and scenes of a batch
+SCENES, LOOKS = 700, 4  # and looks at each
+FIRST, COUNTS = 0.6, {112: 36, 168: 20}  # share of the run with small views; scenes of a batch by the views' side
+SAME = 0.5  # share of the run in which both views are now and then of one look, seldomer and seldomer
 BLOCKS = (3, 4)  # whose outputs learn, counted from 1
 ANCHORS = 4  # patches of an object that look for it
 HEAT = 0.1  # the temperature of InfoNCE
@@ -62,19 +65,26 @@ class Pairs:
             seen = [first, *(another_look(first, rng) for _ in range(looks - 1))]
             self.scenes.append([_planes(look) for look in seen])  # each [4, side, side]
 
-    def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Two looks at each of `count` scenes: degraded pictures [2, count, 3, SIDE, SIDE] and the numbers of the objects
-        that their patches belong to [2, count, GRID * GRID]; NOBODY where no object has at least half of a patch."""
-        chosen = torch.randperm(len(self.scenes))[:count].tolist()
+    def batch(self, side: int, *, same: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Two views of each of COUNTS[side] scenes: degraded pictures [2, count, 3, side, side] and the numbers of the objects
+        that their patches belong to [2, count, N]; NOBODY where no object has at least half of a patch. same: the share of
+        the scenes of which both views show one look, in other colours."""
+        chosen = torch.randperm(len(self.scenes))[: COUNTS[side]].tolist()
         views: list[list[Tensor]] = [[], []]
         numbers: list[list[Tensor]] = [[], []]
         for index in chosen:
             looks = self.scenes[index]
-            for side, look in enumerate(torch.randperm(len(looks))[:2].tolist()):
-                picture, owners = _view(looks[look])
-                views[side].append(degraded(picture))
-                numbers[side].append(owners)
-        return torch.stack([torch.stack(each) for each in views]), torch.stack([torch.stack(each) for each in numbers])
+            pair = torch.randperm(len(looks))[:2].tolist()
+            if torch.rand(()) < same:
+                pair[1] = pair[0]
+            for number, look in enumerate(pair):
+                picture, owners = _view(looks[look], side // PATCH)
+                views[number].append(degraded(picture))
+                numbers[number].append(owners)
+        pixels = torch.stack([torch.stack(each) for each in views])
+        if side != SIDE:
+            pixels = F.interpolate(pixels.flatten(0, 1), (side, side), mode="area").unflatten(0, (2, -1))
+        return pixels, torch.stack([torch.stack(each) for each in numbers])
 
 
 def another_look(scene: world.Scene, rng: np.random.Generator) -> world.Scene:
@@ -101,8 +111,8 @@ def _planes(scene: world.Scene) -> Tensor:
     )
 
 
-def _view(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """A picture, perhaps mirrored or zoomed in, with its colours exchanged, and its patches' objects [GRID * GRID]."""
+def _view(planes: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """A picture, perhaps mirrored or zoomed in, with its colours exchanged, and its patches' objects [grid * grid]."""
     side = whole = planes.shape[-1]
     if torch.rand(()) < 0.3:
         side = int(whole * (0.7 + 0.3 * torch.rand(())))
@@ -111,7 +121,7 @@ def _view(planes: Tensor) -> tuple[Tensor, Tensor]:
     if torch.rand(()) < 0.5:
         planes = planes.flip(-1)
     shares = F.one_hot(planes[3].long(), NOBODY + 1).movedim(-1, 0).float()
-    most, owners = F.adaptive_avg_pool2d(shares, GRID).max(0)
+    most, owners = F.adaptive_avg_pool2d(shares, grid).max(0)
     owners[most < 0.5] = NOBODY
     return planes[torch.randperm(3)], owners.flatten()
 
@@ -146,7 +156,7 @@ def train(*, minutes: float, seed: int, path: Path) -> None:
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, numbers = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             found = learner(pixels.flatten(0, 1))
         return sum((contrast(patches.unflatten(0, (2, -1)).float(), numbers) for patches in found), torch.zeros(()))
 
@@ -160,7 +170,7 @@ def train(*, minutes: float, seed: int, path: Path) -> None:
     train_for(
         learner,
         optimizers(learner, lr=4e-3, keep=("encoder.embeddings",)),
-        batch=lambda share: data.batch(COUNT),
+        batch=lambda share: data.batch(112 if share < FIRST else SIDE, same=max(0.0, 1 - share / SAME)),
         loss=loss,
         write=export,
         minutes=minutes,

@@ -25,6 +25,7 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
+from dinotile.demo.train.speed import autocast, half
 from dinotile.files.fingerprints import fingerprint
 from dinotile.files.pictures import to_image
 from dinotile.training.adapter.config import TrainConfig, config_from
@@ -144,7 +145,7 @@ def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[str, Tensor], pix
     """``encode(pixels)``, once for all variants: encoding takes longer than training."""
     key = fingerprint(pixels.numpy().tobytes())
     if key not in encoded:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             encoded[key] = encode(pixels).float()
     return encoded[key]
 
@@ -171,7 +172,7 @@ def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
             "warmup": 30,
             "ema": 0.99,
             "seed": seed,
-            "precision": "bf16",
+            "precision": "bf16" if half() else "no",
         },
         "output": {"folder": str(WORK / "runs" / name), "save_every": steps, "tensorboard": False},
     }

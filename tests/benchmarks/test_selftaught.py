@@ -33,9 +33,9 @@ def test_another_look_shows_the_same_objects_elsewhere_in_other_colours():
 
 def test_both_looks_number_the_same_objects(pairs):
     torch.manual_seed(0)
-    pixels, numbers = pairs.batch(3)
-    assert pixels.shape == (2, 3, 3, selftaught.SIDE, selftaught.SIDE)
-    assert numbers.shape == (2, 3, selftaught.GRID**2)
+    for side in selftaught.COUNTS:
+        pixels, numbers = pairs.batch(side)
+        assert pixels.shape == (2, 3, 3, side, side) and numbers.shape == (2, 3, (side // selftaught.PATCH) ** 2)
     for first, second in zip(*numbers, strict=True):
         assert set(first.tolist()) & set(second.tolist()) - {selftaught.NOBODY}
     assert not torch.equal(pixels[0], pixels[1])
@@ -54,7 +54,6 @@ def test_the_loss_falls_only_where_patches_find_their_own_object():
 def test_training_moves_the_encoder_and_writes_what_the_table_loads(tmp_path, pairs, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(selftaught, "Pairs", lambda seed: pairs)
-    monkeypatch.setattr(selftaught, "COUNT", 3)
     monkeypatch.setattr(selftaught, "READ", 1)
     path = tmp_path / "encoder.safetensors"
     selftaught.train(minutes=0.02, seed=0, path=path)
