@@ -27,9 +27,8 @@ from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import normalise
 from dinotile.files.weights import read_weights
 
-SCENES, LOOKS = 700, 4  # and looks at each
-FIRST, COUNTS = 0.6, {112: 36, 168: 20}  # share of the run with small views; scenes of a batch by the views' side
-SAME = 0.5  # share of the run in which both views are now and then of one look, seldomer and seldomer
+FIRST, COUNTS = 0.8, {112: 28, 168: 16}  # share of the run with small views; scenes of a batch by the views' side
+SAME = 0.25  # share of the run in which both views are now and then of one look, seldomer and seldomer
 BLOCKS = (3, 4)  # whose outputs learn, counted from 1
 ANCHORS = 4  # patches of an object that look for it
 HEAT = 0.1  # the temperature of InfoNCE
@@ -55,30 +54,23 @@ class Learner(nn.Module):
 
 
 class Pairs:
-    """Looks at scenes, each a small picture and the number of the object that every pixel belongs to."""
+    """Scenes that are drawn once, and so cannot be learned by heart."""
 
-    def __init__(self, *, seed: int, scenes: int = SCENES, looks: int = LOOKS) -> None:
-        rng = np.random.default_rng((seed, 9))
-        self.scenes = []
-        for _ in range(scenes):
-            first = world.scene(rng)
-            seen = [first, *(another_look(first, rng) for _ in range(looks - 1))]
-            self.scenes.append([_planes(look) for look in seen])  # each [4, side, side]
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
 
     def batch(self, side: int, *, same: float = 0.0) -> tuple[Tensor, Tensor]:
         """Two views of each of COUNTS[side] scenes: degraded pictures [2, count, 3, side, side] and the numbers of the objects
         that their patches belong to [2, count, N]; NOBODY where no object has at least half of a patch. same: the share of
         the scenes of which both views show one look, in other colours."""
-        chosen = torch.randperm(len(self.scenes))[: COUNTS[side]].tolist()
+        rng = np.random.default_rng((self.seed, 9, int(torch.randint(2**62, ()))))
         views: list[list[Tensor]] = [[], []]
         numbers: list[list[Tensor]] = [[], []]
-        for index in chosen:
-            looks = self.scenes[index]
-            pair = torch.randperm(len(looks))[:2].tolist()
-            if torch.rand(()) < same:
-                pair[1] = pair[0]
-            for number, look in enumerate(pair):
-                picture, owners = _view(looks[look], side // PATCH)
+        for _ in range(COUNTS[side]):
+            first = world.scene(rng)
+            looks = first, first if rng.random() < same else another_look(first, rng)
+            for number, look in enumerate(looks):
+                picture, owners = _view(drawn(look), side // PATCH)
                 views[number].append(degraded(picture))
                 numbers[number].append(owners)
         pixels = torch.stack([torch.stack(each) for each in views])
@@ -89,26 +81,32 @@ class Pairs:
 
 def another_look(scene: world.Scene, rng: np.random.Generator) -> world.Scene:
     """The same objects elsewhere, in other sizes, turns, colours and light."""
-    for _ in range(50):
-        moved: list[world.Thing] = []
-        for thing in scene.things:
-            other = world.scene(rng).things[0]  # whose place, size, turn and colour it gets
-            if all(np.hypot(other.top - o.top, other.left - o.left) > 0.95 * (other.radius + o.radius) for o in moved):
-                moved.append(replace(other, shape=thing.shape, texture=thing.texture))
-        if len(moved) == len(scene.things):
-            light = (rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35))
-            return world.Scene(tuple(moved), light, rng.uniform(0.72, 0.9))
-    return scene  # four large objects seldom find places
+    while True:
+        other = world.scene(rng)
+        if len(other.things) >= len(scene.things):
+            places = [other.things[index] for index in rng.permutation(len(other.things))[: len(scene.things)]]
+            pairs = zip(places, scene.things, strict=True)
+            things = (replace(place, shape=thing.shape, texture=thing.texture) for place, thing in pairs)
+            return replace(other, things=tuple(things))
 
 
-def _planes(scene: world.Scene) -> Tensor:
-    """A source and the number of every pixel's object [4, side, side]."""
-    owners = np.full((world.SIDE, world.SIDE), NOBODY, np.float32)
+def drawn(scene: world.Scene) -> Tensor:
+    """The flat source, drawn at its own size, and the number of every pixel's object [4, side, side]."""
+    side = world.SIDE // world.FACTOR
+    y, x = (np.mgrid[0:side, 0:side] + 0.5) * world.FACTOR
+    picture = np.full((side, side, 3), scene.ground, np.float32)
+    owners = np.full((side, side), NOBODY, np.float32)
     for number, thing in enumerate(scene.things):
-        owners[scene.mask(thing) > 0.5] = number
-    return (
-        torch.from_numpy(np.dstack([scene.source(), owners[:: world.FACTOR, :: world.FACTOR]])).permute(2, 0, 1).float()
-    )
+        inside = world.SHAPES[thing.shape](
+            *world.turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
+        )
+        mask = np.clip(0.5 - inside * thing.radius / world.FACTOR, 0, 1)[..., None]
+        picture = picture * (1 - mask) + mask * np.asarray(thing.colour, np.float32)
+        owners[mask[..., 0] > 0.5] = number
+    angle, strength = scene.light
+    slope = 1 + strength * (np.cos(angle) * (y / world.SIDE - 0.5) + np.sin(angle) * (x / world.SIDE - 0.5))
+    picture = np.clip(picture * slope[..., None], 0, 1)
+    return torch.from_numpy(np.dstack([picture, owners])).permute(2, 0, 1).float()
 
 
 def _view(planes: Tensor, grid: int) -> tuple[Tensor, Tensor]:
@@ -175,7 +173,8 @@ def train(*, minutes: float, seed: int, path: Path) -> None:
         write=export,
         minutes=minutes,
         seed=seed,
-        save_every=400,
+        ema=0.99,
+        save_every=250,
     )
 
 
