@@ -20,12 +20,14 @@ SETTINGS = UpscaleSettings(
     fidelity=0.0,
 )
 DEFAULT = "cross_attention"  # the variant that is shipped
-SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, and that encoder's name
+SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, which is shipped beside it
+SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
 
 
 @dataclass(frozen=True)
 class Row:
-    """adapter: a file in the folder of adapters that train.py makes, "demo" for the shipped one, "untrained", or empty.
+    """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
+    empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
     is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. net: the ControlNet that learned in tiles, or on
     whole pictures, too."""
@@ -43,16 +45,13 @@ class Row:
 
     @property
     def shipped(self) -> bool:
-        return self.adapter in ("", "demo", "untrained") and self.net == "tiles"
+        return self.adapter in SHIPPED and self.net == "tiles"
 
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
         if self.net == "whole" and not (work / f"{self.net}.safetensors").exists():
             return "whole"
-        own = self.adapter not in ("", "demo", "untrained")
-        if self.adapter == SELFTAUGHT and not (work / f"{SELFTAUGHT}.safetensors").exists():
-            return SELFTAUGHT
-        if own and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
+        if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             return f"adapters --variants {self.adapter}"
         return ""
 

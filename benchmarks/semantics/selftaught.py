@@ -1,7 +1,7 @@
 """An encoder that is never told what anything is: it learns that a patch belongs to the same object in two looks at it.
 
 The shipped stand-in for DINO is taught with labels which kind of object a patch is part of. This one has the same architecture
-and no labels of kinds. It sees every scene twice: the same objects at other places, in other sizes, turns, colours and light,
+and no labels of kinds. It sees every object twice: at another place, in other company, in another size, turn, colour and light,
 degraded. Each patch has to find its object among all objects of the batch (InfoNCE: van den Oord et al. 2018, equation 4). It is
 told which patches are of one object, as a tracker would tell it of a video; two objects of one kind count as different ones.
 """
@@ -27,13 +27,14 @@ from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import normalise
 from dinotile.files.weights import read_weights
 
+FILE, ADAPTER = (Path(__file__).with_name(f"selftaught{name}.safetensors") for name in ("", "_adapter"))
 FIRST, COUNTS = 0.8, {112: 28, 168: 16}  # share of the run with small views; scenes of a batch by the views' side
 SAME = 0.25  # share of the run in which both views are now and then of one look, seldomer and seldomer
 BLOCKS = (3, 4)  # whose outputs learn, counted from 1
 ANCHORS = 4  # patches of an object that look for it
 HEAT = 0.1  # the temperature of InfoNCE
 READ = 40  # scenes that a linear readout learns from, and as many that it is asked of
-NOBODY = 9  # the label of what is no object: scenes have fewer
+NOBODY = -1  # the number of what is no object
 
 
 class Learner(nn.Module):
@@ -54,49 +55,64 @@ class Learner(nn.Module):
 
 
 class Pairs:
-    """Scenes that are drawn once, and so cannot be learned by heart."""
+    """Two sets of scenes that show the same objects in other company, drawn once, so that nothing can be learned by heart."""
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
     def batch(self, side: int, *, same: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Two views of each of COUNTS[side] scenes: degraded pictures [2, count, 3, side, side] and the numbers of the objects
-        that their patches belong to [2, count, N]; NOBODY where no object has at least half of a patch. same: the share of
-        the scenes of which both views show one look, in other colours."""
+        """COUNTS[side] scenes and as many that show the same objects again: degraded pictures [2, count, 3, side, side] and the
+        numbers of the objects that their patches belong to [2, count, N]; NOBODY where none has at least half of a patch.
+        same: the share of the second scenes that are the first ones in other colours."""
         rng = np.random.default_rng((self.seed, 9, int(torch.randint(2**62, ()))))
-        views: list[list[Tensor]] = [[], []]
-        numbers: list[list[Tensor]] = [[], []]
-        for _ in range(COUNTS[side]):
-            first = world.scene(rng)
-            looks = first, first if rng.random() < same else another_look(first, rng)
-            for number, look in enumerate(looks):
-                picture, owners = _view(drawn(look), side // PATCH)
-                views[number].append(degraded(picture))
-                numbers[number].append(owners)
-        pixels = torch.stack([torch.stack(each) for each in views])
+        first = [world.scene(rng) for _ in range(COUNTS[side])]
+        firsts = numbered(first)
+        kept = [rng.random() < same for _ in first]
+        moved = again([scene for scene, keep in zip(firsts, kept, strict=True) if not keep], rng)
+        seconds = [scene if keep else moved.pop() for scene, keep in zip(firsts, kept, strict=True)]
+        made = [[_view(drawn(*scene), side // PATCH) for scene in scenes] for scenes in (firsts, seconds)]
+        pixels = torch.stack([torch.stack([degraded(picture) for picture, _ in views]) for views in made])
         if side != SIDE:
             pixels = F.interpolate(pixels.flatten(0, 1), (side, side), mode="area").unflatten(0, (2, -1))
-        return pixels, torch.stack([torch.stack(each) for each in numbers])
+        return pixels, torch.stack([torch.stack([owners for _, owners in views]) for views in made])
 
 
-def another_look(scene: world.Scene, rng: np.random.Generator) -> world.Scene:
-    """The same objects elsewhere, in other sizes, turns, colours and light."""
-    while True:
+Numbered = tuple[world.Scene, list[int]]  # a scene and the numbers of its objects
+
+
+def numbered(scenes: Sequence[world.Scene]) -> list[Numbered]:
+    """Scenes whose objects are counted through, from 0."""
+    found, first = [], 0
+    for scene in scenes:
+        found.append((scene, list(range(first, first + len(scene.things)))))
+        first += len(scene.things)
+    return found
+
+
+def again(scenes: Sequence[Numbered], rng: np.random.Generator) -> list[Numbered]:
+    """As many new scenes with the same objects dealt out anew, at other places, in other sizes, turns, colours and light."""
+    objects = [
+        (thing, number) for scene, numbers in scenes for thing, number in zip(scene.things, numbers, strict=True)
+    ]
+    order, found = list(rng.permutation(len(objects))), []
+    for _, numbers in scenes:
+        dealt = [objects[order.pop()] for _ in numbers]
         other = world.scene(rng)
-        if len(other.things) >= len(scene.things):
-            places = [other.things[index] for index in rng.permutation(len(other.things))[: len(scene.things)]]
-            pairs = zip(places, scene.things, strict=True)
-            things = (replace(place, shape=thing.shape, texture=thing.texture) for place, thing in pairs)
-            return replace(other, things=tuple(things))
+        while len(other.things) < len(dealt):
+            other = world.scene(rng)
+        places = zip(other.things, dealt, strict=False)  # there may be more places
+        things = tuple(replace(place, shape=thing.shape, texture=thing.texture) for place, (thing, _) in places)
+        found.append((replace(other, things=things), [number for _, number in dealt]))
+    return found
 
 
-def drawn(scene: world.Scene) -> Tensor:
+def drawn(scene: world.Scene, numbers: Sequence[int]) -> Tensor:
     """The flat source, drawn at its own size, and the number of every pixel's object [4, side, side]."""
     side = world.SIDE // world.FACTOR
     y, x = (np.mgrid[0:side, 0:side] + 0.5) * world.FACTOR
     picture = np.full((side, side, 3), scene.ground, np.float32)
     owners = np.full((side, side), NOBODY, np.float32)
-    for number, thing in enumerate(scene.things):
+    for number, thing in zip(numbers, scene.things, strict=True):
         inside = world.SHAPES[thing.shape](
             *world.turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
         )
@@ -118,9 +134,9 @@ def _view(planes: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     planes = planes[:, top : top + side, left : left + side]
     if torch.rand(()) < 0.5:
         planes = planes.flip(-1)
-    shares = F.one_hot(planes[3].long(), NOBODY + 1).movedim(-1, 0).float()
-    most, owners = F.adaptive_avg_pool2d(shares, grid).max(0)
-    owners[most < 0.5] = NOBODY
+    kinds, places = planes[3].long().unique(return_inverse=True)
+    most, owners = F.adaptive_avg_pool2d(F.one_hot(places).movedim(-1, 0).float(), grid).max(0)
+    owners = torch.where(most < 0.5, NOBODY, kinds[owners])
     return planes[torch.randperm(3)], owners.flatten()
 
 
@@ -128,10 +144,8 @@ def contrast(patches: Tensor, numbers: Tensor) -> Tensor:
     """InfoNCE between two looks: patches [2, B, N, C] of length 1, numbers [2, B, N] of their objects. Of every object that
     both looks show, ANCHORS patches of one look are to find the mean of its patches in the other among those of all
     objects."""
-    places = torch.arange(numbers.shape[1])[:, None] * (NOBODY + 1)
-    owners = torch.where(numbers == NOBODY, -1, numbers + places).flatten(1)  # [2, B * N]; -1: nobody
-    flat = patches.flatten(1, 2)  # [2, B * N, C]
-    shared = [owner for owner in owners[0].unique().tolist() if owner >= 0 and (owners[1] == owner).any()]
+    owners, flat = numbers.flatten(1), patches.flatten(1, 2)  # [2, B * N], [2, B * N, C]
+    shared = [owner for owner in owners[0].unique().tolist() if owner != NOBODY and (owners[1] == owner).any()]
     loss = patches.new_zeros(())
     for one, other in ((0, 1), (1, 0)):
         keys = torch.stack([flat[other][owners[other] == owner].mean(0) for owner in shared])
@@ -146,7 +160,7 @@ def contrast(patches: Tensor, numbers: Tensor) -> Tensor:
     return loss
 
 
-def train(*, minutes: float, seed: int, path: Path) -> None:
+def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
     """Trains for ``minutes`` (after drawing the looks) and writes the encoder, with a linear readout in the log."""
     torch.manual_seed(seed)
     data, learner = Pairs(seed=seed), Learner().train()

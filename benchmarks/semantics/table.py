@@ -35,7 +35,7 @@ from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..figures import about
-from . import classifier, controlnet
+from . import classifier, controlnet, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile
 from .measure import Scores, difference, measure, summary
@@ -191,12 +191,13 @@ def build(row: Row) -> Upscaler:
     net = controlnet.load(flux, of_net) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
-    adapter = load_adapter(demo.ADAPTER if row.shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
+    shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
+    adapter = load_adapter(shipped.get(row.adapter, WORK / "adapters" / f"{row.adapter}.safetensors"))
     if row.adapter == "untrained":
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    dino = load_dino(WORK / f"{SELFTAUGHT}.safetensors" if row.adapter == SELFTAUGHT else demo.DINO)
+    dino = load_dino(selftaught.FILE if row.adapter == SELFTAUGHT else demo.DINO)
     return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
 
 

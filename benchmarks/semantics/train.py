@@ -61,7 +61,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
     SELFTAUGHT: {
-        "model": {"dino": str(WORK / f"{SELFTAUGHT}.safetensors"), "layers": "last"},
+        "model": {"dino": str(selftaught.FILE), "layers": "last"},
         "conditions": {"dino_guidance": 2.0},
     },
 }
@@ -83,8 +83,7 @@ def main() -> None:
     if "judge" in parts:
         classifier.train(minutes=JUDGE_MINUTES, seed=options.seed)
     if SELFTAUGHT in parts:
-        begin_work(WORK)
-        selftaught.train(minutes=SELFTAUGHT_MINUTES, seed=options.seed, path=WORK / f"{SELFTAUGHT}.safetensors")
+        selftaught.train(minutes=SELFTAUGHT_MINUTES, seed=options.seed)
     if "pictures" in parts:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
@@ -92,7 +91,9 @@ def main() -> None:
         encoded: dict[str, Tensor] = {}
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
-            shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
+            shutil.copyfile(
+                adapter, selftaught.ADAPTER if name == SELFTAUGHT else WORK / "adapters" / f"{name}.safetensors"
+            )
     if "demo" in parts:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:

@@ -23,36 +23,40 @@ def few(monkeypatch):
 def test_the_small_drawing_is_the_source():
     for seed in range(4):
         scene = world.scene(np.random.default_rng(seed))
-        planes = selftaught.drawn(scene)
-        assert (planes[:3] - table.as_pixels(scene.source())[0]).abs().mean() < 2e-3
+        planes = selftaught.drawn(scene, range(len(scene.things)))
+        assert (
+            planes[:3] - table.as_pixels(scene.source())[0]
+        ).abs().mean() < 4e-3  # outlines are softened in another way
         found = planes[3] != selftaught.NOBODY
         true = torch.from_numpy(scene.labels() != world.GROUND)[2::4, 2::4]
         assert (found & true).sum() / (found | true).sum() > 0.97
 
 
-def test_another_look_shows_the_same_objects_elsewhere_in_other_colours():
+def test_objects_are_seen_again_elsewhere_in_other_company_and_colours():
     rng = np.random.default_rng(5)
-    scenes = [world.scene(rng) for _ in range(6)]
-    looks = [selftaught.another_look(scene, rng) for scene in scenes]
-    for scene, look in zip(scenes, looks, strict=True):
-        assert [thing.shape for thing in look.things] == [thing.shape for thing in scene.things]
-        for before, after in zip(scene.things, look.things, strict=True):
-            assert before.colour != after.colour and (before.top, before.left) != (after.top, after.left)
-        assert scene.light != look.light and scene.ground != look.ground
+    first = selftaught.numbered([world.scene(rng) for _ in range(6)])
+    second = selftaught.again(first, rng)
+    seen = [{number: thing for scene, numbers in scenes for number, thing in zip(numbers, scene.things, strict=True)}
+            for scenes in (first, second)]  # fmt: skip
+    assert seen[0].keys() == seen[1].keys() == set(range(len(seen[0])))
+    for number, before in seen[0].items():
+        after = seen[1][number]
+        assert after.shape == before.shape
+        assert before.colour != after.colour and (before.top, before.left) != (after.top, after.left)
+    assert {tuple(sorted(numbers)) for _, numbers in first} != {tuple(sorted(numbers)) for _, numbers in second}
 
 
-def test_both_looks_number_the_same_objects(pairs):
+def test_both_views_number_the_same_objects(pairs):
     torch.manual_seed(0)
     for side in selftaught.COUNTS:
         pixels, numbers = pairs.batch(side)
         assert pixels.shape == (2, 3, 3, side, side) and numbers.shape == (2, 3, (side // selftaught.PATCH) ** 2)
-    for first, second in zip(*numbers, strict=True):
-        assert set(first.tolist()) & set(second.tolist()) - {selftaught.NOBODY}
-    assert not torch.equal(pixels[0], pixels[1])
+        first, second = (set(each.flatten().tolist()) - {selftaught.NOBODY} for each in numbers)
+        assert len(first & second) >= 4 and not torch.equal(*pixels)
 
 
 def test_the_loss_falls_only_where_patches_find_their_own_object():
-    numbers = torch.arange(4).repeat_interleave(6).view(1, 1, 24).repeat(2, 5, 1)  # five pictures of four objects
+    numbers = torch.arange(20).repeat_interleave(6).view(1, 5, 24).repeat(2, 1, 1)  # five pictures of four objects
     own = torch.eye(20)[torch.arange(20).repeat_interleave(6)].view(1, 5, 24, 20).repeat(2, 1, 1, 1)
     torch.manual_seed(0)
     found, lost = selftaught.contrast(own, numbers), selftaught.contrast(own[..., :1] + 1e-6, numbers)

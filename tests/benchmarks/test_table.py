@@ -110,7 +110,7 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
     rows = table.chosen(None)
     assert 20 < len(rows) < len(ALL) and all(row.shipped for row in rows)
     told = capsys.readouterr().err
-    for part in ("adapters --variants vector", "selftaught", "whole"):
+    for part in ("adapters --variants vector", "whole"):
         assert f"run `python -m benchmarks.semantics.train --part {part}`" in told
     assert [row.name for row in table.chosen(["no DINO"])] == ["no DINO"]
     with pytest.raises(SystemExit, match="plain, vector: run `.* --part adapters --variants vector`"):
