@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import KINDS, most_frequent
+from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
 from dinotile.files.weights import read_weights
 
@@ -63,7 +64,7 @@ def train(*, minutes: float, seed: int, path: Path = JUDGE) -> None:
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         views, kinds = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             found = model(views)
         return cross_entropy(found.float(), kinds)
 

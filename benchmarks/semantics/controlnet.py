@@ -18,6 +18,7 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.muon import optimizers
+from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
 from dinotile.demo.train.vae import encode
 from dinotile.files.pixels import resize
@@ -28,7 +29,7 @@ from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.host import Hint, Text
 
 FILE = Path(__file__).with_name("controlnet.safetensors")
-PICTURES, WINDOW, COUNT = 160, 16, 40  # scenes; latent cells of a window's side; windows of a batch
+PICTURES, TILE, COUNT = 160, 16, 40  # scenes; latent cells of a tile's side; tiles of a batch
 TOLD = 0.3  # share of the windows that come with the names of what is in them
 LEAST = 0.3  # of the noise levels: below it FLUX sees the layout by itself
 
@@ -50,8 +51,8 @@ def load(flux: Any, path: Path = FILE) -> Any:
     return controlnet.eval().requires_grad_(False)
 
 
-def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
-    """Trains for ``minutes`` (after encoding the scenes) and writes the file."""
+def train(*, minutes: float, seed: int, path: Path = FILE, whole: float = 0.0) -> None:
+    """Trains for ``minutes`` (after encoding the scenes) and writes the file. whole: the share of batches of whole pictures."""
     torch.manual_seed(seed)
     flux: Any = load_transformer(demo.FLUX).eval().requires_grad_(False)
     controlnet = new_controlnet(flux).requires_grad_(False)
@@ -64,7 +65,7 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
         time, noise = LEAST + (1 - LEAST) * torch.rand(len(clean)), torch.randn_like(clean)
         share = time.view(-1, 1, 1, 1)
         mixed = (1 - share) * clean + share * noise
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             added = control(controlnet, mixed, time, text=text, hint=Hint(shown, 1.0))
             found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
         return (found.float() - (noise - clean)).square().mean()
@@ -79,7 +80,7 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
     train_for(
         controlnet,
         optimizers(controlnet, lr=1e-2),
-        batch=lambda share: scenes.batch(),
+        batch=lambda share: scenes.batch(world.SIDE // 8 if whole and torch.rand(()) < whole else TILE),
         loss=loss,
         write=export,
         **settings,
@@ -97,19 +98,19 @@ class Encoded:
             flat, true = (
                 torch.from_numpy(each).permute(2, 0, 1)[None].float() for each in (scene.source(), scene.true())
             )
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), autocast():
                 larger = resize(flat, height=world.SIDE, width=world.SIDE)
                 self.true.append(encode(vae, true).float()[0])
                 self.shown.append(encode(vae, larger).float()[0])
             self.labels.append(scene.labels()[4::8, 4::8])
 
-    def batch(self) -> tuple[Tensor, Tensor, Text]:
-        """Windows [B, 16, WINDOW, WINDOW] of both, and what is told of them."""
+    def batch(self, side: int) -> tuple[Tensor, Tensor, Text]:
+        """Windows [B, 16, side, side] of both, as many as COUNT tiles have cells, and what is told of them."""
         true, shown, words, pooled = [], [], [], []
-        side = world.SIDE // 8 - WINDOW
-        for index in torch.randint(len(self.true), (COUNT,)).tolist():
-            top, left = (2 * torch.randint(side // 2 + 1, ()).item() for _ in range(2))
-            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+        room = world.SIDE // 8 - side
+        for index in torch.randint(len(self.true), (COUNT * TILE**2 // side**2,)).tolist():
+            top, left = (2 * torch.randint(room // 2 + 1, ()).item() for _ in range(2))
+            window = (..., slice(top, top + side), slice(left, left + side))
             true.append(self.true[index][window])
             shown.append(self.shown[index][window])
             seen = world.present(self.labels[index][window]) if torch.rand(()) < TOLD else []

@@ -112,6 +112,13 @@ def summary(scores: Sequence[Sequence[Scores]]) -> dict[str, tuple[float, float]
     return found
 
 
+def difference(first: Sequence[Sequence[Scores]], second: Sequence[Sequence[Scores]]) -> tuple[float, float]:
+    """Right texture of the first less that of the second, of the same pictures and seeds: mean and half the width of its 95 %
+    interval over pictures."""
+    mine, theirs = (torch.tensor([[score.accuracy for score in one] for one in scores]) for scores in (first, second))
+    return interval((mine - theirs).double().mean(1))
+
+
 def _share(right: Tensor, area: Tensor) -> float:
     return float((area * right).sum() / area.sum()) if area.any() else math.nan
 

@@ -26,7 +26,8 @@ from dinotile.upscaling.settings import UpscaleSettings
 from ..figures import about, publish
 from . import classifier
 from .measure import Scores, measure, summary
-from .table import HELD_OUT, SETTINGS, Row, as_pixels, build, guide_of, seed_of
+from .rows import SETTINGS, Row
+from .table import HELD_OUT, as_pixels, build, guide_of, seed_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from dinotile.demo.train import world
 from dinotile.files.pictures import to_image
 from dinotile.files.pixels import resize
 
-from .table import HELD_OUT, RESULT, ROWS, as_pixels, build, seed_of, settings_of
+from .rows import ROWS
+from .table import HELD_OUT, RESULT, as_pixels, build, seed_of, settings_of
 
 SHOWN = {
     "ControlNet, no DINO": "tile ControlNet",

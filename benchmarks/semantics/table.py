@@ -1,8 +1,8 @@
 """The semantics table: `python -m benchmarks.semantics.table` upscales held-out pictures of the world in every way and
 counts. One run, the same pictures, seeds and tiles for every row; results/semantics.json holds all numbers.
 
-Rows of the shipped models run in a fresh clone. Others need what `train.py --part adapters` makes, in about an hour, and are left
-out without it.
+Rows of the shipped models run in a fresh clone. Others need what `train.py` makes, and are left out without it: the command says
+with which --part.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,94 +35,16 @@ from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..figures import about
-from . import classifier, controlnet
+from . import classifier, controlnet, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile
-from .measure import Scores, measure, summary
+from .measure import Scores, difference, measure, summary
+from .rows import DEFAULT, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
-SETTINGS = UpscaleSettings(
-    scale=world.FACTOR,
-    denoise=0.9,
-    steps=24,
-    tile=128,
-    overlap=32,
-    tile_fit="exact",
-    dino_strength=1.0,
-    fidelity=0.0,
-)
 PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
-DEFAULT = "cross_attention"  # the variant in WORK/adapters that is shipped
-
-
-@dataclass(frozen=True)
-class Row:
-    """adapter: a file in WORK/adapters, "demo" for the shipped one, "untrained", or empty. features: of which picture, or
-    how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what is in the whole picture, or
-    in each tile. anchor: of ``UpscaleSettings``."""
-
-    name: str
-    adapter: str = "demo"
-    strength: float = 1.0
-    guidance: float = 1.0
-    features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
-    tile: int = SETTINGS.tile
-    controlnet: float = 0.0
-    told: Literal["nothing", "picture", "tile"] = "nothing"
-    anchor: float = 0.0
-
-    @property
-    def shipped(self) -> bool:
-        return self.adapter in ("", "demo", "untrained")
-
-
-ROWS = (
-    Row("no DINO", adapter=""),
-    Row("untrained adapter", adapter="untrained"),
-    Row("DINO: cross_attention, the shipped adapter"),
-    Row("features of another picture", features="other"),
-    Row("features of the same places, objects exchanged", features="exchanged"),
-    Row("features dropped: the learned null", features="dropped"),
-    Row("strength 0", strength=0.0),
-    Row("strength 0.25", strength=0.25),
-    Row("strength 0.5", strength=0.5),
-    Row("strength 1.5", strength=1.5),
-    Row("guidance 2 learned, 1.5 while sampling", guidance=1.5),
-    Row("features extracted per tile, not cropped", features="per tile"),
-    Row("both: tokens averaged", features="both"),
-    Row("no DINO, untiled", adapter="", tile=world.SIDE),
-    Row("DINO, untiled", tile=world.SIDE),
-    Row("no DINO, the picture's caption", adapter="", told="picture"),
-    Row("no DINO, each tile's own caption", adapter="", told="tile"),
-    Row("anchor, no DINO", adapter="", anchor=1.0),
-    Row("anchor, DINO", anchor=1.0),
-    Row("ControlNet, no DINO", adapter="", controlnet=1.0),
-    Row("ControlNet, DINO", controlnet=1.0),
-    Row("ControlNet, the picture's caption", adapter="", controlnet=1.0, told="picture"),
-    Row("ControlNet, each tile's own caption", adapter="", controlnet=1.0, told="tile"),
-    Row("ControlNet, features of another picture", controlnet=1.0, features="other"),
-    Row("ControlNet, objects exchanged", controlnet=1.0, features="exchanged"),
-    Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
-    Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
-    Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
-    Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
-    Row("plain: no guidance learned, 700 steps", adapter="plain"),
-    Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),
-    Row("plain, DINO guidance 2 while sampling, untiled", adapter="plain", guidance=2.0, tile=world.SIDE),
-    Row("plain, context", adapter="context"),
-    Row("plain, vector", adapter="vector"),
-    Row("plain, all three", adapter="all"),
-    Row("plain, sites: all blocks (else: double blocks)", adapter="all-blocks"),
-    Row("plain, sites: single blocks", adapter="single-blocks"),
-    Row("plain, grid 4 (else: 8)", adapter="grid-4"),
-    Row("plain, grid 16", adapter="grid-16"),
-    Row("plain, no positions on DINO's keys", adapter="no-positions"),
-    Row("plain, layer 1 of 4 (else: 3)", adapter="layer-1"),
-    Row("plain, layer 2", adapter="layer-2"),
-    Row("plain, layer 4", adapter="layer-4"),
-)
 
 
 def main() -> None:
@@ -142,15 +64,20 @@ def main() -> None:
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
     results: dict[str, Any] = {}
+    counted: dict[str, list[list[Scores]]] = {}
     for name, pictures in (("truth", true), ("truth through the VAE", coded)):
         found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
         results[name] = _rounded(summary(found))
         print(line(name, results[name]), flush=True)
     for row in rows:
         start = time.perf_counter()
-        scores = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
+        scores = counted[row.name] = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
         results[row.name] = {"row": asdict(row), **_rounded(summary(scores))}
         print(line(row.name, results[row.name]), f"  {time.perf_counter() - start:.0f} s", flush=True)
+    pairs = [(one, other) for one, other in PAIRS if one in counted and other in counted]
+    differences = _rounded({f"{one} - {other}": difference(counted[one], counted[other]) for one, other in pairs})
+    for name, (mean, half) in differences.items():
+        print(f"{name}: {100 * mean:+.0f} \u00b1 {100 * half:.0f} points")
     told = {
         **about(torch.device("cpu")),
         "pictures": options.pictures,
@@ -161,21 +88,24 @@ def main() -> None:
     }
     if output := options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None):
         output.parent.mkdir(exist_ok=True)
-        output.write_text(json.dumps({"about": told, "rows": results}, indent=1) + "\n")
+        output.write_text(json.dumps({"about": told, "rows": results, "differences": differences}, indent=1) + "\n")
 
 
 def chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not."""
+    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not, or are of
+    other models."""
     rows = [row for row in ROWS if not names or row.name in names]
-    if all(row.shipped for row in rows):
-        return rows
-    try:
+    missing = {row.name: part for row in rows if (part := row.missing(WORK))}
+    told = "\n".join(
+        f"{name}: run `python -m benchmarks.semantics.train --part {part}`" for name, part in missing.items()
+    )
+    if missing and names:
+        raise SystemExit(told)
+    if missing:
+        print(f"left out, as what they need is missing:\n{told}", file=sys.stderr)
+    rows = [row for row in rows if row.name not in missing]
+    if not all(row.shipped for row in rows):
         check_adapters()
-    except SystemExit as error:
-        if names:
-            raise
-        print(f"only rows of shipped models are run: {error}", file=sys.stderr)
-        return [row for row in rows if row.shipped]
     return rows
 
 
@@ -194,18 +124,16 @@ def models() -> dict[str, str]:
 
 
 def check_adapters() -> None:
-    """SystemExit where the adapters in WORK are missing, of other models or another world, or the shipped one is not theirs."""
+    """SystemExit where what WORK holds is of other models or another world, or where the shipped adapter is not the one in it."""
     again = "run `python -m benchmarks.semantics.train --part adapters`, then `--part demo`"
-    try:
-        made = json.loads((WORK / "adapters" / "models.json").read_text())
-        shipped = (WORK / "adapters" / f"{DEFAULT}.safetensors").read_bytes() == demo.ADAPTER.read_bytes()
-    except FileNotFoundError as error:
-        raise SystemExit(f"{error.filename} is missing: {again}") from None
-    now = models()
+    note, default = WORK / "models.json", WORK / "adapters" / f"{DEFAULT}.safetensors"
+    if not note.exists():
+        raise SystemExit(f"{note} is missing: {again}")
+    made, now = json.loads(note.read_text()), models()
     stale = [name for name in now if made.get(name) != now[name]]
-    if stale or not shipped:
+    if stale or default.exists() and default.read_bytes() != demo.ADAPTER.read_bytes():
         other = ", ".join(stale) or "training than the demo"
-        raise SystemExit(f"the adapters in {WORK} are of another {other}: {again}")
+        raise SystemExit(f"what {WORK} holds is of another {other}: {again}")
 
 
 def run(
@@ -259,15 +187,18 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux) if row.controlnet else None
+    of_net = WORK / "whole.safetensors" if row.net == "whole" else controlnet.FILE
+    net = controlnet.load(flux, of_net) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
-    adapter = load_adapter(demo.ADAPTER if row.shipped else WORK / "adapters" / f"{row.adapter}.safetensors")
+    shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
+    adapter = load_adapter(shipped.get(row.adapter, WORK / "adapters" / f"{row.adapter}.safetensors"))
     if row.adapter == "untrained":
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    return Upscaler(flux, vae, controlnet=net, dino=load_dino(demo.DINO), adapter=adapter)
+    dino = load_dino(selftaught.FILE if row.adapter == SELFTAUGHT else demo.DINO)
+    return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
 
 
 def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:

@@ -1,9 +1,10 @@
 """Trains everything that the semantics table needs: `python -m benchmarks.semantics.train --part all`.
 
 Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
-too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `pictures` (a training folder of the
-world, as any user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the
-default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX).
+too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
+labels), `pictures` (a training folder of the world, as any user's folder is), `adapters` (each variant of the table with
+`dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX),
+`whole` (another one, which learns on whole pictures, too).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
+from dinotile.demo.train.speed import autocast, half
 from dinotile.files.fingerprints import fingerprint
 from dinotile.files.pictures import to_image
 from dinotile.training.adapter.config import TrainConfig, config_from
@@ -33,13 +35,15 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier, controlnet
-from .table import DEFAULT, WORK, as_pixels, models
+from . import classifier, controlnet, selftaught
+from .rows import DEFAULT, SELFTAUGHT
+from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
-JUDGE_MINUTES, CONTROLNET_MINUTES = 4.0, 8.0
-PARTS = ("models", "judge", "pictures", "adapters", "demo", "controlnet")
+JUDGE_MINUTES, SELFTAUGHT_MINUTES, CONTROLNET_MINUTES, WHOLE_MINUTES = 4.0, 20.0, 8.0, 25.0
+PARTS = ("models", "judge", SELFTAUGHT, "pictures", "adapters", "demo", "controlnet", "whole")
 PICTURES = 240
+WHOLE = 0.6  # of the batches of `whole`
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {"conditions": {"dino_guidance": 2.0}},
@@ -56,14 +60,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layer-1": {"model": {"layers": "1"}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
+    SELFTAUGHT: {
+        "model": {"dino": str(selftaught.FILE), "layers": "last"},
+        "conditions": {"dino_guidance": 2.0},
+    },
 }
+LONG = (DEFAULT, SELFTAUGHT)  # variants that learn for twice as many steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the shipped one takes twice as many")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the long ones take twice as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="FLUX with torch.compile, which needs a C++ compiler")
     options = parser.parse_args()
@@ -73,18 +82,26 @@ def main() -> None:
         demo_train.train(MINUTES, seed=options.seed, compiled=options.compile)
     if "judge" in parts:
         classifier.train(minutes=JUDGE_MINUTES, seed=options.seed)
+    if SELFTAUGHT in parts:
+        selftaught.train(minutes=SELFTAUGHT_MINUTES, seed=options.seed)
     if "pictures" in parts:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
-        begin_adapters(WORK / "adapters")
+        begin_work(WORK)
         encoded: dict[str, Tensor] = {}
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
-            shutil.copyfile(adapter, WORK / "adapters" / f"{name}.safetensors")
+            shutil.copyfile(
+                adapter, selftaught.ADAPTER if name == SELFTAUGHT else WORK / "adapters" / f"{name}.safetensors"
+            )
     if "demo" in parts:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
+    if "whole" in parts:
+        begin_work(WORK)
+        path = WORK / "whole.safetensors"
+        controlnet.train(minutes=WHOLE_MINUTES, seed=options.seed, path=path, whole=WHOLE)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
@@ -102,13 +119,14 @@ def write_pictures(folder: Path, *, count: int, seed: int) -> None:
         np.save(folder / f"{name}.clip.npy", world.pooled_caption(textures).astype(np.float16))
 
 
-def begin_adapters(folder: Path) -> None:
-    """A folder for adapters of the models as they are; those of other models are removed."""
-    about = json.dumps(models(), indent=1) + "\n"
-    note = folder / "models.json"
+def begin_work(folder: Path) -> None:
+    """A folder for what is trained beside the models as they are; what was trained beside others is removed."""
+    about, note = json.dumps(models(), indent=1) + "\n", folder / "models.json"
     if not note.exists() or note.read_text() != about:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        shutil.rmtree(folder / "adapters", ignore_errors=True)
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+        (folder / "adapters").mkdir(parents=True)
         note.write_text(about)
 
 
@@ -128,14 +146,14 @@ def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[str, Tensor], pix
     """``encode(pixels)``, once for all variants: encoding takes longer than training."""
     key = fingerprint(pixels.numpy().tobytes())
     if key not in encoded:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             encoded[key] = encode(pixels).float()
     return encoded[key]
 
 
 def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
-    """What `dinotile train` is told for a variant. The shipped one learns for twice ``steps``."""
-    steps *= 2 if name == DEFAULT else 1
+    """What `dinotile train` is told for a variant. Those of LONG learn for twice ``steps``."""
+    steps *= 2 if name in LONG else 1
     values: dict[str, Any] = {
         "model": {"variant": "demo", "layers": "2/3"},
         "adapter": {"width": 64, "grid": 8, "context_grid": 2, "double_sites": [0, 1, 2], "single_sites": []},
@@ -155,7 +173,7 @@ def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
             "warmup": 30,
             "ema": 0.99,
             "seed": seed,
-            "precision": "bf16",
+            "precision": "bf16" if half() else "no",
         },
         "output": {"folder": str(WORK / "runs" / name), "save_every": steps, "tensorboard": False},
     }

@@ -14,6 +14,7 @@ from .. import FLUX, VAE
 from .flux import redraw, report
 from .muon import optimizers
 from .pictures import Pictures
+from .speed import autocast
 from .task import log, train_for
 from .vae import decode, difference, encode, export
 
@@ -30,7 +31,7 @@ def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
     vae.encoder.requires_grad_(False)
 
     def loss(pixels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             again = decode(vae, _latents(flux, vae, pixels))
         return difference(again.float(), pixels)
 

@@ -21,6 +21,7 @@ from .. import DINO
 from . import world
 from .muon import optimizers
 from .pictures import Pictures
+from .speed import autocast
 from .task import log, train_for, write
 
 SPEC = SPECS["dinov2-demo"]
@@ -172,7 +173,7 @@ def _loss(student: Student, pixels: Tensor, labels: Tensor, distances: Tensor) -
     looks = rearrange(looks, "b c (h p) (w q) -> b (h w) (c p q)", p=LOOK, q=LOOK)
     present = F.one_hot(labels.clamp(min=0), KINDS).amax(1).float()
     known = labels[:, 0] >= 0
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         found = student(pixels)
     loss = looks.new_zeros(())
     inside = (labels >= 0) & (labels != world.GROUND)

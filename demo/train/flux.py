@@ -25,6 +25,7 @@ from .. import FLUX, VAE
 from . import world
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
+from .speed import autocast
 from .task import log, train_for, write
 from .vae import decode, encode
 
@@ -111,7 +112,7 @@ class LatentBank:
             self.textures[index] = scene.labels()[4::8, 4::8]
         else:
             pixels = self.pictures.crops(1, side=BANK_SIDE, zoom=(0.4, 2.0))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             self.latents[index] = encode(self.vae, pixels.to(memory_format=torch.channels_last)).float()[0]
 
 
@@ -176,6 +177,6 @@ def _loss(velocity: Velocity, flux: nn.Module, windows: Windows) -> Tensor:
     time = torch.where(narrow, least + (most - least) * time, time)
     noise = torch.randn_like(clean)
     share = time.view(-1, 1, 1, 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         found = velocity(flux, (1 - share) * clean + share * noise, time, text=windows.text, call=None)
     return (found.float() - (noise - clean)).square().mean()

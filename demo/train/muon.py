@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .speed import half
+
 # The quintic of the paper: five rounds bring every singular value to between about 0.7 and 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
 
@@ -24,7 +26,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """The nearest orthogonal matrix, nearly: Newton-Schulz in five rounds."""
     tall = matrix.shape[0] > matrix.shape[1]
-    wide = ((matrix.mT if tall else matrix) / (matrix.norm() + 1e-7)).bfloat16()
+    wide = (matrix.mT if tall else matrix) / (matrix.norm() + 1e-7)
+    wide = wide.bfloat16() if half() else wide
     for _ in range(5):
         square = wide @ wide.mT
         wide = A * wide + (B * square + C * square @ square) @ wide

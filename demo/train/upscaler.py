@@ -17,6 +17,7 @@ from ...training.data.degrade import blur, compressed
 from .. import UPSCALER
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr
+from .speed import autocast
 from .task import log, train_for, write
 
 WIDTH, CONVS, SCALE = 48, 8, 2
@@ -38,7 +39,7 @@ def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
 
     def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
         source, true = pair
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             found = network(source.to(memory_format=torch.channels_last))
         return ((found.float() - true).square() + 1e-6).sqrt().mean()  # Charbonnier's: flat at 0, else absolute
 

@@ -11,6 +11,7 @@ from .. import VAE
 from .linear_start import LinearCoder, pour
 from .muon import optimizers
 from .pictures import Pictures, held_out, psnr, soft_copy
+from .speed import autocast
 from .task import log, train_for, write
 
 # Spread of the latents (of the linear start's, too), and the most noise they are decoded with. Wide latents lose less
@@ -108,7 +109,7 @@ def _loss(vae: nn.Module, pixels: Tensor, *, std: float = STD) -> Tensor:
 
     Most pictures are decoded from noisy latents, as FLUX's are never quite clean: so the coder spends its power on what
     matters most to the eye, and redrawing at t = 0.3 does not cost the picture its detail."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         latents = encode(vae, pixels)
         level = NOISE * std / STD * (torch.rand(len(pixels), 1, 1, 1) - 0.2).clamp(min=0)
         again = decode(vae, latents + level * torch.randn_like(latents))

@@ -99,7 +99,7 @@ class Scene:
     def _around(self, thing: Thing) -> tuple[Array, Array]:
         """Coordinates in the object's own frame: its centre is 0, its radius 1."""
         y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
-        return _turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
+        return turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
 
     def _draw(self, *, textured: bool) -> Array:
         y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
@@ -218,7 +218,7 @@ def _texture(thing: Thing, mask: Array) -> Array:
     """[SIDE, SIDE] float32, of mean 0 and standard deviation 1 (less what is clipped) where the mask is."""
     rows, columns = (slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
     y, x = np.mgrid[rows, columns].astype(np.float32)
-    y, x = _turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)
+    y, x = turned((y - thing.top) / thing.texture_scale, (x - thing.left) / thing.texture_scale, thing.texture_angle)
     tone = _streaks(y, x, _Hash(thing.seed), *STREAKS[TEXTURES[thing.texture]])
     tone = gaussian_filter(tone, SOFTNESS) - gaussian_filter(tone, thing.texture_scale)  # colour and light stay
     mean = np.average(tone, weights=mask[rows, columns])
@@ -248,11 +248,11 @@ class _Hash:
 
 
 def _streaks(y: Array, x: Array, random: _Hash, width: float, length: float, lean: float) -> Array:
-    y, x = _turned(y, x, lean)
+    y, x = turned(y, x, lean)
     bent = x + 0.3 * width * random.smooth(y / length, x / width / 3, channel=1)
     fine = random.smooth(1.7 * y / length, 1.7 * bent / width, channel=2)
     return random.smooth(y / length, bent / width) + 0.5 * fine
 
 
-def _turned(y: Array, x: Array, angle: Array | float) -> tuple[Array, Array]:
+def turned(y: Array, x: Array, angle: Array | float) -> tuple[Array, Array]:
     return np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x

@@ -13,6 +13,8 @@ from benchmarks.semantics import classifier, table, train  # noqa: E402
 from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from benchmarks.semantics.measure import outline  # noqa: E402
+from benchmarks.semantics.rows import DEFAULT, SETTINGS  # noqa: E402
+from benchmarks.semantics.rows import ROWS as ALL  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.flux_patch.memo import RunMemo  # noqa: E402
@@ -20,9 +22,9 @@ from dinotile.upscaling.joint import TileRow  # noqa: E402
 
 from ..near import assert_near  # noqa: E402
 
-ROWS = {row.name: row for row in table.ROWS}
+ROWS = {row.name: row for row in ALL}
 DINO = "DINO: cross_attention, the shipped adapter"
-SETTINGS = replace(table.SETTINGS, steps=1, dino_strength=1.0)
+SETTINGS = replace(SETTINGS, steps=1, dino_strength=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +108,17 @@ def test_the_controlnet_is_shown_the_source_and_keeps_its_outlines(source):
 def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table, "WORK", tmp_path)
     rows = table.chosen(None)
-    assert 20 < len(rows) < len(table.ROWS) and all(row.shipped for row in rows)
-    assert "benchmarks.semantics.train --part adapters" in capsys.readouterr().err
+    assert 20 < len(rows) < len(ALL) and all(row.shipped for row in rows)
+    told = capsys.readouterr().err
+    for part in ("adapters --variants vector", "whole"):
+        assert f"run `python -m benchmarks.semantics.train --part {part}`" in told
     assert [row.name for row in table.chosen(["no DINO"])] == ["no DINO"]
-    with pytest.raises(SystemExit, match="models.json is missing: run"):
+    with pytest.raises(SystemExit, match="plain, vector: run `.* --part adapters --variants vector`"):
         table.chosen(["plain, vector"])
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    assert set(train.VARIANTS) - {table.DEFAULT} == {row.adapter for row in table.ROWS} - {"", "demo", "untrained"}
+    assert set(train.VARIANTS) - {DEFAULT} == {row.adapter for row in ALL} - {"", "demo", "untrained"}
 
 
 def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path):
@@ -129,36 +133,36 @@ def test_training_does_not_mirror_what_a_mirror_would_rename():
     inside = classifier.cell_labels(grass)[1] == world.TEXTURES.index("grass")
     mirrored = classifier.load()(table.as_pixels(grass.true()).flip(3))[0].argmax(0).flip(1)[inside]
     assert (mirrored == world.TEXTURES.index("rain")).float().mean() > 0.8
-    assert not train.recipe(table.DEFAULT, steps=1, seed=0).data.flip
+    assert not train.recipe(DEFAULT, steps=1, seed=0).data.flip
 
 
 @pytest.fixture
-def adapters(tmp_path, monkeypatch):
+def work(tmp_path, monkeypatch):
     """The folder of a training whose default adapter is the shipped one."""
     monkeypatch.setattr(table, "WORK", tmp_path)
-    folder = tmp_path / "adapters"
-    train.begin_adapters(folder)
-    (folder / f"{table.DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
-    return folder
+    train.begin_work(tmp_path)
+    (tmp_path / "adapters" / f"{DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
+    return tmp_path
 
 
-def test_the_table_takes_adapters_of_these_models(adapters):
+def test_the_table_takes_adapters_of_these_models(work):
     table.check_adapters()
-    train.begin_adapters(adapters)
-    assert (adapters / f"{table.DEFAULT}.safetensors").exists()
+    train.begin_work(work)
+    assert (work / "adapters" / f"{DEFAULT}.safetensors").exists()
 
 
-def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(adapters):
-    note = adapters / "models.json"
+def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(work):
+    note = work / "models.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
+    (work / "whole.safetensors").write_bytes(b"of another flux")
     with pytest.raises(SystemExit, match="of another flux: run"):
         table.check_adapters()
-    train.begin_adapters(adapters)
-    with pytest.raises(SystemExit, match="is missing: run"):
-        table.check_adapters()
+    train.begin_work(work)
+    table.check_adapters()
+    assert sorted(path.name for path in work.rglob("*")) == ["adapters", "models.json"]
 
 
-def test_the_table_refuses_a_default_that_is_not_shipped(adapters):
-    (adapters / f"{table.DEFAULT}.safetensors").write_bytes(b"other")
+def test_the_table_refuses_a_default_that_is_not_shipped(work):
+    (work / "adapters" / f"{DEFAULT}.safetensors").write_bytes(b"other")
     with pytest.raises(SystemExit, match="another training than the demo"):
         table.check_adapters()

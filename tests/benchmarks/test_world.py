@@ -9,7 +9,8 @@ import torch
 pytest.importorskip("scipy")
 
 from benchmarks.semantics.classifier import CELL, TextureClassifier, cell_labels, load  # noqa: E402
-from benchmarks.semantics.measure import Scores, agreement, measure, outline, summary  # noqa: E402
+from benchmarks.semantics.measure import Scores, agreement, difference, measure, outline, summary  # noqa: E402
+from benchmarks.semantics.rows import PAIRS, ROWS  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 from dinotile.flux_patch.families import plan_tiles  # noqa: E402
 
@@ -132,3 +133,14 @@ def test_the_interval_is_student_s_over_pictures():
     scores = [[Scores(value + apart, *[1] * 7) for apart in (-0.5, 0.5)] for value in (0.0, 1.0, 2.0)]
     mean, half = summary(scores)["accuracy"]
     assert mean == 1 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_a_difference_is_taken_picture_by_picture():
+    low = [[Scores(value, *[1] * 7), Scores(value, *[1] * 7)] for value in (0.1, 0.4, 0.7)]
+    high = [[Scores(value + 0.2, *[1] * 7), Scores(value + 0.3, *[1] * 7)] for value in (0.1, 0.4, 0.7)]
+    mean, half = difference(high, low)
+    assert mean == pytest.approx(0.25) and half < 1e-6 < summary(low)["accuracy"][1]
+
+
+def test_pairs_name_rows():
+    assert {name for pair in PAIRS for name in pair} <= {row.name for row in ROWS}

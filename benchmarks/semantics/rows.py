@@ -1,0 +1,128 @@
+"""The rows of the semantics table, and which of them are compared picture by picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dinotile.demo.train import world
+from dinotile.upscaling.settings import UpscaleSettings
+
+SETTINGS = UpscaleSettings(
+    scale=world.FACTOR,
+    denoise=0.9,
+    steps=24,
+    tile=128,
+    overlap=32,
+    tile_fit="exact",
+    dino_strength=1.0,
+    fidelity=0.0,
+)
+DEFAULT = "cross_attention"  # the variant that is shipped
+SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, which is shipped beside it
+SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
+
+
+@dataclass(frozen=True)
+class Row:
+    """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
+    empty.
+    features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
+    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. net: the ControlNet that learned in tiles, or on
+    whole pictures, too."""
+
+    name: str
+    adapter: str = "demo"
+    strength: float = 1.0
+    guidance: float = 1.0
+    features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
+    tile: int = SETTINGS.tile
+    controlnet: float = 0.0
+    told: Literal["nothing", "picture", "tile"] = "nothing"
+    anchor: float = 0.0
+    net: Literal["tiles", "whole"] = "tiles"
+
+    @property
+    def shipped(self) -> bool:
+        return self.adapter in SHIPPED and self.net == "tiles"
+
+    def missing(self, work: Path) -> str:
+        """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
+        if self.net == "whole" and not (work / f"{self.net}.safetensors").exists():
+            return "whole"
+        if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
+            return f"adapters --variants {self.adapter}"
+        return ""
+
+
+ROWS = (
+    Row("no DINO", adapter=""),
+    Row("untrained adapter", adapter="untrained"),
+    Row("DINO: cross_attention, the shipped adapter"),
+    Row("features of another picture", features="other"),
+    Row("features of the same places, objects exchanged", features="exchanged"),
+    Row("features dropped: the learned null", features="dropped"),
+    Row("strength 0", strength=0.0),
+    Row("strength 0.25", strength=0.25),
+    Row("strength 0.5", strength=0.5),
+    Row("strength 1.5", strength=1.5),
+    Row("guidance 2 learned, 1.5 while sampling", guidance=1.5),
+    Row("features extracted per tile, not cropped", features="per tile"),
+    Row("both: tokens averaged", features="both"),
+    Row("no DINO, untiled", adapter="", tile=world.SIDE),
+    Row("DINO, untiled", tile=world.SIDE),
+    Row("no DINO, the picture's caption", adapter="", told="picture"),
+    Row("no DINO, each tile's own caption", adapter="", told="tile"),
+    Row("anchor, no DINO", adapter="", anchor=1.0),
+    Row("anchor, DINO", anchor=1.0),
+    Row("ControlNet, no DINO", adapter="", controlnet=1.0),
+    Row("ControlNet, DINO", controlnet=1.0),
+    Row("ControlNet, the picture's caption", adapter="", controlnet=1.0, told="picture"),
+    Row("ControlNet, each tile's own caption", adapter="", controlnet=1.0, told="tile"),
+    Row("ControlNet, features of another picture", controlnet=1.0, features="other"),
+    Row("ControlNet, objects exchanged", controlnet=1.0, features="exchanged"),
+    Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
+    Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
+    Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
+    Row("ControlNet of whole pictures, no DINO", adapter="", controlnet=1.0, net="whole"),
+    Row("ControlNet of whole pictures, no DINO, untiled", adapter="", controlnet=1.0, net="whole", tile=world.SIDE),
+    Row("ControlNet of whole pictures, DINO", controlnet=1.0, net="whole"),
+    Row("encoder without labels, DINO", adapter=SELFTAUGHT),
+    Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
+    Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
+    Row(
+        "encoder without labels, ControlNet, objects exchanged",
+        adapter=SELFTAUGHT,
+        controlnet=1.0,
+        features="exchanged",
+    ),
+    Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
+    Row("plain: no guidance learned, 700 steps", adapter="plain"),
+    Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),
+    Row("plain, DINO guidance 2 while sampling, untiled", adapter="plain", guidance=2.0, tile=world.SIDE),
+    Row("plain, context", adapter="context"),
+    Row("plain, vector", adapter="vector"),
+    Row("plain, all three", adapter="all"),
+    Row("plain, sites: all blocks (else: double blocks)", adapter="all-blocks"),
+    Row("plain, sites: single blocks", adapter="single-blocks"),
+    Row("plain, grid 4 (else: 8)", adapter="grid-4"),
+    Row("plain, grid 16", adapter="grid-16"),
+    Row("plain, no positions on DINO's keys", adapter="no-positions"),
+    Row("plain, layer 1 of 4 (else: 3)", adapter="layer-1"),
+    Row("plain, layer 2", adapter="layer-2"),
+    Row("plain, layer 4", adapter="layer-4"),
+)
+
+# Rows whose pictures are compared one by one
+PAIRS = (
+    ("ControlNet, DINO", "ControlNet, no DINO"),
+    ("ControlNet, DINO", "ControlNet, each tile's own caption"),
+    ("encoder without labels, ControlNet, DINO", "ControlNet, no DINO"),
+    ("encoder without labels, ControlNet, DINO", "ControlNet, each tile's own caption"),
+    ("encoder without labels, ControlNet, DINO", "ControlNet, DINO"),
+    ("encoder without labels, DINO", "no DINO"),
+    ("ControlNet of whole pictures, no DINO, untiled", "ControlNet of whole pictures, no DINO"),
+    ("ControlNet of whole pictures, DINO", "ControlNet of whole pictures, no DINO"),
+    ("DINO: cross_attention, the shipped adapter", "no DINO"),
+)

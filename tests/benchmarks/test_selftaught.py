@@ -1,0 +1,97 @@
+"""The encoder without labels: what it is shown, what it is told, and what it is asked."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy")
+
+from benchmarks.semantics import readers, selftaught, table  # noqa: E402
+from dinotile.demo.train import world  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return selftaught.Pairs(seed=0)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(selftaught, "COUNTS", dict.fromkeys(selftaught.COUNTS, 3))
+
+
+def test_the_small_drawing_is_the_source():
+    for seed in range(4):
+        scene = world.scene(np.random.default_rng(seed))
+        planes = selftaught.drawn(scene, range(len(scene.things)))
+        assert (
+            planes[:3] - table.as_pixels(scene.source())[0]
+        ).abs().mean() < 4e-3  # outlines are softened in another way
+        found = planes[3] != selftaught.NOBODY
+        true = torch.from_numpy(scene.labels() != world.GROUND)[2::4, 2::4]
+        assert (found & true).sum() / (found | true).sum() > 0.97
+
+
+def test_objects_are_seen_again_elsewhere_in_other_company_and_colours():
+    rng = np.random.default_rng(5)
+    first = selftaught.numbered([world.scene(rng) for _ in range(6)])
+    second = selftaught.again(first, rng)
+    seen = [{number: thing for scene, numbers in scenes for number, thing in zip(numbers, scene.things, strict=True)}
+            for scenes in (first, second)]  # fmt: skip
+    assert seen[0].keys() == seen[1].keys() == set(range(len(seen[0])))
+    for number, before in seen[0].items():
+        after = seen[1][number]
+        assert after.shape == before.shape
+        assert before.colour != after.colour and (before.top, before.left) != (after.top, after.left)
+    assert {tuple(sorted(numbers)) for _, numbers in first} != {tuple(sorted(numbers)) for _, numbers in second}
+
+
+def test_both_views_number_the_same_objects(pairs):
+    torch.manual_seed(0)
+    for side in selftaught.COUNTS:
+        pixels, numbers = pairs.batch(side)
+        assert pixels.shape == (2, 3, 3, side, side) and numbers.shape == (2, 3, (side // selftaught.PATCH) ** 2)
+        first, second = (set(each.flatten().tolist()) - {selftaught.NOBODY} for each in numbers)
+        assert len(first & second) >= 4 and not torch.equal(*pixels)
+
+
+def test_the_loss_falls_only_where_patches_find_their_own_object():
+    numbers = torch.arange(20).repeat_interleave(6).view(1, 5, 24).repeat(2, 1, 1)  # five pictures of four objects
+    own = torch.eye(20)[torch.arange(20).repeat_interleave(6)].view(1, 5, 24, 20).repeat(2, 1, 1, 1)
+    torch.manual_seed(0)
+    found, lost = selftaught.contrast(own, numbers), selftaught.contrast(own[..., :1] + 1e-6, numbers)
+    wrong = selftaught.contrast(torch.stack([own[0], own[0].roll(6, dims=1)]), numbers)
+    assert found < 0.01 < lost < wrong
+    assert lost == pytest.approx(np.log(20), rel=1e-4)  # all alike: a guess among twenty objects
+
+
+def test_training_moves_the_encoder_and_writes_what_the_table_loads(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(selftaught, "READ", 1)
+    path = tmp_path / "encoder.safetensors"
+    selftaught.train(minutes=0.02, seed=0, path=path)
+    torch.manual_seed(0)
+    fresh = selftaught.Learner().encoder
+    trained = selftaught.load(path)
+    moved = [(ours - theirs).abs().max() for ours, theirs in zip(trained.parameters(), fresh.parameters(), strict=True)]
+    assert max(moved) > 1e-2
+
+
+def test_the_shipped_encoder_reads_kinds_and_a_random_one_does_not():
+    torch.manual_seed(0)
+    told = selftaught.readout(selftaught.load(), blocks=(3,), scenes=6)[3]
+    guessed = selftaught.readout(selftaught.Learner().encoder.eval(), blocks=(3,), scenes=6)[3]
+    assert told > 0.9 > 0.5 > guessed
+
+
+def test_a_reader_of_tiles_sees_a_tile_and_a_reader_of_pictures_all():
+    planes = readers._planes(world.scene(np.random.default_rng(1)))
+    box = table.PLAN.boxes[5]
+    tile, kinds = readers._window(planes, box)
+    whole, _ = readers._window(planes, readers.WHOLE)
+    assert tile.shape == whole.shape and kinds.shape == (selftaught.GRID**2,)
+    part = planes[:3, box.top : box.bottom, box.left : box.right]
+    assert (tile.mean((1, 2)) - part.mean((1, 2))).abs().max() < 0.01
+    assert (whole.mean((1, 2)) - planes[:3].mean((1, 2))).abs().max() < 0.01
+    told = readers.right(lambda pixels: torch.eye(readers.KINDS)[torch.full((1, 144), 2)], tiles=True, scenes=2)
+    assert all(0 <= share < 1 for share in told)
