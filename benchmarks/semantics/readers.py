@@ -2,7 +2,8 @@
 
 Two networks of the encoder's architecture are taught with labels to name what belongs to every patch of a flat source. One sees
 single tiles, as FLUX does in a tiled run without help; the other sees whole pictures. What the first can read is what a tile
-knows by itself: the outline's piece in it. The judge, which names drawn textures, reads the truth and the enlarged source.
+knows by itself: the outline's piece in it. The judge, which names drawn textures, reads the truth and the enlarged source. Of the
+encoders that guide FLUX it prints what a linear map reads off the patches of each block.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import GRID, KINDS, SIDE, SPEC, WEIGHT, place
 from dinotile.demo.train.muon import optimizers
@@ -30,6 +32,7 @@ from dinotile.tiling.plan import Box
 from ..figures import about, interval
 from . import classifier
 from .measure import cell_labels
+from .selftaught import load, readout
 from .table import HELD_OUT, PLAN, RESULT, as_pixels, models
 
 SCENES, COUNT = 900, 40  # of the training, and of a batch
@@ -155,8 +158,14 @@ def main() -> None:
         mean, half = interval(torch.tensor(shares))
         rows[name] = [round(mean, 5), round(half, 5)]
         print(f"| {name} | {100 * mean:.0f} % \u00b1 {100 * half:.0f} |", flush=True)
+    torch.manual_seed(options.seed)
+    encoders = {"without labels": load(), "with labels": load(demo.DINO), "random": build_model(SPEC).eval()}
+    readouts = {name: readout(encoder, scenes=options.scenes) for name, encoder in encoders.items()}
+    for name, shares in readouts.items():
+        line = ", ".join(f"block {block} {share:.1%}" for block, share in shares.items())
+        print(f"linear readout, encoder {name}: {line}", flush=True)
     told = {**about(torch.device("cpu")), "scenes": options.scenes, "minutes": options.minutes, "models": models()}
-    options.output.write_text(json.dumps({"about": told, "rows": rows}, indent=1) + "\n")
+    options.output.write_text(json.dumps({"about": told, "rows": rows, "readouts": readouts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

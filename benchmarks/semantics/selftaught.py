@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import GRID, PATCH, SIDE, SPEC, degraded, most_frequent, place
 from dinotile.demo.train.muon import optimizers
@@ -222,8 +221,8 @@ def readout(encoder: nn.Module, *, blocks: Sequence[int] = (1, 2, 3, 4), scenes:
     return shares
 
 
-def load(path: Path = demo.DINO) -> nn.Module:
-    """The encoder of a file that `train` or the demo wrote."""
+def load(path: Path = FILE) -> nn.Module:
+    """The encoder of a file that `train` or the demo's training wrote."""
     encoder = build_model(SPEC)
     encoder.load_state_dict({name: tensor.float() for name, tensor in read_weights(path)[0].items()})
     return encoder.eval()
