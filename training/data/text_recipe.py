@@ -6,7 +6,7 @@ from functools import cached_property
 
 from ...files.fingerprints import fingerprint, fingerprint_of, first_numbers
 from ...flux_patch.families import FLUX1
-from ...hosts.diffusers.text import TextEncoder
+from ...hosts.diffusers.text import Flux2TextEncoder, TextEncoder
 from .sample import Unusable
 from .side_files import TEXT_ARRAYS, TEXT_INFO, TEXT_MASK, TextInfo, to_npy
 from .sources import Entry
@@ -25,8 +25,8 @@ class TextRecipe:
     name = "text"
     replaced: tuple[str, ...] = ()
 
-    def __init__(self, encoder: TextEncoder, *, tokens: int = 256, masked: bool = False) -> None:
-        if encoder.widths != WIDTHS:
+    def __init__(self, encoder: TextEncoder | Flux2TextEncoder, *, tokens: int = 256, masked: bool = False) -> None:
+        if not isinstance(encoder, TextEncoder) or encoder.widths != WIDTHS:
             raise ValueError(
                 f"the text encoders are {encoder.widths[0]} (T5) and {encoder.widths[1]} (CLIP) wide, FLUX.1 takes "
                 f"{WIDTHS[0]} and {WIDTHS[1]}: give a FLUX.1 pipeline"
