@@ -86,7 +86,12 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
-    _files(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
+    files = _files(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
+    if chosen.cfg > 1 and not has_text_encoders(files.flux):
+        raise ValueError(
+            f"{options.get('variant')} is guided by text at cfg {chosen.cfg:g}, and {files.flux} brings no text encoders: give a "
+            "whole pipeline as the model, or cfg 1"
+        )
     uses = {"dino_uses": chosen.dino_uses} if chosen.dino_uses else {}
     return (
         chosen,

@@ -54,3 +54,14 @@ def test_what_flux_2_would_take_is_estimated_at_its_own_size(dinotile, photo):
         assert code == 0, err
         lines[variant] = float(re.search(r"FLUX (\d[\d.]*)", out)[1])
     assert lines["klein"] == lines["klein-base"] < lines["dev"] / 2 < lines["flux2-dev"] / 4
+
+
+def test_klein_base_without_text_encoders_is_refused_before_it_is_loaded(dinotile, photo, tmp_path):
+    tiny_flux2().save_pretrained(tmp_path / "flux")
+    options = ["--variant", "klein-base", "--model-path", tmp_path / "flux", "--no-dino", "-o", tmp_path / "out.png"]
+    code, out, err = dinotile("upscale", photo, *options)
+    assert code == 2 and err.count("\n") == 1
+    assert (
+        "klein-base is guided by text at cfg 4, and" in err and "brings no text encoders: give a whole pipeline" in err
+    )
+    assert "brings no text encoders" not in dinotile("upscale", photo, *options, "--cfg", 1)[2]
