@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +35,10 @@ EXTRAS = {  # modules: what they are for, and the extra of the package that brin
     ("spandrel",): ("upscale models other than RealESRGAN Compact", "upscale"),
     ("vector_quantize_pytorch",): ("FlatDINO with quantised tokens", "flatdino"),
 }
-FLUX = ("black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.1-dev")  # of the variants, named here without torch
+FLUX = tuple(  # of the variants, named here without torch
+    f"black-forest-labs/{name}"
+    for name in ("FLUX.1-schnell", "FLUX.1-dev", "FLUX.2-klein-4B", "FLUX.2-klein-base-4B", "FLUX.2-dev")
+)
 DINO = re.compile(r"dinov[23]", re.IGNORECASE)
 GIB = 2**30
 
@@ -67,6 +69,9 @@ def doctor() -> None:
 
 
 def software() -> Iterator[Finding]:
+    # here, as it is slow to import and this file is read for the help of every command
+    from importlib.metadata import PackageNotFoundError, version
+
     yield Finding(f"Python {platform.python_version()}, {platform.platform()}")
     for package in VERSIONS:
         try:

@@ -41,12 +41,13 @@ def processor_seconds(code):
 
 
 def test_help_is_fast_and_loads_nothing_heavy():
-    """Over an empty command of typer's, so that neither the machine nor typer's own imports count; the best of three."""
+    """Beside an empty command of typer's, so that neither the machine nor typer's own imports count; the best of three. In parts of
+    it, not in seconds, which a slow or busy machine stretches: the share here was 1.45."""
     code = "import sys; sys.argv = ['dinotile', 'upscale', '--help']; from dinotile.cli.app import main\n"
     code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'diffusers'} & set(sys.modules)))"
     pairs = [(processor_seconds(code), processor_seconds(EMPTY)) for _ in range(3)]
     assert all("--dino-strength" in ours[1] and ours[1].strip().endswith("[]") for ours, _ in pairs)
-    assert min(ours[0] for ours, _ in pairs) < min(empty[0] for _, empty in pairs) + 0.2
+    assert min(ours[0] for ours, _ in pairs) < 1.75 * min(empty[0] for _, empty in pairs)
 
 
 def test_the_bare_command_shows_its_help_and_version_its_version(dinotile):

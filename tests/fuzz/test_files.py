@@ -225,8 +225,8 @@ def made(tmp_path_factory):
     return folder, kinds(folder)
 
 
-def test_there_are_3000(made):
-    assert sum(kind.count for kind in made[1].values()) == 3000 and tuple(made[1]) == NAMES
+def test_there_are_3040(made):
+    assert sum(kind.count for kind in made[1].values()) == 3040 and tuple(made[1]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

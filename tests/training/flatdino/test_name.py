@@ -55,7 +55,7 @@ def test_the_model_is_the_one_that_the_name_says():
         ("fast-sb-128", None, "has 3 parts, at least 4 are needed"),
         ("fast-0-sb-128", "0", "must be a number of tokens"),
         ("fast-x-sb-128", "x", "must be a number of tokens"),
-        ("fast-32-sx-128", "sx", "must be the sizes of encoder and decoder, two of n, t, s, b, l"),
+        ("fast-32-sx-128", "sx", "must be the sizes of encoder and decoder, two of p, n, t, s, b, l"),
         ("fast-32-s-128", "s", "must be the sizes of encoder and decoder"),
         ("fast-32-sb-wide", "wide", "must be a number of features"),
         ("fast-32-bb-8521", "8521", "four or more levels from 3 to 9"),
