@@ -29,7 +29,7 @@ from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.host import Hint, Text
 
 FILE = Path(__file__).with_name("controlnet.safetensors")
-PICTURES, TILE, COUNT = 160, 16, 40  # scenes; latent cells of a tile's side; tiles of a batch
+PICTURES, WINDOW, COUNT = 160, 16, 40  # scenes; latent cells of a window's side; windows of a batch
 TOLD = 0.3  # share of the windows that come with the names of what is in them
 LEAST = 0.3  # of the noise levels: below it FLUX sees the layout by itself
 
@@ -51,8 +51,8 @@ def load(flux: Any, path: Path = FILE) -> Any:
     return controlnet.eval().requires_grad_(False)
 
 
-def train(*, minutes: float, seed: int, path: Path = FILE, whole: float = 0.0) -> None:
-    """Trains for ``minutes`` (after encoding the scenes) and writes the file. whole: the share of batches of whole pictures."""
+def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
+    """Trains for ``minutes`` (after encoding the scenes) and writes the file."""
     torch.manual_seed(seed)
     flux: Any = load_transformer(demo.FLUX).eval().requires_grad_(False)
     controlnet = new_controlnet(flux).requires_grad_(False)
@@ -80,7 +80,7 @@ def train(*, minutes: float, seed: int, path: Path = FILE, whole: float = 0.0) -
     train_for(
         controlnet,
         optimizers(controlnet, lr=1e-2),
-        batch=lambda share: scenes.batch(world.SIDE // 8 if whole and torch.rand(()) < whole else TILE),
+        batch=lambda share: scenes.batch(),
         loss=loss,
         write=export,
         **settings,
@@ -104,13 +104,13 @@ class Encoded:
                 self.shown.append(encode(vae, larger).float()[0])
             self.labels.append(scene.labels()[4::8, 4::8])
 
-    def batch(self, side: int) -> tuple[Tensor, Tensor, Text]:
-        """Windows [B, 16, side, side] of both, as many as COUNT tiles have cells, and what is told of them."""
+    def batch(self) -> tuple[Tensor, Tensor, Text]:
+        """Windows [B, 16, WINDOW, WINDOW] of both, and what is told of them."""
         true, shown, words, pooled = [], [], [], []
-        room = world.SIDE // 8 - side
-        for index in torch.randint(len(self.true), (COUNT * TILE**2 // side**2,)).tolist():
-            top, left = (2 * torch.randint(room // 2 + 1, ()).item() for _ in range(2))
-            window = (..., slice(top, top + side), slice(left, left + side))
+        side = world.SIDE // 8 - WINDOW
+        for index in torch.randint(len(self.true), (COUNT,)).tolist():
+            top, left = (2 * torch.randint(side // 2 + 1, ()).item() for _ in range(2))
+            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
             true.append(self.true[index][window])
             shown.append(self.shown[index][window])
             seen = world.present(self.labels[index][window]) if torch.rand(()) < TOLD else []

@@ -29,8 +29,7 @@ class Row:
     """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
-    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. net: the ControlNet that learned in tiles, or on
-    whole pictures, too."""
+    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``."""
 
     name: str
     adapter: str = "demo"
@@ -41,16 +40,13 @@ class Row:
     controlnet: float = 0.0
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
-    net: Literal["tiles", "whole"] = "tiles"
 
     @property
     def shipped(self) -> bool:
-        return self.adapter in SHIPPED and self.net == "tiles"
+        return self.adapter in SHIPPED
 
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
-        if self.net == "whole" and not (work / f"{self.net}.safetensors").exists():
-            return "whole"
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             return f"adapters --variants {self.adapter}"
         return ""
@@ -85,9 +81,6 @@ ROWS = (
     Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
     Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
     Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
-    Row("ControlNet of whole pictures, no DINO", adapter="", controlnet=1.0, net="whole"),
-    Row("ControlNet of whole pictures, no DINO, untiled", adapter="", controlnet=1.0, net="whole", tile=world.SIDE),
-    Row("ControlNet of whole pictures, DINO", controlnet=1.0, net="whole"),
     Row("encoder without labels, DINO", adapter=SELFTAUGHT),
     Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
     Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
@@ -122,7 +115,5 @@ PAIRS = (
     ("encoder without labels, ControlNet, DINO", "ControlNet, each tile's own caption"),
     ("encoder without labels, ControlNet, DINO", "ControlNet, DINO"),
     ("encoder without labels, DINO", "no DINO"),
-    ("ControlNet of whole pictures, no DINO, untiled", "ControlNet of whole pictures, no DINO"),
-    ("ControlNet of whole pictures, DINO", "ControlNet of whole pictures, no DINO"),
     ("DINO: cross_attention, the shipped adapter", "no DINO"),
 )

@@ -187,8 +187,7 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    of_net = WORK / "whole.safetensors" if row.net == "whole" else controlnet.FILE
-    net = controlnet.load(flux, of_net) if row.controlnet else None
+    net = controlnet.load(flux) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
     shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}

@@ -3,8 +3,7 @@
 Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
 labels), `pictures` (a training folder of the world, as any user's folder is), `adapters` (each variant of the table with
-`dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX),
-`whole` (another one, which learns on whole pictures, too).
+`dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX).
 """
 
 from __future__ import annotations
@@ -40,10 +39,9 @@ from .rows import DEFAULT, SELFTAUGHT
 from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
-JUDGE_MINUTES, SELFTAUGHT_MINUTES, CONTROLNET_MINUTES, WHOLE_MINUTES = 4.0, 20.0, 8.0, 25.0
-PARTS = ("models", "judge", SELFTAUGHT, "pictures", "adapters", "demo", "controlnet", "whole")
+JUDGE_MINUTES, SELFTAUGHT_MINUTES, CONTROLNET_MINUTES = 4.0, 20.0, 8.0
+PARTS = ("models", "judge", SELFTAUGHT, "pictures", "adapters", "demo", "controlnet")
 PICTURES = 240
-WHOLE = 0.6  # of the batches of `whole`
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {"conditions": {"dino_guidance": 2.0}},
@@ -98,10 +96,6 @@ def main() -> None:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
-    if "whole" in parts:
-        begin_work(WORK)
-        path = WORK / "whole.safetensors"
-        controlnet.train(minutes=WHOLE_MINUTES, seed=options.seed, path=path, whole=WHOLE)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
@@ -124,8 +118,6 @@ def begin_work(folder: Path) -> None:
     about, note = json.dumps(models(), indent=1) + "\n", folder / "models.json"
     if not note.exists() or note.read_text() != about:
         shutil.rmtree(folder / "adapters", ignore_errors=True)
-        for path in folder.glob("*.safetensors"):
-            path.unlink()
         (folder / "adapters").mkdir(parents=True)
         note.write_text(about)
 

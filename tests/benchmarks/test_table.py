@@ -110,8 +110,7 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
     rows = table.chosen(None)
     assert 20 < len(rows) < len(ALL) and all(row.shipped for row in rows)
     told = capsys.readouterr().err
-    for part in ("adapters --variants vector", "whole"):
-        assert f"run `python -m benchmarks.semantics.train --part {part}`" in told
+    assert "plain, vector: run `python -m benchmarks.semantics.train --part adapters --variants vector`" in told
     assert [row.name for row in table.chosen(["no DINO"])] == ["no DINO"]
     with pytest.raises(SystemExit, match="plain, vector: run `.* --part adapters --variants vector`"):
         table.chosen(["plain, vector"])
@@ -154,7 +153,7 @@ def test_the_table_takes_adapters_of_these_models(work):
 def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(work):
     note = work / "models.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
-    (work / "whole.safetensors").write_bytes(b"of another flux")
+    (work / "adapters" / "vector.safetensors").write_bytes(b"of another flux")
     with pytest.raises(SystemExit, match="of another flux: run"):
         table.check_adapters()
     train.begin_work(work)
