@@ -4,10 +4,14 @@ The shipped stand-in for DINO is taught with labels which kind of object a patch
 and no labels of kinds. It sees every object twice: at another place, in other company, in another size, turn, colour and light,
 degraded. Each patch has to find its object among all objects of the batch (InfoNCE: van den Oord et al. 2018, equation 4). It is
 told which patches are of one object, as a tracker would tell it of a video; two objects of one kind count as different ones.
+
+`python -m benchmarks.semantics.selftaught` prints what a linear map reads off the patches of this encoder, of the one with labels and
+of random weights.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +29,8 @@ from dinotile.demo.train.task import log, train_for, write
 from dinotile.dino.backbone import build_model
 from dinotile.dino.encode import normalise
 from dinotile.files.weights import read_weights
+
+from ..figures import about, publish
 
 FILE, ADAPTER = (Path(__file__).with_name(f"selftaught{name}.safetensors") for name in ("", "_adapter"))
 FIRST, COUNTS = 0.8, {112: 28, 168: 16}  # share of the run with small views; scenes of a batch by the views' side
@@ -226,3 +232,21 @@ def load(path: Path = FILE) -> nn.Module:
     encoder = build_model(SPEC)
     encoder.load_state_dict({name: tensor.float() for name, tensor in read_weights(path)[0].items()})
     return encoder.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--scenes", type=int, default=60, help="that the map learns from, and as many that it is asked of"
+    )
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    encoders = {"without labels": load(), "with labels": load(demo.DINO), "random weights": build_model(SPEC).eval()}
+    found = {name: readout(encoder, scenes=options.scenes) for name, encoder in encoders.items()}
+    told = {**about(torch.device("cpu")), "scenes": options.scenes}
+    publish({"about": told, "right, by block": found}, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("scipy")
 
-from benchmarks.semantics import readers, selftaught, table  # noqa: E402
+from benchmarks.semantics import selftaught, table  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 
 
@@ -82,16 +82,3 @@ def test_the_encoder_without_labels_reads_kinds_and_a_random_one_does_not():
     taught = selftaught.readout(selftaught.load(), blocks=(4,), scenes=6)[4]
     guessed = selftaught.readout(selftaught.Learner().encoder.eval(), blocks=(4,), scenes=6)[4]
     assert taught > 0.9 > 0.5 > guessed
-
-
-def test_a_reader_of_tiles_sees_a_tile_and_a_reader_of_pictures_all():
-    planes = readers._planes(world.scene(np.random.default_rng(1)))
-    box = table.PLAN.boxes[5]
-    tile, kinds = readers._window(planes, box)
-    whole, _ = readers._window(planes, readers.WHOLE)
-    assert tile.shape == whole.shape and kinds.shape == (selftaught.GRID**2,)
-    part = planes[:3, box.top : box.bottom, box.left : box.right]
-    assert (tile.mean((1, 2)) - part.mean((1, 2))).abs().max() < 0.01
-    assert (whole.mean((1, 2)) - planes[:3].mean((1, 2))).abs().max() < 0.01
-    told = readers.right(lambda pixels: torch.eye(readers.KINDS)[torch.full((1, 144), 2)], tiles=True, scenes=2)
-    assert all(0 <= share < 1 for share in told)
