@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import GRID, PATCH, SIDE, SPEC, degraded, most_frequent, place
 from dinotile.demo.train.muon import optimizers
