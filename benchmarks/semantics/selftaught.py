@@ -5,8 +5,8 @@ and no labels of kinds. It sees every object twice: at another place, in other c
 degraded. Each patch has to find its object among all objects of the batch (InfoNCE: van den Oord et al. 2018, equation 4). It is
 told which patches are of one object, as a tracker would tell it of a video; two objects of one kind count as different ones.
 
-`python -m benchmarks.semantics.selftaught` prints what a linear map reads off the patches of this encoder, of the one with labels and
-of random weights.
+`python -m benchmarks.semantics.selftaught` prints what a linear map reads off the patches of this encoder, of the one with
+labels and of random weights.
 """
 
 from __future__ import annotations
