@@ -26,10 +26,14 @@ class HostProgress:
 
     draw: a picture of how far it is, ``PREVIEWS`` times. parts: how much of the node's work each stage is, in their order;
     without, every stage fills the bar anew. preview: the host's picture to show with the next call.
+
+    Of a bar the host shows the first and the last call, and of those between one in a tenth of a second: so each stage has a
+    bar of its own, and its beginning is always seen.
     """
 
     def __init__(self, draw: Callable[[], Image] | None = None, *, parts: Mapping[str, int] | None = None) -> None:
-        self.bar = comfy.utils.ProgressBar(1)
+        self.bar: Any = None
+        self.stage = ""
         self.draw, self.drawn = draw, 0
         self.parts = parts
         self.preview: Any = None
@@ -41,6 +45,8 @@ class HostProgress:
         if self.parts is not None:
             before = sum(self.parts[name] for name in takewhile(lambda name: name != stage, self.parts))
             done, total = round(before + self.parts[stage] * done / total), sum(self.parts.values())
+        if stage != self.stage:
+            self.bar, self.stage = comfy.utils.ProgressBar(total), stage
         preview, self.preview = self.preview, None
         self.bar.update_absolute(done, total, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -109,10 +109,9 @@ def test_the_demo_runs_from_the_page_and_its_progress_goes_through_encoding_tile
         steps = node["widgets_values_named"]["steps"]
         told = [detail for kind, detail, _ in heard if kind == "progress" and detail["node"] == str(node["id"])]
         told = [detail["value"] / detail["max"] for detail in told if detail["max"] > 1]  # 1: of the host's enlargement
-        dino, encode, decode = (part / (steps + 3) for part in (1, 2, steps + 2))
+        dino, encode, first, decode = (part / (steps + 3) for part in (1, 2, 3, steps + 2))
         assert told == sorted(told) and told[-1] == 1
-        assert {0, dino, encode, decode} <= set(told)
-        assert len({value for value in told if encode < value < decode}) >= 3
+        assert {0, dino, encode, first, decode} <= set(told)  # of later steps the host shows one in a tenth of a second
         shown = [title for _, _, title in heard if "DinoTile_Upscale" in title]
         assert len(set(shown)) >= 3, shown
         page.wait(RESULT[drawn], [2 * side for side in SMALL])
