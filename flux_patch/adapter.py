@@ -14,16 +14,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..dino.compress.config import FlatConfig
 from ..dino.encode import EncodeSettings
 from ..dino.feature_map import FeatureMap, Scales, encoded_how
 from ..dino.specs import DinoSpec
 from .families import FAMILIES, Mechanism, ModelFamily
 from .geometry import FluxGeometry, rotate
+from .shared import SharedTokens
 from .tokens import DinoTokens
 
 log = logging.getLogger("dinotile")
 MOST_GRID = 128  # tokens per side: of a tile of 2048 px, one for each of FLUX's
-YOUNGER = ("crops", "scales")  # than version 2 of the files, which leave them out where they are as ever
+YOUNGER = ("crops", "scales", "flat")  # than version 2 of the files, which leave them out where they are as ever
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class AdapterConfig:
     width: of the adapter's tokens. grid: DINO tokens per side of a tile. context_grid: pooled patches per side that join
     the text. context_hidden: width of the hidden layer on the way to the text, 0 for none. sites: the blocks that get
     cross-attention, ``double.0`` ... ``single.0`` ... positions: whether queries and DINO keys carry their
-    places (RoPE).
+    places (RoPE). flat: a FlatDINO whose latents of the whole picture go with the tokens of every tile.
     """
 
     dino: str
@@ -53,6 +55,7 @@ class AdapterConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     crops: int = 1
     scales: Scales = "averaged"
+    flat: FlatConfig | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("grid", self.grid), ("context_grid", self.context_grid)):
@@ -66,6 +69,10 @@ class AdapterConfig:
         if type(self.crops) is not int:
             raise ValueError(f"crops {self.crops!r} must be a whole number: 1 or 2")
         EncodeSettings(layers=self.layers, crops=self.crops, scales=self.scales)  # refuses what goes not together
+        if self.flat is not None:
+            self.flat.check(
+                dino=self.dino, how=self.how, width=self.dino_width, grid=self.flat.grid, name="the adapter's features"
+            )
         if type(self.context_hidden) is not int or self.context_hidden < 0:
             raise ValueError(f"context_hidden {self.context_hidden!r} must be a whole number: 0 for no hidden layer")
         if self.context_grid > self.grid:
@@ -104,6 +111,16 @@ class AdapterConfig:
         return EncodeSettings(layers=self.layers, crops=self.crops, scales=self.scales)
 
     @property
+    def tokens(self) -> int:
+        """That a tile's image tokens attend to: CLS, patches, and those of the whole picture."""
+        return 1 + self.grid**2 + self.shared
+
+    @property
+    def shared(self) -> int:
+        """Tokens of the whole picture."""
+        return 0 if self.flat is None else self.flat.tokens
+
+    @property
     def how(self) -> str:
         """``encoded_how`` of the features that it was made for."""
         return encoded_how(self.layers, self.crops, self.scales)
@@ -111,7 +128,8 @@ class AdapterConfig:
     def values(self) -> dict[str, Any]:
         """As nested mappings, such as a file's header holds."""
         usual = {each.name: each.default for each in fields(self) if each.name in YOUNGER}
-        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+        values = {**asdict(self), "flat": None if self.flat is None else self.flat.values()}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @property
     def depths(self) -> list[float]:
@@ -255,6 +273,9 @@ class DinoAdapter(nn.Module):
         self.cls = operations.Linear(config.dino_width, width)
         self.null_patch = nn.Parameter(torch.empty(width))
         self.null_cls = nn.Parameter(torch.empty(width))
+        if config.flat is not None:
+            self.shared = SharedTokens(config.flat, width, operations=operations)
+            self.null_shared = nn.Parameter(torch.empty(width))
         if "cross_attention" in config.mechanisms:
             self.sites = nn.ModuleDict(
                 {name.replace(".", "_"): Site(width, geometry, operations=operations) for name in config.sites}
@@ -299,12 +320,20 @@ class DinoAdapter(nn.Module):
                 "DINO tokens were given where features are projected: project a picture's features once only"
             )
         self.check_encoder(features.spec, features.how)
-        return DinoTokens(self.patches(features.patches), self.cls(self.cls_norm(features.cls)))
+        shared = None if self.config.flat is None else self.shared(features.patches)
+        return DinoTokens(self.patches(features.patches), self.cls(self.cls_norm(features.cls)), shared)
+
+    def null(self) -> Tensor:
+        """The learned sequence of a region without DINO, [M, C]."""
+        parts = [self.null_cls[None], self.null_patch.expand(self.config.grid**2, -1)]
+        if self.config.flat is not None:
+            parts.append(self.null_shared.expand(self.config.shared, -1))
+        return torch.cat(parts)
 
     def context_tokens(self, sequence: Tensor) -> Tensor:
-        """[CLS | patches] of regions [B, 1 + grid^2, C] to text tokens [B, 1 + context_grid^2, context]."""
+        """[CLS | patches | shared] of regions [B, M, C] to text tokens [B, 1 + context_grid^2, context], of the former two."""
         grid, small = self.config.grid, self.config.context_grid
-        patches = rearrange(sequence[:, 1:], "b (h w) c -> b c h w", h=grid)
+        patches = rearrange(sequence[:, 1 : 1 + grid**2], "b (h w) c -> b c h w", h=grid)
         pooled = rearrange(F.adaptive_avg_pool2d(patches, small), "b c h w -> b (h w) c")
         text = self.context_norm(torch.cat([sequence[:, :1], pooled], dim=1))
         if self.config.context_hidden:
@@ -312,7 +341,7 @@ class DinoAdapter(nn.Module):
         return self.context(text)
 
     def vector_delta(self, sequence: Tensor) -> Tensor:
-        """[CLS | patches] of regions to what is added to the pooled text vector, [B, vector]."""
+        """[CLS | ...] of regions to what is added to the pooled text vector, [B, vector]."""
         return self.vector(self.vector_norm(sequence[:, 0]))
 
 

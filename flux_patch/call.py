@@ -15,9 +15,10 @@ from .geometry import rotate
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """What the rows of a call make of their regions, the same at every noise level. B rows, M = 1 + grid^2 DINO tokens."""
+    """What the rows of a call make of their regions, the same at every noise level. B rows, M DINO tokens: CLS, grid^2 patches,
+    and those of the whole picture."""
 
-    sequence: Tensor  # [B, M, C], [CLS | patches] of each row's region
+    sequence: Tensor  # [B, M, C], [CLS | patches | shared] of each row's region
     keys: (
         Tensor | None
     )  # [sites, 2, B, H, M, D], rotated keys and values; None with autograd, and without cross-attention

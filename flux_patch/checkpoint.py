@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..dino.compress.checkpoint import LoadedFlat
+from ..dino.compress.config import FlatConfig
 from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import check_floating, read_weights, write_weights
@@ -20,6 +22,7 @@ from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
 
 FORMAT = "dinotile_adapter"
+FLAT = "shared.flat."  # before the names of the FlatDINO's own weights
 VERSION = "2"  # 1: blocks as two lists of numbers, no family
 MOST = {  # of the numbers in a header: far above every DINO and FLUX, and built in no time
     **dict.fromkeys(("dino_width", "width", "context_hidden", "hidden", "heads", "context", "vector"), 2**16),
@@ -33,12 +36,19 @@ _OUTPUTS = {  # zero where a mechanism has no effect
 }
 
 
-def new_adapter(config: AdapterConfig, *, seed: int = 0, operations: Any = nn) -> LoadedAdapter:
-    """A fresh adapter that changes nothing: random keys and projections, zero values and outputs."""
+def new_adapter(
+    config: AdapterConfig, *, seed: int = 0, flat: LoadedFlat | None = None, operations: Any = nn
+) -> LoadedAdapter:
+    """A fresh adapter that changes nothing: random keys and projections, zero values and outputs. flat: of ``config.flat``."""
+    if config.flat != (None if flat is None else flat.config):
+        raise ValueError("an adapter with shared tokens is made with the FlatDINO of its configuration: give that one")
     generator = torch.Generator().manual_seed(seed)
     shapes = {name: weight.shape for name, weight in _skeleton(config, operations=nn).state_dict().items()}
-    weights = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
-    return _build(config, weights, trained=False, operations=operations)
+    weights = {name: _initial(name, shape, generator) for name, shape in shapes.items() if not name.startswith(FLAT)}
+    if flat is not None:
+        theirs = {FLAT + name: tensor.float().cpu() for name, tensor in flat.module.state_dict().items()}
+        weights |= {name: tensor for name, tensor in theirs.items() if name in shapes}
+    return build_adapter(config, weights, trained=False, operations=operations)
 
 
 def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
@@ -89,7 +99,7 @@ def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
         raise ValueError(
             f"{path.name} has a damaged header ({printable(repr(error))}): download or save it again"
         ) from error
-    return _build(config, weights, trained=trained, operations=operations)
+    return build_adapter(config, weights, trained=trained, operations=operations)
 
 
 def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
@@ -98,13 +108,15 @@ def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
     if "sites" not in values:  # version 1
         sites = ((kind, values.pop(f"{kind}_sites")) for kind in ("double", "single"))
         values["sites"] = [f"{kind}.{number}" for kind, numbers in sites for number in numbers]
-    known = ((AdapterConfig, values), (FluxGeometry, values["geometry"]))
+    known = ((AdapterConfig, values), (FluxGeometry, values["geometry"]), (FlatConfig, values.get("flat") or {}))
     unknown = [key for kind, given in known for key in sorted(given.keys() - {field.name for field in fields(kind)})]
     unknown += [f"mechanism {each}" for each in values["mechanisms"] if each not in MECHANISMS]
     family = values["geometry"].get("family", FLUX1.name)
     if unknown := unknown + ([] if family in FAMILIES else [f"model family {family}"]):
         raise _newer(name, ", ".join(unknown[:3]))
     values["geometry"] = FluxGeometry(**values["geometry"])
+    if values.get("flat") is not None:
+        values["flat"] = FlatConfig.read(values["flat"])
     for sequence in ("mechanisms", "sites"):
         values[sequence] = tuple(values[sequence])
     return AdapterConfig(**values)
@@ -130,7 +142,10 @@ def _skeleton(config: AdapterConfig, *, operations: Any) -> DinoAdapter:
         return DinoAdapter(config, operations=operations)
 
 
-def _build(config: AdapterConfig, weights: dict[str, Tensor], *, trained: bool, operations: Any) -> LoadedAdapter:
+def build_adapter(
+    config: AdapterConfig, weights: Mapping[str, Tensor], *, trained: bool, operations: Any = nn
+) -> LoadedAdapter:
+    """From the state of an adapter with this configuration, which is copied."""
     with torch.inference_mode(False):  # so that a trainer may differentiate through the weights
         module = _skeleton(config, operations=operations)
         module.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)

@@ -145,15 +145,17 @@ def image_ids(height: int, width: int, *, family: ModelFamily, options: RopeOpti
     return _grid_ids(rows, columns, family, options)
 
 
-def dino_ids(grid: int, *, height: int, width: int, family: ModelFamily, options: RopeOptions = PLAIN) -> Tensor:
-    """Positions [1 + grid * grid, axes] of [CLS | patches] for a region of ``height`` x ``width`` image tokens.
+def dino_ids(
+    grid: int, *, height: int, width: int, family: ModelFamily, options: RopeOptions = PLAIN, shared: int = 0
+) -> Tensor:
+    """Positions [1 + grid * grid + shared, axes] of [CLS | patches | shared] for a region of ``height`` x ``width`` image tokens.
 
     A patch lies on the image axis at the centre of the cells that it covers (OminiControl, arXiv 2411.15098: spatially
-    aligned conditions share the image's positions). CLS sits at the origin, as text does.
+    aligned conditions share the image's positions). CLS, and what all regions share, sits at the origin, as text does.
     """
     centres = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid
     patches = _grid_ids(centres * height - 0.5, centres * width - 0.5, family, options)
-    return torch.cat([torch.zeros(1, len(family.axes)), patches])
+    return torch.cat([torch.zeros(1, len(family.axes)), patches, torch.zeros(shared, len(family.axes))])
 
 
 def _grid_ids(rows: Tensor, columns: Tensor, family: ModelFamily, options: RopeOptions) -> Tensor:

@@ -93,7 +93,7 @@ def make_call(
 
 
 def make_regions(adapter: LoadedAdapter, sequence: Tensor, key_rotation: Tensor) -> Regions:
-    """From [CLS | patches] of each row, [B, M, C]."""
+    """From [CLS | patches | shared] of each row, [B, M, C]."""
     module, config = adapter.module, adapter.config
     keys = None
     if adapter.has("cross_attention") and not torch.is_grad_enabled():
@@ -144,28 +144,29 @@ def _query_weights(
 def _rotations(
     adapter: LoadedAdapter, token_size: tuple[int, int], options: RopeOptions, memo: RunMemo, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Rotary positions of the image tokens and of [CLS | patches]; all the same where the adapter has none."""
+    """Rotary positions of the image tokens and of DINO's; all the same where the adapter has none."""
     height, width = token_size
     config = adapter.config
 
     def make() -> tuple[Tensor, Tensor]:
         image = image_ids(height, width, family=config.family, options=options)
-        dino = dino_ids(config.grid, height=height, width=width, family=config.family, options=options)
+        dino = dino_ids(
+            config.grid, height=height, width=width, family=config.family, options=options, shared=config.shared
+        )
         if not config.positions:
             image, dino = torch.zeros_like(image), torch.zeros_like(dino)
         return rotary(image, config.family).to(device), rotary(dino, config.family).to(device)
 
-    return memo.once(("rotation", config.grid, config.positions, token_size, options, device), make)
+    return memo.once(("rotation", config.grid, config.shared, config.positions, token_size, options, device), make)
 
 
 def _sequence(
     adapter: LoadedAdapter, row: DinoRow, memo: RunMemo, *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """[CLS | patches] of a row, [1 + grid^2, C]."""
-    module, grid, tokens = adapter.module, adapter.config.grid, row.tokens
+    """[CLS | patches | shared] of a row, [M, C]."""
+    grid, tokens = adapter.config.grid, row.tokens
     if tokens is None:
-        null = torch.cat([module.null_cls[None], module.null_patch.expand(grid * grid, -1)])
-        return null.to(device, dtype)
+        return adapter.module.null().to(device, dtype)
     key = ("sequence", grid, id(tokens), row.image, row.box, device, dtype)
     return memo.once(key, lambda: tokens.sequence(row.image, row.box, grid).to(device, dtype))
 

@@ -16,6 +16,7 @@ class DinoTokens:
 
     patches: Tensor  # [B, h, w, C]
     cls: Tensor  # [B, C]
+    shared: Tensor | None = None  # [B, T, C], which every region gets whole
 
     def __repr__(self) -> str:
         return f"DinoTokens(patches {list(self.patches.shape)}, cls {list(self.cls.shape)})"
@@ -24,10 +25,12 @@ class DinoTokens:
         return len(self.patches)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DinoTokens:
-        return DinoTokens(self.patches.to(device, dtype), self.cls.to(device, dtype))
+        shared = None if self.shared is None else self.shared.to(device, dtype)
+        return DinoTokens(self.patches.to(device, dtype), self.cls.to(device, dtype), shared)
 
     def sequence(self, image: int, box: tuple[float, float, float, float], grid: int) -> Tensor:
-        """[CLS | patches] of a region (top, left, height, width as fractions) of one picture, [1 + grid^2, C]."""
+        """[CLS | patches | shared] of a region (top, left, height, width as fractions) of one picture, [1 + grid^2 + T, C]."""
         image %= len(self)
         patches = sample_grid(self.patches[image, None], [box], grid)[0, 0]  # [grid, grid, C]
-        return torch.cat([self.cls[image, None], patches.flatten(0, 1)])
+        parts = [self.cls[image, None], patches.flatten(0, 1)]
+        return torch.cat(parts if self.shared is None else [*parts, self.shared[image]])

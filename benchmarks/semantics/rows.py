@@ -102,6 +102,7 @@ ROWS = (
     Row("plain, grid 4 (else: 8)", adapter="grid-4"),
     Row("plain, grid 16", adapter="grid-16"),
     Row("plain, no positions on DINO's keys", adapter="no-positions"),
+    Row("plain, FlatDINO's tokens of the whole picture beside", adapter="flat"),
     Row("plain, layer 1 of 4 (else: 3)", adapter="layer-1"),
     Row("plain, layer 2", adapter="layer-2"),
     Row("plain, layer 4", adapter="layer-4"),

@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid-4": {"adapter": {"grid": 4}},
     "grid-16": {"adapter": {"grid": 16}},
     "no-positions": {"adapter": {"positions": False}},
+    "flat": {"adapter": {"shared_tokens": str(demo.FLAT)}},
     "layer-1": {"model": {"layers": "1"}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},

@@ -92,8 +92,7 @@ def load_flat(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded
 
 def _built(values: dict[str, Any], tensors: Mapping[str, Tensor], name: str) -> FlatDino:
     try:
-        told: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        config = FlatConfig(**told)
+        config = FlatConfig.read(values)
         with torch.device("meta"), torch.inference_mode(False):
             module = FlatDino(config)
     except ValueError as error:

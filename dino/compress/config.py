@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -112,6 +113,11 @@ class FlatConfig:
     def values(self) -> dict[str, Any]:
         """What JSON can hold."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> FlatConfig:
+        """From ``values``; ValueError for what cannot be, TypeError for other names."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def check(self, *, dino: str, how: str, width: int, grid: tuple[int, int], name: str = "the features") -> None:
         """ValueError, with both sides named, for features that this FlatDINO is not made for."""

@@ -80,15 +80,14 @@ class Decoder(nn.Module):
         return rearrange(self.head(out), "b (h w) (l d) -> b l h w d", h=self.grid[0], l=self.layers)
 
 
-class FlatDino(nn.Module):
-    """Encoder, bottleneck and decoder. Tensors on the device of its weights."""
+class FlatEncoder(nn.Module):
+    """Encoder and bottleneck: all that makes latents. Tensors on the device of its weights."""
 
     def __init__(self, config: FlatConfig) -> None:
         super().__init__()
         self.config = config
         self.bottleneck = bottleneck_of(config)
         self.encoder = Encoder(config, self.bottleneck.inputs)
-        self.decoder = Decoder(config)
 
     def latents(self, patches: Tensor, noise: Tensor | None = None) -> Latents:
         """patches: [B, h, w, D] -> latents [B, T, F]. noise: for a VAE, see ``Gaussian``; None for its means."""
@@ -97,6 +96,14 @@ class FlatDino(nn.Module):
     def encode(self, patches: Tensor) -> Tensor:
         """[B, h, w, D] -> [B, T, F], the same every time."""
         return self.latents(patches).values
+
+
+class FlatDino(FlatEncoder):
+    """The decoder too."""
+
+    def __init__(self, config: FlatConfig) -> None:
+        super().__init__(config)
+        self.decoder = Decoder(config)
 
     def decode(self, latents: Tensor, *, keep: int | None = None) -> Tensor:
         """[B, T, F] -> [B, h, w, D]. keep: restore from so many tokens, the first ones; for a nested FlatDINO.

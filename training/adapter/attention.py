@@ -49,8 +49,10 @@ class AttentionMass(TorchFunctionMode):
             at = text + 1 + config.context_grid**2
             parts |= {"context_cls": slice(text, text + 1), "context_patches": slice(text + 1, at)}
         parts["image"] = slice(at, at + self._image)
-        every, site = at + self._image, 1 + config.grid**2
-        sites = {"site_cls": slice(0, 1), "site_patches": slice(1, site)}
+        every, site = at + self._image, config.tokens
+        sites = {"site_cls": slice(0, 1), "site_patches": slice(1, 1 + config.grid**2)}
+        if config.shared:
+            sites["site_shared"] = slice(1 + config.grid**2, site)
         self._parts = {(every, every): parts, (self._image, site): sites}
         with self:
             yield

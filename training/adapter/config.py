@@ -76,6 +76,9 @@ class AdapterSettings(Settings):
     double_sites: Sites = Field(default=None, description="Double blocks with cross-attention; left out: every 2nd.")
     single_sites: Sites = Field(default=None, description="Single blocks with cross-attention; left out: every 4th.")
     positions: bool = Field(default=True, description="Whether queries and DINO's keys carry their places (RoPE).")
+    shared_tokens: str = Field(
+        default="", description="A FlatDINO's file, whose latents of the whole picture join the tokens of every tile."
+    )
     warm_start: str = Field(default="", description="An adapter file to begin from.")
 
 

@@ -26,7 +26,7 @@ from ..data.sample import Skipped
 from ..data.stored import stored_text
 from .config import TrainConfig
 from .run import check_device, files_of, judge_of
-from .start import config_of
+from .start import config_of, flat_of
 
 GIB = 2**30
 KEPT = 13  # times tokens x hidden: what a block keeps for the backward pass, counted at FLUX.1's width
@@ -142,7 +142,7 @@ def _models(config: TrainConfig) -> tuple[FluxGeometry, AdapterConfig, int]:
     shapes = {name: shape for path in paths for name, shape in read_shapes(path)[0].items()}
     geometry = read_geometry(flux_file)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
-    adapter = config_of(config.adapter, detect_spec(shapes), geometry, encode=encode)
+    adapter = config_of(config.adapter, detect_spec(shapes), geometry, encode=encode, flat=flat_of(config.adapter))
     return geometry, adapter, sum(torch.Size(shape).numel() for shape in shapes.values())
 
 

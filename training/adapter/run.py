@@ -29,7 +29,7 @@ from ..data.pictures import open_data
 from .config import AdapterSettings, ModelSettings, TrainConfig
 from .encode import EncodedFolder
 from .judge import Judge, load_judge
-from .start import config_of, warm_start
+from .start import config_of, flat_of, warm_start
 from .task import FILE, AdapterTask
 
 log = logging.getLogger("dinotile")
@@ -128,11 +128,12 @@ def load_models(
     narrow(transformer, model.weights)  # before it is moved, so that the device never holds it wide
     encoder.model.to(device).requires_grad_(False)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
-    config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode)
+    flat = flat_of(adapter)
+    config = config_of(adapter, encoder.spec, geometry_of(transformer), encode=encode, flat=flat)
     host = DiffusersHost(
         transformer,
         vae,
-        adapter=new_adapter(config, seed=seed),
+        adapter=new_adapter(config, seed=seed, flat=flat),
         adapter_dtype=torch.float32,
         gradient_checkpointing=model.gradient_checkpointing,
         device=device,

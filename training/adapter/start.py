@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...dino.compress.checkpoint import LoadedFlat, load_flat
 from ...dino.encode import EncodeSettings
 from ...dino.specs import DinoSpec
 from ...files.errors import printable, whole
@@ -24,17 +25,27 @@ from ...flux_patch.adapter import (
     adapter_config,
     spread_sites,
 )
-from ...flux_patch.checkpoint import described, new_adapter
+from ...flux_patch.checkpoint import FLAT, build_adapter
 from ...flux_patch.geometry import FluxGeometry
 from ..core.state import AVERAGE
 from .config import AdapterSettings
 from .task import FILE
 
 
+def flat_of(settings: AdapterSettings) -> LoadedFlat | None:
+    """The FlatDINO whose latents all tiles share, None where none is named; ValueError where it cannot be had."""
+    return load_flat(expanded(settings.shared_tokens)) if settings.shared_tokens else None
+
+
 def config_of(
-    settings: AdapterSettings, dino: DinoSpec, geometry: FluxGeometry, *, encode: EncodeSettings
+    settings: AdapterSettings,
+    dino: DinoSpec,
+    geometry: FluxGeometry,
+    *,
+    encode: EncodeSettings,
+    flat: LoadedFlat | None = None,
 ) -> AdapterConfig:
-    """What an adapter with these settings is made for. encode: how DINO is used, its ``side`` aside."""
+    """What an adapter with these settings is made for. encode: how DINO is used, its ``side`` aside. flat: ``flat_of`` them."""
     return adapter_config(
         dino,
         geometry,
@@ -47,6 +58,7 @@ def config_of(
         grid=settings.grid,
         context_grid=settings.context_grid,
         positions=settings.positions,
+        flat=None if flat is None else flat.config,
     )
 
 
@@ -64,10 +76,8 @@ def _sites(settings: AdapterSettings, geometry: FluxGeometry) -> tuple[str, ...]
 
 def copied(start: LoadedAdapter) -> LoadedAdapter:
     """The same weights in float32, on the CPU, in torch's own layers, which learn."""
-    fresh = new_adapter(start.config).module
-    with torch.inference_mode(False), torch.no_grad():
-        fresh.load_state_dict({name: tensor.cpu().float() for name, tensor in start.module.state_dict().items()})
-    return described(fresh, trained=start.trained)
+    weights = {name: tensor.cpu().float() for name, tensor in start.module.state_dict().items()}
+    return build_adapter(start.config, weights, trained=start.trained)
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     return Report(
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in loaded),
-        unused=tuple(name for name in weights if name not in mine),
+        unused=tuple(name for name in weights if name not in mine and not name.startswith(FLAT)),
         other=(*_other(theirs, adapter.config), *([] if flux in (None, adapter.config.geometry) else [str(flux)])),
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...dino.encode import DinoEncoder
+from ...files.fingerprints import weights_fingerprint
 from ...flux_patch.adapter import DinoAdapter
 from ...flux_patch.checkpoint import save_adapter
 from ...hosts.host import Host
@@ -108,7 +109,10 @@ class AdapterTask(Task):
         return dict(zip(config.sites, gates.tolist(), strict=True))
 
     def identity(self) -> dict[str, Any]:
-        return json.loads(json.dumps(replace(self.adapter.config, provenance={}).values()))
+        about = json.loads(json.dumps(replace(self.adapter.config, provenance={}).values()))
+        if self.adapter.config.flat is not None:  # whose weights are no parameters, and so in no checkpoint
+            about["flat"]["weights"] = weights_fingerprint(dict(self.adapter.shared.flat.state_dict()))
+        return about
 
     def validate(self) -> dict[str, float]:
         return self.validation.losses()
