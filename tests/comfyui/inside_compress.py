@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import comfy.model_management as management
 import numpy as np
 import torch
-from inside_tools import BASE, DEMO, PACK, apart, check, dino, node, picture, refusal, same
+from inside_tools import (
+    BASE,
+    DEMO,
+    PACK,
+    adapter,
+    apart,
+    check,
+    dino,
+    features,
+    node,
+    patched,
+    picture,
+    project,
+    refusal,
+    same,
+    sample,
+    tiled,
+)
 from PIL import Image
 
 from dinotile import nodes
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.config import FlatConfig
 from dinotile.dino.compress.model import new_flat
+from dinotile.flux_patch.checkpoint import load_adapter, new_adapter, save_adapter
 from dinotile.hosts.comfy.folders import model_files
 
 GRID = (8, 8)
@@ -72,6 +91,36 @@ def previews(found, back) -> dict:
         "own colours are other ones by": apart(own, shared),
         "like itself is plain": same(again, plain),
     }
+
+
+@check
+def shared_tokens():
+    """An adapter with a FlatDINO in it, whose latents of the whole picture all tiles see: loaded, moved and freed by the host."""
+    flat = load_flat(BASE / "models" / "flatdino" / written("flat.safetensors"))
+    place = BASE / "models" / "model_patches" / "shared.safetensors"
+    trained = adapter("cross").adapter  # whose other weights it has
+    fresh = new_adapter(replace(trained.config, flat=flat.config), seed=4, flat=flat)
+    fresh.module.load_state_dict(trained.module.state_dict(), strict=False)
+    save_adapter(fresh, place, trained=True)
+    chosen, found, other = node(nodes.LoadAdapter, place.name), features(), features(1)
+    management.unload_all_models()
+    alone, tokens = load_adapter(place).module, chosen.project(found)
+    out = {
+        "held": held(chosen.patcher),
+        "differs from the module by": apart(tokens.shared, alone.project(found).shared),
+    }
+    model, plain = tiled(patched(chosen)), tiled(patched(adapter("cross")))
+    drawn, again, without = (sample(each, project(by, found)[0]) for each, by in (
+        (model, chosen), (model, chosen), (plain, adapter("cross"))
+    ))  # fmt: skip
+    module, out["again"] = chosen.adapter.module, same(drawn, again)
+    own = module.shared.forward
+    module.shared.forward = lambda patches: own(other.patches.to(patches))
+    out["with latents of another picture"] = apart(sample(model, project(chosen, found)[0]), drawn)
+    del module.shared.forward
+    management.unload_all_models()
+    after = sample(model, project(chosen, found)[0])
+    return out | {"against none": apart(drawn, without), "after unloading": apart(after, drawn)}
 
 
 @check

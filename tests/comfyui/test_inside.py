@@ -711,6 +711,13 @@ def test_comfyui_manages_a_flatdino_and_its_nodes_do_what_it_does(numbers):
     assert found["on"] == "cpu"
 
 
+def test_all_tiles_see_the_latents_of_the_flatdino_in_an_adapter(numbers):
+    found = numbers("shared_tokens")
+    assert found["held"] and found["differs from the module by"] < 1e-5 and found["again"]
+    assert min(found["with latents of another picture"], found["against none"]) > 1e-4
+    assert found["after unloading"] < 1e-5
+
+
 def test_a_preview_takes_the_colours_of_other_features(numbers):
     found = numbers("compressed")
     assert found["sizes"] == [[1, 200, 200, 3]] * 3
