@@ -15,10 +15,11 @@ from ...files.errors import BROKEN, printable, whole
 from ...files.fingerprints import weights_fingerprint
 from ...files.weights import check_finite, check_floating, read_weights, write_weights
 from .config import FlatConfig
+from .files import VERSION
 from .model import FlatDino
 from .statistics import Statistics
 
-FORMAT, VERSION = "dinotile_flatdino", "1"
+FORMAT = "dinotile_flatdino"
 MEAN, VARIANCE = "statistics.mean", "statistics.variance"
 
 

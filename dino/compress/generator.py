@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ...files.errors import BROKEN, printable, whole
-from ...files.weights import check_floating, read_weights, write_weights
+from ...files.errors import printable, whole
+from ...files.weights import write_weights
 from .checkpoint import MEAN, VARIANCE
 from .dit import DitConfig, LatentDit
+from .files import VERSION, filled, read_kind
 from .statistics import Statistics
 
-FORMAT, VERSION = "dinotile_flatdino_generator", "1"
+FORMAT = "dinotile_flatdino_generator"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +43,7 @@ def save_generator(module: LatentDit, path: str | Path, *, statistics: Statistic
 def load_generator(path: str | Path, *, flat: str, device: torch.device | str = "cpu") -> Generator:
     """Of latents of the FlatDINO with fingerprint ``flat``; ValueError in one sentence for another's and any other file."""
     path = Path(path)
-    tensors, about = read_weights(path)
-    if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"{path.name} says {printable(about.get('format', 'nothing'))}, needed is a generator of latents: choose a file that "
-            "`dinotile flatdino train-generator` wrote"
-        )
-    check_floating(tensors, name=path.name)
+    tensors, about = read_kind(path, kind=FORMAT, needed="is a generator of latents", command="train-generator")
     with whole(path.name, "generator"):
         values = json.loads(about["config"])
         config = DitConfig(**{**values, "classes": tuple(values["classes"])})
@@ -59,12 +54,7 @@ def load_generator(path: str | Path, *, flat: str, device: torch.device | str = 
         )
     with whole(path.name, "generator"), torch.device("meta"), torch.inference_mode(False):
         module = LatentDit(config)
-    try:
-        module.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
-    except BROKEN as error:
-        raise ValueError(
-            f"{path.name} does not fit its own header ({printable(str(error))}): train it again"
-        ) from error
+    filled(module, tensors, name=path.name, device=device)
     if tuple(statistics.mean.shape) != (config.tokens, config.features):
         raise ValueError(f"{path.name} has statistics of other latents than it makes: train it again")
-    return Generator(module.to(device).requires_grad_(False).eval(), statistics)
+    return Generator(module, statistics)

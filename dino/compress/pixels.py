@@ -11,13 +11,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...files.errors import BROKEN, printable, whole
-from ...files.weights import check_finite, check_floating, read_weights, write_weights
+from ...files.errors import printable, whole
+from ...files.weights import write_weights
 from .config import SIZES
+from .files import VERSION, filled, read_kind
 from .model import initial
 from .vit import Vit
 
-FORMAT, VERSION = "dinotile_flatdino_pixels", "1"
+FORMAT = "dinotile_flatdino_pixels"
 MOST_PATCH = 64  # px
 
 
@@ -83,14 +84,7 @@ def save_pixels(model: PixelDecoder, path: str | Path, *, provenance: dict[str, 
 def load_pixels(path: str | Path, *, flat: str, device: torch.device | str = "cpu") -> PixelDecoder:
     """For the FlatDINO with fingerprint ``flat``; ValueError in one sentence for another's and any other file."""
     path = Path(path)
-    tensors, about = read_weights(path)
-    if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"{path.name} says {printable(about.get('format', 'nothing'))}, needed is a decoder to pixels: choose a file that "
-            "`dinotile flatdino train-decoder` wrote"
-        )
-    check_floating(tensors, name=path.name)
-    check_finite(tensors, name=path.name)
+    tensors, about = read_kind(path, kind=FORMAT, needed="is a decoder to pixels", command="train-decoder")
     with whole(path.name, "decoder"), torch.device("meta"), torch.inference_mode(False):
         values = json.loads(about["config"])
         config = PixelConfig(**{**values, "grid": tuple(values["grid"])})
@@ -100,10 +94,4 @@ def load_pixels(path: str | Path, *, flat: str, device: torch.device | str = "cp
             f"{path.name} draws what another FlatDINO restores ({printable(config.flat)}, not {flat}): give that one, or train "
             "a decoder anew"
         )
-    try:
-        module.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
-    except BROKEN as error:
-        raise ValueError(
-            f"{path.name} does not fit its own header ({printable(str(error))}): train it again"
-        ) from error
-    return module.to(device).requires_grad_(False).eval()
+    return filled(module, tensors, name=path.name, device=device)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ...files.errors import printable, whole
-from ...files.weights import read_weights, write_weights
+from ...files.weights import write_weights
+from .files import VERSION, read_kind
 
-FORMAT, VERSION = "dinotile_flatdino_statistics", "1"
+FORMAT = "dinotile_flatdino_statistics"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +73,7 @@ def save_statistics(statistics: Statistics, path: Path, *, flat: str) -> None:
 def load_statistics(path: str | Path, *, flat: str) -> Statistics:
     """Of the latents of the FlatDINO with fingerprint ``flat``; ValueError, one sentence, for another's and any other file."""
     path = Path(path)
-    tensors, about = read_weights(path)
-    if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"{path.name} says {printable(about.get('format', 'nothing'))}, needed are statistics of latents: make them with "
-            "`dinotile flatdino compute-stats`"
-        )
+    tensors, about = read_kind(path, kind=FORMAT, needed="are statistics of latents", command="compute-stats")
     if about.get("flat") != flat:
         raise ValueError(
             f"{path.name} is of the latents of another FlatDINO ({printable(about.get('flat', ''))}, not {flat}): make it anew "
