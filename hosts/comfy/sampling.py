@@ -53,6 +53,7 @@ class ComfySampler:
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         enlarged: Tensor | None = None,
+        noise: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """enlarged: not used; ComfyUI's ControlNets come with their hints."""
@@ -76,7 +77,7 @@ class ComfySampler:
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
         latents = model.model.process_latent_out(framed(latents, model.model))
         samples = guider.sample(
-            comfy.sample.prepare_noise(latents, self.seed),
+            comfy.sample.prepare_noise(latents, self.seed) if noise is None else framed(noise, model.model),
             latents,
             comfy.samplers.sampler_object(self.sampler),
             sigmas,
