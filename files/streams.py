@@ -38,8 +38,8 @@ class Form:
 
 @contextmanager
 def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Write]:
-    """``with written(...) as write``: rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W], from the top, go to a PNG or a TIFF,
-    losslessly; to files of other kinds when all of them are there. ``path`` is as it was after any error."""
+    """``with written(...) as write``: rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W], from the top, go to a PNG or a
+    TIFF, losslessly; to files of other kinds when all of them are there. ``path`` is as it was after any error."""
     check_picture_output(path, height=height, width=width)
     kind = Image.registered_extensions()[path.suffix.lower()]
     if kind not in STREAMED:
