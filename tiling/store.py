@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ..files.errors import reason
 from ..files.fingerprints import fingerprint_of
+from ..files.kinds import MOST_STORED
 from ..files.writing import abandoned, hold, make_folder, remove_abandoned, replacing
 
 log = logging.getLogger("dinotile")
 VERSION = 1
 MARK = "dinotile-tiles.json"  # in the folder, with the version
 LOCK = "in-use"  # in a job's folder: held while a run works on it
-MOST = 100.0  # GiB of a store, where nobody says more
 HEAD = 4096  # most bytes of a tile's first line
 UNWRITTEN = "finished tiles are kept there: name another folder for the store, or none"
 
@@ -34,11 +34,11 @@ UNWRITTEN = "finished tiles are kept there: name another folder for the store, o
 class TileStore:
     """The finished tiles of one job in a store's folder. damaged: those that were found so."""
 
-    def __init__(self, folder: Path, job: str, *, most: float = MOST) -> None:
+    def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
         """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
         ValueError for a folder that cannot be used."""
         if not most > 0:
-            raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST:g}")
+            raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST_STORED:g}")
         self.folder, self.job, self.most = folder, folder / job, most * 2**30
         self.damaged: list[int] = []
         make_folder(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from typing import Any, Protocol
 
@@ -167,7 +167,7 @@ def upscale(
         "guidance": None if estimates is None else estimates.report(),
         **checked,
         **sampled,
-        "settings": asdict(settings),
+        "settings": asdict(replace(settings, mode="joint")),
         "seconds": seconds,
     }
     return result, report

@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
 
-class WholePicture:
+class Pixels:
     """Pixels [1, 3, H, W] in 0..1 as a ``Source``."""
 
     def __init__(self, pixels: Tensor) -> None:

@@ -29,7 +29,7 @@ from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
 from .pipeline import MakeGuide, upscale
 from .report import model_memory, peak_memory, restart_peak
-from .rows import Source, reduced
+from .rows import Pixels, Source, reduced
 from .sequential import LOOK, OpenStore, Redo, WriteRows, upscale_tiles
 from .settings import UpscaleSettings
 
@@ -119,8 +119,11 @@ class Upscaler:
         shown: Tensor | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter."""
+        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter. In mode
+        sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's."""
         masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
+        if settings.mode == "sequential":
+            return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         restart_peak(self.host.device)
@@ -179,6 +182,18 @@ class Upscaler:
         )
         return self._reported(report)
 
+    def _one_after_the_other(
+        self, pixels: Tensor, settings: UpscaleSettings, *, masks: Masks, progress: Progress | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        check_pixels(pixels)
+        results, report = [], {}
+        for number, picture in enumerate(pixels.split(1)):
+            rows: list[Tensor] = []
+            own = masks.of(number)
+            report = self.upscale_tiles(Pixels(picture), settings, write=rows.append, masks=own, progress=progress)
+            results.append(torch.cat(rows, dim=2))
+        return torch.cat(results), {**report, "input": {**report["input"], "batch": len(pixels)}}
+
     def fingerprint(self) -> str:
         """Of all that a picture depends on, but for itself and the settings: models and texts."""
         models = {name: module.state_dict() for name, module in self._models().items() if module is not None}
@@ -211,8 +226,12 @@ class Upscaler:
     def _reported(self, report: dict[str, Any]) -> dict[str, Any]:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
         kept = model_memory(**self._models())
-        report = {**report, "upscale_model": enlarged, "weights": self._weights(), "computed_on": self._place()}
+        report = {**report, "upscale_model": enlarged, **self.identity()}
         return {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
+
+    def identity(self) -> dict[str, Any]:
+        """What a report says of the models and where they compute, before there is one."""
+        return {"weights": self._weights(), "computed_on": self._place()}
 
     def _weights(self) -> dict[str, Any]:
         """What tells DINO and adapter from others, where they are."""
