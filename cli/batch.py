@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files.kinds import MEGAPIXELS
+from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, check_writable, make_folder, write_text
 from ..tiling.wanted import WantedSize
@@ -23,6 +24,34 @@ if TYPE_CHECKING:
     from ..upscaling.upscaler import Upscaler
 
 TOLD = 20  # unusable pictures in one sentence
+
+
+@dataclass(frozen=True)
+class Store:
+    """folder: of finished tiles, or None. size: GiB of it at most. redo: tiles that are done again."""
+
+    folder: Path | None = None
+    size: float = MOST_STORED
+    redo: str = ""
+
+    def check(self, settings: UpscaleSettings, *, jobs: int, compare: bool) -> None:
+        """ValueError for what does not go together."""
+        from ..upscaling.sequential import check_sequential
+
+        if self.redo and self.folder is None:
+            raise ValueError("--redo takes all other tiles from a store, and none was named: name one with --store")
+        if self.redo and jobs > 1:
+            raise ValueError(f"--redo means tiles of one picture, and {jobs} were given: give one")
+        if self.folder is not None and settings.mode == "joint":
+            raise ValueError(
+                "--store keeps finished tiles, which mode joint has none of: leave out --store or --mode joint"
+            )
+        if self.folder is not None or settings.mode == "sequential":
+            check_sequential(settings)
+            if compare:
+                raise ValueError(
+                    "--compare needs the whole result, and mode sequential never has it: leave out one of them"
+                )
 
 
 @dataclass
@@ -38,6 +67,7 @@ class Batch:
     recipe: bool = True
     wanted: WantedSize = WantedSize()
     compare: bool = False
+    store: Store = Store()
     max_megapixels: float = MEGAPIXELS
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
@@ -45,6 +75,12 @@ class Batch:
     def fitted(self, settings: UpscaleSettings, height: int, width: int) -> UpscaleSettings:
         """The settings for a picture of that size; ValueError where its size cannot be had."""
         return replace(settings, scale=self.wanted.scale(height, width)) if self.wanted.given else settings
+
+    def mode(self, settings: UpscaleSettings, height: int, width: int) -> str:
+        from ..upscaling.mode import mode_for
+
+        kept = self.store.folder is not None
+        return mode_for(settings, height=height, width=width, kept=kept, whole=self.compare)
 
     def left(self) -> Iterator[tuple[Path, Path]]:
         return ((source, output) for source, output in self.jobs if source not in self.failed)
@@ -83,6 +119,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     from ..upscaling.report import timed
 
     settings, models, masks = split_options(options)
+    batch.store.check(settings, jobs=len(batch.jobs), compare=batch.compare)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
     look(batch, settings=settings, masks=where)
     upscaler, seconds = None, {}
@@ -105,14 +142,20 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
     """Read every picture, and try every place that will be written, before any work."""
     from ..files.pictures import load_picture
+    from ..files.sources import open_picture
     from ..tiling.canvas import scaled_size
 
     sizes = {}
     for source, _ in batch.jobs:
         with batch.trying(source, go_on=True):  # to tell all that is wrong together
-            picture = load_picture(source, max_megapixels=batch.max_megapixels)
-            masks.check(*picture.pixels.shape[-2:])
-            own = picture.pixels.shape[-2:]
+            own = None
+            if settings.mode != "joint":
+                file = open_picture(source, max_megapixels=batch.max_megapixels)
+                if batch.mode(batch.fitted(settings, file.height, file.width), file.height, file.width) == "sequential":
+                    own = file.height, file.width
+            if own is None:
+                own = load_picture(source, max_megapixels=batch.max_megapixels).pixels.shape[-2:]
+            masks.check(*own)
             sizes[source] = scaled_size(*own, scale=batch.fitted(settings, *own).scale)
     batch.check()
     if batch.folder is not None:
@@ -140,26 +183,50 @@ def upscale_file(
     progress: Progress,
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
+    from ..files.sources import open_picture
     from ..upscaling.api import upscale_picture
+    from ..upscaling.large import upscale_file as in_rows
     from ..upscaling.recipe import recipe, source_of
     from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
-    picture, made_from = load_picture(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings = batch.fitted(settings, *picture.pixels.shape[-2:])
-    result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
-    if batch.recipe:
-        said = recipe(source=made_from, options=options, settings=settings, report=facts)
-        result = replace(result, metadata=replace(result.metadata, recipe=said))
-    note = save_picture(result, output)
-    if batch.compare:
-        save_picture(beside(picture, result), place(output))
+    file, made_from = open_picture(source, max_megapixels=batch.max_megapixels), source_of(source)
+    settings = batch.fitted(settings, file.height, file.width)
+    settings = replace(settings, mode=batch.mode(settings, file.height, file.width))
+    said = partial(recipe, source=made_from, options=options)
+    if settings.mode == "sequential":
+        store = batch.store
+        facts = in_rows(
+            upscaler,
+            file,
+            output,
+            settings,
+            masks=masks,
+            store=store.folder,
+            store_size=store.size,
+            redo=store.redo,
+            recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
+            progress=progress,
+        )
+        note = file.note or None
+    else:
+        del file
+        picture = load_picture(source, max_megapixels=batch.max_megapixels)
+        result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
+        if batch.recipe:
+            made = said(settings=settings, report=facts)
+            result = replace(result, metadata=replace(result.metadata, recipe=made))
+        note = save_picture(result, output)
+        if batch.compare:
+            save_picture(beside(picture, result), place(output))
     batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
     guided = "with DINO" if used else "without DINO"
     peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
     again = f", {plural(len(facts['retry']), 'tile')} tried again" if facts["retry"] else ""
+    if facts["settings"]["mode"] == "sequential":
+        again = f", one after the other{told_kept(facts['kept'])}"
     yield (
         f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}, "
         f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
@@ -197,6 +264,12 @@ def earlier(report: Path, jobs: Sequence[tuple[Path, Path]]) -> list[dict[str, A
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     raise ValueError(f"report {report} exists already and is no report of pictures: choose another name")
+
+
+def told_kept(kept: dict[str, Any]) -> str:
+    """What a store was good for."""
+    said = {"reused": "from the store", "redone": "done again", "damaged": "damaged there"}
+    return "".join(f", {len(kept[name])} {what}" for name, what in said.items() if kept[name])
 
 
 def plural(number: int, noun: str) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from ..files.kinds import MEGAPIXELS
+from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..tiling.wanted import WantedSize
 from . import upscale_options as option
 from .ahead import told
 from .bars import Bars
-from .batch import Batch, earlier, table, upscale_batch
+from .batch import Batch, Store, earlier, table, upscale_batch
 from .compare import place
 from .features import Device
 from .inputs import find_pictures
@@ -34,6 +34,9 @@ FILES = (  # options of the command alone
     "height",
     "longest",
     "megapixels",
+    "store",
+    "store_size",
+    "redo",
 )
 PATHS = (  # options that name files or folders
     "model_path",
@@ -110,6 +113,10 @@ def upscale(
     megapixels: option.Megapixels = None,
     compare: option.Compare = False,
     no_recipe: option.NoRecipe = False,
+    mode: option.Mode = "auto",
+    store: option.Store = None,
+    store_size: option.StoreSize = MOST_STORED,
+    redo: option.RedoTiles = "",
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
@@ -130,6 +137,7 @@ def upscale(
     check_inputs_stay(written, [options[name] for name in PATHS])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
     batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
+    batch.store = Store(store, store_size, redo)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
         batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]

@@ -125,6 +125,32 @@ TileFit = Annotated[
         help="balanced: sides within 25 % of --tile, so that the fewest pixels are sampled; exact: that size."
     ),
 ]
+Mode = Annotated[
+    str,
+    typer.Option(
+        help="joint: all tiles in every step, on one canvas; sequential: each tile to its end, for pictures of any size in "
+        "little memory; auto: joint where the canvas is expected to fit, and no --store is named."
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep finished tiles there, so that the same command goes on where it was stopped; sequential.",
+    ),
+]
+StoreSize = Annotated[
+    float, typer.Option(help="The most that --store may hold, GiB; older pictures' tiles make room. Above 0.")
+]
+RedoTiles = Annotated[
+    str,
+    typer.Option(
+        "--redo",
+        metavar="TILES",
+        help="Do these tiles of --store again, with other noise, and keep the others: numbers from 1 (3,4), boxes in px of the "
+        "result (WIDTHxHEIGHT+LEFT+TOP), or a picture that is white there.",
+    ),
+]
 Moving = Annotated[
     bool, typer.Option("--moving", help="Shift the tiles at every step, so that an --overlap of 0 to 32 suffices.")
 ]

@@ -48,3 +48,12 @@ def _bytes_of(weights: Mapping[str, Tensor], head: bytes) -> Iterator[bytes | me
     for name in sorted(weights):
         yield name.encode()
         yield weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def heads_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Of a model's names, shapes and the first numbers of each tensor: other weights have others, and it takes no time."""
+    parts = (
+        (name.encode(), repr(tuple(weights[name].shape)).encode(), first_numbers(weights[name]))
+        for name in sorted(weights)
+    )
+    return fingerprint_of(part for each in parts for part in each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+MOST_STORED = 100.0  # GiB of finished tiles, where nobody says more
 MEGAPIXELS = 500.0  # of a picture that is read, where nobody says more
 ENDINGS = {  # EPS and others start programs or are decoded by rare code
     "PNG": (".png",),

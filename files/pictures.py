@@ -165,11 +165,11 @@ def _picture(colours: Tensor, alpha: Tensor, *, icc: bytes | None, grey: bool, d
 def to_image(pixels: Tensor, *, alpha: Tensor | None = None, grey: bool = False) -> Image.Image:
     """``pixels`` [1,3,H,W] in 0..1 (and ``alpha`` [1,1,H,W]) as an 8-bit RGB, RGBA, L or LA image; ValueError for NaN and
     infinity."""
-    array = _array(pixels, alpha, grey=grey, top=255, kind=np.uint8)
+    array = to_array(pixels, alpha, grey=grey, top=255, kind=np.uint8)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _array(pixels: Tensor, alpha: Tensor | None, *, grey: bool, top: int, kind: Any) -> np.ndarray:
+def to_array(pixels: Tensor, alpha: Tensor | None, *, grey: bool, top: int, kind: Any) -> np.ndarray:
     """[H, W, 1 to 4] in 0..top; grey is the luma of ITU-R 601, as in Pillow."""
     if grey:
         pixels = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
@@ -221,7 +221,7 @@ def _content(picture: Picture, form: str, options: dict[str, Any]) -> bytes:
     if form == "WEBP" and picture.grey:
         options.pop("icc_profile", None)  # it is for grey, and WebP holds colours only
     if picture.deep and form in ("PNG", "TIFF"):
-        array = _array(picture.pixels, picture.alpha, grey=picture.grey, top=65535, kind=np.uint16)
+        array = to_array(picture.pixels, picture.alpha, grey=picture.grey, top=65535, kind=np.uint16)
         return png(array, **options) if form == "PNG" else tiff(array, **options)
     content = BytesIO()
     to_image(picture.pixels, alpha=picture.alpha, grey=picture.grey).save(content, format=form, **options)

@@ -44,6 +44,23 @@ class PictureGuide:
 
 
 @dataclass(frozen=True, eq=False)
+class PartGuide:
+    """Another guide's rows for a part of its canvas that is sampled alone. box: where the part lies. canvas: height and width of
+    the whole; both in latent cells."""
+
+    guide: Guide
+    box: Box
+    canvas: tuple[int, int]
+
+    @property
+    def pictures(self) -> int:
+        return self.guide.pictures
+
+    def row(self, image: int, box: Box, *, canvas: tuple[int, int]) -> DinoRow:
+        return self.guide.row(image, box.moved(self.box.top, self.box.left), canvas=self.canvas)
+
+
+@dataclass(frozen=True, eq=False)
 class NullGuide:
     """The rows of another guide with DINO's features dropped: the learned null takes their place."""
 

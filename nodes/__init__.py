@@ -12,12 +12,14 @@ from .guidance import DinoGuidance, SourceAnchor
 from .meters import DinoFidelity, SeamScore
 from .redux import FitProjection, ReduxForTiles
 from .regions import DetailMask, FindRegions, PromptByRegion
+from .sequential import SequentialUpscale
 from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import TrainAdapter
 from .upscale import Upscale
 
 NODES: list[type[io.ComfyNode]] = [
     Upscale,
+    SequentialUpscale,
     LoadDino,
     DinoFromClipVision,
     ExtractPatches,

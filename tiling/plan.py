@@ -43,6 +43,9 @@ class Box:
     def right(self) -> int:
         return self.left + self.width
 
+    def moved(self, down: int, right: int) -> Box:
+        return Box(self.top + down, self.left + right, self.height, self.width)
+
     def fractions(self, height: float, width: float) -> tuple[float, float, float, float]:
         """(top, left, height, width) as shares of a canvas of that size."""
         return self.top / height, self.left / width, self.height / height, self.width / width
@@ -104,6 +107,12 @@ class TilePlan:
         if odd:
             raise ValueError(f"plan number {odd[0]} is not a multiple of {cell}: plan a canvas of multiples of it")
         return self.each(lambda n: n // cell, cell=1)
+
+    def alone(self, tile: int) -> TilePlan:
+        """One of its tiles as a canvas of its own."""
+        box = self.boxes[tile]
+        sides = (0,), (box.height,), (0,), (box.width,)
+        return TilePlan(box.height, box.width, self.overlap, *sides, grid=self.grid, cell=self.cell)
 
     def each(self, change: Callable[[int], int], *, cell: int) -> TilePlan:
         """The plan with all its numbers changed."""

@@ -32,6 +32,7 @@ from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
+from .mode import mode_for
 from .settings import DINO_ALONE, MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
 
@@ -158,6 +159,8 @@ def upscale_picture(
     progress: Progress | None = None,
 ) -> tuple[Picture, dict[str, Any]]:
     """A picture with its transparency and what else its file said, and the report of ``Upscaler.upscale``."""
+    mode = mode_for(settings, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
+    settings = replace(settings, mode=mode)
     pixels, report = upscaler.upscale(picture.pixels, settings, masks=masks, progress=progress)
     alpha = None
     if picture.alpha is not None:

@@ -30,6 +30,7 @@ OF_NAMES = {  # on the hub, of the variants that are not FLUX.1's size
 # A block's matrices in squares of the width: what each token is multiplied by, and all of a double and of a single block; and the
 # modulations of each, which FLUX.2's blocks share.
 SQUARES = {FLUX1.name: (12, 24, 12, 12, 3), FLUX2.name: (13, 26, 13, 0, 0)}
+CANVAS = 80.0  # bytes of the CPU's memory per px of a result in joint mode (benchmarks/tiling/growth.py)
 SMALL_VAE = 10e6  # weights, below which it is a TAESD
 VAE = {True: (467e3, 539e3), False: (4.3e6, 9.6e6)}  # operations per px, encode and decode: TAESD's form, FLUX.1's
 
@@ -125,6 +126,11 @@ def forecast(
         kept = {"a block": kept["FLUX"] / (geometry.double_blocks + geometry.single_blocks)}
     tiles = GIB * tokens / 4096 * geometry.hidden / OF_FLUX1.hidden * wide / 2
     return Forecast(size, plan, calls, flops, {**kept, "a tile": tiles})
+
+
+def canvas_bytes(size: tuple[int, int]) -> float:
+    """What joint mode takes of the CPU's memory for a result of that height and width, beside the models."""
+    return CANVAS * size[0] * size[1]
 
 
 def block_flops(geometry: FluxGeometry, tokens: int) -> float:

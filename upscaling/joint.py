@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,7 @@ class JointEuler:
                 "or set cfg to 1"
             )
         self.host, self.settings, self.redux = host, settings, redux
+        self.corner = 0, 0  # of what is sampled, on the picture: top and left in latent cells
         self.text, self.negative = replace(text, guidance=settings.guidance), None
         self.chosen = (
             settings.tile_batch
@@ -91,8 +93,11 @@ class JointEuler:
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         enlarged: Tensor | None = None,
+        noise: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
+        if noise is None:
+            noise = seeded_noise(latents.shape, seed=self.settings.seed)
         shown = latents if enlarged is None else enlarged
         memo = RunMemo()
         device, cells = self.host.device, plan.latent
@@ -112,7 +117,7 @@ class JointEuler:
         sampled = sample(
             velocity,
             latents.to(device),
-            noise=seeded_noise(latents.shape, seed=self.settings.seed).to(device),
+            noise=noise.to(device),
             sigmas=self.sigmas(plan),
             plan=cells,
             tile_batch=self.batch(plan),
@@ -123,6 +128,12 @@ class JointEuler:
             progress=progress,
         )
         return sampled.cpu()
+
+    def at(self, box: Box, *, canvas: tuple[int, int]) -> JointEuler:
+        """``sequential.TileSampler``'s."""
+        own = copy.copy(self)
+        own.corner = box.top, box.left
+        return own
 
     def velocity(
         self,
@@ -158,7 +169,7 @@ class JointEuler:
         if self.redux is None:
             return self.text
         redux, covers = self.redux
-        boxes = [row.box.fractions(*covers) for row in rows]
+        boxes = [row.box.moved(*self.corner).fractions(*covers) for row in rows]
         regions = [memo.once(("redux", box), partial(redux.region, box)) for box in boxes]
         tokens = torch.stack(
             [found.tokens[row.image % redux.pictures] for row, found in zip(rows, regions, strict=True)]

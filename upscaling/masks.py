@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,11 @@ class Masks:
     def __repr__(self) -> str:
         shapes = (None if mask is None else list(mask.shape) for mask in (self.dino, self.denoise))
         return "Masks(dino {}, denoise {})".format(*shapes)
+
+    def of(self, picture: int) -> Masks:
+        """Those of one picture of a batch."""
+        many = self.denoise is not None and len(self.denoise) > 1
+        return replace(self, denoise=self.denoise[picture : picture + 1]) if many and self.denoise is not None else self
 
     def check(self, height: int, width: int, *, guided: bool = True) -> None:
         """Raise ValueError where a mask has other proportions than a picture of that height and width, and where DINO, which

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from typing import Any, Protocol
 
@@ -42,10 +42,12 @@ class Sampler(Protocol):
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         enlarged: Tensor | None = None,
+        noise: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Model latents [B, C, h, w] of the enlarged picture -> those of the result, which are the same where
-        ``denoise_mask`` [1 or B, 1, h, w] is 0. enlarged: the latents of the enlarged picture, where the run begins at others."""
+        ``denoise_mask`` [1 or B, 1, h, w] is 0. enlarged: the latents of the enlarged picture, where the run begins at others.
+        noise: like the latents; None: of the seed, for the whole canvas at once."""
         ...
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def upscale(
         "guidance": None if estimates is None else estimates.report(),
         **checked,
         **sampled,
-        "settings": asdict(settings),
+        "settings": asdict(replace(settings, mode="joint")),
         "seconds": seconds,
     }
     return result, report

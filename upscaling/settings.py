@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..dino.guidance.x0 import GuidanceSettings
 from ..hosts.diffusers.sources import find_variant
@@ -17,6 +17,8 @@ DINO_ALONE = {  # settings that need a DINO model and no adapter, and what for; 
     "adaptive": "asks DINO where there is texture",
     "retry": "does again what DINO does not recognise",
 }
+Mode = Literal["auto", "joint", "sequential"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 STRENGTH = "strength"  # what the command line and diffusers also call denoise
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -24,6 +26,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "float": (Real, "a number: write it in digits"),
     "bool": (bool, "True or False: write one of them"),
     "Fit": (str, f"{' or '.join(FITS)}: write one of them"),
+    "Mode": (str, f"{' or '.join(MODES)}: write one of them"),
 }
 
 
@@ -39,6 +42,8 @@ class UpscaleSettings:
     redux_strength, redux_grid: of ``ReduxTokens``. controlnet_strength: of a ``Hint``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
+    mode: "joint" runs all tiles in every step, "sequential" each to its end, in memory that does not grow with the picture's
+    height; "auto" is joint where that is expected to fit.
     """
 
     scale: float = 2.0
@@ -67,6 +72,7 @@ class UpscaleSettings:
     controlnet_strength: float = 0.6
     retry: float = 0.0
     vae_detail: float = 0.0
+    mode: Mode = "auto"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,6 +83,8 @@ class UpscaleSettings:
                 object.__setattr__(self, field.name, int(value))  # torch takes no NumPy number for a seed
         for name, limit in LIMITS.items():
             limit.check(name, getattr(self, name))
+        if self.mode not in MODES:
+            raise ValueError(f"mode {self.mode!r} must be {KINDS['Mode'][1]}")
         _ = self.on_estimates  # refuses its own
         check_tiles(self.tile, self.overlap, self.tile_fit)
 

@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..dino.encode import DinoEncoder
 from ..dino.feature_map import FeatureMap
+from ..files.fingerprints import fingerprint, heads_fingerprint
 from ..files.pixels import check_pixels
 from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
@@ -28,6 +29,8 @@ from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
 from .pipeline import MakeGuide, upscale
 from .report import model_memory, peak_memory, restart_peak
+from .rows import Pixels, Source, reduced
+from .sequential import LOOK, OpenStore, Redo, WriteRows, upscale_tiles
 from .settings import UpscaleSettings
 
 if TYPE_CHECKING:
@@ -116,16 +119,16 @@ class Upscaler:
         shown: Tensor | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter."""
+        """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter. In mode
+        sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's."""
         masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
+        if settings.mode == "sequential":
+            return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
         restart_peak(self.host.device)
         redux = self.shown_by_redux(pixels if shown is None else shown, settings)
-        sampler, gentler = (
-            JointEuler(self.host, self.text, each, negative=self.negative, redux=redux)
-            for each in (settings, settings.gentler)
-        )
+        sampler, gentler = (self._sampler(each, redux) for each in (settings, settings.gentler))
         result, report = upscale(
             self.host,
             pixels,
@@ -139,19 +142,96 @@ class Upscaler:
             gentler=gentler,
             progress=progress,
         )
-        adapter = None if self.host.adapter is None else self.host.adapter.module
-        models = {
+        return result, self._reported(report)
+
+    def upscale_tiles(
+        self,
+        source: Source,
+        settings: UpscaleSettings,
+        *,
+        write: WriteRows,
+        masks: Masks = EVERYWHERE,
+        open_store: OpenStore | None = None,
+        redo: Redo | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """``sequential.upscale_tiles``: rows of the result go to ``write``."""
+        masks.check(source.height, source.width, guided=self.guided)
+        make_guide = None
+        if self.guided:
+            make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
+        restart_peak(self.host.device)
+        redux = None
+        if self.redux is not None:
+            size = source.height, source.width
+            redux = self.shown_by_redux(reduced(source, longest=LOOK), settings, size=size)
+        report = upscale_tiles(
+            self.host,
+            source,
+            settings,
+            sampler=self._sampler(settings, redux),
+            write=write,
+            make_guide=make_guide,
+            encoder=self.dino,
+            enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=None),
+            masks=masks,
+            open_store=open_store,
+            made_by="" if open_store is None else self.fingerprint(),
+            redo=redo,
+            progress=progress,
+        )
+        return self._reported(report)
+
+    def _one_after_the_other(
+        self, pixels: Tensor, settings: UpscaleSettings, *, masks: Masks, progress: Progress | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        check_pixels(pixels)
+        results, report = [], {}
+        for number, picture in enumerate(pixels.split(1)):
+            rows: list[Tensor] = []
+            own = masks.of(number)
+            report = self.upscale_tiles(Pixels(picture), settings, write=rows.append, masks=own, progress=progress)
+            results.append(torch.cat(rows, dim=2))
+        return torch.cat(results), {**report, "input": {**report["input"], "batch": len(pixels)}}
+
+    def fingerprint(self) -> str:
+        """Of all that a picture depends on, but for itself and the settings: models and texts."""
+        models = {name: module.state_dict() for name, module in self._models().items() if module is not None}
+        weights = {f"{name}/{key}": tensor for name, each in models.items() for key, tensor in each.items()}
+        for name, text in (("text", self.text), ("negative", self.negative)):
+            parts = {} if text is None else {"context": text.context, "pooled": text.pooled, "mask": text.mask}
+            weights |= {
+                f"{name}/{key}/{row}": words
+                for key, part in parts.items()
+                if part is not None
+                for row, words in enumerate(part.flatten(0, -2))
+            }
+        return fingerprint(f"{heads_fingerprint(weights)} {self.dino_layers} {self._weights()}".encode())
+
+    def _sampler(self, settings: UpscaleSettings, redux: tuple[ReduxTokens, tuple[float, float]] | None) -> JointEuler:
+        return JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)
+
+    def _models(self) -> dict[str, nn.Module | None]:
+        dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
+        return {
             "flux": self.host.transformer,
             "vae": self.host.vae,
-            "adapter": adapter,
+            "adapter": None if self.host.adapter is None else self.host.adapter.module,
             "controlnet": self.host.controlnet,
             "upscale_model": None if self.upscale_model is None else self.upscale_model.module,
+            "dino": dino,
+            "redux": shows,
         }
+
+    def _reported(self, report: dict[str, Any]) -> dict[str, Any]:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
-        dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
-        kept = model_memory(**models, dino=dino, redux=shows)
-        report = {**report, "upscale_model": enlarged, "weights": self._weights(), "computed_on": self._place()}
-        return result, {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
+        kept = model_memory(**self._models())
+        report = {**report, "upscale_model": enlarged, **self.identity()}
+        return {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
+
+    def identity(self) -> dict[str, Any]:
+        """What a report says of the models and where they compute, before there is one."""
+        return {"weights": self._weights(), "computed_on": self._place()}
 
     def _weights(self) -> dict[str, Any]:
         """What tells DINO and adapter from others, where they are."""
@@ -168,15 +248,16 @@ class Upscaler:
         return f"{self.host.device.type}, {str(self.host.dtype).removeprefix('torch.')}"
 
     def shown_by_redux(
-        self, pixels: Tensor, settings: UpscaleSettings
+        self, pixels: Tensor, settings: UpscaleSettings, *, size: tuple[int, int] | None = None
     ) -> tuple[ReduxTokens, tuple[float, float]] | None:
-        """For ``JointEuler``; None where there is no Redux, or it has no say."""
+        """For ``JointEuler``; None where there is no Redux, or it has no say. size: of the pictures, where these are smaller."""
         if self.redux is None or settings.redux_strength == 0:
             return None
         check_pixels(pixels)
         self.host.turns.use(self.redux.model)
         tokens = picture_tokens(self.redux, pixels)
-        height, width = (side / self.host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=settings.scale))
+        result = scaled_size(*(size or pixels.shape[-2:]), scale=settings.scale)
+        height, width = (side / self.host.family.cell for side in result)
         return ReduxTokens(tokens, settings.redux_grid, Strength(settings.redux_strength)), (height, width)
 
     def _enlarged(self, pixels: Tensor, *, progress: Progress | None) -> Tensor:

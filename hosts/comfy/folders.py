@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,11 @@ from typing import Literal
 import folder_paths
 
 from ...demo import DEMO
-from ...files.errors import reason
+from ...files.errors import printable, reason
 from ...files.weights import weight_files
 
 LISTED = "dinotile_folders.txt"  # beside the models: more folders of pictures, one a line
+KEPT = re.compile(r"[\w-]{1,64}")  # names of folders of finished tiles
 # Adapters by prefix since the start, as long as the host remembers what nodes gave.
 _written: list[tuple[str, Path]] = []
 
@@ -157,3 +159,14 @@ def _inside(place: Path, root: Path) -> bool:
 def training_folder(fingerprint: str) -> Path:
     """Where an unfinished training of exactly these inputs lies."""
     return Path(folder_paths.get_output_directory(), "dinotile", "training", fingerprint)
+
+
+def kept_tiles(name: str) -> Path:
+    """The folder of that name for finished tiles, in ComfyUI's output folder; ValueError for what is no plain name."""
+    name = name.strip()
+    if not KEPT.fullmatch(name):
+        raise ValueError(
+            f"keep {printable(name)!r} must be a plain name of letters, digits, - and _, at most 64: it is a folder in ComfyUI's "
+            "output folder"
+        )
+    return Path(folder_paths.get_output_directory(), "dinotile", "tiles", name)

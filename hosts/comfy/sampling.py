@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
@@ -18,19 +18,20 @@ from torch import Tensor
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
 from ...tiling.moving import moved
-from ...tiling.plan import TilePlan
+from ...tiling.plan import Box, TilePlan
 from ..differential import redrawn
 from ..host import Estimates
 from .estimates import with_estimates
 from .host import ComfyHost
 from .latents import flat, framed
 from .model import Wrappers, attach, tile_model
+from .place import PlaceCrop
 
 
 @dataclass(frozen=True)
 class ComfySampler:
     """``upscaling.pipeline.Sampler`` on ComfyUI's own sampling. The plan is in px, as *Plan Tiles* gives it; the host's
-    model is not tiled. differential: of the denoise mask, as in ``upscaling.joint.sample``."""
+    model is not tiled. differential: of the denoise mask, as in ``upscaling.joint.sample``. crop: for ``at``, of the canvas."""
 
     host: ComfyHost
     positive: list
@@ -43,6 +44,7 @@ class ComfySampler:
     seed: int
     moving: bool = False
     differential: bool = False
+    crop: PlaceCrop | None = None
 
     def __call__(
         self,
@@ -53,6 +55,7 @@ class ComfySampler:
         estimates: Estimates | None = None,
         denoise_mask: Tensor | None = None,
         enlarged: Tensor | None = None,
+        noise: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """enlarged: not used; ComfyUI's ControlNets come with their hints."""
@@ -76,7 +79,7 @@ class ComfySampler:
         steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
         latents = model.model.process_latent_out(framed(latents, model.model))
         samples = guider.sample(
-            comfy.sample.prepare_noise(latents, self.seed),
+            comfy.sample.prepare_noise(latents, self.seed) if noise is None else framed(noise, model.model),
             latents,
             comfy.samplers.sampler_object(self.sampler),
             sigmas,
@@ -86,6 +89,12 @@ class ComfySampler:
             seed=self.seed,
         )
         return flat(model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device())))
+
+    def at(self, box: Box, *, canvas: tuple[int, int]) -> ComfySampler:
+        """``upscaling.sequential.TileSampler``'s: what the conditionings say of the picture is said of its part."""
+        if self.crop is None:
+            raise ValueError("a sampler for parts of a picture needs their canvas: make it with crop")
+        return replace(self, positive=self.crop(self.positive, box), negative=self.crop(self.negative, box))
 
     def sigmas(self) -> Tensor:
         return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)

@@ -1,0 +1,94 @@
+"""Picture files written row by row, whole or not at all, as a result comes that is never in memory as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .deep import BIG, PngPacker, bigtiff_head, chunk, png_shell, tiff_head
+from .metadata import Metadata
+from .pictures import Picture, save_picture, to_array
+from .writing import check_picture_output, replacing
+
+STREAMED = ("PNG", "TIFF")
+Write = Callable[[Tensor, Tensor | None], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a picture is beside its pixels, as in ``Picture``; alpha: whether it has transparency."""
+
+    alpha: bool = False
+    grey: bool = False
+    deep: bool = False
+    metadata: Metadata = Metadata()
+
+    @property
+    def channels(self) -> int:
+        return (1 if self.grey else 3) + self.alpha
+
+
+@contextmanager
+def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Write]:
+    """``with written(...) as write``: rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W], from the top, go to a PNG or a
+    TIFF, losslessly; to files of other kinds when all of them are there. ``path`` is as it was after any error."""
+    check_picture_output(path, height=height, width=width)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    if kind not in STREAMED:
+        rows: list[np.ndarray] = []
+        yield lambda pixels, alpha: rows.append(_levels(pixels, alpha, form))
+        save_picture(_picture(np.concatenate(rows), form), path)
+        return
+    with replacing(path) as part, part.open("wb") as file:
+        yield from (_png if kind == "PNG" else _tiff)(file, form, height, width)
+
+
+def _png(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
+    bits = 16 if form.deep else 8
+    begin, end = png_shell(height, width, form.channels, bits=bits, **form.metadata.options("PNG"))
+    file.write(begin)
+    packer = PngPacker(width * form.channels * bits // 8)
+
+    def write(pixels: Tensor, alpha: Tensor | None) -> None:
+        packed = packer.pack(_levels(pixels, alpha, form))
+        if packed:
+            file.write(chunk(b"IDAT", packed))
+
+    yield write
+    file.write(chunk(b"IDAT", packer.end()) + end)
+
+
+def _tiff(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
+    channels = 4 if form.channels == 2 else form.channels  # TIFF readers know no grey with alpha
+    bits = 16 if form.deep else 8
+    head = bigtiff_head if height * width * channels * bits // 8 > BIG else tiff_head
+    file.write(head(height, width, channels, bits=bits, **form.metadata.options("TIFF")))
+
+    def write(pixels: Tensor, alpha: Tensor | None) -> None:
+        array = _levels(pixels, alpha, form)
+        array = array[..., [0, 0, 0, 1]] if array.shape[2] == 2 else array
+        file.write(array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+    yield write
+
+
+def _levels(pixels: Tensor, alpha: Tensor | None, form: Form) -> np.ndarray:
+    """[n, W, C] in 8 or 16 bits."""
+    top, kind = (65535, np.uint16) if form.deep else (255, np.uint8)
+    return to_array(pixels, alpha, grey=form.grey, top=top, kind=kind)
+
+
+def _picture(levels: np.ndarray, form: Form) -> Picture:
+    values = torch.from_numpy(levels.astype(np.float32) / (65535 if form.deep else 255)).permute(2, 0, 1)[None]
+    colours = 1 if form.grey else 3
+    alpha = values[:, colours:] if form.alpha else None
+    pixels = values[:, :colours].expand(-1, 3, -1, -1)
+    return Picture(pixels, alpha, form.metadata.icc or None, form.grey, form.deep, form.metadata)

@@ -1,0 +1,96 @@
+"""A CONDITIONING of a whole picture, for a part of it that is sampled as a canvas of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...tiling.canvas import cut
+from ...tiling.plan import Box, TilePlan
+from .control import HintCrop
+from .crop import crop_reference
+from .patch_crop import shows_picture
+from .shown import COVERS, MASK, REDUX, weigh
+from .tiles import area_weights
+
+WHOLE = (
+    "gligen",
+    "default",
+    "concat_latent_image",
+    "noise_concat",
+)  # of the whole canvas, or not meant for parts of one
+
+
+class PlaceCrop:
+    """Crops the conditionings of one run to places on a canvas; hints are fitted to it once. plan: the canvas in latent cells."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self.plan, self.crop_control = plan, HintCrop()
+
+    def __call__(self, conditioning: list, box: Box) -> list:
+        """Those that reach the place; ValueError for what cannot be cropped."""
+        return [cropped for text, said in conditioning if (cropped := self._crop(text, said, box)) is not None]
+
+    def _crop(self, text: Tensor, said: dict[str, Any], box: Box) -> list | None:
+        for name in WHOLE:
+            if name in said:
+                raise ValueError(
+                    f"a conditioning with {name!r} cannot be sampled one tile after the other: use DINO Tiled Upscale, or connect "
+                    "one without it"
+                )
+        said = dict(said)
+        area, mask = said.pop("area", None), said.pop("mask", None)
+        if area is not None or mask is not None:
+            weight = self._weight(area, mask, box)
+            if not bool(weight.any()):
+                return None
+            said["mask"] = weight
+        if "control" in said:
+            said["control"] = self.crop_control(said["control"], box, self.plan)
+        if "reference_latents" in said:
+            place = (box.height, box.width, box.top, box.left)
+            said["reference_latents"] = [crop_reference(each, place, self.plan) for each in said["reference_latents"]]
+        return self._shown(text, said, box)
+
+    def _weight(self, area: Any, mask: Tensor | None, box: Box) -> Tensor:
+        """A mask [1 or B, h, w] of the place for an area and a mask of the whole."""
+        weight = torch.ones(1, box.height, box.width)
+        if area is not None:
+            if area[0] == "percentage":
+                sides = (self.plan.height, self.plan.width) * 2
+                area = tuple(max(0, round(share * side)) for share, side in zip(area[1:], sides, strict=True))
+            height, width, top, left = area
+            rows = area_weights(top, height, side=self.plan.height, soft=mask is None)
+            columns = area_weights(left, width, side=self.plan.width, soft=mask is None)
+            weight = weight * rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
+        if mask is not None:
+            mask = mask.reshape(-1, *mask.shape[-2:]).float()
+            whole = F.interpolate(mask[None], size=(self.plan.height, self.plan.width), mode="bilinear")[0]
+            weight = weight * cut(whole, box).to(weight)
+        return weight
+
+    def _shown(self, text: Tensor, said: dict[str, Any], box: Box) -> list:
+        """With Redux's tokens of the place."""
+        fractions = box.fractions(*said.pop(COVERS, (self.plan.height, self.plan.width)))
+        for shown in said.pop(REDUX, ()):
+            if not text[:, shown.place].any():
+                continue  # a node made it zero
+            region = shown.redux.region(fractions)
+            text = text.clone()
+            text[:, shown.place] = region.tokens.to(text)
+            if MASK in said:
+                said[MASK] = weigh(said[MASK], region.weights, shown.place)
+        return [text, said]
+
+
+def check_patches(model: Any) -> None:
+    """ValueError for a model whose patches show the whole picture, which a part of it is not given."""
+    patches = model.model_options.get("transformer_options", {}).get("patches", {})
+    if any(shows_picture(patch) for listed in patches.values() for patch in listed):
+        raise ValueError(
+            "the model has a ControlNet that is a patch of it, which shows the whole picture: use DINO Tiled Upscale, or a model "
+            "without that patch"
+        )

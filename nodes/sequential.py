@@ -1,0 +1,124 @@
+"""The whole path in one node, one tile after the other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from comfy_api.latest import io
+
+from ..hosts.comfy.folders import kept_tiles
+from ..hosts.comfy.host import ComfyHost
+from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
+from ..hosts.comfy.place import PlaceCrop, check_patches
+from ..hosts.comfy.prints import print_of
+from ..hosts.comfy.progress import HostProgress
+from ..hosts.comfy.sampling import ComfySampler
+from ..hosts.comfy.shown import covering
+from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.store import TileStore
+from ..upscaling.guides import whole_picture
+from ..upscaling.masks import flat
+from ..upscaling.redo import chosen_tiles
+from ..upscaling.rows import Pixels
+from ..upscaling.sequential import upscale_tiles
+from . import sockets
+from .upscale import Upscale, checked, settings_of
+
+SHARED = (  # inputs of DINO Tiled Upscale that need no whole canvas
+    "image", "model", "vae", "positive", "negative", "scale", "denoise", "steps", "sampler", "scheduler", "cfg", "tile",
+    "overlap", "dino_strength", "seed", "dino", "adapter", "upscale_model", "fidelity", "dino_mask", "denoise_mask",
+    "tile_fit", "adaptive", "vae_detail",
+)  # fmt: skip
+PART = 1000  # of the bar, for a tile
+
+
+class SequentialUpscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        shared = {each.id: each for each in Upscale.define_schema().inputs}
+        return io.Schema(
+            node_id="DinoTile_SequentialUpscale",
+            display_name="Sequential Tiled Upscale",
+            category=sockets.CATEGORY,
+            description="DINO Tiled Upscale for very large pictures: every tile is sampled to its end, in sight of its finished "
+            "neighbours, and can be kept.",
+            search_aliases=["large upscale", "resume upscale", "redo tile", "gigapixel", "ultimate sd upscale"],
+            inputs=[
+                *(shared[name] for name in SHARED),
+                io.String.Input(
+                    "keep",
+                    default="",
+                    tooltip="Name of a folder, made in ComfyUI's output folder, where finished tiles are kept: the same inputs go on "
+                    "there after a stop. Empty: none are kept.",
+                    optional=True,
+                ),
+                io.String.Input(
+                    "redo",
+                    default="",
+                    tooltip="Kept tiles that are done again with other noise: numbers from 1 (3,4), or boxes in px of the result "
+                    "(WIDTHxHEIGHT+LEFT+TOP). Empty: none.",
+                    optional=True,
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, tile, overlap, keep="", redo="") -> bool | str:
+        if redo.strip() and not keep.strip():
+            return "redo takes all other tiles from those that are kept, and none are: give keep a name"
+        found = sockets.problem(partial(kept_tiles, keep)) if keep.strip() else True
+        return Upscale.validate_inputs(tile, overlap) if found is True else found
+
+    @classmethod
+    def check_lazy_status(cls, **inputs) -> list[str]:
+        return Upscale.check_lazy_status(**inputs)
+
+    @classmethod
+    def execute(
+        cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
+        dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
+        denoise_mask=None, tile_fit="balanced", adaptive=0.0, vae_detail=0.0, keep="", redo="",
+    ) -> io.NodeOutput:  # fmt: skip
+        settings = settings_of(locals())
+        pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
+        check_patches(model)
+        host = ComfyHost(model, vae, adapter=adapter)
+        size = scaled_size(*pixels.shape[-2:], scale=scale)
+        plan = host.family.plan_tiles(
+            *canvas_size(*size, grid=host.family.token), tile=tile, overlap=overlap, fit=tile_fit
+        )
+        made_by, open_store = "", None
+        if keep.strip():
+            weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
+            made_by = print_of(model, vae, upscale_model, positive, negative, sampler, scheduler, weights)
+            open_store = partial(TileStore, kept_tiles(keep))
+        cells = size[0] / host.family.cell, size[1] / host.family.cell
+        positive, negative = (covering(each, cells) for each in (positive, negative))
+        crop, differential = PlaceCrop(plan.latent), adaptive > 0
+        sampling = ComfySampler(
+            host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop
+        )
+        make_guide, results = None, []
+        if adapter is not None:
+            make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
+        for number, picture in enumerate(pixels.split(1)):
+            rows: list[torch.Tensor] = []
+            upscale_tiles(
+                host,
+                Pixels(picture),
+                settings,
+                sampler=sampling,
+                write=rows.append,
+                make_guide=make_guide,
+                encoder=dino if settings.dino_uses else None,
+                enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
+                masks=where.of(number),
+                open_store=open_store,
+                made_by=made_by,
+                redo=partial(chosen_tiles, redo.strip()) if redo.strip() else None,
+                progress=HostProgress(parts={"dino": PART, "sample": plan.count * PART}),
+            )
+            results.append(torch.cat(rows, dim=2))
+        return io.NodeOutput(to_host(with_alpha(torch.cat(results), image)))

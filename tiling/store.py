@@ -1,0 +1,161 @@
+"""Finished tiles on disk: each is there whole or not at all, for as long as what made it is the same.
+
+A store is a folder, which any number of runs may share. Each job, known by the fingerprint of all that its tiles depend on, has
+a folder in it, and each finished tile a file there: a line that says what it is, and the pixels. Files take their place by
+renaming, so a process that is killed leaves what is whole, and parts under names that nobody reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..files.errors import reason
+from ..files.fingerprints import fingerprint_of
+from ..files.kinds import MOST_STORED
+from ..files.writing import abandoned, hold, make_folder, remove_abandoned, replacing
+
+log = logging.getLogger("dinotile")
+VERSION = 1
+MARK = "dinotile-tiles.json"  # in the folder, with the version
+LOCK = "in-use"  # in a job's folder: held while a run works on it
+HEAD = 4096  # most bytes of a tile's first line
+UNWRITTEN = "finished tiles are kept there: name another folder for the store, or none"
+
+
+class TileStore:
+    """The finished tiles of one job in a store's folder. damaged: those that were found so."""
+
+    def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
+        """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
+        ValueError for a folder that cannot be used."""
+        if not most > 0:
+            raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST_STORED:g}")
+        self.folder, self.job, self.most = folder, folder / job, most * 2**30
+        self.damaged: list[int] = []
+        make_folder(folder)
+        _check_mark(folder)
+        make_folder(self.job)
+        remove_abandoned(self.job, seconds=60)
+        try:
+            self.lock = (self.job / LOCK).open("w")
+        except OSError as error:
+            raise ValueError(f"store {folder} cannot be written ({reason(error)}): {UNWRITTEN}") from error
+        hold(self.lock, shared=True)
+        self.left = 0.0  # bytes that may be written before the store is measured again, as others write to it too
+        self.room()
+
+    def get(self, tile: int) -> tuple[Tensor, int] | None:
+        """A finished tile [3, h, w] in 16 bits, and the turn of its noise; None where it is not there, or damaged, which is
+        told."""
+        path = self._path(tile)
+        try:
+            with path.open("rb") as file:
+                head, content = file.readline(HEAD), file.read()
+            said = json.loads(head)
+            levels = torch.frombuffer(bytearray(content), dtype=torch.uint16).reshape(said["shape"])
+            if said["tile"] != tile or said["sum"] != _sum(tile, said["turn"], content):
+                raise ValueError("its sum is another one")
+            return levels, int(said["turn"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+            self.damaged.append(tile)
+            log.warning("%s is damaged (%s): tile %d is done again", path, reason(error), tile + 1)
+            return None
+
+    def put(self, tile: int, levels: Tensor, *, turn: int = 0) -> None:
+        """ValueError where it cannot be written; what is there already stays whole."""
+        content = levels.contiguous().numpy().tobytes()
+        said = {"tile": tile, "turn": turn, "shape": list(levels.shape), "sum": _sum(tile, turn, content)}
+        self.left -= len(content)
+        if self.left < 0:
+            self.room(len(content))
+        try:
+            with replacing(self._path(tile), advice=UNWRITTEN) as part, part.open("wb") as file:
+                hold(file)
+                file.write(json.dumps(said).encode() + b"\n" + content)
+                file.flush()
+                os.fsync(file.fileno())
+        except ValueError as error:
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full:
+                raise
+            raise ValueError(
+                f"store {self.folder} is full ({reason(error.__cause__)}): make room, or name a folder on another disk; its "
+                "finished tiles stay"
+            ) from error
+
+    def room(self, needed: int = 0) -> None:
+        """Remove other jobs until the store has room for so many bytes more; ValueError where there is none."""
+        jobs = {path: _size(path) for path in self.folder.iterdir() if path.is_dir()}
+        over = sum(jobs.values()) + needed - self.most
+        for path in sorted(jobs, key=_used) if over > 0 else ():
+            if over > 0 and path != self.job and _idle(path):
+                shutil.rmtree(path, ignore_errors=True)
+                over -= jobs[path]
+        if over > 0:
+            raise ValueError(
+                f"the store {self.folder} holds {self.most / 2**30:.3g} GiB at most, and this picture's tiles need more: raise "
+                "--store-size"
+            )
+        self.left = -over / 2
+
+    def close(self) -> None:
+        self.lock.close()
+
+    def _path(self, tile: int) -> Path:
+        return self.job / f"{tile}.tile"
+
+
+def _sum(tile: int, turn: int, content: bytes) -> str:
+    return fingerprint_of([f"{tile} {turn} ".encode(), content])
+
+
+def _check_mark(folder: Path) -> None:
+    """ValueError for the store of another version; a new or empty folder becomes one of this."""
+    mark = folder / MARK
+    try:
+        if not mark.exists():
+            if any(path.suffix or not path.is_dir() for path in folder.iterdir()):
+                raise ValueError(
+                    f"folder {folder} holds other files, and no finished tiles: name an empty one for the store"
+                )
+            with replacing(mark, advice=UNWRITTEN) as part:
+                part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
+        version = json.loads(mark.read_text(encoding="utf-8"))["version"]
+    except OSError as error:
+        raise ValueError(f"store {folder} cannot be read ({reason(error)}): {UNWRITTEN}") from error
+    except (LookupError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{mark} is damaged: remove the folder, or name another one for the store") from error
+    if version != VERSION:
+        raise ValueError(
+            f"store {folder} is of version {version}, this DINOTile writes {VERSION}: name another folder for the store"
+        )
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        with suppress(OSError):  # gone meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def _used(folder: Path) -> float:
+    with suppress(OSError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
+def _idle(folder: Path) -> bool:
+    """Whether no run works on that job."""
+    return abandoned(folder / LOCK) or not (folder / LOCK).exists()

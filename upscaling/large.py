@@ -1,0 +1,80 @@
+"""Pictures of any size, from file to file, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..files.kinds import MOST_STORED
+from ..files.progress import Progress
+from ..files.resampling import span
+from ..files.sources import PictureFile
+from ..files.streams import written
+from ..tiling.canvas import scaled_size
+from ..tiling.store import TileStore
+from .masks import EVERYWHERE, Masks
+from .redo import chosen_tiles
+from .rows import resized
+from .settings import UpscaleSettings
+from .upscaler import Upscaler
+
+
+def upscale_file(
+    upscaler: Upscaler,
+    source: PictureFile,
+    output: Path,
+    settings: UpscaleSettings,
+    *,
+    masks: Masks = EVERYWHERE,
+    store: Path | None = None,
+    store_size: float = MOST_STORED,
+    redo: str = "",
+    recipe: Callable[..., str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """``Upscaler.upscale_tiles`` into a file, with the transparency and what else the source's file says; its report.
+
+    store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``. recipe: what the file is to say
+    of how it was made, of settings with the mode. ValueError for bad input, before anything is written to ``output``.
+    """
+    if redo and store is None:
+        raise ValueError("redo takes all other tiles from a store, and none was named: name one with --store")
+    settings = replace(settings, mode="sequential")
+    height, width = scaled_size(source.height, source.width, scale=settings.scale)
+    form = source.form
+    if recipe is not None:
+        form = replace(form, metadata=replace(form.metadata, recipe=recipe(settings=settings)))
+    columns, done = span(0, width, side=width, source=source.width), 0
+    transparency = _Alpha(source)
+    with written(output, form, height=height, width=width) as write:
+
+        def put(rows: Tensor) -> None:
+            nonlocal done
+            alpha, end = None, done + rows.shape[-2]
+            if form.alpha:
+                lines = span(done, end, side=height, source=source.height)
+                alpha = resized(transparency, lines, columns).clamp_(0, 1)
+            write(rows, alpha)
+            done = end
+
+        return upscaler.upscale_tiles(
+            source,
+            settings,
+            write=put,
+            masks=masks,
+            open_store=None if store is None else partial(TileStore, store, most=store_size),
+            redo=partial(chosen_tiles, redo) if redo else None,
+            progress=progress,
+        )
+
+
+class _Alpha:
+    """The transparency of a picture as a ``Source``, of one channel."""
+
+    def __init__(self, source: PictureFile) -> None:
+        self.height, self.width, self.rows = source.height, source.width, source.alpha

@@ -1,0 +1,73 @@
+"""Which finished tiles a person wants once more: by number, by box, or painted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..files.paths import expanded
+from ..tiling.plan import Box, TilePlan
+from .masks import check_mask, load_mask, scaled
+
+BOX = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
+SAID = "give numbers from 1 (3,4), boxes in px of the result (WIDTHxHEIGHT+LEFT+TOP), or a picture that is white there"
+
+
+def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
+    """Numbers from 0 of a plan's tiles, in px.
+
+    text: numbers from 1 and boxes on the result, between commas, or the path of a mask of the result's proportions. A tile is
+    meant where there is any of a box, or anything as light as mid-grey, in its own part, in which it counts for more than its
+    neighbours. ValueError for what is outside of the plan, or means no tile."""
+    path = expanded(text)
+    numbers = (
+        _painted(path, plan) if path.is_file() else [n for part in text.split(",") for n in _named(part.strip(), plan)]
+    )
+    if not numbers:
+        raise ValueError(f"redo {text} means no tile of the {plan.count} there are: {SAID}")
+    return sorted(set(numbers))
+
+
+def _named(part: str, plan: TilePlan) -> list[int]:
+    if part.isdecimal():
+        if not 1 <= int(part) <= plan.count:
+            raise ValueError(
+                f"redo {part} is outside of the plan, which has tiles 1 to {plan.count}: look with --dry-run"
+            )
+        return [int(part) - 1]
+    found = BOX.fullmatch(part)
+    if found is None:
+        raise ValueError(f"redo {part!r} is no tile and no file: {SAID}")
+    width, height, left, top = (int(number) for number in found.groups())
+    asked = Box(top, left, height, width)
+    if asked.top >= plan.height or asked.left >= plan.width or not height * width:
+        raise ValueError(f"redo {part} lies outside of the result, {plan.width} x {plan.height} px: {SAID}")
+    return [number for number, box in enumerate(_middles(plan)) if _meet(box, asked)]
+
+
+def _painted(path: Path, plan: TilePlan) -> list[int]:
+    mask = load_mask(path)
+    check_mask(mask, plan.height, plan.width, name="redo")
+    cells = plan.latent
+    small = scaled(mask, height=cells.height, width=cells.width)[0, 0] >= 0.5
+    return [
+        number
+        for number, box in enumerate(_middles(cells))
+        if bool(small[box.top : box.bottom, box.left : box.right].any())
+    ]
+
+
+def _middles(plan: TilePlan) -> list[Box]:
+    """Each tile's own part: up to the middle of what it shares with a neighbour."""
+    rows, columns = (_own(starts, sizes) for starts, sizes in ((plan.tops, plan.heights), (plan.lefts, plan.widths)))
+    return [Box(top, left, bottom - top, right - left) for top, bottom in rows for left, right in columns]
+
+
+def _own(starts: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    borders = [(end + following) // 2 for end, following in zip(ends, starts[1:], strict=False)]
+    return list(zip([0, *borders], [*borders, ends[-1]], strict=True))
+
+
+def _meet(box: Box, other: Box) -> bool:
+    return box.top < other.bottom and other.top < box.bottom and box.left < other.right and other.left < box.right

@@ -1,0 +1,118 @@
+"""One tile of a picture in pixel space: what it is made of, and what it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..files.resampling import applied, span, within
+from ..flux_patch.families import ModelFamily
+from ..hosts.finite import finite
+from ..tiling.canvas import cut
+from ..tiling.plan import Box
+from .rows import Source
+
+HALO = 16  # px of the source around a tile's, for an upscale model to look at
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The enlarged picture, part by part. size: height and width of the result in px. enlarge: makes the first enlargement of a
+    part; None: bicubic."""
+
+    source: Source
+    size: tuple[int, int]
+    enlarge: Callable[[Tensor], Tensor] | None = None
+
+    def part(self, box: Box) -> Tensor:
+        """[1, 3, h, w] of a box of the canvas, whose last row and column are repeated beyond the picture."""
+        seen = self.inside(box)
+        if self.enlarge is None:
+            rows = span(seen.top, seen.bottom, side=self.size[0], source=self.source.height)
+            columns = span(seen.left, seen.right, side=self.size[1], source=self.source.width)
+            out = applied(rows, columns, self.source.rows(rows.first, rows.last), top=rows.first)
+        else:
+            out = self._enlarged(seen)
+        return F.pad(out.clamp_(0, 1), (0, box.right - seen.right, 0, box.bottom - seen.bottom), mode="replicate")
+
+    def inside(self, box: Box) -> Box:
+        """What of a box lies on the picture."""
+        return Box(box.top, box.left, min(box.bottom, self.size[0]) - box.top, min(box.right, self.size[1]) - box.left)
+
+    def below(self, box: Box, *, halo: int = 0) -> Box:
+        """The pixels of the source under a box of the picture."""
+        high, wide = self.source.height / self.size[0], self.source.width / self.size[1]
+        top, left = max(0, int(box.top * high) - halo), max(0, int(box.left * wide) - halo)
+        bottom = min(self.source.height, int(-(-box.bottom * high // 1)) + halo)
+        right = min(self.source.width, int(-(-box.right * wide // 1)) + halo)
+        return Box(top, left, bottom - top, right - left)
+
+    def under(self, box: Box) -> Tensor:
+        """[1, 3, h, w] of a box of the source."""
+        return self.source.rows(box.top, box.bottom)[..., box.left : box.right]
+
+    def _enlarged(self, seen: Box) -> Tensor:
+        assert self.enlarge is not None
+        below = self.below(seen, halo=HALO)
+        larger = finite(self.enlarge(self.under(below)), "enlarge").float().cpu()
+        factor = larger.shape[-1] // below.width
+        top, left = factor * below.top, factor * below.left
+        rows = span(seen.top, seen.bottom, side=self.size[0], source=factor * self.source.height)
+        columns = span(seen.left, seen.right, side=self.size[1], source=factor * self.source.width)
+        rows, columns = within(rows, top, factor * below.bottom), within(columns, left, factor * below.right)
+        return applied(rows, columns, larger, top=top, left=left)
+
+    def back_projected(self, tile: Tensor, box: Box, *, fidelity: float) -> Tensor:
+        """``tiling.color.back_project`` for a tile [1, 3, h, w] in its box of the canvas, in place: by the source under it alone,
+        so that it is another at the tile's inner borders, where its window ends."""
+        if fidelity == 0:
+            return tile
+        seen = self.inside(box)
+        below = self.below(seen)
+        own = cut(tile, Box(0, 0, seen.height, seen.width))
+        down = [
+            within(span(first, last, side=small, source=large), start, stop)
+            for first, last, small, large, start, stop in (
+                (below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom),
+                (below.left, below.right, self.source.width, self.size[1], seen.left, seen.right),
+            )
+        ]
+        up = [
+            within(span(start, stop, side=large, source=small), first, last)
+            for first, last, small, large, start, stop in (
+                (below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom),
+                (below.left, below.right, self.source.width, self.size[1], seen.left, seen.right),
+            )
+        ]
+        missing = self.under(below) - applied(*down, own, top=seen.top, left=seen.left)
+        own.add_(fidelity * applied(*up, missing, top=below.top, left=below.left)).clamp_(0, 1)
+        return tile
+
+
+def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: ModelFamily) -> Tensor:
+    """``masks.in_cells`` for a box of the canvas: [1, 1, h, w] in latent cells of a mask [1, 1, H, W] over a picture of that
+    size."""
+    bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
+    rows = span(box.top, bottom, side=size[0], source=mask.shape[-2], kind="linear")
+    columns = span(box.left, right, side=size[1], source=mask.shape[-1], kind="linear")
+    part = applied(rows, columns, mask.float().cpu())
+    part = F.pad(part, (0, box.right - right, 0, box.bottom - bottom), mode="replicate")
+    return F.avg_pool2d(part, family.cell).clamp(0, 1)
+
+
+def context_mask(share: Tensor, *, family: ModelFamily) -> Tensor | None:
+    """How much is redrawn of each latent cell [1, 1, h, w], where finished neighbours have a share [h, w] of the pixels; None
+    where they have none."""
+    if not bool(share.any()):
+        return None
+    return 1 - F.avg_pool2d(share[None, None], family.cell).clamp(0, 1)
+
+
+def product(masks: list[Tensor]) -> Tensor | None:
+    out = None
+    for mask in masks:
+        out = mask if out is None else out * mask
+    return out
