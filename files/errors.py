@@ -11,6 +11,14 @@ from contextlib import contextmanager
 # What a library raises on a model whose config or tensors are not what it expects.
 BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # in torch's words
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python says that memory ended; of the CPU and of MPS, torch says it in a plain RuntimeError."""
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
 
 def reason(error: BaseException) -> str:
     """Why, in a few words: what the system says about a file, else the error's own message on one line."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from ..flux_patch.families import ModelFamily
 from ..flux_patch.geometry import FluxGeometry
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
+from .memory import Memory
 
 EMPTY_TOKENS = 8  # of zeros, where there is no text
 
@@ -94,6 +95,15 @@ class Host(Protocol):
     device: torch.device
     dtype: torch.dtype
     adapter: LoadedAdapter | None
+
+    @property
+    def memory(self) -> Memory:
+        """Of ``device``, for ``in_less``."""
+        ...
+
+    def relief(self) -> Iterator[str]:
+        """For ``in_less``, while FLUX computes: takes what else there is off the device."""
+        ...
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in 0..1, sides multiples of ``family.token`` -> the model's latents [B, C, h, w], float32."""

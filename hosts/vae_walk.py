@@ -13,9 +13,9 @@ The layers are the host's modules and are called as such, so that its casting, o
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -23,15 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from ..flux_patch.families import FLUX1
+from .finite import Stage
+from .memory import Memory, in_less
 from .strips import Function, Made, Residual, Rolling, Rows, Stored, Strips, Sum
 from .wide_attention import WideAttention, bytes_of_parts
 
 AREA, AREA_OF_CACHE = 1 << 18, 1 << 16  # positions per strip: enough for a GPU; few enough for a CPU's cache
 ROWS = 16  # of a strip at least, however wide: halos are made twice, unless they are kept from strip to strip (TAESD)
-LOWER = 4  # times, where there is little room
+LOWER, LOWEST = 4, 3  # times, where there is little room; and how often after memory ended
 AT_ONCE = 4096  # values per position of a strip: some eight maps of 512 channels, a block's and what is in between
 
-log = logging.getLogger("dinotile")
 Step = Callable[[Strips, Rows], Rows]
 
 
@@ -75,30 +76,44 @@ class Network:
         ]
         return next((plan for plan in plans if plan[1] <= free), plans[-1])
 
-    def run(self, canvas: Tensor, out: Tensor, strips: Strips) -> Tensor:
+    def run(
+        self,
+        canvas: Tensor,
+        out: Tensor,
+        strips: Strips,
+        *,
+        stage: Stage = "decode",
+        memory: Memory | None = None,
+    ) -> Tensor:
         """On ``canvas`` [B, C, H, W], one picture at a time, into ``out``; where the device's memory does not suffice after
-        all, once more with maps in the CPU's."""
+        all, once more with maps in the CPU's, then in lower strips (``in_less``)."""
+        lean = Leaner(strips)
         for image, place in zip(canvas.split(1), out.split(1), strict=True):
-            if not self._fits(image, place, strips):
-                strips = replace(strips, keep=torch.device("cpu"), roomy=False)
-                log.warning("the VAE ran out of memory: it keeps its maps in the CPU's")
-                self._walk(image, place, strips)
+            walk = partial(self._walk, image, place, lean)
+            in_less(walk, stage=stage, ways=lean.ways, memory=memory or Memory(strips.device))
         return out
 
-    def _fits(self, image: Tensor, out: Tensor, strips: Strips) -> bool:
-        try:
-            self._walk(image, out, strips)
-        except torch.cuda.OutOfMemoryError:
-            if strips.keep == torch.device("cpu"):
-                raise
-            return False  # what the exception holds is free when this has returned
-        return True
-
-    def _walk(self, image: Tensor, out: Tensor, strips: Strips) -> None:
+    def _walk(self, image: Tensor, out: Tensor, lean: Leaner) -> None:
+        strips = lean.strips
         rows: Rows = Stored(image, strips.device)
         for step in self.steps:
             rows = step(strips, rows)
         strips.write(rows, out)
+
+
+class Leaner:
+    """Strips of a run that take less wherever memory has ended: ``ways`` of ``in_less``."""
+
+    def __init__(self, strips: Strips) -> None:
+        self.strips, self.ways = strips, self._leaner()
+
+    def _leaner(self) -> Iterator[str]:
+        if self.strips.keep != torch.device("cpu"):
+            self.strips = replace(self.strips, keep=torch.device("cpu"), roomy=False)
+            yield "its maps in the CPU's memory"
+        for _ in range(LOWEST):
+            self.strips = replace(self.strips, area=max(1, self.strips.area // LOWER))
+            yield "lower strips"
 
 
 Level = tuple[Iterable[nn.Module], nn.Module | None]  # residual blocks, and what changes the size behind them

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
 MOST_TILES = 10_000  # a 65536 px square in tiles of 1024 px has half as many
 NEAR = 0.75, 1.25  # of the tile that is asked for
+LESS, LEAST_TOKENS = 0.75, 8  # of a tile's side where memory ends, and the least that is left of it
 Fit = Literal["balanced", "exact"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 
@@ -154,6 +155,21 @@ def plan_tiles(
     tops, lefts = _origins(height, down, grid=grid), _origins(width, across, grid=grid)
     heights, widths = (down.size,) * down.count, (across.size,) * across.count
     return TilePlan(height, width, overlap, tops, heights, lefts, widths, grid=grid, cell=cell)
+
+
+def smaller_tiles(plan: TilePlan) -> TilePlan | None:
+    """The same canvas in tiles of about ``LESS`` of the sides, with the same overlap; None where they would be too small for
+    that, or for a model to see what they show."""
+    least = max(2 * plan.overlap, LEAST_TOKENS * plan.grid)
+    side = floor(LESS * max(plan.tile_height, plan.tile_width) / plan.grid) * plan.grid
+    if side < least:
+        return None
+    try:
+        return plan_tiles(
+            plan.height, plan.width, tile=side, overlap=plan.overlap, grid=plan.grid, cell=plan.cell, fit="exact"
+        )
+    except ValueError:  # more tiles than are allowed, or no room for a step
+        return None
 
 
 def _check(height: int, width: int, *, tile: int, overlap: int, grid: int, fit: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,23 +20,14 @@ from ..flux_patch.redux import ReduxTokens
 from ..flux_patch.rows import DinoRow
 from ..hosts.differential import redrawn
 from ..hosts.host import Estimates, Hint, Host, Text
+from ..hosts.memory import Memory, in_less, shortages
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
-from ..tiling.plan import Box, TilePlan
-from ..tiling.windows import tile_windows, window
+from ..tiling.plan import TilePlan, smaller_tiles
 from .settings import UpscaleSettings
-
-
-@dataclass(frozen=True)
-class TileRow:
-    """One row of a batch of tiles: the picture it is cut from and its place there, in latent cells."""
-
-    image: int
-    box: Box
-
+from .tile_batch import TileBatch, TileRow, Velocity, default_tile_batch, telling
 
 LONGEST_SCHEDULE = 1e6  # steps; noise levels below one in a million change no picture, and some underflow
-Velocity = Callable[[Tensor, float, Sequence[TileRow]], Tensor]
 
 
 class JointEuler:
@@ -110,9 +101,19 @@ class JointEuler:
             canvas = cells.height, cells.width
             return self.velocity(x, sigma, rows, canvas=canvas, guide=guide, hint=hint, memo=memo)
 
-        def move(step: int) -> TilePlan:
-            memo.clear()  # of regions that do not come again
-            return moved(plan, step=step, seed=self.settings.seed).latent
+        def lay(step: int) -> TilePlan:
+            if self.settings.moving and plan.count > 1:
+                memo.clear()  # of regions that do not come again
+                return moved(plan, step=step, seed=self.settings.seed).latent
+            return plan.latent
+
+        def spare() -> Iterator[str]:
+            nonlocal plan
+            yield from self.host.relief()
+            while (smaller := smaller_tiles(plan)) is not None:
+                memo.clear()
+                plan = shortages().plan = smaller
+                yield f"tiles of {plan.tile_width} x {plan.tile_height} px"
 
         sampled = sample(
             velocity,
@@ -121,7 +122,9 @@ class JointEuler:
             sigmas=self.sigmas(plan),
             plan=cells,
             tile_batch=self.batch(plan),
-            move=move if self.settings.moving and plan.count > 1 else None,
+            move=lay,
+            spare=spare(),
+            memory=self.host.memory,
             estimates=estimates,
             denoise_mask=None if denoise_mask is None else denoise_mask.to(device),
             differential=self.settings.adaptive > 0,
@@ -214,6 +217,8 @@ def sample(
     plan: TilePlan,
     tile_batch: int = 8,
     move: Callable[[int], TilePlan] | None = None,
+    spare: Iterator[str] | None = None,
+    memory: Memory | None = None,
     estimates: Estimates | None = None,
     denoise_mask: Tensor | None = None,
     differential: bool = False,
@@ -223,8 +228,9 @@ def sample(
 
     ``velocity(x, sigma, rows)`` is the model on tiles [N,C,th,tw]; each tile's clean estimate ``x - sigma * v`` is
     weighted with its window, the sum is the canvas' estimate, and Euler moves the canvas towards it. ``plan`` is in
-    latent cells. ``tile_batch`` tiles of one size share a model call and do not change the result. ``progress`` counts calls.
-    ``move``: the tiles of a step, by its number, where they are not the plan's; called once for each, in their order.
+    latent cells. ``tile_batch`` tiles of one size share a model call and do not change the result; where ``memory`` ends there
+    are fewer, and where one is too many, the step begins anew after each of ``spare``. ``progress`` counts tiles.
+    ``move``: the tiles of a step, by its number, where they are not the plan's; asked whenever one begins, in their order.
     ``estimates``: changes the canvas' estimate before Euler's step, such as ``dino.guidance``'s.
     ``denoise_mask`` [1 or B, 1, h, w]: where it is 0 the model sees the latents with the step's noise, and they come back.
     differential: whether values between 0 and 1 are a lower denoise, as in ``redrawn``; else they blend in every step.
@@ -234,24 +240,21 @@ def sample(
             f"the plan covers {plan.width} x {plan.height} cells, the latents have "
             f"{latents.shape[-1]} x {latents.shape[-2]}: plan the latents' own canvas"
         )
-    calls, windows = _calls(plan, images=len(latents), tile_batch=tile_batch), _windows(plan, latents)
     x = sigmas[0] * noise + (1 - sigmas[0]) * latents
+    batch, steps = TileBatch(tile_batch, memory or Memory(latents.device)), len(sigmas) - 1
+
+    def estimate(step: int, seen: Tensor) -> Tensor:
+        laid = plan if move is None else move(step)
+        told = None if progress is None else telling(progress, step, steps)
+        return batch.estimate(velocity, seen, sigmas[step], plan=laid, told=told)
+
     for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
-        if move is not None:
-            tiles_of_step = move(step)
-            calls = _calls(tiles_of_step, images=len(latents), tile_batch=tile_batch)
-            windows = _windows(tiles_of_step, latents)
-        seen, clean, mask = x, torch.zeros_like(x), denoise_mask
+        seen, mask = x, denoise_mask
         if mask is not None:
             mask = redrawn(mask, sigma, start=sigmas[0]) if differential else mask
             seen = torch.lerp(sigma * noise + (1 - sigma) * latents, x, mask)
-        for done, part in enumerate(calls):
-            tiles = torch.stack([cut(seen[row.image], row.box) for row in part])  # [N, C, th, tw]
-            cleaned = tiles - sigma * velocity(tiles, sigma, part).to(tiles)
-            for row, estimate in zip(part, cleaned, strict=True):
-                cut(clean[row.image], row.box).add_(windows[row.box] * estimate)
-            if progress is not None:
-                progress("sample", step * len(calls) + done + 1, (len(sigmas) - 1) * len(calls))
+        ways = iter(()) if spare is None else spare
+        clean = in_less(partial(estimate, step, seen), stage="sample", ways=ways, memory=batch.memory)
         if estimates is not None:
             clean = estimates(clean, sigma, start=sigmas[0])
         if mask is not None:
@@ -260,32 +263,6 @@ def sample(
     return x
 
 
-def _calls(plan: TilePlan, *, images: int, tile_batch: int) -> list[list[TileRow]]:
-    """The tiles of all pictures, those of one size together."""
-    kinds: dict[tuple[int, int], list[TileRow]] = {}
-    for image in range(images):
-        for box in plan.boxes:
-            kinds.setdefault((box.height, box.width), []).append(TileRow(image, box))
-    return [rows[at : at + tile_batch] for rows in kinds.values() for at in range(0, len(rows), tile_batch)]
-
-
-def _windows(plan: TilePlan, latents: Tensor) -> dict[Box, Tensor]:
-    """The weight [h, w] of each tile, where the latents are."""
-    pairs = zip(plan.boxes, tile_windows(plan), strict=True)
-    return {box: window(pair).to(latents) for box, pair in pairs}
-
-
 def seeded_noise(shape: Sequence[int], *, seed: int) -> Tensor:
     """The same noise on every machine: drawn on the CPU, as ComfyUI does."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-def default_tile_batch(device: torch.device, plan: TilePlan) -> int:
-    """Tiles per model call: 8 on the CPU; on CUDA 1 to 4, one per GiB and 4096 tokens in half of the free memory."""
-    if device.type == "cpu":
-        return 8
-    if device.type != "cuda":
-        return 1
-    free, _ = torch.cuda.mem_get_info(device)
-    per_tile = 2**30 * plan.tile_height * plan.tile_width / (4096 * plan.grid**2)
-    return int(min(4, max(1, free / 2 // per_tile)))

@@ -18,6 +18,7 @@ from ..files.progress import Progress
 from ..flux_patch.guide import Guide
 from ..hosts.finite import finite
 from ..hosts.host import Estimates, Host
+from ..hosts.memory import shortages, shortages_told
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.moving import moved
@@ -66,6 +67,7 @@ class MakeGuide(Protocol):
 
 
 @torch.no_grad()
+@shortages_told()
 def upscale(
     host: Host,
     pixels: Tensor,
@@ -132,6 +134,7 @@ def upscale(
         cells = reduce(torch.mul, each) if each else None
         drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(drawn, "sample")
+    usable = shortages().plan or plan  # smaller tiles, where memory ended
     decode = partial(_decoded, host, pixels, size, lost=lost, fidelity=settings.fidelity)
 
     def again(share: Tensor) -> Tensor:
@@ -149,7 +152,7 @@ def upscale(
         result = decode(drawn)
     sampled = sampler.describe(plan)
     # every step has as many tiles and pixels as the last, whose borders are seen
-    laid = moved(plan, step=max(0, sampled["steps"] - 1), seed=settings.seed) if settings.moving else plan
+    laid = moved(usable, step=max(0, sampled["steps"] - 1), seed=settings.seed) if settings.moving else usable
     result, checked = check(
         result,
         source=pixels,
@@ -161,12 +164,13 @@ def upscale(
         seconds=seconds,
     )
     report = {
-        **sizes(pixels, size, plan=plan, laid=laid, batch=sampled.pop("batch", None)),
+        **sizes(pixels, size, plan=usable, laid=laid, batch=sampled.pop("batch", None)),
         "redrawn": 1.0 if cells is None else round(float(cells.mean()), 4),  # mean of the mask
         "dino": None if guide is None or wanted is None else wanted.describe(),
         "guidance": None if estimates is None else estimates.report(),
         **checked,
         **sampled,
+        "out_of_memory": shortages().told,
         "settings": asdict(replace(settings, mode="joint")),
         "seconds": seconds,
     }

@@ -23,6 +23,7 @@ from ..hosts.diffusers.offload import Offload, TakesTurns
 from ..hosts.diffusers.redux import ReduxTeacher
 from ..hosts.diffusers.upscale_model import UpscaleModel, enlarge
 from ..hosts.host import Text
+from ..hosts.memory import shortages_told
 from ..tiling.canvas import scaled_size
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
@@ -109,6 +110,7 @@ class Upscaler:
         assert self.dino is not None
         return whole_picture(self.host, self.dino, self._project, strength=strength, layers=self.dino_layers, mask=mask)
 
+    @shortages_told()
     def upscale(
         self,
         pixels: Tensor,
@@ -121,6 +123,21 @@ class Upscaler:
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter. In mode
         sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's."""
+        try:
+            return self._upscale(pixels, settings, masks=masks, make_guide=make_guide, shown=shown, progress=progress)
+        finally:
+            self.host.turns.restore()  # for the next picture, where memory ended for this one
+
+    def _upscale(
+        self,
+        pixels: Tensor,
+        settings: UpscaleSettings,
+        *,
+        masks: Masks,
+        make_guide: MakeGuide | None,
+        shown: Tensor | None,
+        progress: Progress | None,
+    ) -> tuple[Tensor, dict[str, Any]]:
         masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
         if settings.mode == "sequential":
             return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
@@ -254,17 +271,17 @@ class Upscaler:
         if self.redux is None or settings.redux_strength == 0:
             return None
         check_pixels(pixels)
-        self.host.turns.use(self.redux.model)
-        tokens = picture_tokens(self.redux, pixels)
+        look = partial(picture_tokens, self.redux, pixels)
+        tokens = self.host.turns.spared(look, stage="redux", model=self.redux.model)
         result = scaled_size(*(size or pixels.shape[-2:]), scale=settings.scale)
         height, width = (side / self.host.family.cell for side in result)
         return ReduxTokens(tokens, settings.redux_grid, Strength(settings.redux_strength)), (height, width)
 
     def _enlarged(self, pixels: Tensor, *, progress: Progress | None) -> Tensor:
         assert self.upscale_model is not None
-        self.host.turns.use(self.upscale_model.module)
         check = self.host.check_interrupt
-        return enlarge(self.upscale_model, pixels, device=self.host.device, progress=progress, check=check)
+        larger = partial(enlarge, self.upscale_model, pixels, device=self.host.device, progress=progress, check=check)
+        return self.host.turns.spared(larger, stage="enlarge", model=self.upscale_model.module)
 
     def _project(self, features: FeatureMap) -> DinoTokens:
         assert self.host.adapter is not None

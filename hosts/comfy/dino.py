@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -19,7 +20,9 @@ from ...dino.encode import DinoEncoder
 from ...dino.load import load_dino
 from ...dino.specs import SPECS, DinoSpec
 from ...files.fingerprints import fingerprint_of, first_numbers
+from ..memory import in_less
 from .folders import model_path
+from .memory import ManagedMemory, relief
 from .model import keep_for_backward
 
 FEATURES = FeatureCache()  # of the process: with --cache-none the host makes every encoder anew for each prompt
@@ -42,6 +45,12 @@ class ManagedBackbone:
 
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         comfy.model_management.throw_exception_if_processing_interrupted()
+        memory = ManagedMemory(self.device)
+        # with autograd it is guidance that looks, while FLUX samples, which stays on the device
+        others = iter(()) if torch.is_grad_enabled() else relief(memory, [self.patcher.model])
+        return in_less(partial(self._hidden, pixels, blocks), stage="dino", ways=others, memory=memory)
+
+    def _hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
         comfy.model_management.load_models_gpu([self.patcher])
         if torch.is_grad_enabled():  # for guidance; the host moves weights in inference mode, also between two looks
             keep_for_backward(self.model)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import comfy.model_management
@@ -19,10 +19,12 @@ from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
 from ..host import Hint, Text
+from ..memory import in_less
 from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
 from .latents import flat, framed, latents_of
+from .memory import ManagedMemory, relief
 from .model import Wrappers, flux_geometry, patch_flux
 
 
@@ -45,11 +47,23 @@ class ComfyHost:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         self.check_interrupt()
-        return self._coded(self.vae, pixels)
+        return self._alone(partial(self._coded, self.vae, pixels), stage="encode")
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self._shown(self.vae, latents).clamp_(0, 1).cpu()
+        return self._alone(partial(self._shown, self.vae, latents), stage="decode").clamp_(0, 1).cpu()
+
+    def _alone(self, work: Callable[[], Tensor], *, stage: str) -> Tensor:
+        """Work of the VAE; where memory ends, with no other model on the device. Not while FLUX samples, which stays there."""
+        memory = ManagedMemory(self.vae.device)
+        return in_less(work, stage=stage, ways=relief(memory, [self.vae.patcher.model]), memory=memory)
+
+    @property
+    def memory(self) -> ManagedMemory:
+        return ManagedMemory(self.device)
+
+    def relief(self) -> Iterator[str]:
+        return relief(self.memory, [each.model for each in (self.patcher, *self.patcher.model_patches_models())])
 
     def show(self, latents: Tensor) -> Tensor:
         return self._shown(self.decoder, latents)

@@ -21,6 +21,7 @@ from .control import HintCrop
 from .foreign import foreign_patches
 from .inject import CallWrapper, CanvasWrapper, DataWrapper, OutputPatch, QueryPatch, cond_key, outer_sample
 from .latents import latents_of
+from .memory import ManagedMemory, relief_of_run
 from .patch_crop import PatchCrop
 from .tiles import TileWrapper
 
@@ -93,6 +94,8 @@ def tile_model(model: Any, plan: TilePlan, *, moving: bool = False) -> Any:
         crop_patches=PatchCrop,
         find_patches=foreign_patches,
         check_interrupt=comfy.model_management.throw_exception_if_processing_interrupted,
+        memory=ManagedMemory,
+        relief=relief_of_run,
     )
     for kind, wrapper in (
         (Wrappers.OUTER_SAMPLE, tiles.outer_sample),

@@ -17,15 +17,17 @@ from torch import Tensor
 
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
-from ...tiling.moving import moved
 from ...tiling.plan import Box, TilePlan
 from ..differential import redrawn
 from ..host import Estimates
 from .estimates import with_estimates
 from .host import ComfyHost
+from .inject import call_arguments
+from .joint_run import JointRun
 from .latents import flat, framed
 from .model import Wrappers, attach, tile_model
 from .place import PlaceCrop
+from .tiles import RUN
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,7 @@ class ComfySampler:
         guider = tiled_guider(guider, plan, moving=self.moving)
         if self.differential:
             guider.model_patcher.set_model_denoise_mask_function(differential)
-        tiles = (moved(plan, step=0, seed=self.seed) if self.moving else plan).count
-        rows = tiles * len(latents) * (1 if self.cfg == 1 else 2)
-        steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1, rows=rows)
+        steps = StepProgress(guider.model_patcher, progress, steps=len(sigmas) - 1)
         latents = model.model.process_latent_out(framed(latents, model.model))
         samples = guider.sample(
             comfy.sample.prepare_noise(latents, self.seed) if noise is None else framed(noise, model.model),
@@ -107,33 +107,41 @@ class ComfySampler:
 class StepProgress:
     """Tells of every model call how far the steps are, and brings the host's preview of each step.
 
-    rows: of the canvas in one evaluation of all tiles. A sampler that evaluates several times in a step is known from its
-    first step on.
+    A sampler that evaluates all tiles several times in a step is known from its first step on.
     """
 
-    def __init__(self, model: Any, progress: Progress | None, *, steps: int, rows: int) -> None:
-        self.progress, self.steps, self.rows = progress, steps, rows
-        self.done, self.seen = 0, 0  # steps, and rows since the last
+    def __init__(self, model: Any, progress: Progress | None, *, steps: int) -> None:
+        self.progress, self.steps = progress, steps
+        self.run: JointRun | None = None
+        self.done = 0  # steps
+        self.before, self.each = 0, 1  # evaluations before this step, and in a step
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         model.add_wrapper_with_key(Wrappers.APPLY_MODEL, "dinotile_progress", self.apply_model)
 
-    def apply_model(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL, on the run's own clone of the model."""
-        out = executor(x, *args, **kwargs)
-        self.seen += len(x)
-        self.tell(self.done + min(1.0, self.seen / self.rows))
+        *_, options = call_arguments(args, dict(kwargs))
+        out = executor(x, t, *args, **kwargs)
+        self.run = run = options[RUN]
+        run.seen += len(x)
+        share = run.seen / run.rows
+        within = (run.evaluations - self.before - 1 + share) / max(self.each, run.evaluations - self.before)
+        tiles = run.tiles.plan.count
+        self.tell(self.done + within, f", tile {round(share * tiles)} of {tiles}")
         return out
 
     def ended(self, step: int, x0: Tensor, x: Tensor, steps: int) -> None:
         """The host's callback after a step."""
-        self.rows, self.done, self.seen = max(self.rows, self.seen), step + 1, 0
+        if self.run is not None:
+            self.each, self.before = max(self.each, self.run.evaluations - self.before), self.run.evaluations
+        self.done = step + 1
         if self.previewer is not None and hasattr(self.progress, "preview"):
             self.progress.preview = self.previewer.decode_latent_to_preview_image("JPEG", x0)
         self.tell(self.done)
 
-    def tell(self, done: float) -> None:
+    def tell(self, done: float, note: str = "") -> None:
         if self.progress is not None:
-            self.progress("sample", done, self.steps)
+            self.progress("sample", done, self.steps, f"step {min(self.done + 1, self.steps)} of {self.steps}{note}")
 
 
 def differential(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> Tensor:

@@ -7,6 +7,7 @@ call's mean. Such a model gets the rows of one tile in a call, as it gets those 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from ...tiling.plan import TilePlan
@@ -33,18 +34,24 @@ class TileCond:
 
     ``patches`` names what sees the whole call; empty where any tiles may share one. It is the last entry, so the host asks
     ``can_concat`` only for what is alike in all else: ``together`` are those that a call without tiles would hold.
+    ``group``: equal for those that may share a call, where memory ended for more.
     """
 
-    def __init__(self, row: dict[str, Any], patches: tuple[str, ...], batch_size: int = 0) -> None:
+    def __init__(
+        self, row: dict[str, Any], patches: tuple[str, ...], group: Hashable = None, batch_size: int = 0
+    ) -> None:
         self.row = row
+        self.group = group
         self.patches = patches
         self.rows = (row,) * batch_size
         self.together = {self}
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> TileCond:
-        return TileCond(self.row, self.patches, batch_size)
+        return TileCond(self.row, self.patches, self.group, batch_size)
 
     def can_concat(self, other: Any) -> bool:
+        if self.group != other.group:
+            return False
         if not self.patches:
             return True
         if self.row is not other.row:

@@ -8,7 +8,8 @@ conditioning by one per tile whose area is the tile and whose mask is the tile's
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,23 +19,22 @@ from torch import Tensor
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.redux import RegionTokens
 from ...tiling.canvas import cut
-from ...tiling.moving import moved, step_of
 from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
+from ..memory import Memory, in_less
 from .crop import Area, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
+from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
 from .shown import COVERS, REDUX, check_shown, put
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
-CropPatches = Callable[[dict, tuple[int, int, int, int], torch.device], dict]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
 FADE = 8  # latent cells over which the host softens the inner borders of an area
 MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
-CROPPED = "dinotile_cropped"  # in transformer_options: the run's ControlNets that are patches, for a tile
-RUN = "dinotile_run"  # in model_options: the TileRun of one sampling run
+RUN = "dinotile_run"  # in model_options and in transformer_options: the JointRun of one sampling run
 
 
 class TileRun:
@@ -52,13 +52,17 @@ class TileRun:
         self._controls: dict[tuple, Any] = {}
         self._memo = RunMemo()
 
-    def at(self, timestep: Tensor, options: dict) -> TileRun:
-        """The same tiles at every noise level."""
-        return self
-
-    def split(self, conds: list[dict], *, slot: int, device: torch.device, patches: tuple[str, ...] = ()) -> list[dict]:
+    def split(
+        self,
+        conds: list[dict],
+        *,
+        slot: int,
+        device: torch.device,
+        patches: tuple[str, ...] = (),
+        group: Callable[[int], Hashable] = lambda tile: None,
+    ) -> list[dict]:
         """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them.
-        ``patches``: as for ``TileCond``."""
+        ``patches``, ``group`` of a tile's number: as for ``TileCond``."""
         tiles = []
         for index, cond in enumerate(conds):
             key = (slot, index, cond["uuid"])
@@ -69,7 +73,7 @@ class TileRun:
                     cond["model_conds"], fixed["area"], self.plan, device=device, mask_grid=cond.get(MASK_GRID)
                 )
                 entries = put(entries, self._regions(cond, fixed["area"]))
-                entries[KEY] = TileCond(row, patches)
+                entries[KEY] = TileCond(row, patches, group(row["tile"]))
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
 
@@ -131,29 +135,10 @@ class TileRun:
         return on_canvas(sheet(weight, self.plan), box, self.plan)
 
 
-class MovingRun:
-    """One sampling run whose tiles lie elsewhere at every step. start: makes the tiles of a plan in px; those of one step are
-    kept."""
-
-    def __init__(
-        self, plan: TilePlan, *, sigmas: Tensor, seed: int | None, start: Callable[[TilePlan], TileRun]
-    ) -> None:
-        self.plan, self.sigmas, self.seed, self.start = plan, sigmas.tolist(), seed or 0, start
-        self.step, self.tiles = -1, start(plan)
-
-    def at(self, timestep: Tensor, options: dict) -> TileRun:
-        """The tiles at a noise level [B], also for a sampler that looks at several within a step."""
-        step = step_of(float(timestep.max()), self.sigmas)
-        if step != self.step:
-            self.step, self.tiles = step, self.start(moved(self.plan, step=step, seed=self.seed))
-            if MEMO in options:
-                options[MEMO].clear()  # of regions that do not come again
-        return self.tiles
-
-
 class TileWrapper:
-    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls, crop_patches: called once
-    for a run; what a call's patches show is that of its first row, as a call with such a patch has one tile."""
+    """The wrappers of *Tile Model*. It holds the plan in pixels and no state of a run. crop_controls: called once for a run,
+    crop_patches once for its plan; what a call's patches show is that of its first row, as a call with such a patch has one
+    tile. memory, relief: of a device, and of a run's guider."""
 
     def __init__(
         self,
@@ -164,6 +149,8 @@ class TileWrapper:
         crop_patches: Callable[[TilePlan], CropPatches],
         find_patches: FindPatches,
         check_interrupt: Callable[[], None],
+        memory: Callable[[torch.device], Memory],
+        relief: Callable[[Memory, weakref.ref], Iterator[str]],
     ) -> None:
         self.plan = plan
         self.moving = moving
@@ -171,6 +158,7 @@ class TileWrapper:
         self.crop_patches = crop_patches
         self.find_patches = find_patches
         self.check_interrupt = check_interrupt
+        self.memory, self.relief = memory, relief
 
     def outer_sample(
         self,
@@ -189,12 +177,14 @@ class TileWrapper:
         def start(plan: TilePlan) -> TileRun:
             return TileRun(plan.latent, rows=tile_rows(plan), crop_control=crop_control, framed=noise.ndim == 5)
 
-        guider, run = executor.class_obj, start(self.plan)
-        if self.moving:
-            seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
-            run = MovingRun(self.plan, sigmas=sigmas, seed=seed, start=start)
+        guider = executor.class_obj
+        seed = kwargs.get("seed", args[3] if len(args) > 3 else None)  # after the mask, callback and disable_pbar
+        moving: dict[str, Any] = {"sigmas": sigmas.tolist(), "seed": seed or 0} if self.moving else {}
+        memory = self.memory(guider.model_patcher.load_device)
+        others = partial(self.relief, memory, weakref.ref(guider))
+        run = JointRun(self.plan, start=start, crop=self.crop_patches, memory=memory, relief=others, **moving)
         guider.model_options[RUN] = run
-        guider.model_options.setdefault("transformer_options", {})[CROPPED] = self.crop_patches(self.plan)
+        guider.model_options.setdefault("transformer_options", {})[RUN] = run
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {
             slot: [sized(keep_mask(check_shown(cond, batch=len(noise)), tokens), self.plan) for cond in conds]
@@ -205,20 +195,34 @@ class TileWrapper:
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict, *args: Any
     ) -> Any:
-        """CALC_COND_BATCH: every conditioning becomes one per tile."""
-        run: TileRun = model_options[RUN].at(timestep, model_options["transformer_options"])
-        size = tuple(x_in.shape[-2:])
-        if size != (run.plan.height, run.plan.width):
-            cell = self.plan.cell
-            raise ValueError(
-                f"the latent is {size[1] * cell} x {size[0] * cell} px, the tile plan was made for {self.plan.width} x "
-                f"{self.plan.height} px: connect the width and height of the picture that is sampled to Plan Tiles"
-            )
-        found = self.find_patches(model_options, conds) if run.plan.count > 1 else ()
-        tiles = [
-            None if c is None else run.split(c, slot=i, device=x_in.device, patches=found) for i, c in enumerate(conds)
-        ]
-        return executor(model, tiles, x_in, timestep, model_options, *args)
+        """CALC_COND_BATCH: every conditioning becomes one per tile; where memory ends, all are evaluated again with less."""
+        run: JointRun = model_options[RUN]
+        options, size = model_options["transformer_options"], tuple(x_in.shape[-2:])
+        found: tuple[str, ...] = ()
+        run.evaluations += 1
+
+        def evaluate() -> Any:
+            nonlocal found
+            if run.at(timestep) and MEMO in options:
+                options[MEMO].clear()  # of regions that do not come again
+            plan = run.tiles.plan
+            if size != (plan.height, plan.width):
+                raise ValueError(self._other_size(size))
+            found = self.find_patches(model_options, conds) if plan.count > 1 else ()
+            split = partial(run.tiles.split, device=x_in.device, patches=found, group=run.group)
+            tiles = [None if c is None else split(c, slot=i) for i, c in enumerate(conds)]
+            run.begun(len(x_in) * sum(len(of) for of in tiles if of is not None))
+            return executor(model, tiles, x_in, timestep, model_options, *args)
+
+        ways = run.ways(pictures=len(x_in), patched=lambda: bool(found))
+        return in_less(evaluate, stage="sample", ways=ways, memory=run.memory)
+
+    def _other_size(self, size: tuple[int, ...]) -> str:
+        return (
+            f"the latent is {size[1] * self.plan.cell} x {size[0] * self.plan.cell} px, the tile plan was made for "
+            f"{self.plan.width} x {self.plan.height} px: connect the width and height of the picture that is sampled to Plan "
+            "Tiles"
+        )
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: tells patches which tiles the rows show. A step has many calls; an interrupt need not wait for the
@@ -228,8 +232,10 @@ class TileWrapper:
         *given, options = call_arguments(args, kwargs)
         if rows is not None:
             options[OPTIONS] = {**options.get(OPTIONS, {}), TILES: rows}
+            run: JointRun = options[RUN]
+            run.calling(rows)
             if "patches" in options:
-                options["patches"] = options[CROPPED](options["patches"], rows[0]["box"], x.device)
+                options["patches"] = run.crop_patches(options["patches"], rows[0]["box"], x.device)
         return executor(x, t, *given, options, **kwargs)
 
 

@@ -11,7 +11,9 @@ from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
 
+from ..finite import Stage
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise
+from .memory import ManagedMemory
 
 
 def encode(vae: Any, pixels: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def encode(vae: Any, pixels: Tensor) -> Tensor:
     size = (side // ratio for side in pixels.shape[-2:])
     out = _empty(vae, len(pixels), vae.latent_channels * (1 if tiny else 2), *size)
     entered = pointwise(lambda strip: vae.process_input(strip).to(vae.vae_dtype))
-    _run(network.between([entered]), vae, pixels, out, size=pixels.shape[-2:])
+    _run(network.between([entered]), vae, pixels, out, size=pixels.shape[-2:], stage="encode")
     return out if tiny else model.regularization(out)[0]
 
 
@@ -40,7 +42,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     out = _empty(vae, len(latents), vae.output_channels, *size)
     entered = pointwise(lambda strip: strip.to(vae.vae_dtype))
     left = pointwise(lambda strip: vae.process_output(strip.to(out.dtype)))
-    _run(network.between([entered], [left]), vae, latents, out, size=size)
+    _run(network.between([entered], [left]), vae, latents, out, size=size, stage="decode")
     return out
 
 
@@ -48,14 +50,14 @@ def _empty(vae: Any, *shape: int) -> Tensor:
     return torch.empty(shape, device=vae.output_device, dtype=vae.vae_output_dtype())
 
 
-def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: Any) -> None:
+def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: Any, stage: Stage) -> None:
     """size: of the picture, pixels. The host is asked for so much memory that nothing must go for it."""
     host = comfy.model_management
     taken = 1.1 * vae.patcher.model_size() + host.extra_reserved_memory()  # as load_models_gpu counts
     free = int(host.get_free_memory(vae.device) - taken)
     strips, needed = network.plan(size, vae.vae_dtype, device=vae.device, free=free)
     host.load_models_gpu([vae.patcher], memory_required=needed)
-    network.run(canvas, out, strips)
+    network.run(canvas, out, strips, stage=stage, memory=ManagedMemory(vae.device))
 
 
 def encoder_network(vae: Any) -> Network | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from ...flux_patch.geometry import geometry_of
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow, make_call
 from ..host import Hint, Text
+from ..memory import Memory
 from . import vae as vae_path
 from .compiled import OrEager, compile_blocks, uncompile
 from .controlnet import check_controlnet, control
@@ -81,6 +83,13 @@ class DiffusersHost:
         if compile:
             compile_blocks(self.transformer, sites=0 if adapter is None else len(adapter.config.sites))
             self.evaluate = OrEager(flux_velocity, self._eager)
+
+    @property
+    def memory(self) -> Memory:
+        return self.turns.memory
+
+    def relief(self) -> Iterator[str]:
+        return self.turns.relief()
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self._coded(vae_path.encode, self.vae, pixels)
@@ -151,9 +160,9 @@ class DiffusersHost:
         return checkpoint(run, *inputs, use_reentrant=False)
 
     def _coded(self, way: Callable[[Any, Tensor], Tensor], vae: nn.Module, given: Tensor) -> Tensor:
-        self.turns.use(vae)
+        stage = "encode" if way is vae_path.encode else "decode"
         with self._slicing():
-            return way(vae, given)
+            return self.turns.spared(partial(way, vae, given), stage=stage, model=vae)
 
     def _slicing(self) -> AbstractContextManager[object]:
         return SlicedAttention() if self.attention_slicing else nullcontext()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...dino.encode import Backbone
+from ..memory import Memory, Value, in_less
 
 Offload = Literal[
     "none", "model", "sequential"
@@ -34,11 +37,14 @@ class Turns:
     """
 
     def __init__(self, device: torch.device, offload: Offload) -> None:
-        self.device, self.offload = device, offload
+        self.device, self.offload, self.wanted = device, offload, offload
         self.there: tuple[nn.Module, ...] = ()
+        self.models: list[nn.Module] = []
+        self.memory = Memory(device)
 
     def add(self, model: Model) -> Model:
         """The model at the place where it waits for its turn."""
+        self.models.append(model)
         return model.to("cpu" if self.offload != "none" else self.device)
 
     def add_in_parts(self, model: Model) -> Model:
@@ -59,6 +65,30 @@ class Turns:
                     model.to(place)
         self.there = models
 
+    def relief(self) -> Iterator[str]:
+        """For ``in_less``: from now on one model at a time is there, until ``restore``. Nothing, where that is so already."""
+        if self.offload == "none" and self.device != torch.device("cpu"):
+            self.offload = "model"
+            for model in self.models:
+                model.to("cpu")
+            yield "one model at a time on the device"
+
+    def restore(self) -> None:
+        """As it was asked for."""
+        if self.offload != self.wanted:
+            self.offload, self.there = self.wanted, ()
+            for model in self.models:
+                model.to(self.device)
+
+    def spared(self, work: Callable[[], Value], *, stage: str, model: nn.Module) -> Value:
+        """What ``work`` gives, which is that of ``model``; where memory ends, alone on the device."""
+
+        def turn() -> Value:
+            self.use(model)
+            return work()
+
+        return in_less(turn, stage=stage, ways=self.relief(), memory=self.memory)
+
 
 class TakesTurns:
     """A DINO backbone among ``Turns``."""
@@ -76,8 +106,7 @@ class TakesTurns:
         return self.turns.device
 
     def hidden(self, pixels: Tensor, blocks: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-        self.turns.use(self.model)
-        return self.backbone.hidden(pixels, blocks)
+        return self.turns.spared(partial(self.backbone.hidden, pixels, blocks), stage="dino", model=self.model)
 
 
 def spread(model: nn.Module, device: torch.device) -> None:

@@ -17,6 +17,7 @@ from ...files.errors import BROKEN, printable, reason
 from ...files.paths import expanded
 from ...files.progress import Progress, counted
 from ...files.weights import Shapes, check_floating, read_shapes, read_weights
+from ..memory import Memory, in_less
 from .compact import Compact
 
 TILE, OVERLAP, LEAST_TILE = 512, 32, 128  # px of the source, as in ComfyUI's *Upscale Image (using Model)*
@@ -142,13 +143,17 @@ def enlarge(
     """[B, 3, H, W] in 0..1 -> [B, 3, scale * H, scale * W] on the CPU, in tiles that are halved where memory ends. check: asked
     before each tile, raises to stop."""
     tile = TILE
-    while True:
-        try:
-            return _in_tiles(model, pixels.float(), tile, device=device, progress=progress, check=check)
-        except torch.cuda.OutOfMemoryError:
+
+    def smaller() -> Iterator[str]:
+        nonlocal tile
+        while tile // 2 >= LEAST_TILE:
             tile //= 2
-            if tile < LEAST_TILE:
-                raise
+            yield f"tiles of {tile} px"
+
+    def whole() -> Tensor:
+        return _in_tiles(model, pixels.float(), tile, device=device, progress=progress, check=check)
+
+    return in_less(whole, stage="enlarge", ways=smaller(), memory=Memory(device))
 
 
 def _in_tiles(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ...flux_patch.families import FLUX1
-from ..finite import finite
+from ..finite import Stage, finite
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise, whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
     size = tuple(side // FLUX1.cell for side in pixels.shape[-2:])
     raw = pixels.new_empty(len(pixels), channels if _is_tiny(vae) else 2 * channels, *size)
     signed = pointwise(lambda strip: strip.to(vae.dtype) * 2 - 1)
-    _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:])
+    _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:], stage="encode")
     mode = raw[:, :channels]  # the mean; AutoencoderKL's variance comes after it
     if hasattr(vae, "bn"):
         mean, std = statistics(vae, like=mode)
@@ -43,7 +43,7 @@ def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
         raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
     pixels = raw.new_empty(len(raw), 3, *(side * FLUX1.cell for side in raw.shape[-2:]))
     converted = pointwise(lambda strip: strip.to(vae.dtype))
-    _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:])
+    _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:], stage="decode")
     return finite(pixels.div_(2).add_(0.5), "decode").clamp_(0, 1)  # which would make white of infinity
 
 
@@ -58,11 +58,11 @@ def patch(vae: Any) -> int:
     return vae.config["patch_size"][0]
 
 
-def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...]) -> None:
+def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...], stage: Stage) -> None:
     """size: of the picture, pixels."""
     device = torch.device(vae.device)
     strips, _ = network.plan(size, vae.dtype, device=device, free=free_bytes(device))
-    network.run(canvas, out, strips)
+    network.run(canvas, out, strips, stage=stage)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -753,3 +753,32 @@ def test_what_a_flatdino_is_not_made_for_is_refused(numbers, case):
 def test_the_demos_flatdino_is_offered_and_restores_a_photograph(numbers):
     found = numbers("demo_flatdino")
     assert "dinotile-demo.safetensors" in found["offered"] and found["cosine"] > 0.6
+
+
+def test_where_memory_ends_fewer_tiles_share_a_call_and_the_result_is_the_same(numbers):
+    found = numbers("fewer_tiles")
+    still, moving = found["still"], found["moving"]
+    assert still["said"][-2:] == [
+        f"sample ran out of memory and goes on with {less} at a time" for less in ("1 tile", "one conditioning")
+    ]
+    assert set(still["rows"]) == {1} and still["failed"] == len(still["said"])
+    assert max(moving["rows"]) <= 5 and 0 < moving["failed"] == len(moving["said"])
+    assert max(still["differs by"], moving["differs by"]) < 1e-5
+    assert max(found["rows of the next run"]) > 5
+
+
+def test_tiles_shrink_only_where_nothing_else_helps_and_finished_steps_stay(numbers):
+    found = numbers("smaller_tiles")
+    assert [size[1:] for size in found["sizes"]] == [[32, 32], *[[24, 22]] * 6]  # the first step is not repeated
+    assert found["said"][0] == "sample ran out of memory and goes on with 1 tile at a time"
+    assert found["said"][-1] == "sample ran out of memory and goes on with tiles of 176 x 192 px"
+    assert found["finite"]
+    assert "CUDA out of memory" in found["where none is small enough"][1]
+
+
+@pytest.mark.parametrize("way,words", [("strips", "lower strips"), ("alone", "no other model on the device")])
+def test_vae_and_dino_take_less_where_memory_ends(numbers, way, words):
+    found = numbers("vae_and_dino_alone")[way]
+    stages = ("encode", "decode") if way == "strips" else ("dino", "decode")
+    assert {f"{stage} ran out of memory and goes on with {words}" for stage in stages} <= set(found["said"])
+    assert found["failed"] and found["differs by"] < 1e-5

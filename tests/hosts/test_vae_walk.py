@@ -167,11 +167,11 @@ def test_the_less_memory_is_free_the_more_is_done_without(monkeypatch):
 
 
 def test_memory_that_does_not_suffice_costs_time_but_no_picture(caplog):
-    vae, latents, calls = tiny_kl(), torch.randn(1, 16, 6, 8), []
+    vae, latents, calls, room = tiny_kl(), torch.randn(1, 16, 6, 8), [], [10_000]
 
     def full(strip):
-        calls.append(strip)
-        if len(calls) == 5:
+        calls.append(strip.shape[2])
+        if len(calls) == 5 or strip.shape[-2:].numel() > room[0]:
             raise torch.cuda.OutOfMemoryError("no room")
         return strip
 
@@ -180,8 +180,13 @@ def test_memory_that_does_not_suffice_costs_time_but_no_picture(caplog):
     strips = Strips(CPU, torch.device("cpu", 0), area=400)  # as if maps lay elsewhere than on the CPU
     out = torch.empty(1, 3, 48, 64)
     with torch.no_grad():
-        assert torch.equal(failing.run(latents, out, strips), network.run(latents, out.clone(), strips))
+        whole = network.run(latents, out.clone(), strips)
+        assert torch.equal(failing.run(latents, out, strips), whole)
         assert len(calls) == 5 + 8 and "in the CPU's" in caplog.text
-        calls.clear()
+        calls.extend([0] * 2)
+        room[0] = 500
+        assert (failing.run(latents, out, replace(strips, keep=CPU, area=1600)) - whole).abs().max() < 1e-5
+        assert calls[15:] == [24, *[6] * 8] and "lower strips" in caplog.text
+        room[0] = 0
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            failing.run(latents, out, replace(strips, keep=CPU))
+            network.between([pointwise(full)]).run(latents, out, strips)

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 
@@ -105,7 +103,7 @@ def test_the_tile_batch_does_not_change_the_result(tile_batch):
         assert (sample(velocity, latents, tile_batch=tile_batch, **options) - expected).abs().max() < 1e-5
 
 
-def test_progress_counts_every_model_call():
+def test_progress_counts_every_tile():
     calls, seen = [], []
     latents = random(1, 4, PLAN.height, PLAN.width)
     sample(
@@ -117,9 +115,9 @@ def test_progress_counts_every_model_call():
         tile_batch=4,
         progress=lambda *step: seen.append(step),
     )
-    expected = 2 * math.ceil(PLAN.count / 4)
-    assert seen == [("sample", i + 1, expected) for i in range(expected)]
-    assert sum(calls) == 2 * PLAN.count
+    assert calls == [4] * 6 and PLAN.count == 12
+    assert [step[:3] for step in seen] == [("sample", done, 24) for done in (4, 8, 12, 16, 20, 24)]
+    assert [step[3] for step in seen[1:4:2]] == ["step 1 of 2, tile 8 of 12", "step 2 of 2, tile 4 of 12"]
 
 
 def test_a_plan_of_another_canvas_is_refused():

@@ -1,0 +1,138 @@
+"""Memory that ends, by torch's own error from a hook on real tiny models, at every stage of a picture."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from dinotile.tiling.plan import plan_tiles, smaller_tiles
+from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.upscaler import Upscaler
+
+from ..dino.tiny import tiny_encoder
+from ..tiny import picture, tiny_adapter, tiny_flux, tiny_kl, tiny_vae
+
+SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=2, denoise=0.5)
+
+
+class Full:
+    """A module that runs out of memory where ``too_much`` says so of what it is given; counts what it did otherwise."""
+
+    def __init__(self, module, too_much):
+        self.done, self.failed, self.too_much = [], 0, too_much
+        self.hook = module.register_forward_pre_hook(self, with_kwargs=True)
+
+    def __call__(self, module, args, kwargs):
+        given = kwargs.get("hidden_states", args[0] if args else None)
+        if self.too_much(given):
+            self.failed += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.done.append(given.shape)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+@pytest.fixture(scope="module")
+def upscaler():
+    return Upscaler(tiny_flux(), tiny_vae())
+
+
+def told(report):
+    return [(each["stage"], each["goes_on_with"]) for each in report["out_of_memory"]]
+
+
+def test_fewer_tiles_share_a_call_and_what_was_done_is_not_done_again(upscaler, caplog):
+    pixels = picture(60, 75)
+    settings = dataclasses.replace(SETTINGS, tile_batch=4)
+    usual, report = upscaler.upscale(pixels, settings)
+    assert report["out_of_memory"] == [] and report["tiles"]["count"] == 6
+    calls = iter(range(1000))
+    with Full(upscaler.host.transformer, lambda x: next(calls) >= 1 and len(x) > 1) as flux:
+        result, report = upscaler.upscale(pixels, settings)
+    assert [shape[0] for shape in flux.done] == [4, 1, 1, *[1] * 6] and flux.failed == 1
+    assert told(report) == [("sample", "1 tile at a time")] and report["tiles"]["batch"] == 4
+    assert "sample ran out of memory and goes on with 1 tile at a time" in caplog.text
+    assert (result - usual).abs().max() < 1e-5
+    with Full(upscaler.host.transformer, lambda x: False) as flux:
+        _, report = upscaler.upscale(pixels, settings)
+    assert [shape[0] for shape in flux.done] == [4, 2] * 2 and report["out_of_memory"] == []
+
+
+def test_tiles_shrink_only_where_one_alone_is_too_much_and_the_canvas_of_the_last_step_stays(upscaler):
+    settings = dataclasses.replace(SETTINGS, tile=256, steps=3)
+    pixels, seen = picture(200, 240), []
+    plan = plan_tiles(400, 480, tile=256, overlap=16, grid=16, cell=8)
+    smaller = smaller_tiles(plan)
+    assert plan.count == 4 and smaller.tile_height <= 192 and smaller.tile_width <= 192
+    tokens = plan.tile_height * plan.tile_width // 256
+
+    def too_much(x):
+        seen.append(x.shape[:2])
+        return len(seen) > 2 and x.shape[1] == tokens  # after the first step and a half, of two tiles a call
+
+    lines = []
+    settings = dataclasses.replace(settings, tile_batch=2)
+    with Full(upscaler.host.transformer, too_much) as flux:
+        result, report = upscaler.upscale(pixels, settings, progress=lambda *line: lines.append(line))
+    assert [shape[:2] for shape in flux.done[:2]] == [(2, tokens)] * 2  # the first step, which is not repeated
+    assert len(flux.done[2:]) == 2 * smaller.count and flux.failed == 2
+    assert told(report) == [
+        ("sample", "1 tile at a time"),
+        ("sample", f"tiles of {smaller.tile_width} x {smaller.tile_height} px"),
+    ]
+    assert report["tiles"]["count"] == smaller.count and report["tiles"]["height"] == smaller.tile_height
+    assert report["settings"]["tile"] == 256 and report["steps"] == 3
+    assert result.isfinite().all() and result.shape == (1, 3, 400, 480)
+    assert [line for line in lines if line[0] == "sample"][-1][1:3] == (3 * smaller.count, 3 * smaller.count)
+
+
+def test_where_no_tile_is_small_enough_the_error_of_torch_goes_on(upscaler):
+    with Full(upscaler.host.transformer, lambda x: True), pytest.raises(torch.OutOfMemoryError, match="2 GiB"):
+        upscaler.upscale(picture(60, 75), SETTINGS)
+
+
+@pytest.mark.parametrize("make", [tiny_vae, tiny_kl])
+def test_the_vae_codes_the_same_in_lower_strips(make):
+    upscaler, pixels = Upscaler(tiny_flux(), make()), picture(60, 75)
+    settings = dataclasses.replace(SETTINGS, steps=1, vae_detail=0.5, anchor=0.5)
+    usual, _ = upscaler.upscale(pixels, settings)
+    vae, halves = upscaler.host.vae, []
+    for half in (vae.encoder, vae.decoder):
+        convolutions = [module for module in half.modules() if isinstance(module, torch.nn.Conv2d)]
+        largest = convolutions[0] if half is vae.encoder else convolutions[-1]
+        halves.append(Full(largest, lambda x: x.shape[-2:].numel() > 12000))
+    result, report = upscaler.upscale(pixels, settings)
+    assert {stage for stage, _ in told(report)} == {"encode", "decode"}
+    assert {said for _, said in told(report)} == {"lower strips"}
+    assert all(half.failed for half in halves)
+    assert (result - usual).abs().max() < 1e-4
+
+
+def made():
+    """On the CPU under another name, so that there is a place to go to."""
+    flux = tiny_flux()
+    given = {"dino": tiny_encoder("tiny-v2"), "adapter": tiny_adapter(flux)}
+    return Upscaler(flux, tiny_vae(), **given, device=torch.device("cpu", 0))
+
+
+@pytest.mark.parametrize("stage", ["dino", "encode", "sample", "decode"])
+def test_a_model_gets_the_device_for_itself_until_the_picture_is_done(stage):
+    upscaler, other = made(), made()
+    turns, vae = upscaler.host.turns, upscaler.host.vae
+    settings = dataclasses.replace(SETTINGS, tile_batch=1)
+    usual, _ = other.upscale(picture(40, 52), settings)
+    module = {
+        "dino": next(each for each in upscaler.dino.model.modules() if not list(each.children())),
+        "encode": next(each for each in vae.encoder.modules() if isinstance(each, torch.nn.Conv2d)),
+        "sample": upscaler.host.transformer,
+        "decode": next(each for each in vae.decoder.modules() if isinstance(each, torch.nn.Conv2d)),
+    }[stage]
+    with Full(module, lambda x: turns.offload == "none") as full:
+        result, report = upscaler.upscale(picture(40, 52), settings)
+    assert full.failed and full.done and told(report)[-1] == (stage, "one model at a time on the device")
+    assert turns.offload == "none" and turns.there == ()
+    assert (result - usual).abs().max() < 1e-5
