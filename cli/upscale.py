@@ -12,7 +12,8 @@ from ..tiling.wanted import WantedSize
 from . import upscale_options as option
 from .ahead import told
 from .bars import Bars
-from .batch import Batch, earlier, table, upscale_batch
+from .batch import Batch, resume, upscale_batch
+from .batch_report import earlier, table
 from .compare import place
 from .features import Device
 from .inputs import find_pictures
@@ -34,6 +35,7 @@ FILES = (  # options of the command alone
     "height",
     "longest",
     "megapixels",
+    "manifest",
 )
 PATHS = (  # options that name files or folders
     "model_path",
@@ -110,11 +112,13 @@ def upscale(
     megapixels: option.Megapixels = None,
     compare: option.Compare = False,
     no_recipe: option.NoRecipe = False,
+    manifest: option.Manifest = None,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
-    if overwrite and skip_existing:
-        raise ValueError("--overwrite and --skip-existing exclude each other: give one of them")
+    if skip_existing and (overwrite or manifest):
+        other = "--overwrite" if overwrite else "--manifest, which knows what is done,"
+        raise ValueError(f"{other} and --skip-existing exclude each other: give one of them")
     from ..files.containers import check_size
 
     check_size(1, 1, max_megapixels=max_megapixels)
@@ -128,7 +132,7 @@ def upscale(
     if report is not None:
         check_report(report, [*pictures, *drawn])
     check_inputs_stay(written, [options[name] for name in PATHS])
-    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
+    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going or bool(manifest))
     batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
@@ -136,8 +140,13 @@ def upscale(
         typer.echo(f"{len(outputs) - len(batch.jobs)} of {len(outputs)} pictures are there already")
         if not batch.jobs:
             return
-        batch.done = earlier(report, batch.jobs) if report and report.exists() else []
-    check_free([] if skip_existing else written, overwrite=overwrite)
+    if manifest:
+        typer.echo(resume(batch, manifest, options))
+        if not batch.jobs:
+            return
+    if (skip_existing or manifest) and report and report.exists():
+        batch.done = earlier(report, batch.jobs)
+    check_free([] if skip_existing else batch.taken(written), overwrite=overwrite)
     if dry_run:
         for line in told(batch, options):
             typer.echo(line)

@@ -236,6 +236,14 @@ KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
 ]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JOBS.jsonl",
+        help="Note there what became of each picture, a line each, and leave out what is done already, by the same settings and "
+        "models, of the same input. Failed pictures are listed at the end, with exit code 1; the others are done.",
+    ),
+]
 MaxMegapixels = Annotated[float, typer.Option(help="The largest picture that is read; above 0.")]
 DryRun = Annotated[
     bool,

@@ -61,11 +61,16 @@ def remove_parts(folder: Path, pattern: str) -> None:
         _remove(part)
 
 
-def hold(file: IO[Any]) -> None:
-    """Mark an open file as in use until it is closed or the process ends, however that is."""
+def hold(file: IO[Any]) -> bool:
+    """Mark an open file as in use until it is closed or the process ends, however that is; False where another holds it."""
     if fcntl is not None:
-        with suppress(OSError):  # a file system without locks
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
 
 
 def abandoned(path: Path, *, seconds: float = 0) -> bool:
