@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.kinds import MEGAPIXELS
 from ..files.progress import Progress
-from ..files.writing import check_picture_output, check_writable, make_folder, same_file
+from ..files.writing import check_picture_output, check_writable, make_folder
 from ..tiling.wanted import WantedSize
 from .batch_report import plural, write_report
 from .compare import beside, extent, place
-from .manifest import DONE, FAILED, RUNNING, Manifest
+from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 
 def resume(batch: Batch, path: Path, options: dict[str, Any]) -> str:
     """Leave out of the jobs what a manifest at ``path`` knows as done, and tell it in a sentence. Nothing is written yet."""
-    if batch.folder is None or path.parent != batch.folder:  # which is made before it is written
-        check_writable(path)
-    if any(same_file(path, other) for job in batch.jobs for other in job) or (batch.report and path == batch.report):
-        raise ValueError(f"manifest {path} is also a picture or the report: choose another name, such as jobs.jsonl")
+    check_manifest(path, batch.jobs, folder=batch.folder, report=batch.report)
     batch.manifest, batch.stamp = Manifest.read(path), stamp_of(batch, options)
     left = batch.manifest.left(batch.jobs, batch.stamp)
     said, batch.jobs = batch.manifest.told(batch.jobs, left), left

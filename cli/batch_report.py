@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..upscaling.upscaler import Upscaler
     from .batch import Batch
 
+FAILED = 1  # exit code of a command that could not do all pictures
+
 
 def write_report(
     batch: Batch, upscaler: Upscaler | None, *, options: dict[str, Any], seconds: dict[str, float]

@@ -12,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from ..files.errors import reason
 from ..files.fingerprints import file_fingerprint
-from ..files.writing import hold
+from ..files.writing import check_writable, hold, same_file
 
 START = b'{"dinotile": "'  # of every line: another file is never taken for a manifest
 DONE, FAILED, RUNNING = STATUSES = ("done", "failed", "running")
@@ -39,13 +40,14 @@ class Entry:
 @dataclass
 class Manifest:
     """path: the file, which need not exist yet. entries: by output. whole: bytes of whole lines; cut: of half a line behind
-    them."""
+    them. made_by: the version of DINOTile that makes the pictures."""
 
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
     whole: int = 0
     cut: int = 0
     file: IO[bytes] | None = None
+    made_by: str = field(default_factory=partial(version, "dinotile"))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -79,7 +81,7 @@ class Manifest:
         """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``seconds``, ``where``."""
         assert self.file is not None
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        said = {"dinotile": version("dinotile"), "status": status, "output": named(output), "source": named(source)}
+        said = {"dinotile": self.made_by, "status": status, "output": named(output), "source": named(source)}
         said |= {name: value for name, value in facts.items() if value not in (None, "")}
         line = json.dumps({**said, "time": now}).encode() + b"\n"
         try:
@@ -115,7 +117,7 @@ class Manifest:
         words = {DONE: "changed since and done again", FAILED: "failed before", RUNNING: "cut short"}
         parts = [f"{before[status]} {word}" for status, word in words.items() if before[status]]
         said = f"{self.path}: {len(jobs) - len(left)} of {len(jobs)} pictures are done already"
-        here, undone = version("dinotile"), {output for _, output in left}
+        here, undone = self.made_by, {output for _, output in left}
         kept = [self.entries[named(output)] for _, output in jobs if output not in undone]
         others = sorted({entry.version for entry in kept} - {here})
         said += "".join(f", {part}" for part in parts)
@@ -124,8 +126,9 @@ class Manifest:
 
     def _settled(self, source: Path, output: Path, settings: str) -> bool:
         entry = self.entries.get(named(output))
-        same = entry is not None and (entry.status, entry.settings, entry.source) == (DONE, settings, named(source))
-        if not same or not self.owns(output):
+        if entry is None or (entry.status, entry.settings, entry.source) != (DONE, settings, named(source)):
+            return False
+        if not self.owns(output):
             return False
         try:
             return file_fingerprint(source) == entry.input
@@ -139,7 +142,7 @@ class Manifest:
         try:
             said = json.loads(line) if line.startswith(START) else {}
             before = self.entries.get(said["output"])
-            facts = [said.get(name, "") for name in ("input", "settings")]
+            facts = said.get("input", ""), said.get("settings", "")
             size = said.get("size", before.size if before else 0)
             entry = Entry(said["status"], said["source"], *facts, size, said["dinotile"])
             fits = entry.status in STATUSES and isinstance(entry.size, int) and isinstance(said["output"], str)
@@ -151,6 +154,16 @@ class Manifest:
             ) from error
         self.entries[said["output"]] = entry
         self.whole += len(line)
+
+
+def check_manifest(
+    path: Path, jobs: Iterable[tuple[Path, Path]], *, folder: Path | None, report: Path | None = None
+) -> None:
+    """ValueError where none could be at ``path``. folder: of the results, which is made before a manifest in it."""
+    if folder is None or path.parent != folder:
+        check_writable(path)
+    if any(same_file(path, other) for job in jobs for other in job) or (report and same_file(path, report)):
+        raise ValueError(f"manifest {path} is also a picture or the report: choose another name, such as jobs.jsonl")
 
 
 def named(path: Path) -> str:

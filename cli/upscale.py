@@ -13,13 +13,12 @@ from . import upscale_options as option
 from .ahead import told
 from .bars import Bars
 from .batch import Batch, resume, upscale_batch
-from .batch_report import earlier, table
+from .batch_report import FAILED, earlier, table
 from .compare import place
 from .features import Device
 from .inputs import find_pictures
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
-FAILED = 1  # exit code
 FILES = (  # options of the command alone
     "inputs",
     "output",
