@@ -40,7 +40,8 @@ class Entry:
 @dataclass
 class Manifest:
     """path: the file, which need not exist yet. entries: by output. whole: bytes of whole lines; cut: of half a line behind
-    them. made_by: the version of DINOTile that makes the pictures."""
+    them. made_by: the version of DINOTile that makes the pictures. kept: jobs that are left
+    out as done."""
 
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -109,7 +110,10 @@ class Manifest:
 
     def left(self, jobs: Iterable[tuple[Path, Path]], settings: str) -> list[tuple[Path, Path]]:
         """The jobs without those that are done, by the same settings, of an input that is unchanged."""
-        return [(source, output) for source, output in jobs if not self._settled(source, output, settings)]
+        given = list(jobs)
+        left = [(source, output) for source, output in given if not self._settled(source, output, settings)]
+        self.kept = len(given) - len(left)
+        return left
 
     def told(self, jobs: Sequence[tuple[Path, Path]], left: Sequence[tuple[Path, Path]]) -> str:
         """A sentence about where the job stands. jobs: all of them; left: what is still to do."""

@@ -244,6 +244,20 @@ Manifest = Annotated[
         "models, of the same input. Failed pictures are listed at the end, with exit code 1; the others are done.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Share the pictures out to the workers of a Ray cluster (HOST:PORT, ray://HOST:PORT or auto); local: one that is "
+        "started on this machine. Pictures, models and results lie at the same paths on all machines; --keep-going is meant.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Workers of --ray; 1 or more. Default: one per GPU of the cluster, or per core where it has none."
+    ),
+]
 MaxMegapixels = Annotated[float, typer.Option(help="The largest picture that is read; above 0.")]
 DryRun = Annotated[
     bool,
