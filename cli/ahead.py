@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .batch import Batch, plural
+from .batch import Batch
+from .batch_report import plural
 
 
 def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..files.progress import Progress
-from ..files.writing import check_picture_output, check_writable, make_folder, write_text
+from ..files.writing import check_picture_output, check_writable, make_folder
 from ..tiling.wanted import WantedSize
+from .batch_report import plural, write_report
 from .compare import beside, extent, place
+from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Store:
 class Batch:
     """jobs: each picture and where its result goes. folder: made where it is not there. done: reports by picture.
     failed: why a picture has no result. keep_going: whether the others are then done. recipe: whether results say how they were
-    made. wanted: the size of results, where it is no factor. compare: whether pictures beside plain enlargement are written."""
+    made. wanted: the size of results, where it is no factor. compare: whether pictures beside plain enlargement are written.
+    manifest: where each picture's end is noted; stamp: the fingerprint of the settings."""
 
     jobs: list[tuple[Path, Path]]
     folder: Path | None = None
@@ -71,6 +73,8 @@ class Batch:
     max_megapixels: float = MEGAPIXELS
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+    manifest: Manifest | None = None
+    stamp: str = ""
 
     def fitted(self, settings: UpscaleSettings, height: int, width: int) -> UpscaleSettings:
         """The settings for a picture of that size; ValueError where its size cannot be had."""
@@ -98,6 +102,34 @@ class Batch:
             if not go_on:
                 raise
 
+    @contextmanager
+    def noted(self, source: Path, output: Path) -> Iterator[None]:
+        """The manifest's lines about a picture: that it begins, and how it ended, which a killed process leaves out."""
+        start, before = time.perf_counter(), len(self.done)
+        self.note(source, output, RUNNING)
+        yield
+        seconds = round(time.perf_counter() - start, 3)
+        if source in self.failed:
+            self.note(source, output, FAILED, why=self.failed[source], seconds=seconds)
+        elif len(self.done) > before:
+            self.note(source, output, DONE, **self.made(output, seconds))
+
+    def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
+        if self.manifest is not None:
+            self.manifest.note(source, output, status, **facts)
+
+    def made(self, output: Path, seconds: float) -> dict[str, Any]:
+        """What the manifest says of the last picture that is done."""
+        fingerprint = self.done[-1]["fingerprint"]
+        return {"input": fingerprint, "settings": self.stamp, "size": output.stat().st_size, "seconds": seconds}
+
+    def taken(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of the paths that no earlier run of this job wrote, as its manifest knows."""
+        if self.manifest is None:
+            return list(paths)
+        own = {path for path in paths if self.manifest.owns(path)}
+        return [path for path in paths if path not in {*own, *map(place, own), self.report}]
+
     def check(self) -> None:
         """ValueError with all that failed, unless the others are to be done."""
         if not self.failed or self.keep_going:
@@ -121,14 +153,20 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     settings, models, masks = split_options(options)
     batch.store.check(settings, jobs=len(batch.jobs), compare=batch.compare)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
+    outputs = dict(batch.jobs)
     look(batch, settings=settings, masks=where)
+    if batch.manifest is not None:
+        batch.manifest.begin()
+    for source, why in batch.failed.items():
+        batch.note(source, outputs[source], FAILED, why=why)
     upscaler, seconds = None, {}
     try:
         if any(batch.left()):
             with timed(seconds, "load"):
                 upscaler = load_upscaler(**models, progress=progress)
+            batch.stamp = batch.stamp and stamp_of(batch, options)  # again: models may have been downloaded now
             for source, output in batch.left():
-                with batch.trying(source, go_on=batch.keep_going):
+                with batch.noted(source, output), batch.trying(source, go_on=batch.keep_going):
                     yield from upscale_file(
                         batch, upscaler, source, output, options, settings=settings, masks=where, progress=progress
                     )
@@ -137,6 +175,25 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
     finally:
         if batch.report is not None:
             write_report(batch, upscaler, options={**models, **masks}, seconds=seconds)
+        if batch.manifest is not None:
+            batch.manifest.close()
+
+
+def resume(batch: Batch, path: Path, options: dict[str, Any]) -> str:
+    """Leave out of the jobs what a manifest at ``path`` knows as done, and tell it in a sentence. Nothing is written yet."""
+    check_manifest(path, batch.jobs, folder=batch.folder, report=batch.report)
+    batch.manifest, batch.stamp = Manifest.read(path), stamp_of(batch, options)
+    left = batch.manifest.left(batch.jobs, batch.stamp)
+    said, batch.jobs = batch.manifest.told(batch.jobs, left), left
+    return said
+
+
+def stamp_of(batch: Batch, options: dict[str, Any]) -> str:
+    """The fingerprint of what decides how the batch's results come out, but for their sources."""
+    from ..upscaling.identity import settings_fingerprint
+
+    more = {"wanted": asdict(batch.wanted), "recipe": batch.recipe, "compare": batch.compare}
+    return settings_fingerprint(options, **more)
 
 
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
@@ -219,7 +276,8 @@ def upscale_file(
         note = save_picture(result, output)
         if batch.compare:
             save_picture(beside(picture, result), place(output))
-    batch.done.append({"file": str(source), "written": str(output), "note": note, **facts})
+    named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
+    batch.done.append({**named, **facts})
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
     guided = "with DINO" if used else "without DINO"
@@ -235,55 +293,7 @@ def upscale_file(
         yield note
 
 
-def write_report(
-    batch: Batch, upscaler: Upscaler | None, *, options: dict[str, Any], seconds: dict[str, float]
-) -> None:
-    from ..upscaling.report import environment
-
-    summary: dict[str, Any] = {}
-    if upscaler is not None:
-        summary = environment(upscaler.host.device) | {"dtype": str(upscaler.host.dtype).removeprefix("torch.")}
-    summary |= {
-        "variant": options["variant"],
-        "options": {name: options[name] for name in options if name != "variant"},
-    }
-    failed = [{"file": str(source), "error": said} for source, said in batch.failed.items()]
-    summary |= {"seconds": seconds, "pictures": batch.done, "failed": failed}
-    assert batch.report is not None
-    write_text(batch.report, json.dumps(summary, indent=2, default=str) + "\n")
-
-
-def earlier(report: Path, jobs: Sequence[tuple[Path, Path]]) -> list[dict[str, Any]]:
-    """The pictures of a report that an earlier run of the same batch left, without those of the jobs, which are done again;
-    ValueError where it is no report."""
-    again = {output for _, output in jobs}
-    try:
-        pictures = json.loads(report.read_text(encoding="utf-8"))["pictures"]
-        if isinstance(pictures, list) and all(isinstance(picture, dict) for picture in pictures):
-            return [picture for picture in pictures if Path(picture["written"]) not in again]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        pass
-    raise ValueError(f"report {report} exists already and is no report of pictures: choose another name")
-
-
 def told_kept(kept: dict[str, Any]) -> str:
     """What a store was good for."""
     said = {"reused": "from the store", "redone": "done again", "damaged": "damaged there"}
     return "".join(f", {len(kept[name])} {what}" for name, what in said.items() if kept[name])
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def table(failed: dict[Path, str], jobs: Sequence[tuple[Path, Path]]) -> Any:
-    """For rich: what has no result, and why."""
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=f"{len(failed)} of {len(jobs)} pictures failed", title_justify="left")
-    shown.add_column("picture", overflow="fold")
-    shown.add_column("why", overflow="fold")
-    for source, said in failed.items():
-        shown.add_row(Text(str(source)), Text(said))
-    return shown

@@ -33,6 +33,7 @@ EXTRAS = {  # modules: what they are for, and the extra of the package that brin
     ("wandb",): ("Weights & Biases logs", "wandb"),
     ("bitsandbytes",): ("--weights nf4", "nf4"),
     ("spandrel",): ("upscale models other than RealESRGAN Compact", "upscale"),
+    ("ray",): ("--ray, many machines", "ray"),
     ("vector_quantize_pytorch",): ("FlatDINO with quantised tokens", "flatdino"),
 }
 FLUX = tuple(  # of the variants, named here without torch

@@ -5,21 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from .bars import Bars, errors
-from .outputs import OVERWRITE, check_free, check_inputs_stay
+from .batch_report import FAILED, table
+from .inputs import find_pictures
+from .outputs import OVERWRITE, check_free, check_inputs_stay, plan_outputs
 from .remote.address import DEFAULT_SERVER, MAX_BYTES
 
 if TYPE_CHECKING:
     from .remote.answers import Output
     from .remote.client import ComfyClient
 
-Server = Annotated[
-    str,
-    typer.Option(help="Address of a running ComfyUI: HOST:PORT, or https://USER:PASSWORD@HOST/PATH."),
+SERVER = "Address of a running ComfyUI: HOST:PORT, or https://USER:PASSWORD@HOST/PATH."
+Server = Annotated[str, typer.Option(help=SERVER)]
+Servers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server",
+        help=f"{SERVER} Default: {DEFAULT_SERVER}. May be repeated: the pictures of a folder are then shared out.",
+    ),
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds for upload, run and download together; 0 for no limit.")]
 Header = Annotated[
@@ -36,12 +44,25 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the ser
 MaxBytes = Annotated[int, typer.Option(help="The largest file to bring back, bytes.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)]
 
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JOBS.jsonl",
+        help="Note there what became of each picture, a line each, and leave out what is done already, by the same workflow, "
+        "of the same input.",
+    ),
+]
+
 
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.json", help="A workflow, exported as API.")],
-    image: Annotated[Path, typer.Option(metavar="IN", help="The picture for its LoadImage node.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes.")],
-    server: Server = DEFAULT_SERVER,
+    image: Annotated[
+        str, typer.Option(metavar="IN", help="The picture for its LoadImage node; or a folder, or a pattern, of many.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes; of many, a folder.")
+    ],
+    server: Servers = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; may be repeated.")
     ] = None,
@@ -51,8 +72,46 @@ def run(
     insecure: Insecure = False,
     max_bytes: MaxBytes = MAX_BYTES,
     overwrite: Overwrite = False,
+    manifest: Manifest = None,
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
+    access: dict[str, Any] = {"header": header, "cacert": cacert, "insecure": insecure, "max_bytes": max_bytes}
+    servers, pictures = server or [DEFAULT_SERVER], find_pictures([image])
+    if len(servers) == len(pictures) == 1 and manifest is None and not Path(output).is_dir():
+        run_one(workflow, pictures[0], Path(output), servers[0], settings or [], timeout, access, overwrite=overwrite)
+        return
+    from .fleet import Fleet, run_fleet
+
+    outputs = plan_outputs(pictures, output)
+    fleet = Fleet(
+        list(zip(pictures, outputs, strict=True)),
+        workflow,
+        servers,
+        make=lambda address: client_of(address, timeout, **access),
+        folder=None if outputs[0] == Path(output) else Path(output),
+        settings=settings or [],
+        overwrite=overwrite,
+    )
+    with Bars() as bars:
+        for line in run_fleet(fleet, manifest, progress=bars):
+            bars.close()
+            typer.echo(line)
+    if fleet.failed:
+        Console().print(table(fleet.failed, fleet.jobs))
+        raise typer.Exit(FAILED)
+
+
+def run_one(
+    workflow: Path,
+    image: Path,
+    output: Path,
+    server: str,
+    settings: list[str],
+    timeout: float,
+    access: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
     from .remote.results import check_output, places_taken
     from .remote.run import send, workflow_for
 
@@ -60,10 +119,10 @@ def run(
     check_inputs_stay(places_taken(output), inputs)
     check_free([output], overwrite=overwrite)
     check_output(output)
-    graph, start = workflow_for(workflow, image, settings or []), time.perf_counter()
-    client = client_of(server, timeout, header=header, cacert=cacert, insecure=insecure, max_bytes=max_bytes)
+    graph, start = workflow_for(workflow, image, settings), time.perf_counter()
+    client = client_of(server, timeout, **access)
     with Bars() as bars:
-        sent, outputs = send(client, graph, image, settings or [], bars)
+        sent, outputs = send(client, graph, image, settings, bars)
     write(client, sent, outputs, output, inputs=inputs, overwrite=overwrite, start=start)
     if client.note:
         raise ValueError(client.note)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from ..files.kinds import MEGAPIXELS, MOST_STORED
+from ..files.paths import expanded
 from ..tiling.wanted import WantedSize
 from . import upscale_options as option
 from .ahead import told
 from .bars import Bars
-from .batch import Batch, Store, earlier, table, upscale_batch
+from .batch import Batch, Store, resume, upscale_batch
+from .batch_report import FAILED, earlier, table
+from .cluster import upscale_on_ray
 from .compare import place
 from .features import Device
 from .inputs import find_pictures
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
-FAILED = 1  # exit code
 FILES = (  # options of the command alone
     "inputs",
     "output",
@@ -37,6 +41,9 @@ FILES = (  # options of the command alone
     "store",
     "store_size",
     "redo",
+    "manifest",
+    "ray",
+    "workers",
 )
 PATHS = (  # options that name files or folders
     "model_path",
@@ -117,11 +124,17 @@ def upscale(
     store: option.Store = None,
     store_size: option.StoreSize = MOST_STORED,
     redo: option.RedoTiles = "",
+    manifest: option.Manifest = None,
+    ray: option.Ray = None,
+    workers: option.Workers = None,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
-    if overwrite and skip_existing:
-        raise ValueError("--overwrite and --skip-existing exclude each other: give one of them")
+    if skip_existing and (overwrite or manifest):
+        other = "--overwrite" if overwrite else "--manifest, which knows what is done,"
+        raise ValueError(f"{other} and --skip-existing exclude each other: give one of them")
+    if workers is not None and ray is None:
+        raise ValueError("--workers acts with --ray only: leave it out, or give a cluster")
     from ..files.containers import check_size
 
     check_size(1, 1, max_megapixels=max_megapixels)
@@ -135,7 +148,8 @@ def upscale(
     if report is not None:
         check_report(report, [*pictures, *drawn])
     check_inputs_stay(written, [options[name] for name in PATHS])
-    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, keep_going=keep_going)
+    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report)
+    batch.keep_going = keep_going or bool(manifest or ray)
     batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
     batch.store = Store(store, store_size, redo)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
@@ -144,14 +158,24 @@ def upscale(
         typer.echo(f"{len(outputs) - len(batch.jobs)} of {len(outputs)} pictures are there already")
         if not batch.jobs:
             return
-        batch.done = earlier(report, batch.jobs) if report and report.exists() else []
-    check_free([] if skip_existing else written, overwrite=overwrite)
+    if manifest:
+        typer.echo(resume(batch, manifest, options))
+        if not batch.jobs:
+            return
+    if (skip_existing or manifest) and report and report.exists():
+        batch.done = earlier(report, batch.jobs)
+    check_free([] if skip_existing else batch.taken(written), overwrite=overwrite)
     if dry_run:
         for line in told(batch, options):
             typer.echo(line)
         return
+    work = upscale_batch
+    if ray is not None:
+        work = partial(upscale_on_ray, address=ray, workers=workers)
+        here = {name: expanded(options[name]) for name in PATHS if options[name]}
+        options |= {name: str(path.absolute()) for name, path in here.items() if os.path.exists(path)}
     with Bars() as bars:
-        for line in upscale_batch(batch, options, progress=bars):
+        for line in work(batch, options, progress=bars):
             bars.close()
             typer.echo(line)
     if batch.failed:

@@ -262,6 +262,28 @@ KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Do the others where pictures fail; exit code 1 and a table at the end."),
 ]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JOBS.jsonl",
+        help="Note there what became of each picture, a line each, and leave out what is done already, by the same settings and "
+        "models, of the same input. Failed pictures are listed at the end, with exit code 1; the others are done.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Share the pictures out to the workers of a Ray cluster (HOST:PORT, ray://HOST:PORT or auto); local: one that is "
+        "started on this machine. Pictures, models and results lie at the same paths on all machines; --keep-going is meant.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Workers of --ray; 1 or more. Default: one per GPU of the cluster, or per core where it has none."
+    ),
+]
 MaxMegapixels = Annotated[float, typer.Option(help="The largest picture that is read; above 0.")]
 DryRun = Annotated[
     bool,

@@ -61,11 +61,17 @@ def remove_parts(folder: Path, pattern: str) -> None:
         _remove(part)
 
 
-def hold(file: IO[Any], *, shared: bool = False) -> None:
-    """Mark an open file as in use until it is closed or the process ends, however that is. shared: by any number of them."""
+def hold(file: IO[Any], *, shared: bool = False) -> bool:
+    """Mark an open file as in use until it is closed or the process ends, however that is; False where another holds it.
+    shared: by any number of them."""
     if fcntl is not None:
-        with suppress(OSError):  # a file system without locks
+        try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
 
 
 def abandoned(path: Path, *, seconds: float = 0) -> bool:

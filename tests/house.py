@@ -45,7 +45,7 @@ NO_ROOMS = {"tests", "build", "web", "workflows", "docs"}
 COMFY = {"folder_paths", "execution", "server", "node_helpers", "latent_preview", "nodes"}  # beside comfy*
 LAZY = {
     *("transformers", "diffusers", "accelerate", "huggingface_hub", "webdataset", "tensorboard", "wandb", "spandrel"),
-    *("vector_quantize_pytorch", "sklearn", "torchmetrics"),
+    *("vector_quantize_pytorch", "sklearn", "torchmetrics", "ray"),
 }
 
 SIZED = {

@@ -142,6 +142,15 @@ def local_path(source: Source) -> Path | None:
     return None
 
 
+def cached_commit(name: str) -> str:
+    """The commit of a hub name that this machine has, empty where it has none; the hub is not asked."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    reference = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+
+
 @cache
 def _say(name: str) -> None:
     from huggingface_hub import constants

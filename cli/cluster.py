@@ -1,0 +1,196 @@
+"""``dinotile upscale --ray``: the pictures of one job on the workers of a Ray cluster.
+
+Each worker is an actor that loads the models once. Ray starts a lost one anew, where there is room, and its picture goes to the
+next that is free. Pictures, models and results lie at the same paths on every machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..files.errors import plain, reason
+from ..files.progress import Progress
+from ..files.writing import make_folder
+from .batch import Batch
+from .batch_report import plural, write_report
+from .cluster_worker import Outcome, State, Worker
+from .manifest import DONE, FAILED, RUNNING
+
+LOCAL = "local"
+DEATHS = 3  # of workers at a picture, before it counts as failed
+PATIENCE = 30  # seconds without a worker before that is said
+STAGE = "pictures"
+
+
+@dataclass
+class _Job:
+    source: Path
+    output: Path
+    deaths: int = 0
+
+
+def upscale_on_ray(
+    batch: Batch, options: dict[str, Any], *, address: str, workers: int | None, progress: Progress
+) -> Iterator[str]:
+    """As ``upscale_batch``; pictures that cannot be used are told when a worker meets them. Raises ValueError where the cluster
+    cannot be had, and where a worker is not as this machine is."""
+    if workers is not None and workers < 1:
+        raise ValueError(
+            f"workers {workers} must be at least 1: leave it out for one per GPU, or per core where there is none"
+        )
+    if batch.folder is not None:
+        make_folder(batch.folder)
+    with joined(address, workers) as ray:
+        if batch.manifest is not None:
+            batch.manifest.begin()
+        try:
+            yield from _Cluster(ray, batch, options, workers, progress).run()
+        finally:
+            if batch.report is not None:
+                write_report(batch, None, options={"variant": options["variant"], **options}, seconds={})
+            if batch.manifest is not None:
+                batch.manifest.close()
+
+
+@contextmanager
+def joined(address: str, workers: int | None) -> Iterator[Any]:
+    """Ray, connected to the cluster of that address, or to one that is started on this machine and ended with the block."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError(
+            'ray is not installed: pip install "dinotile[ray]", of the version that the cluster has'
+        ) from error
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if address == LOCAL:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers otherwise
+            ray.init(LOCAL, num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+        else:
+            ray.init(address, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, before)  # which Ray may take
+    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+        ray.shutdown()
+        said, advice = plain(reason(error), 300), "start one with `ray start --head`, or give its address"
+        if "version mismatch" in said.lower():
+            advice = "install the cluster's versions of Ray and Python here"
+        raise ValueError(f"the Ray cluster {address} cannot be joined ({said}): {advice}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class _Cluster:
+    """calls: what the workers are asked, and about which picture, or None where they are asked whether they are ready."""
+
+    def __init__(
+        self, ray: Any, batch: Batch, options: dict[str, Any], workers: int | None, progress: Progress
+    ) -> None:
+        self.ray, self.batch, self.progress = ray, batch, progress
+        self.waiting = deque(_Job(*job) for job in batch.jobs)
+        self.calls: dict[Any, tuple[Any, _Job | None]] = {}
+        self.count, self.ended, self.alike = len(self.waiting), 0, State("", version("dinotile"), batch.stamp)
+        self.skipped = batch.manifest is not None and bool(batch.manifest.kept)
+        has = ray.cluster_resources()
+        kind = "CPU" if options.get("device") == "cpu" or not has.get("GPU") else "GPU"
+        needs = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
+        self.needs = f"1 {kind}"
+        made = ray.remote(max_restarts=-1, **needs)(Worker)
+        alone = replace(batch, jobs=[], folder=None, report=None, done=[], failed={}, manifest=None, keep_going=True)
+        self.workers = min(workers or max(1, int(has.get(kind, 1))), self.count)
+        for _ in range(self.workers):
+            self._ask(made.remote(alone, options))
+
+    def _ask(self, worker: Any) -> None:
+        """Whether it is ready; a lost worker answers when Ray has started it anew."""
+        self.calls[worker.ready.options(max_task_retries=-1).remote()] = worker, None
+
+    def _give(self, worker: Any) -> None:
+        if self.waiting:
+            job = self.waiting.popleft()
+            self.batch.note(job.source, job.output, RUNNING)
+            self.calls[worker.upscale.remote(job.source.absolute(), job.output.absolute())] = worker, job
+
+    def run(self) -> Iterator[str]:
+        yield f"{plural(self.count, 'picture')} for {plural(self.workers, 'worker')} of {self.needs} each"
+        self.progress(STAGE, 0, self.count)
+        start, met = time.monotonic(), False
+        while self.ended < self.count:
+            ended, _ = self.ray.wait(list(self.calls), timeout=PATIENCE)
+            for call in ended:
+                worker, job = self.calls.pop(call)
+                yield from self._heard(call, worker, job)
+                met = True
+            self.progress(STAGE, self.ended, self.count)
+            if not met and time.monotonic() - start >= PATIENCE:
+                yield f"no worker is ready after {PATIENCE} s: they load models, or the cluster has no room for one ({self.needs})"
+                met = True
+
+    def _heard(self, call: Any, worker: Any, job: _Job | None) -> Iterator[str]:
+        try:
+            answer = self.ray.get(call)
+        except self.ray.exceptions.RayTaskError as error:  # a fault of the program
+            raise error.as_instanceof_cause() from None
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.RaySystemError) as error:
+            yield from self._lost(job, plain(str(error).strip().splitlines()[0], 200))
+            self._ask(worker)
+            return
+        if job is None:
+            self._check(answer)
+        else:
+            yield from self._ended(job, answer)
+        self._give(worker)
+
+    def _lost(self, job: _Job | None, why: str) -> Iterator[str]:
+        if job is None:
+            return
+        job.deaths += 1
+        if job.deaths < DEATHS:
+            self.waiting.appendleft(job)
+            yield f"{job.source}  its worker was lost, another goes on with it ({why})"
+        else:
+            yield from self._failed(job, f"{DEATHS} workers were lost at it, the last: {why}", where="")
+
+    def _failed(self, job: _Job, why: str, *, where: str) -> Iterator[str]:
+        self.ended += 1
+        self.batch.failed[job.source] = why
+        self.batch.note(job.source, job.output, FAILED, why=why, where=where)
+        yield f"{job.source}  failed: {why}"
+
+    def _ended(self, job: _Job, outcome: Outcome) -> Iterator[str]:
+        if outcome.failed:
+            yield from self._failed(job, outcome.failed, where=outcome.where)
+            return
+        self.ended += 1
+        self.batch.done.append(outcome.report | {"file": str(job.source), "written": str(job.output)})
+        self.batch.note(
+            job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, outcome.seconds)
+        )
+        yield from outcome.lines
+
+    def _check(self, state: State) -> None:
+        """ValueError where a worker is not as the others are, or as this machine is where its manifest was followed."""
+        if state.problem:
+            raise ValueError(f"the worker on {state.where} cannot work: {state.problem}")
+        if state.version != self.alike.version:
+            raise ValueError(
+                f"the worker on {state.where} has DINOTile {state.version}, here it is {self.alike.version}: install one version"
+            )
+        if not self.skipped and not self.alike.where:  # models of the hub may be on the workers only
+            self.alike = replace(self.alike, stamp=state.stamp, where=state.where)
+            self.batch.stamp = state.stamp
+        elif state.stamp != self.alike.stamp:
+            raise ValueError(
+                f"the worker on {state.where} has other models or masks than {self.alike.where or 'this machine'} under the same "
+                "names: give all machines the same"
+            )

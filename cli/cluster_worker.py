@@ -1,0 +1,96 @@
+"""What a worker of a Ray cluster is: models that are loaded once, and pictures one after the other. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .batch import Batch, look, stamp_of, upscale_file
+from .sentences import for_the_user
+
+if TYPE_CHECKING:
+    from ..upscaling.masks import Masks
+    from ..upscaling.settings import UpscaleSettings
+    from ..upscaling.upscaler import Upscaler
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a worker is, its version, and the fingerprint of its settings and models. problem: why it cannot work."""
+
+    where: str
+    version: str
+    stamp: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a picture: lines to print and its report; or why it failed."""
+
+    where: str
+    seconds: float
+    lines: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    failed: str = ""
+
+
+def _silent(stage: str, done: float, total: float, note: str = "") -> None:
+    """A worker shows no bars."""
+
+
+class Worker:
+    """batch: how pictures are done, without any. options: the keywords of ``dinotile.upscale``."""
+
+    def __init__(self, batch: Batch, options: dict[str, Any]) -> None:
+        self.batch, self.options = batch, options
+        self.where = f"{socket.gethostname()}, process {os.getpid()}"
+        self.loaded: tuple[Upscaler, UpscaleSettings, Masks] | None = None
+
+    def ready(self) -> State:
+        """Load the models, if that was not done. What the user can mend is told, as the worker itself is whole."""
+        try:
+            self._parts()
+            return State(self.where, version("dinotile"), stamp_of(self.batch, self.options))
+        except Exception as error:
+            said = for_the_user(error)
+            if said is None:
+                raise
+            return State(self.where, version("dinotile"), "", said)
+
+    def upscale(self, source: Path, output: Path) -> Outcome:
+        start, lines = time.perf_counter(), list[str]()
+        upscaler, settings, masks = self._parts()
+        batch = replace(self.batch, jobs=[(source, output)], done=[], failed={})
+        look(batch, settings=settings, masks=masks)
+        for _ in batch.left():
+            with batch.trying(source, go_on=True):
+                lines += upscale_file(
+                    batch,
+                    upscaler,
+                    source,
+                    output,
+                    self.options,
+                    settings=settings,
+                    masks=masks,
+                    progress=_silent,
+                )
+        seconds = round(time.perf_counter() - start, 3)
+        if source in batch.failed:
+            return Outcome(self.where, seconds, failed=batch.failed[source])
+        return Outcome(self.where, seconds, lines, batch.done[0])
+
+    def _parts(self) -> tuple[Upscaler, UpscaleSettings, Masks]:
+        from ..upscaling.api import load_upscaler, split_options
+        from ..upscaling.masks import load_masks
+
+        if self.loaded is None:
+            settings, models, masks = split_options(self.options)
+            where = load_masks(**masks, max_megapixels=self.batch.max_megapixels)
+            self.loaded = load_upscaler(**models), settings, where
+        return self.loaded
