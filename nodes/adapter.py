@@ -220,7 +220,8 @@ class PatchFlux(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="FLUX.1 (dev, schnell, Krea, Kontext, Fill), FLUX.2 (dev, klein), Chroma or Krea 2, with or without LoRAs.",
+                    tooltip="FLUX.1 (dev, schnell, Krea, Kontext, Fill), FLUX.2 (dev, klein), Chroma or Krea 2, with or without "
+                    "LoRAs.",
                 ),
                 sockets.Adapter.Input("adapter", tooltip="The adapter; it must have been made for this FLUX."),
             ],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,15 @@ import comfy.ops
 import torch
 from inside_families import latent, planned, sample
 from inside_tools import CHECKS, apart, one_by_one, picture, same, tiled, watch
-from inside_zoo import CPU, KINDS, built, decoder, draw
+from inside_zoo import CPU, KINDS, WIDTH, built, decoder, draw
 
 NOT_THEIRS = ("image_model", "out_channels", "transformer_depth_output")  # of a model's sizes: those of its other half
+
+
+TWO_BLOCKS = {  # as SD 3's last block gets nothing
+    "depth": 2,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": 128}},
+}
 
 
 def sd3_latents() -> Any:
@@ -30,16 +36,20 @@ def sd3_latents() -> Any:
 
 @dataclass(frozen=True)
 class Control:
-    """One family's ControlNet. latents: what its hints are encoded to, None for pixels."""
+    """One family's ControlNet. latents: what its hints are encoded to, None for pixels. sizes: of the model, others than the
+    zoo's."""
 
     net: Callable[..., torch.nn.Module]
     latents: Callable[[], Any] | None = None
+    sizes: Mapping[str, Any] = field(default_factory=dict)
 
 
 CONTROLS = {
     "SDXL": Control(partial(comfy.cldm.cldm.ControlNet, hint_channels=3)),
     "SD 1.5": Control(partial(comfy.cldm.cldm.ControlNet, hint_channels=3)),
-    "SD 3": Control(partial(comfy.cldm.mmdit.ControlNet, num_blocks=1, control_latent_channels=16), sd3_latents),
+    "SD 3": Control(
+        partial(comfy.cldm.mmdit.ControlNet, num_blocks=1, control_latent_channels=16), sd3_latents, TWO_BLOCKS
+    ),
     "Qwen-Image": Control(comfy.ldm.qwen_image.controlnet.QwenImageControlNetModel, comfy.latent_formats.Wan21),
 }
 
@@ -47,7 +57,7 @@ CONTROLS = {
 def control_of(name: str, vae: Any, hint: torch.Tensor) -> Any:
     """The host's ControlNet with a hint [1, 3, H, W]."""
     kind = CONTROLS[name]
-    sizes = {key: value for key, value in KINDS[name].unet.items() if key not in NOT_THEIRS}
+    sizes = {key: value for key, value in (KINDS[name].unet | kind.sizes).items() if key not in NOT_THEIRS}
     net = kind.net(**sizes, operations=comfy.ops.disable_weight_init, dtype=torch.float32, device=CPU)
     draw(net, still=False)
     of_latents = {} if kind.latents is None else {"compression_ratio": 1, "latent_format": kind.latents()}
@@ -57,7 +67,7 @@ def control_of(name: str, vae: Any, hint: torch.Tensor) -> Any:
 
 def controlled(name: str) -> dict:
     """How far each tile's hint is from its part of the whole one, and one tile against none."""
-    model = built(name)
+    model = built(name, **CONTROLS[name].sizes)
     vae, of = decoder(model), planned(model)
     hint = picture(7, height=of.height, width=of.width).movedim(-1, 1)
     control = control_of(name, vae, hint)

@@ -769,3 +769,8 @@ def test_what_a_flatdino_is_not_made_for_is_refused(numbers, case):
 def test_the_demos_flatdino_is_offered_and_restores_a_photograph(numbers):
     found = numbers("demo_flatdino")
     assert "dinotile-demo.safetensors" in found["offered"] and found["cosine"] > 0.6
+
+
+def test_the_command_lines_small_vae_of_flux_2_is_the_hosts(numbers):
+    found = numbers("small_vae_of_flux2")
+    assert max(found.values()) < 1e-5, found
