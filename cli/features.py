@@ -31,10 +31,14 @@ def features(
     text: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Encode the captions, NAME.txt: a whole FLUX.1 pipeline, folder or hub name."
+            metavar="MODEL",
+            help="Encode the captions, NAME.txt: a whole FLUX.1 or FLUX.2 pipeline, folder or hub name.",
         ),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(help="T5 tokens of a caption, 1 to 512; usually 256, for dev 512.")] = 256,
+    text_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a caption, 1 to 512; for dev 512. Default: 256 of FLUX.1, 512 of FLUX.2."),
+    ] = None,
     mask_padding: Annotated[
         bool,
         typer.Option("--mask-padding", help="With --text: also which T5 tokens are padding, for training without."),

@@ -199,7 +199,9 @@ GuideEvery = Annotated[
 ]
 Decoder = Annotated[
     str | None,
-    typer.Option(help="A small VAE of FLUX's latents (TAEF1) that they look with. Default: the VAE, which is slower."),
+    typer.Option(
+        help="A small VAE of FLUX's latents (TAEF1, TAEF2) that they look with. Default: the VAE, which is slower."
+    ),
 ]
 Retry = Annotated[
     float,

@@ -25,6 +25,10 @@ from .tokens import DinoTokens
 
 log = logging.getLogger("dinotile")
 MOST_GRID = 128  # tokens per side: of a tile of 2048 px, one for each of FLUX's
+MISSING = {  # why a family may not have a mechanism
+    "vector": "adds to the pooled text vector, which {} has not",
+    "context": "adds tokens to the text, which {} mixes with the others before anything can weigh them",
+}
 YOUNGER = ("crops", "scales", "flat")  # than version 2 of the files, which leave them out where they are as ever
 
 
@@ -81,10 +85,9 @@ class AdapterConfig:
             )
         known = self.family.mechanisms
         for mechanism in self.mechanisms:
-            if mechanism == "vector" and mechanism not in known:
+            if mechanism in MISSING and mechanism not in known:
                 raise ValueError(
-                    f"mechanism 'vector' adds to the pooled text vector, which {self.family.title} has not: "
-                    f"choose {' or '.join(known)}"
+                    f"mechanism {mechanism!r} {MISSING[mechanism].format(self.family.title)}: choose {' or '.join(known)}"
                 )
             if mechanism not in known:
                 raise ValueError(f"mechanism {mechanism!r} must be one of {', '.join(known)}")

@@ -5,7 +5,7 @@ Nobody else writes these numbers. What differs between the models of a family is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..tiling import plan
@@ -17,11 +17,13 @@ MOST_REDUX = 54  # text tokens of FLUX.1 Redux per side of a tile: its 27, in a 
 
 @dataclass(frozen=True)
 class BlockKind:
-    """Transformer blocks of one kind, and the attribute that lists them in each host's model."""
+    """Transformer blocks of one kind, and the attribute that lists them in each host's model. replaced: whether ComfyUI's lets
+    a patch stand in the place of one."""
 
     name: str
     comfy: str
     diffusers: str
+    replaced: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class ModelFamily:
     members: for people. axes: rotary channels per head for each coordinate of a position, with base ``theta``.
     text_widths: of a text token, by size of model. pooled_width: of the pooled text vector, None where there is none.
     latent_scale, latent_shift: model latents = (the VAE's - shift) * scale. supported: whether this version runs it.
-    text_length: tokens that a text has at least, a shorter one stands behind zeros; 0: any.
+    text_length: tokens that a text has at least, a shorter one stands behind zeros; 0: any. rope_options: whether ComfyUI's
+    act on its positions.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ModelFamily:
     mechanisms: tuple[Mechanism, ...]
     supported: bool
     text_length: int = 0
+    rope_options: bool = True
 
     @property
     def token(self) -> int:
@@ -116,12 +120,40 @@ FLUX2 = ModelFamily(  # black-forest-labs/flux2, model.py; its VAE normalises la
     supported=True,
     text_length=512,
 )
-FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (FLUX1, FLUX2)}
+CHROMA = replace(  # FLUX.1's blocks with modulations from a network of their own, and nothing of a pooled text
+    FLUX1,
+    name="chroma",
+    title="Chroma",
+    members="Chroma",
+    pooled_width=None,
+    mechanisms=("cross_attention", "context"),
+    rope_options=False,
+)
+KREA2 = ModelFamily(  # one kind of blocks on [text | image]; its text goes through layers that would mix context tokens into it
+    name="krea2",
+    title="Krea 2",
+    members="Krea 2",
+    latent_channels=16,
+    cell=8,
+    patch=2,
+    axes=(32, 48, 48),
+    theta=1_000,
+    text_widths=(30720,),
+    pooled_width=None,
+    latent_scale=1.0,  # its latents are normalised channel by channel
+    latent_shift=0.0,
+    blocks=(BlockKind("single", comfy="blocks", diffusers="transformer_blocks", replaced=False),),
+    mechanisms=("cross_attention",),
+    supported=True,
+    rope_options=False,
+)
+FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (FLUX1, FLUX2, CHROMA, KREA2)}
 
 
 def supported() -> str:
     """The members of the families that this version runs."""
-    return " and ".join(family.members for family in FAMILIES.values() if family.supported)
+    *found, last = (family.members for family in FAMILIES.values() if family.supported)
+    return f"{', '.join(found)} and {last}"
 
 
 def plan_tiles(

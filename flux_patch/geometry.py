@@ -1,14 +1,15 @@
-"""The shape of a FLUX model, read from the model, and the mathematics of its rotary positions."""
+"""The shape of a FLUX model, or of one like it, read from the model, and the mathematics of its rotary positions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .families import FAMILIES, FLUX1, FLUX2, ModelFamily, supported
+from .families import CHROMA, FAMILIES, FLUX1, FLUX2, KREA2, ModelFamily
+from .names import called
 
 
 @dataclass(frozen=True)
@@ -45,51 +46,64 @@ class FluxGeometry:
         )
 
 
-# What the hosts call ``FluxGeometry``'s numbers after the first, in its order; the last only where there is a pooled vector.
-_DIFFUSERS = ("num_attention_heads", "num_layers", "num_single_layers", "joint_attention_dim", "pooled_projection_dim")
-_COMFY = ("num_heads", "depth", "depth_single_blocks", "context_in_dim", "vec_in_dim")
+# What the hosts call ``FluxGeometry``'s numbers after the first, in its order, and the pooled vector, where there is one.
+_DIFFUSERS = ("num_attention_heads", "num_layers", "num_single_layers", "joint_attention_dim"), "pooled_projection_dim"
+_COMFY = ("num_heads", "depth", "depth_single_blocks", "context_in_dim"), "vec_in_dim"
 _OF_DIFFUSERS = {"FluxTransformer2DModel": FLUX1, "Flux2Transformer2DModel": FLUX2}
 
 
 def family_of(model: Any) -> ModelFamily | None:
     """The family of ComfyUI's or of diffusers' model; None for any other, also for others of FLUX's layers."""
-    if not _is_comfys(model):
-        return _OF_DIFFUSERS.get(type(model).__name__)
+    kind = type(model).__name__
+    if kind == "SingleStreamDiT" and hasattr(model, "txtfusion"):
+        return KREA2
+    if kind not in ("Flux", "Chroma") or not hasattr(model, "double_blocks"):
+        return _OF_DIFFUSERS.get(kind)
     config = model.params
+    if kind == "Chroma":
+        return CHROMA
     family = FLUX2 if config.global_modulation else FLUX1
     pooled = (config.vec_in_dim is None) == (family.pooled_width is None)
     return family if pooled and bool(config.txt_ids_dims) == (family is FLUX2) else None
 
 
-def _is_comfys(model: Any) -> bool:
-    return type(model).__name__ == "Flux" and hasattr(model, "double_blocks")
-
-
 def geometry_of(model: Any) -> FluxGeometry:
-    """Read the geometry of ComfyUI's ``Flux``, or of diffusers' ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``;
-    ValueError for anything else."""
+    """Read the geometry of ComfyUI's ``Flux``, ``Chroma`` or ``SingleStreamDiT`` (Krea 2), or of diffusers'
+    ``FluxTransformer2DModel`` or ``Flux2Transformer2DModel``; ValueError for anything else."""
     kind, family = type(model).__name__, family_of(model)
     if family is None:
-        _refuse("of FLUX's layers and of another kind" if _is_comfys(model) else f"a {kind}")
+        needed = " or ".join(known.members for known in _OF_DIFFUSERS.values())
+        raise ValueError(f"the model is {called(kind)}, needed is {needed}: load one of those")
     if kind in _OF_DIFFUSERS:
         config = model.config
         axes, theta = tuple(config.axes_dims_rope), getattr(config, "rope_theta", family.theta)
-        names, hidden = _DIFFUSERS, config.num_attention_heads * config.attention_head_dim
+        sizes, pooled = _DIFFUSERS
+        hidden = config.num_attention_heads * config.attention_head_dim
+    elif family is KREA2:
+        return _krea2(model)
     else:
         config = model.params
-        axes, theta, names, hidden = tuple(config.axes_dim), config.theta, _COMFY, config.hidden_size
+        axes, theta = tuple(config.axes_dim), config.theta
+        (sizes, pooled), hidden = _COMFY, config.hidden_size
+    _check_positions(family, axes, theta)
+    vector = 0 if family.pooled_width is None else getattr(config, pooled)
+    return FluxGeometry(hidden, *(getattr(config, name) for name in sizes), vector=vector, family=family.name)
+
+
+def _krea2(model: Any) -> FluxGeometry:
+    """ComfyUI's keeps its sizes on itself and on its parts."""
+    places = model.pe_embedder
+    _check_positions(KREA2, tuple(places.axes_dim), places.theta)
+    context, hidden = model.txtlayers * model.txtdim, model.first.out_features
+    return FluxGeometry(hidden, model.heads, 0, len(model.blocks), context, 0, KREA2.name)
+
+
+def _check_positions(family: ModelFamily, axes: tuple[int, ...], theta: float) -> None:
     if (axes, theta) != (family.axes, family.theta):
         raise ValueError(
             f"the model's rotary axes are {axes} with base {theta}, {family.title}'s are {family.axes} with {family.theta}: "
             f"load {family.members}"
         )
-    numbers = [getattr(config, name) for name in names[:-1]]
-    pooled = 0 if family.pooled_width is None else getattr(config, names[-1])
-    return FluxGeometry(hidden, *numbers, vector=pooled, family=family.name)
-
-
-def _refuse(kind: str) -> NoReturn:
-    raise ValueError(f"the model is {kind}, DINOTile supports {supported()}: load one of those")
 
 
 def rotary(ids: Tensor, family: ModelFamily) -> Tensor:

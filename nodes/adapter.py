@@ -80,7 +80,7 @@ class NewAdapter(io.ComfyNode):
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
                 *adapter_inputs(
                     mechanisms="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "
-                    "the text (global), vector into the modulation (global, not in FLUX.2), or all.",
+                    "the text (global), vector into the modulation (global, FLUX.1 only), or all.",
                 ),
                 number("double_every", (2, 0, 64), "Cross-attention in every n-th double block, 0: none. Usual: 2."),
                 number("single_every", (4, 0, 64), "Cross-attention in every n-th single block, 0: none. Usual: 4."),
@@ -220,7 +220,8 @@ class PatchFlux(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="FLUX.1 (dev, schnell, Krea, Kontext, Fill) or FLUX.2 (dev, klein), with or without LoRAs.",
+                    tooltip="FLUX.1 (dev, schnell, Krea, Kontext, Fill), FLUX.2 (dev, klein), Chroma or Krea 2, with or without "
+                    "LoRAs.",
                 ),
                 sockets.Adapter.Input("adapter", tooltip="The adapter; it must have been made for this FLUX."),
             ],

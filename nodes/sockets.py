@@ -44,7 +44,9 @@ def setting(name: str, tooltip: str, *, step: float | None = None, **more: Any) 
 
 def tile() -> io.Input:
     return setting(
-        "tile", "Tile side in px, a multiple of 16; see tile_fit. Usual: 1024; demo models: 256.", step=FLUX1.token
+        "tile",
+        "Tile side in px, a multiple of 16 (SDXL 32, SD 1.5 64); see tile_fit. Usual: 1024; demo models: 256.",
+        step=FLUX1.token,
     )
 
 

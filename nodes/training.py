@@ -56,7 +56,8 @@ class TrainAdapter(LearningNode):
             search_aliases=["dino training", "train flux adapter", "finetune"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="FLUX.1 or FLUX.2, not compiled and not tiled. It must fit into GPU memory whole."
+                    "model",
+                    tooltip="FLUX.1, FLUX.2, Chroma or Krea 2, not compiled and not tiled. It must fit into GPU memory whole.",
                 ),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter will need."),

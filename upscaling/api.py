@@ -204,7 +204,7 @@ def load_upscaler(
     controlnet: one of FLUX.1 that is shown the enlarged picture (tile, upscaling, or a union's tile mode), tile by tile.
     upscale_model: a .safetensors file of an upscaler (ESRGAN and its like) that makes the first enlargement, or "bicubic"; None:
     the variant's, else bicubic.
-    decoder: a small one of FLUX.1's latents (TAEF1), which anchor and guide look with instead of the VAE.
+    decoder: a small one of the model's latents (TAEF1, TAEF2), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
     """
     files = _files(locals(), cfg=True, estimates=True)

@@ -22,9 +22,12 @@ from .settings import UpscaleSettings
 GIB = 2**30
 OF_FLUX1 = FluxGeometry(3072, 24, 19, 38, 4096, 768)
 OF_KLEIN = FluxGeometry(3072, 24, 5, 20, 7680, 0, FLUX2.name)
+OF_KLEIN_9B = FluxGeometry(4096, 32, 8, 24, 12288, 0, FLUX2.name)
 OF_NAMES = {  # on the hub, of the variants that are not FLUX.1's size
     "black-forest-labs/FLUX.2-klein-4B": OF_KLEIN,
     "black-forest-labs/FLUX.2-klein-base-4B": OF_KLEIN,
+    "black-forest-labs/FLUX.2-klein-9B": OF_KLEIN_9B,
+    "black-forest-labs/FLUX.2-klein-base-9B": OF_KLEIN_9B,
     "black-forest-labs/FLUX.2-dev": FluxGeometry(6144, 48, 8, 48, 15360, 0, FLUX2.name),
 }
 # A block's matrices in squares of the width: what each token is multiplied by, and all of a double and of a single block; and the

@@ -41,8 +41,10 @@ class DinoCond:
                 f"the features show {pictures} pictures, the latent holds {batch_size}: encode one picture, or as many as "
                 f"the latent holds"
             )
-        height, width, top, left = (*self.canvas, 0, 0) if area is None else area
-        box = Box(top, left, height, width)
+        box = Box(0, 0, *self.canvas)
+        if area is not None:  # sizes, then starts, of all axes: of frames too where there are some
+            half = len(area) // 2
+            box = Box(*area[half:][-2:], *area[:half][-2:])
         return replace(self, rows=tuple(self.guide.row(image, box, canvas=self.canvas) for image in range(batch_size)))
 
     def can_concat(self, other: Any) -> bool:

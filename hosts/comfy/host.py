@@ -14,6 +14,7 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
+from ...flux_patch.families import CHROMA
 from ...flux_patch.geometry import FluxGeometry, family_of
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
@@ -111,7 +112,7 @@ class ComfyHost:
             c_crossattn=text.context.to(self.device).expand(len(latents), -1, -1),
             transformer_options={**self.options, "wrappers": wrappers},
             y=text.pooled.to(self.device).expand(len(latents), -1),
-            guidance=torch.full_like(sigmas, text.guidance, device=self.device),
+            guidance=torch.full_like(sigmas, 0.0 if self.family is CHROMA else text.guidance, device=self.device),
             **masked,
             **dino,
         )

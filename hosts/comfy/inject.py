@@ -104,17 +104,17 @@ class CallWrapper:
     def __call__(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = kwargs.pop(self.key, None)
         c_concat, c_crossattn, control, options = call_arguments(args, kwargs)
-        model = executor.class_obj
+        model, family = executor.class_obj, self.adapter.config.family
         call = None
         if rows is not None:
             call = make_call(
                 self.adapter,
                 rows,
                 sigmas=t.to(x.device),
-                token_size=self.adapter.config.family.tokens(*x.shape[-2:]),
+                token_size=family.tokens(*x.shape[-2:]),
                 percent_to_sigma=model.model_sampling.percent_to_sigma,
                 dtype=model.get_dtype_inference(),
-                rope_options=RopeOptions.read(options.get("rope_options")),
+                rope_options=RopeOptions.read(options.get("rope_options") if family.rope_options else None),
                 memo=options.get(MEMO),
             )
         if call is None:
@@ -148,17 +148,16 @@ class DataWrapper:
         self.apart = type(f"Apart_{key}", (Apart,), {})()
 
     @never_alone
-    def __call__(
-        self, executor: Any, x: Tensor, timestep: Any, context: Tensor, y: Any, guidance: Any, refs: Any, control: Any,
-        options: dict, **kwargs: Any,
-    ) -> Any:  # fmt: skip
+    def __call__(self, executor: Any, x: Tensor, timestep: Any, context: Tensor, *others: Any, **kwargs: Any) -> Any:
+        """others: what each family's model is given between the text and transformer_options, and these."""
+        *between, options = others
         data = kwargs.pop(self.key, None)
         if data is not None:
             rows, columns = self.family.tokens(*x.shape[-2:])
             sizes = {"image": rows * columns, "text": context.shape[1]}
             options = {**options, DATA: {**options.get(DATA, {}), self.key: data}, SIZES: sizes}
         TRACE.whole = INLINED and torch.compiler.is_compiling()
-        inner = (x, timestep, context, y, guidance, refs, control, options)
+        inner = (x, timestep, context, *between, options)
         if data is None or TRACE.whole or not torch._dynamo.eval_frame.cached_backends:
             return executor(*inner, **kwargs)
         with self.apart:

@@ -10,9 +10,10 @@ from comfy.ldm.flux import math as flux_math
 from torch import nn
 
 from ...flux_patch.adapter import LoadedAdapter
-from ...flux_patch.families import FLUX1
-from ...flux_patch.geometry import FluxGeometry, geometry_of
+from ...flux_patch.families import FLUX1, FLUX2, supported
+from ...flux_patch.geometry import FluxGeometry, family_of, geometry_of
 from ...flux_patch.guide import Guide
+from ...flux_patch.names import called
 from ...tiling.plan import TilePlan
 from ..host import Text
 from .adapter import HostAdapter
@@ -26,11 +27,25 @@ from .patch_crop import PatchCrop
 from .tiles import TileWrapper
 
 TILING = "dinotile_tiling"  # of the wrappers of a tiled model
+WITHOUT = (
+    "work without an adapter, as Tile Model, Source Anchor and DINO Guidance do with any model that makes pictures"
+)
 Wrappers = comfy.patcher_extension.WrappersMP
 
 
-def flux_geometry(model: Any) -> FluxGeometry:
-    return geometry_of(model.get_model_object("diffusion_model"))
+def flux_geometry(model: Any, *, what: str = "adapters are", instead: str = WITHOUT) -> FluxGeometry:
+    """Of a MODEL of a family of adapters; ValueError for any other, by the name that people know. what, instead: what is asked
+    for, and what such a model has in its place."""
+    inner = model.get_model_object("diffusion_model")
+    if family_of(inner) is None:
+        raise ValueError(f"the model is {name_of(model)}, {what} for {supported()}: load one of those, or {instead}")
+    return geometry_of(inner)
+
+
+def name_of(model: Any) -> str:
+    """What people call a MODEL."""
+    config = getattr(model.model, "model_config", None)
+    return called(type(model.get_model_object("diffusion_model") if config is None else config).__name__)
 
 
 def clone_of(model: Any) -> Any:
@@ -73,10 +88,11 @@ def attach(conditioning: list, adapter: LoadedAdapter, guide: Guide) -> list:
 def empty_conditioning(model: Any, *, tokens: int, guidance: float) -> list:
     """CONDITIONING of zero text tokens [1, tokens, context] in the model's widths, with a zero pooled vector and a guidance
     where the model has them."""
-    geometry = flux_geometry(model)
+    geometry = flux_geometry(model, what="empty texts are", instead="encode an empty text with its own text encoder")
     text = Text.empty(geometry, tokens=tokens, guidance=guidance)
     more: dict[str, Any] = {"pooled_output": text.pooled} if geometry.vector else {}
-    if geometry.family == FLUX1.name or model.get_model_object("diffusion_model").params.guidance_embed:
+    second = geometry.family == FLUX2.name and model.get_model_object("diffusion_model").params.guidance_embed
+    if geometry.family == FLUX1.name or second:
         more["guidance"] = text.guidance
     return [[text.context, more]]
 

@@ -107,9 +107,15 @@ def _attention(chosen: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _train_blocks(patcher: Any, kind: BlockKind, *, checkpointing: bool) -> None:
+    blocks = getattr(patcher.model.diffusion_model, kind.comfy)
+    if not kind.replaced:
+        for number, block in enumerate(blocks):
+            trained = TrainedForward(block.forward, checkpointing=checkpointing)
+            patcher.add_object_patch(f"diffusion_model.{kind.comfy}.{number}.forward", trained)
+        return
     before = patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
     place = f"{kind.name}_block"
-    for number, block in enumerate(getattr(patcher.model.diffusion_model, kind.comfy)):
+    for number, block in enumerate(blocks):
         trained = TrainedBlock(block, before.get((place, number)), checkpointing=checkpointing)
         patcher.set_model_patch_replace(trained, "dit", place, number)
 
@@ -140,11 +146,7 @@ class TrainedBlock:
             return tuple(out[name] for name in names)
 
         streams = [args[name] for name in names]
-        if self.checkpointing:
-            outputs = checkpoint(run, *streams, use_reentrant=False, preserve_rng_state=False)
-        else:
-            outputs = run(*streams)
-        return dict(zip(names, outputs, strict=True))
+        return dict(zip(names, _checkpointed(run, *streams, on=self.checkpointing), strict=True))
 
     def _run(self, args: dict[str, Any]) -> dict[str, Tensor]:
         rest = {name: args[name] for name in ("vec", "pe", "attn_mask", "transformer_options")}
@@ -152,6 +154,26 @@ class TrainedBlock:
             return {"img": self.block(args["img"], **rest)}
         img, txt = self.block(args["img"], args["txt"], **rest)
         return {"img": img, "txt": txt}
+
+
+class TrainedForward:
+    """An object patch: ``forward`` of a block that no patch can replace, with a right backward pass."""
+
+    def __init__(self, forward: Any, *, checkpointing: bool) -> None:
+        self.forward, self.checkpointing = forward, checkpointing
+
+    def __call__(self, x: Tensor, *args: Any, transformer_options: dict[str, Any], **kwargs: Any) -> Tensor:
+        options = dict(transformer_options)  # the host goes on to change its own
+
+        def run(given: Tensor) -> Tensor:
+            with TrainedOperations():
+                return self.forward(given, *args, transformer_options=options, **kwargs)
+
+        return _checkpointed(run, x, on=self.checkpointing)
+
+
+def _checkpointed(run: Any, *streams: Tensor, on: bool) -> Any:
+    return checkpoint(run, *streams, use_reentrant=False, preserve_rng_state=False) if on else run(*streams)
 
 
 class TrainedOperations(TorchFunctionMode):

@@ -96,7 +96,7 @@ def check_models(
             + (plain if family is FLUX1 else f"use {family.members}")
         )
     if latent != family.latent_channels:
-        vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else f"{family.title}'s VAE"
+        vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else "FLUX.2's VAE or taef2"
         raise ValueError(
             f"the {name} has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
         )

@@ -7,6 +7,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .configs import check_config, check_folder, check_quantised, read_config
 from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled, without_statistics
 from .sources import loading, local_path
+from .taef2 import Taef2, blank, both_halves, is_taef2
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
@@ -69,10 +71,11 @@ def load_controlnet(source: str | Path, *, dtype: torch.dtype = torch.float32) -
         return _filled(controlnet, weights, kind="ControlNet", name=path.name, dtype=dtype)
 
 
-def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny:
+def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL | AutoencoderTiny | Taef2:
     """A 16-channel VAE, or FLUX.2's, from a hub name, a diffusers folder (the pipeline's or its own) or a .safetensors file.
 
-    Files may be FLUX.1's ``ae.safetensors``, FLUX.2's VAE, a TAESD with both halves, or any of them in diffusers' key layout. A
+    Files may be FLUX.1's ``ae.safetensors``, FLUX.2's VAE, a TAESD with both halves, any of them in diffusers' key layout, or a
+    TAEF2, also one half of it beside the other (``taef2_encoder.safetensors``, ``taef2_decoder.safetensors``). A
     16-channel file does not tell the scale of its latents: FLUX.1's is assumed. Raises ValueError.
     """
     from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
@@ -83,6 +86,9 @@ def load_vae(source: str | Path, *, dtype: torch.dtype = torch.float32) -> Autoe
         kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, AutoencoderKLFlux2)}
         return _pretrained(source, folder, kinds, dtype=dtype)
     weights = _unwrapped(_unwrapped(_read(path, dtype=dtype), "vae."), "first_stage_model.")
+    if is_taef2(weights):
+        weights = both_halves(path, weights, read=partial(_read, dtype=dtype))
+        return _filled(blank(), weights, kind="TAEF2", name=path.name, dtype=dtype)
     if "taesd_decoder.1.weight" in weights or "decoder.layers.0.weight" in weights:
         return _tiny(weights, name=path.name, dtype=dtype)
     weights, statistics = without_statistics(weights)

@@ -11,6 +11,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from ...flux_patch.families import FLUX1
 from ..finite import Stage, finite
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise, whole
+from .taef2 import Taef2
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny
@@ -19,8 +20,10 @@ FREE = 4 << 30  # bytes that a device is taken to have; CUDA's can be asked
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
+def encode(vae: AutoencoderKL | AutoencoderTiny | Taef2, pixels: Tensor) -> Tensor:
     """``pixels`` [B,3,H,W] in 0..1 (sides of whole tokens) -> the model's latents [B,C,h,w], float32."""
+    if isinstance(vae, Taef2):
+        return vae.encode(pixels)
     channels = vae.config["latent_channels"]
     size = tuple(side // FLUX1.cell for side in pixels.shape[-2:])
     raw = pixels.new_empty(len(pixels), channels if _is_tiny(vae) else 2 * channels, *size)
@@ -34,8 +37,10 @@ def encode(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL | AutoencoderTiny | Taef2, latents: Tensor) -> Tensor:
     """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
+    if isinstance(vae, Taef2):
+        return finite(vae.decode(latents), "decode").clamp_(0, 1)
     if hasattr(vae, "bn"):
         mean, std = statistics(vae, like=latents)
         raw = pixel_shuffle(latents * std + mean, patch(vae))

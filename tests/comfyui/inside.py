@@ -9,6 +9,7 @@ from inside_tools import main  # makes the host's and the pack's modules importa
 # isort: split
 import inside_compile  # noqa: F401
 import inside_compress  # noqa: F401
+import inside_controls  # noqa: F401
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
 import inside_estimates  # noqa: F401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import comfy.ldm.flux.math as flux_math
+import comfy.ldm.krea2.model as krea2
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -14,7 +15,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
-    check_families,
+    check_every_family,
     features,
     flux,
     one_by_one,
@@ -47,13 +48,16 @@ def compiled(model, keys=("diffusion_model",)):
 @contextlib.contextmanager
 def fused_attention():
     """As with --use-pytorch-cross-attention, and as on GPUs: the host's attention on CPUs breaks every graph."""
-    before = flux_math.optimized_attention
-    flux_math.optimized_attention = attention_pytorch
+    places = (flux_math, "optimized_attention"), (krea2, "optimized_attention_masked")
+    before = [getattr(*place) for place in places]
+    for place in places:
+        setattr(*place, attention_pytorch)
     torch._dynamo.reset()
     try:
         yield
     finally:
-        flux_math.optimized_attention = before
+        for place, attention in zip(places, before, strict=True):
+            setattr(*place, attention)
         torch._dynamo.reset()
 
 
@@ -100,7 +104,7 @@ def compiled_orders():
     return out | {"A differs from plain by": apart(eager["A"], eager["plain"])}
 
 
-@check_families
+@check_every_family
 def compiled_counts():
     """[what ran, graph breaks, graphs, how far from eager] after each run of a series, without and with DINO."""
     with fused_attention():

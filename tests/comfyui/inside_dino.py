@@ -15,6 +15,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_every_family,
     check_families,
     dino,
     features,
@@ -51,7 +52,7 @@ from dinotile.hosts.comfy.model import attach
 from dinotile.tiling.moving import moved
 
 
-@check_families
+@check_every_family
 def no_effect():
     """Strength 0, an untrained adapter and the plain model."""
     found = features()
@@ -74,7 +75,7 @@ def no_effect():
     return out
 
 
-@check_families
+@check_every_family
 def each_mechanism_acts():
     out = {}
     found = features()
@@ -88,7 +89,7 @@ def each_mechanism_acts():
     return out
 
 
-@check_families
+@check_every_family
 def other_picture():
     model = tiled(patched(adapter()))
     one = sample(model, project(adapter(), features(0))[0])
@@ -119,7 +120,7 @@ def computed_once():
     return counts | {"one node, three seeds": fresh.computed}
 
 
-@check_families
+@check_every_family
 def tokens_of_the_own_region():
     """Tokens that hold their own coordinates, attached to a latent that holds its own coordinates."""
     chosen, batch = adapter(), 2
@@ -173,7 +174,7 @@ def tokens_of_the_own_region():
     return out | {"rows expected": {name: count * batch * 2 for name, count in counts.items()}}
 
 
-@check_families
+@check_every_family
 def dino_mask():
     """A mask over the left part; without overlap the tiles right of it must not notice DINO."""
     of = plan(tile=64, overlap=0, width=256)
@@ -261,6 +262,26 @@ def profiles():
         "late differs from flat by": apart(results["late"], results["flat"]),
         "late differs from early by": apart(results["late"], results["early"]),
     }
+
+
+@check_every_family
+def own_positions():
+    """How far the positions that DINO's keys are set beside are from those that the model rotates its image tokens by."""
+    chosen, given, out = adapter("cross"), [], {}
+
+    def query(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        first = extra_options["img_slice"][0]
+        given.append(apart(last_call().q_rotation, pe[0, 0, first : first + last_call().image_tokens]))
+        return {}
+
+    model = flux().clone()
+    model.set_model_attn1_patch(query)
+    positive, _ = project(chosen, features())
+    for name in ("neutral", "shift"):
+        sample(node(ScaleROPE, tiled(patched(chosen, model)), *ROPES[name]), positive, steps=1)
+        out[name] = [len(given) > 1, max(given)]
+        given.clear()
+    return out
 
 
 @check_families

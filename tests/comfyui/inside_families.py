@@ -11,7 +11,21 @@ import comfy.samplers
 import torch
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy_extras.nodes_model_patch import QwenImageBlockWiseControlNet, QwenImageDiffsynthControlnet
-from inside_tools import CHECKS, apart, check, dino, node, one_by_one, picture, plan, refusal, same, tiled, watch
+from inside_tools import (
+    CHECKS,
+    adapter,
+    apart,
+    check,
+    dino,
+    node,
+    one_by_one,
+    picture,
+    plan,
+    refusal,
+    same,
+    tiled,
+    watch,
+)
 from inside_zoo import CPU, KINDS, built, decoder, draw, drawn, text
 
 from dinotile import nodes
@@ -142,7 +156,7 @@ def told_size():
 @check
 def rows_of_the_table():
     """The families that a host without an adapter is of."""
-    models = {name: built(name) for name in ("FLUX.1", "FLUX.2", "Chroma")}
+    models = {name: built(name) for name in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")}
     return {name: ComfyHost(model, decoder(model)).family.name for name, model in models.items()}
 
 
@@ -177,6 +191,19 @@ def families_refused():
         "VAE of SD 1.5 for Qwen-Image": lambda: upscaled(decoder(unet)),
         "small VAE of FLUX.2 for Qwen-Image": lambda: upscaled(decoder(qwen), decoder(flux2)),
     }
+    return {name: refusal(action) for name, action in said.items()}
+
+
+@check
+def adapters_refused():
+    """Models that no adapter knows, and what is said to who asks for one, or for an empty text."""
+    others = [name for name in KINDS if name not in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")]
+    models = {name: built(name) for name in others}
+    z_image = models["Z-Image"]
+    new = {name: partial(node, nodes.NewAdapter, model, dino(), "2/3", "all", 32, 8) for name, model in models.items()}
+    said = {name: partial(action, 1, 2, 0) for name, action in new.items()}
+    said["patched"] = lambda: node(nodes.PatchFlux, z_image, adapter())
+    said["empty"] = lambda: node(nodes.EmptyConditioning, z_image, 8, 3.5)
     return {name: refusal(action) for name, action in said.items()}
 
 

@@ -1,4 +1,4 @@
-"""Checks for inside.py: what of FLUX.2 is unlike FLUX.1, in front of the adapter."""
+"""Checks for inside.py: what of FLUX.2, Chroma and Krea 2 is unlike FLUX.1, in front of the adapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from inside_tools import (
     adapter,
     apart,
-    check_families,
+    check_every_family,
     dino,
     features,
     flux,
@@ -24,11 +24,11 @@ from inside_tools import (
 from dinotile import nodes
 
 
-@check_families
+@check_every_family
 def own_tokens():
     """Which tokens of a block DINO is added to, beside reference latents and the host's padding of the text."""
     chosen, found, latent = adapter("cross"), features(), random_latent(1, rows=8, columns=12)
-    text_with = text(0, reference_latents=[random_latent(3, rows=8, columns=8)])
+    text_with = text(0, reference_latents=[random_latent(3, rows=8, columns=8)], reference_latents_method="index")
     kept, changed = [], []
 
     def before(attn, extra_options):
@@ -60,7 +60,7 @@ def own_tokens():
     }
 
 
-@check_families
+@check_every_family
 def empty_text():
     """The widths of an empty conditioning, what it says beside the tokens, and a run with it."""
     ((context, more),) = empty = node(nodes.EmptyConditioning, flux(), 8, 3.5)
@@ -75,15 +75,20 @@ def empty_text():
     }
 
 
-@check_families
+@check_every_family
 def made_for():
     """What a new adapter has, and what is refused."""
     config = node(nodes.NewAdapter, flux(), dino(), "2/3", "all", 32, 8, 1, 2, 0).adapter.config
     other = "flux" if used().flux != "flux" else "flux2"
+
+    def refused(mechanism: str) -> str:
+        return refusal(lambda: node(nodes.NewAdapter, flux(), dino(), "2/3", mechanism, 32, 8, 1, 2, 0))
+
     return {
         "mechanisms": config.mechanisms,
         "sites": config.sites,
-        "vector": refusal(lambda: node(nodes.NewAdapter, flux(), dino(), "2/3", "vector", 32, 8, 1, 2, 0)),
+        "vector": refused("vector"),
+        "context": refused("context"),
         "empty text of dev": list(node(nodes.EmptyConditioning, flux("flux2-dev"), 8, 3.5)[0][1]),
         "the other family": refusal(lambda: patched(adapter(), flux(other))),
     }

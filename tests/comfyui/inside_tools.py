@@ -10,6 +10,7 @@ import time
 import traceback
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +44,7 @@ torch.set_num_threads(1)  # the tests share their machine; waiting threads are s
 load_pack()
 from dinotile import nodes  # noqa: E402
 from dinotile.dino.feature_map import FeatureMap  # noqa: E402
-from dinotile.flux_patch.families import FLUX1, FLUX2, ModelFamily  # noqa: E402
+from dinotile.flux_patch.families import CHROMA, FLUX1, FLUX2, KREA2, ModelFamily  # noqa: E402
 from dinotile.hosts.comfy import inject  # noqa: E402
 from dinotile.hosts.comfy.folders import LISTED, model_path, register_folders  # noqa: E402
 from dinotile.hosts.comfy.sampling import denoise_sigmas  # noqa: E402
@@ -57,17 +58,28 @@ DEMO, DEMO_FLUX = "dinotile-demo", "dinotile-demo/diffusion_pytorch_model"
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of models in the checks. flux: its tiny file. prefix: of its adapters' files. tile: side in px at FLUX.1's cells.
-    steps: of a run."""
+    """A family of models in the checks. flux: its tiny file, or a family of inside_zoo.py. prefix: of its adapters' files. tile:
+    side in px at FLUX.1's cells. steps: of a run. context: width of texts. framed: latents have a frame."""
 
     family: ModelFamily
     flux: str
     prefix: str
     tile: int
     steps: int
+    context: int = CONTEXT
+    framed: bool = False
 
 
-KINDS = {"flux1": Kind(FLUX1, "flux", "", TILE, 3), "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1)}
+KINDS = {
+    "flux1": Kind(FLUX1, "flux", "", TILE, 3),
+    "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1),
+    "chroma": Kind(CHROMA, "Chroma", "chroma-", TILE, 1),
+    "krea2": Kind(KREA2, "Krea 2", "krea2-", TILE, 1, context=640, framed=True),
+}
+OWN_SIZES = {  # of the zoo's models here: more blocks of each kind, so that some have no site, and two heads
+    "Chroma": {"context_in_dim": CONTEXT, "depth_single_blocks": 2},
+    "Krea 2": {"features": 256, "heads": 2, "layers": 3},
+}
 _used = KINDS["flux1"]
 
 
@@ -90,6 +102,10 @@ _loaded: dict[str, object] = {}
 
 def flux(name: str | None = None):
     name = used().flux if name is None else name
+    if name in OWN_SIZES:
+        from inside_zoo import built
+
+        return once(f"flux {name}", lambda: built(name, **OWN_SIZES[name]))
     path = model_path(f"{name}.safetensors", "diffusion_models")
     return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
 
@@ -144,7 +160,7 @@ def features(seed: int = 0, batch: int = 1) -> FeatureMap:
 
 def text(seed: int = 0, tokens: int = 6, pooled: Tensor | None = None, **more) -> list:
     generator = torch.Generator().manual_seed(1000 + seed)
-    context = torch.randn(1, tokens, CONTEXT, generator=generator)
+    context = torch.randn(1, tokens, used().context, generator=generator)
     if used().family.pooled_width is not None:
         made = torch.randn(1, VECTOR, generator=generator)
         more["pooled_output"] = made if pooled is None else pooled
@@ -196,7 +212,11 @@ def tiled(model, of=None, *, moving: bool = False):
 
 def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
     channels = used().family.latent_channels
-    return torch.randn(batch, channels, rows, columns, generator=torch.Generator().manual_seed(seed))
+    return framed(torch.randn(batch, channels, rows, columns, generator=torch.Generator().manual_seed(seed)))
+
+
+def framed(latent: Tensor) -> Tensor:
+    return latent.unsqueeze(2) if used().framed else latent
 
 
 def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
@@ -205,7 +225,7 @@ def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
     latent[:, 0] = torch.arange(rows)[:, None]
     latent[:, 1] = torch.arange(columns)[None, :]
     latent[:, 2] = torch.arange(batch)[:, None, None]
-    return latent
+    return framed(latent)
 
 
 def sample(
@@ -214,7 +234,7 @@ def sample(
 ) -> Tensor:  # fmt: skip
     """A latent through the host's CFGGuider and sampler; ``sigmas`` instead of steps and denoise."""
     latent = random_latent(1) if latent is None else latent
-    noise = random_latent(2, *latent.shape[:1], *latent.shape[2:]) if noise is None else noise
+    noise = random_latent(2, len(latent), *latent.shape[-2:]) if noise is None else noise
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, positive if negative is None else negative)
     guider.set_cfg(cfg)
@@ -278,9 +298,9 @@ def one_by_one(model):
 
 def places(call, model) -> list[tuple[int, int, int]]:
     """(top, left, picture) of each row of a call, read from what ``where`` put into the latent."""
-    x = call.x / (1 - call.t.view(-1, 1, 1, 1))  # noise is zero
-    x = model.model.process_latent_out(x)
-    return [tuple(int(torch.round(row[channel, 0, 0])) for channel in (0, 1, 2)) for row in x]
+    x = call.x / (1 - call.t.view(-1, *[1] * (call.x.ndim - 1)))  # noise is zero
+    x = model.model.process_latent_out(x)[..., 0, 0].flatten(1)
+    return [tuple(int(torch.round(row[channel])) for channel in (0, 1, 2)) for row in x]
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -324,17 +344,27 @@ def check(function):
 
 def check_families(function):
     """A check that also runs as ``flux2_NAME``, on FLUX.2."""
+    return check_on(function, "flux2")
 
-    def on_flux2():
-        global _used
-        _used = KINDS["flux2"]
-        try:
-            return function()
-        finally:
-            _used = KINDS["flux1"]
 
-    CHECKS[f"flux2_{function.__name__}"] = on_flux2
+def check_every_family(function):
+    """One that runs on each family of adapters, as ``chroma_NAME`` and so on."""
+    return check_on(function, *(kind for kind in KINDS if kind != "flux1"))
+
+
+def check_on(function, *kinds: str):
+    for kind in kinds:
+        CHECKS[f"{kind}_{function.__name__}"] = partial(on_kind, function, kind)
     return check(function)
+
+
+def on_kind(function, kind: str):
+    global _used
+    _used = KINDS[kind]
+    try:
+        return function()
+    finally:
+        _used = KINDS["flux1"]
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from inside_tools import (
     adapter,
     apart,
     check,
+    check_every_family,
     dino,
     flux,
     folder,
@@ -35,6 +36,7 @@ from inside_tools import (
     saved,
     text,
     upscale,
+    used,
     watch,
 )  # makes the host's and the pack's modules importable
 
@@ -504,18 +506,20 @@ def interrupted():
     }
 
 
-@check
-def of_flux2():
-    """An adapter of FLUX.2, and the same trained with checkpointing."""
-    model = flux("flux2")
+@check_every_family
+def of_family():
+    """An adapter of a family, and the same trained with checkpointing."""
+    model, name = flux(), used().family.name
+    plain = sample(model, text(0))
     of = {"model": model, "vae": decoder(model)}
-    learned, again = (train(f"flux2 {on}", gradient_checkpointing=on, **of)[0].adapter for on in (False, True))
+    learned, again = (train(f"{name} {on}", gradient_checkpointing=on, **of)[0].adapter for on in (False, True))
     weights, others = (dict(one.module.named_parameters()) for one in (learned, again))
     return {
         "family": learned.config.geometry.family,
         "mechanisms": learned.config.mechanisms,
         "values": [float(weight.abs().max()) for name, weight in weights.items() if name.endswith(".v.weight")],
         "checkpointed": max(float((weights[name] - others[name]).abs().max()) for name in weights),
+        "the model is as it was": same(sample(model, text(0)), plain),
     }
 
 

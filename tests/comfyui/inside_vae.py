@@ -8,10 +8,13 @@ import comfy.ldm.models.autoencoder
 import comfy.sd
 import comfy.utils
 import torch
-from inside_tools import BASE, check
+from inside_tools import BASE, apart, check, picture
+from safetensors.torch import load_file
 
+import nodes as host_nodes
 from dinotile.hosts import vae_walk
 from dinotile.hosts.comfy import vae as vae_path
+from dinotile.hosts.diffusers.taef2 import blank, both_halves
 
 WIDTHS = {"double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch_mult": [1, 2, 4, 4]}
 WIDTHS |= {"num_res_blocks": 2, "attn_resolutions": []}
@@ -65,4 +68,19 @@ def compared(vae: comfy.sd.VAE) -> dict:
         "rows finished at once": max(seen),
         "spread": [float(latents.std()), float(decoded.std())],
         "in strips": None not in (vae_path.encoder_network(vae), vae_path.decoder_network(vae)),
+    }
+
+
+@check
+def small_vae_of_flux2():
+    """How far the command line's TAEF2 is from the host's, by the same files."""
+    halves = {half: BASE / "models" / "vae_approx" / f"taef2_{half}.safetensors" for half in ("encoder", "decoder")}
+    ours = blank()
+    ours.load_state_dict(both_halves(halves["decoder"], load_file(halves["decoder"]), read=load_file), assign=True)
+    (theirs,) = host_nodes.VAELoader().load_vae("taef2")
+    pixels = picture(5, height=64, width=96)
+    latents = theirs.encode(pixels)
+    return {
+        "encoded": apart(ours.encode(pixels.movedim(-1, 1)), latents),
+        "decoded": apart(ours.decode(latents).clamp(0, 1).movedim(1, -1), theirs.decode(latents)),
     }

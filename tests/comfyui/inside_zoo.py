@@ -138,10 +138,10 @@ KINDS = {
 }  # fmt: skip
 
 
-def built(name: str, *, still: bool = False):
-    """A MODEL of a family with random weights; still: with zeros, so that it predicts nothing."""
+def built(name: str, *, still: bool = False, **sizes):
+    """A MODEL of a family with random weights; still: with zeros, so that it predicts nothing. sizes: others than its own."""
     kind = KINDS[name]
-    config = kind.config(dict(kind.unet))
+    config = kind.config(kind.unet | sizes)
     config.set_inference_dtype(torch.float32, None)
     config.custom_operations = comfy.ops.disable_weight_init
     config.memory_usage_factor = 1.0  # HiDream's has none of its own

@@ -15,13 +15,23 @@ from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
 from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
 from dinotile.flux_patch.checkpoint import new_adapter, save_adapter
+from dinotile.flux_patch.families import FAMILIES
 from dinotile.flux_patch.geometry import FluxGeometry
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 CONTEXT, VECTOR = 64, 48
-FOLDERS = ("diffusion_models", "vae", "model_patches", "dino", "clip_vision", "upscale_models", "controlnet")
+FOLDERS = (
+    "diffusion_models",
+    "vae",
+    "vae_approx",
+    "model_patches",
+    "dino",
+    "clip_vision",
+    "upscale_models",
+    "controlnet",
+)
 FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
     "flux.safetensors",
     "flux-dev.safetensors",
@@ -30,6 +40,7 @@ FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
 )
 DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
+TAEF2 = "taef2"  # as the host lists the two halves in models/vae_approx
 VAE, VAE_NAN, VAE_WHITE = "vae.safetensors", "vae-nan.safetensors", "vae-white.safetensors"
 FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
@@ -47,6 +58,7 @@ def write_models(base: Path) -> None:
         (base / "models" / folder).mkdir(parents=True, exist_ok=True)
     write_flux(base / "models" / "diffusion_models")
     write_vae(base / "models" / "vae")
+    write_taef2(base / "models" / "vae_approx")
     write_dino(base / "models" / "dino")
     save_file(esrgan_state(), base / "models" / "upscale_models" / ESRGAN)
     save_file(controlnet_state(), base / "models" / "controlnet" / CONTROLNET)
@@ -196,6 +208,32 @@ def write_vae(folder: Path) -> None:
     save_file(state | {last: torch.full_like(state[last], float("inf"))}, folder / VAE_WHITE)
 
 
+def write_taef2(folder: Path) -> None:
+    """FLUX.2's small VAE with random weights, in the halves and the layout of its maker."""
+    plain, pooled, shrink, grow = (1, 3, 4, 5, 7, 8, 9), (11, 12, 13), (2, 6, 10), (7, 12, 17)
+    encoder = {0: (64, 3), 14: (32, 64)} | dict.fromkeys(shrink, (64, 64))
+    decoder = {1: (64, 32), 19: (3, 64)} | dict.fromkeys(grow, (64, 64))
+    halves = {
+        "encoder": (encoder, shrink, plain, pooled),
+        "decoder": (decoder, grow, (8, 9, 10, 13, 14, 15, 18), (3, 4, 5)),
+    }
+    generator = torch.Generator().manual_seed(17)
+    for half, (convolutions, bare, blocks, with_pool) in halves.items():
+        shapes = {f"{number}.weight": (*sizes, 3, 3) for number, sizes in convolutions.items()}
+        shapes |= {f"{number}.bias": (sizes[0],) for number, sizes in convolutions.items() if number not in bare}
+        for number in (*blocks, *with_pool):
+            shapes |= {f"{number}.conv.{layer}.weight": (64, 64, 3, 3) for layer in (0, 2, 4)}
+            shapes |= {f"{number}.conv.{layer}.bias": (64,) for layer in (0, 2, 4)}
+        for number in with_pool:
+            shapes |= {f"{number}.pool.0.weight": (256, 64, 1, 1), f"{number}.pool.3.weight": (64, 256, 1, 1)}
+            shapes |= {f"{number}.pool.1.{part}": (256,) for part in ("weight", "bias")}
+        state = {
+            name: torch.randn(shape, generator=generator) * (0.05 if len(shape) == 1 else (shape[0] * 9) ** -0.5)
+            for name, shape in shapes.items()
+        }
+        save_file(state, folder / f"{TAEF2}_{half}.safetensors")
+
+
 def stretch(last: torch.nn.Conv2d, output: Callable[[], Tensor], *, std: float, mean: float) -> None:
     """Scale a network's last layer so that each channel of its output has this spread and mean."""
     found = output()
@@ -280,8 +318,21 @@ def flux2_adapter_config(**other) -> AdapterConfig:
     return adapter_config(geometry=geometry, sites=sites, **{"mechanisms": ("cross_attention", "context")} | other)
 
 
+def other_adapter_config(family: str, **other) -> AdapterConfig:
+    """Of an adapter for inside_tools.py's Chroma and Krea 2."""
+    geometry = {
+        "chroma": FluxGeometry(128, 1, 1, 2, CONTEXT, 0, "chroma"),
+        "krea2": FluxGeometry(256, 2, 0, 3, 640, 0, "krea2"),
+    }[family]
+    sites = spread_sites(geometry, double_every=1, single_every=2)
+    return adapter_config(geometry=geometry, sites=sites, **{"mechanisms": FAMILIES[family].mechanisms} | other)
+
+
 def write_adapters(folder: Path) -> None:
     only = {"mechanisms": ("cross_attention",)}
+    for number, family in enumerate(("chroma", "krea2")):
+        write_adapter(folder / f"{family}-{TRAINED}", other_adapter_config(family), seed=21 + number)
+        write_adapter(folder / f"{family}-{CROSS}", other_adapter_config(family, **only), seed=23 + number)
     write_adapter(folder / FLUX2_TRAINED, flux2_adapter_config(), seed=11)
     write_adapter(folder / FLUX2_FOR_DEV, flux2_adapter_config(heads=2), seed=11)
     write_adapter(folder / f"flux2-{SECOND}", flux2_adapter_config(width=24, grid=4), seed=12)

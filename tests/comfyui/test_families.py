@@ -69,12 +69,20 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
 def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
     """Which is how its texts are padded."""
     found = numbers("rows_of_the_table")
-    assert [found[name] for name in ("FLUX.1", "FLUX.2")] == ["flux1", "flux2"]
-    assert found["Chroma"] not in ("flux1", "flux2")
+    assert list(found.values()) == ["flux1", "flux2", "chroma", "krea2"]
 
 
 def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
     assert numbers("told_size") == {"right": [True, True], "differ": True}
+
+
+@pytest.mark.parametrize("family", ["SDXL", "SD 1.5", "SD 3", "Qwen-Image"])
+def test_a_tiles_hint_for_a_controlnet_is_its_part_of_the_whole_hint(numbers, family):
+    found = numbers(f"controlled {family}")
+    tiles, *calls = found["tiles"]
+    assert tiles > 1 and calls == [tiles, tiles]
+    assert found["worst"] < 1e-6 and found["acts"] > 1e-3
+    assert found["one tile"]
 
 
 @pytest.mark.parametrize("family", ["z", "qwen"])
@@ -82,6 +90,19 @@ def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, fami
     found = numbers(f"control_of_{family}_image")
     assert found["rows and worst"] == [8, 2, 0]  # calls of one tile, with its positive and its negative
     assert found["acts"] > 1e-3 and found["one tile"] and found["the person's own"]
+
+
+@pytest.mark.parametrize(
+    "family", [name for name in GRIDS if name not in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")] + ["patched"]
+)
+def test_a_model_that_no_adapter_knows_is_refused_by_its_name_with_what_works_there(numbers, family):
+    name = "Z-Image" if family == "patched" else family
+    parts = (f"the model is {name}", "FLUX.1 (dev", "Chroma and Krea 2", "Tile Model, Source Anchor and DINO Guidance")
+    one_sentence(numbers("adapters_refused")[family], parts)
+
+
+def test_a_model_whose_texts_are_not_known_is_refused_an_empty_one(numbers):
+    one_sentence(numbers("adapters_refused")["empty"], ("the model is Z-Image", "empty texts", "its own text encoder"))
 
 
 REFUSED = {

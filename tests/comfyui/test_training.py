@@ -231,11 +231,14 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
     assert found["folders after a whole run"] == 0 and found["folders beside"] == 6 and not found["left"]
 
 
-def test_an_adapter_of_flux_2_learns_with_checkpointing_as_without(numbers):
-    found = numbers("of_flux2")
-    assert found["family"] == "flux2" and found["mechanisms"] == ["cross_attention", "context"]
+@pytest.mark.parametrize("family", ["flux2", "chroma", "krea2"])
+def test_an_adapter_of_another_family_learns_with_checkpointing_as_without(numbers, family):
+    found = numbers(f"{family}_of_family")
+    context = [] if family == "krea2" else ["context"]
+    assert found["family"] == family and found["mechanisms"] == ["cross_attention", *context]
     assert found["values"] and min(found["values"]) > 1e-4  # zero before
     assert found["checkpointed"] < 1e-5
+    assert found["the model is as it was"]
 
 
 REFUSED = {

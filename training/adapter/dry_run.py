@@ -23,6 +23,7 @@ from ...upscaling.forecast import SQUARES, flux_bytes
 from ..core.state import checkpoints
 from ..data.pictures import Data
 from ..data.sample import Skipped
+from ..data.side_files import TEXT_ARRAYS
 from ..data.stored import stored_text
 from .config import TrainConfig
 from .run import check_device, files_of, judge_of
@@ -104,7 +105,8 @@ def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
     geometry, adapter, dino_size = _models(config)
     data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="")
     usable = [index for index in counted(range(len(data)), "look", progress) if data.usable(index)]
-    texts = [data.entries[index] for index in usable if "t5.npy" in data.entries[index].members]
+    tokens = {names[0] for names in TEXT_ARRAYS.values()}
+    texts = [data.entries[index] for index in usable if tokens & set(data.entries[index].members)]
     context = stored_text(texts[0])[0] if texts else None
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DinoAdapter(adapter).parameters())

@@ -57,7 +57,7 @@ def _caption(entry: Entry, found: Availability) -> None:
 
 def _text(entry: Entry, found: Availability) -> None:
     if any(array is None for array in stored_text(entry)[:2]):
-        raise Unusable("without t5.npy or clip.npy")
+        raise Unusable("without t5.npy or clip.npy, or flux2.npy")
 
 
 KINDS: dict[str, Callable[[Entry, Availability], None]] = {

@@ -70,17 +70,22 @@ def _square(patches: Tensor) -> Tensor:
 
 
 def stored_text(entry: Entry) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """T5's tokens [n, 4096], CLIP's vector [768] and True for the tokens [n] that count, None where the sample has none;
-    raises ``Unusable``, also where `dinotile features` has not finished the text or made it of another caption."""
-    info = None
+    """T5's tokens [n, 4096], CLIP's vector [768] and True for the tokens [n] that count, or FLUX.2's tokens [n, C], a vector [0]
+    and None; None where the sample has none. Raises ``Unusable``, also where `dinotile features` has not finished the text or
+    made it of another caption."""
+    info, family = None, "flux1" if any(name in entry.members for name in TEXT_ARRAYS["flux1"]) else "flux2"
     if TEXT_INFO in entry.members:
-        missing = [name for name in TEXT_ARRAYS if name not in entry.members]
-        if missing:
-            raise Unusable(f"without {', '.join(missing)}")
         with unusable(f"with a damaged {TEXT_INFO}"):
             info = TextInfo.model_validate_json(entry.members[TEXT_INFO].read())
+        family = info.family
+        missing = [name for name in TEXT_ARRAYS[family] if name not in entry.members]
+        if missing:
+            raise Unusable(f"without {', '.join(missing)}")
         if "txt" in entry.members and info.caption != fingerprint(entry.members["txt"].read()):
             raise Unusable("with text of another caption")
+    if family == "flux2":
+        context = _array(entry, "flux2.npy", axes=2)
+        return context, None if context is None else context.new_zeros(0), None
     context = _array(entry, "t5.npy", axes=2)
     # A mask that `dinotile features` made earlier may not belong to the text.
     masked = TEXT_MASK in entry.members if info is None else info.masked

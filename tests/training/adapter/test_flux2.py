@@ -1,5 +1,9 @@
 """The same task on a tiny FLUX.2."""
 
+import shutil
+
+import numpy as np
+import pytest
 import torch
 
 from dinotile.dino.specs import SPECS
@@ -86,3 +90,17 @@ def test_what_fits_of_an_adapter_for_another_size_is_taken_and_the_rest_listed(t
 def adapter_of(flux):
     config = adapter_config(SPECS["dinov2-demo"], geometry_of(flux), layers="3", width=16, grid=4)
     return new_adapter(config)
+
+
+def test_captions_reach_the_model_and_another_models_are_refused(pictures, tmp_path):
+    pictures = shutil.copytree(pictures, tmp_path / "pictures")
+    for path in pictures.glob("*.png"):
+        np.save(path.with_suffix(".flux2.npy"), np.full((3, 48), 2.0, np.float16))
+    shares = {"none": 0, "text": 0, "dino": 0, "both": 1, "weak": 0}
+    trainer = tiny_trainer(settings(pictures, conditions=shares), flux2=True)
+    trainer.step()
+    rows = trainer.task.rows([0, 1], step=1, total=2)
+    assert all(row.text.context.shape == (1, 3, 48) and bool((row.text.context == 2).all()) for row in rows)
+    assert all(row.text.pooled.shape == (1, 0) for row in rows)
+    with pytest.raises(ValueError, match="text of width .*, the FLUX model takes"):
+        tiny_trainer(settings(pictures, conditions=shares)).step()
