@@ -24,12 +24,18 @@ SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, w
 SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
 
 
+def trained(variant: str, seed: int) -> str:
+    """What an adapter is called that was trained with a seed."""
+    return f"{variant}-seed-{seed}" if seed else variant
+
+
 @dataclass(frozen=True)
 class Row:
     """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
-    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``."""
+    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. knowing: whether the ControlNet is the one that
+    learned on whole pictures. reads: nothing is drawn, the reader names the textures of its tiles."""
 
     name: str
     adapter: str = "demo"
@@ -40,6 +46,8 @@ class Row:
     controlnet: float = 0.0
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
+    knowing: bool = False
+    reads: bool = False
 
     @property
     def shipped(self) -> bool:
@@ -48,7 +56,8 @@ class Row:
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
-            return f"adapters --variants {self.adapter}"
+            variant, _, seed = self.adapter.partition("-seed-")
+            return f"adapters --variants {variant}" + (f" --seed {seed}" if seed else "")
         return ""
 
 
@@ -81,6 +90,14 @@ ROWS = (
     Row("ControlNet, features dropped", controlnet=1.0, features="dropped"),
     Row("ControlNet, no DINO, untiled", adapter="", controlnet=1.0, tile=world.SIDE),
     Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
+    Row("reader of one flat tile", adapter="", reads=True),
+    Row("reader of the whole flat picture", adapter="", reads=True, tile=world.SIDE),
+    Row("knowing ControlNet, no DINO", adapter="", controlnet=1.0, knowing=True),
+    Row("knowing ControlNet, DINO", controlnet=1.0, knowing=True),
+    Row("knowing ControlNet, no DINO, untiled", adapter="", controlnet=1.0, knowing=True, tile=world.SIDE),
+    Row("knowing ControlNet, DINO, untiled", controlnet=1.0, knowing=True, tile=world.SIDE),
+    Row("knowing ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, knowing=True, tile=64),
+    Row("knowing ControlNet, DINO, tiles of 64", controlnet=1.0, knowing=True, tile=64),
     Row("encoder without labels, DINO", adapter=SELFTAUGHT),
     Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
     Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
@@ -90,6 +107,8 @@ ROWS = (
         controlnet=1.0,
         features="exchanged",
     ),
+    Row("second training, ControlNet, DINO", adapter=trained(DEFAULT, 1), controlnet=1.0),
+    Row("second training, encoder without labels, ControlNet, DINO", adapter=trained(SELFTAUGHT, 1), controlnet=1.0),
     Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
     Row("plain: no guidance learned, 700 steps", adapter="plain"),
     Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),
@@ -115,6 +134,14 @@ PAIRS = (
     ("encoder without labels, ControlNet, DINO", "ControlNet, no DINO"),
     ("encoder without labels, ControlNet, DINO", "ControlNet, each tile's own caption"),
     ("encoder without labels, ControlNet, DINO", "ControlNet, DINO"),
+    ("second training, ControlNet, DINO", "ControlNet, no DINO"),
+    ("second training, encoder without labels, ControlNet, DINO", "ControlNet, no DINO"),
+    ("second training, encoder without labels, ControlNet, DINO", "ControlNet, each tile's own caption"),
+    ("second training, encoder without labels, ControlNet, DINO", "second training, ControlNet, DINO"),
+    ("knowing ControlNet, no DINO, untiled", "knowing ControlNet, no DINO"),
+    ("knowing ControlNet, no DINO, untiled", "knowing ControlNet, no DINO, tiles of 64"),
+    ("knowing ControlNet, DINO", "knowing ControlNet, no DINO"),
+    ("knowing ControlNet, DINO, tiles of 64", "knowing ControlNet, no DINO, tiles of 64"),
     ("encoder without labels, DINO", "no DINO"),
     ("DINO: cross_attention, the shipped adapter", "no DINO"),
 )

@@ -34,16 +34,17 @@ from dinotile.upscaling.pipeline import MakeGuide, upscale
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
-from ..figures import about
-from . import classifier, controlnet, selftaught
+from ..figures import about, interval
+from . import classifier, controlnet, reader, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile
-from .measure import Scores, difference, measure, summary
+from .measure import Scores, measure, summary
 from .rows import DEFAULT, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
 PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
+EACH = "accuracy of each picture"  # mean over seeds, in a row of the file
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--denoise", type=float, default=SETTINGS.denoise)
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first scene")
+    parser.add_argument("--add", type=Path, help="a file of an earlier run of the same pictures, whose rows join these")
     parser.add_argument("-o", "--output", type=Path, help=f"default: results/{RESULT.name}, for the whole table only")
     options = parser.parse_args()
     rows = chosen(options.rows)
@@ -63,32 +65,48 @@ def main() -> None:
     scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
-    results: dict[str, Any] = {}
-    counted: dict[str, list[list[Scores]]] = {}
-    for name, pictures in (("truth", true), ("truth through the VAE", coded)):
-        found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
-        results[name] = _rounded(summary(found))
-        print(line(name, results[name]), flush=True)
-    for row in rows:
-        start = time.perf_counter()
-        scores = counted[row.name] = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
-        results[row.name] = {"row": asdict(row), **_rounded(summary(scores))}
-        print(line(row.name, results[row.name]), f"  {time.perf_counter() - start:.0f} s", flush=True)
-    pairs = [(one, other) for one, other in PAIRS if one in counted and other in counted]
-    differences = _rounded({f"{one} - {other}": difference(counted[one], counted[other]) for one, other in pairs})
-    for name, (mean, half) in differences.items():
-        print(f"{name}: {100 * mean:+.0f} \u00b1 {100 * half:.0f} points")
     told = {
-        **about(torch.device("cpu")),
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
         "settings": asdict(settings),
-        "models": {**models(), "controlnet": fingerprint(controlnet.FILE.read_bytes())[:12]},
+        "models": {**models(), "controlnet": fingerprint(controlnet.TILES.file.read_bytes())[:12]},
     }
-    if output := options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None):
-        output.parent.mkdir(exist_ok=True)
-        output.write_text(json.dumps({"about": told, "rows": results, "differences": differences}, indent=1) + "\n")
+    output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
+    results = earlier(options.add, told) if options.add else {}
+    for name, pictures in (("truth", true), ("truth through the VAE", coded)):
+        found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
+        results[name] = rounded(summary(found))
+        print(line(name, results[name]), flush=True)
+    for row in rows:
+        start = time.perf_counter()
+        scores = run(row, scenes, seeds=options.seeds, settings=settings, judge=judge)
+        right = [round(sum(score.accuracy for score in one) / len(one), 5) for one in scores]
+        results[row.name] = {"row": asdict(row), **rounded(summary(scores)), EACH: right}
+        print(line(row.name, results[row.name]), f"  {time.perf_counter() - start:.0f} s", flush=True)
+        if output:
+            output.parent.mkdir(exist_ok=True)
+            about_it = {**about(torch.device("cpu")), **told}
+            found = {"about": about_it, "rows": results, "differences": differences(results)}
+            output.write_text(json.dumps(found, indent=1) + "\n")
+    for name, (mean, half) in differences(results).items():
+        print(f"{name}: {100 * mean:+.0f} \u00b1 {100 * half:.0f} points")
+
+
+def earlier(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a file of the same pictures, seeds, settings and models; SystemExit where it is of others."""
+    found = json.loads(path.read_text())
+    told = json.loads(json.dumps(told))
+    if other := [name for name, value in told.items() if found["about"].get(name) != value]:
+        raise SystemExit(f"{path} is of other {', '.join(other)}: give what it was made with, or leave --add out")
+    return found["rows"]
+
+
+def differences(results: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Of PAIRS, picture by picture: mean and half the width of its 95 % interval."""
+    right = {name: torch.tensor(found[EACH], dtype=torch.float64) for name, found in results.items() if EACH in found}
+    pairs = [(one, other) for one, other in PAIRS if one in right and other in right]
+    return rounded({f"{one} - {other}": interval(right[one] - right[other]) for one, other in pairs})
 
 
 def chosen(names: Sequence[str] | None) -> list[Row]:
@@ -143,15 +161,18 @@ def run(
     seeds: int,
     settings: UpscaleSettings,
     judge: classifier.TextureClassifier,
+    sources: Sequence[np.ndarray] | None = None,
 ) -> list[list[Scores]]:
-    """The scores of every scene with every seed."""
+    """The scores of every scene with every seed. sources: other ones than the scenes' own, flat ones."""
     if row.features == "other" and len(scenes) < 2:
         raise ValueError("features of another picture need two pictures or more")
+    if row.reads:
+        return [[reader.scores(scene, row.tile)] for scene in scenes]
     settings = settings_of(row, settings)
     upscaler = build(row)
     scores = []
     for index, scene in enumerate(scenes):
-        shown = None
+        source, shown = as_pixels(scene.source() if sources is None else sources[index]), None
         if row.features in ("other", "exchanged"):
             shown = scenes[index - 1] if row.features == "other" else scene.exchanged(np.random.default_rng(index))
         guide = guide_of(row, upscaler, None if shown is None else as_pixels(shown.source()))
@@ -159,10 +180,10 @@ def run(
         for seed in range(seeds):
             chosen = replace(settings, seed=seed_of(index) + seed)
             if row.told == "nothing":
-                pixels, _ = upscaler.upscale(as_pixels(scene.source()), chosen, make_guide=guide)
+                pixels, _ = upscaler.upscale(source, chosen, make_guide=guide)
             else:
                 sampler = Captioned(upscaler.host, scene, chosen, whole=row.told == "picture")
-                pixels, _ = upscale(upscaler.host, as_pixels(scene.source()), chosen, sampler=sampler, make_guide=guide)
+                pixels, _ = upscale(upscaler.host, source, chosen, sampler=sampler, make_guide=guide)
             measured.append(measure(pixels, scene, PLAN, judge, shown=shown))
         scores.append(measured)
     return scores
@@ -187,7 +208,7 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux) if row.controlnet else None
+    net = controlnet.load(flux, controlnet.WHOLE if row.knowing else controlnet.TILES) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
     shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
@@ -196,7 +217,7 @@ def build(row: Row) -> Upscaler:
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    dino = load_dino(selftaught.FILE if row.adapter == SELFTAUGHT else demo.DINO)
+    dino = load_dino(selftaught.FILE if row.adapter.startswith(SELFTAUGHT) else demo.DINO)
     return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
 
 
@@ -218,12 +239,13 @@ def line(name: str, found: dict[str, Any]) -> str:
     """A row of a Markdown table."""
     shares = (found[key] for key in ("accuracy", "follows", "agreement"))
     cells = ["-" if mean is None else f"{100 * mean:.0f} % \u00b1 {100 * half:.0f}" for mean, half in shares]
-    cells += [f"{found[key][0]:.2f}" for key in ("sharpness", "colour", "seams", "outline", "blank")]
+    means = (found[key][0] for key in ("sharpness", "colour", "seams", "outline", "blank"))
+    cells += ["-" if mean is None else f"{mean:.2f}" for mean in means]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _rounded(found: dict[str, tuple[float, float]]) -> dict[str, list[float | None]]:
-    """JSON has no nan."""
+def rounded(found: dict[str, tuple[float, float]]) -> dict[str, list[float | None]]:
+    """For JSON, which has no nan."""
     return {name: [None if value != value else round(value, 5) for value in pair] for name, pair in found.items()}
 
 

@@ -2,8 +2,10 @@
 
 Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's decoder once more, which learn from photos
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
-labels), `pictures` (a training folder of the world, as any user's folder is), `adapters` (each variant of the table with
-`dinotile train`'s own trainer), `demo` (the default variant becomes the demo's adapter), `controlnet` (of the demo's FLUX).
+labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
+user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
+becomes the demo's adapter), `controlnet` and
+`controlnet_whole` (of the demo's FLUX).
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier, controlnet, selftaught
-from .rows import DEFAULT, SELFTAUGHT
+from . import classifier, controlnet, reader, selftaught
+from .rows import DEFAULT, SELFTAUGHT, trained
 from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
-JUDGE_MINUTES, SELFTAUGHT_MINUTES, CONTROLNET_MINUTES = 4.0, 20.0, 8.0
-PARTS = ("models", "judge", SELFTAUGHT, "pictures", "adapters", "demo", "controlnet")
+JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
+CONTROLNET_MINUTES, WHOLE_MINUTES = 8.0, 25.0
+PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "controlnet_whole")
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -83,6 +86,8 @@ def main() -> None:
         classifier.train(minutes=JUDGE_MINUTES, seed=options.seed)
     if SELFTAUGHT in parts:
         selftaught.train(minutes=SELFTAUGHT_MINUTES, seed=options.seed)
+    if "reader" in parts:
+        reader.train(minutes=READER_MINUTES, seed=options.seed)
     if "pictures" in parts:
         write_pictures(WORK / "pictures", count=PICTURES, seed=options.seed)
     if "adapters" in parts:
@@ -90,13 +95,14 @@ def main() -> None:
         encoded: dict[str, Tensor] = {}
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
-            shutil.copyfile(
-                adapter, selftaught.ADAPTER if name == SELFTAUGHT else WORK / "adapters" / f"{name}.safetensors"
-            )
+            kept = WORK / "adapters" / f"{trained(name, options.seed)}.safetensors"
+            shutil.copyfile(adapter, selftaught.ADAPTER if trained(name, options.seed) == SELFTAUGHT else kept)
     if "demo" in parts:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
+    if "controlnet_whole" in parts:
+        controlnet.train(minutes=WHOLE_MINUTES, seed=options.seed, kind=controlnet.WHOLE)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
@@ -125,7 +131,7 @@ def begin_work(folder: Path) -> None:
 
 def train_adapter(name: str, *, steps: int, seed: int, encoded: dict[str, Tensor]) -> Path:
     """The path of the trained adapter of a variant, from step 0. encoded: latents that the variants share."""
-    shutil.rmtree(WORK / "runs" / name, ignore_errors=True)
+    shutil.rmtree(WORK / "runs" / trained(name, seed), ignore_errors=True)
     config = recipe(name, steps=steps, seed=seed)
     host, encoder = load_models(config.model, config.adapter, device=torch.device("cpu"), seed=seed)
     host.encode = partial(_latents, host.encode, encoded)
@@ -168,7 +174,7 @@ def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
             "seed": seed,
             "precision": "bf16" if half() else "no",
         },
-        "output": {"folder": str(WORK / "runs" / name), "save_every": steps, "tensorboard": False},
+        "output": {"folder": str(WORK / "runs" / trained(name, seed)), "save_every": steps, "tensorboard": False},
     }
     for section, changes in VARIANTS[name].items():
         values[section].update(changes)

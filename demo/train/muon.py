@@ -34,9 +34,15 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return (wide.mT if tall else wide).float()
 
 
-def optimizers(module: nn.Module, *, lr: float, keep: tuple[str, ...] = ()) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and kernels; AdamW for the rest, and for parameters whose names begin as in ``keep``."""
+def optimizers(
+    module: nn.Module, *, lr: float, keep: tuple[str, ...] = (), slow: tuple[str, ...] = ()
+) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and kernels; AdamW for the rest and for parameters whose names begin as in ``keep``, and at a fifth of
+    its rate for those that begin as in ``slow``."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    late = [p for name, p in named if name.startswith(slow)]
+    named = [(name, p) for name, p in named if not name.startswith(slow)]
     matrices = [p for name, p in named if p.ndim in (2, 4) and not name.startswith(keep)]
     others = [p for name, p in named if p.ndim not in (2, 4) or name.startswith(keep)]
-    return [Muon(matrices, {"lr": lr}), torch.optim.AdamW(others, lr=lr / 2, fused=True)]
+    groups = [{"params": others, "lr": lr / 2}, *([{"params": late, "lr": lr / 10}] if late else [])]
+    return [Muon(matrices, {"lr": lr}), torch.optim.AdamW(groups, fused=True)]

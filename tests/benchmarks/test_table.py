@@ -9,7 +9,8 @@ import torch
 
 pytest.importorskip("scipy")
 
-from benchmarks.semantics import classifier, table, train  # noqa: E402
+from benchmarks.figures import interval  # noqa: E402
+from benchmarks.semantics import classifier, pooled, table, train  # noqa: E402
 from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from benchmarks.semantics.measure import outline  # noqa: E402
@@ -117,7 +118,28 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    assert set(train.VARIANTS) - {DEFAULT} == {row.adapter for row in ALL} - {"", "demo", "untrained"}
+    assert set(train.VARIANTS) == {row.adapter.partition("-seed-")[0] for row in ALL} - {"", "demo", "untrained"}
+
+
+def test_a_second_training_has_a_row_and_names_of_its_own(tmp_path):
+    row = ROWS["second training, encoder without labels, ControlNet, DINO"]
+    assert row.missing(tmp_path) == "adapters --variants selftaught --seed 1" and not row.shipped
+    first, second = (train.recipe("selftaught", steps=1, seed=seed) for seed in (0, 1))
+    assert first.output.folder != second.output.folder == str(table.WORK / "runs" / row.adapter)
+
+
+def test_rows_join_a_file_of_the_same_pictures_only(tmp_path):
+    told, rows = {"pictures": 3, "settings": {"tile": (128, 128)}}, {"one": {table.EACH: [0.5, 0.25, 0.0]}}
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"about": {**told, "date": "today"}, "rows": rows}))
+    assert table.earlier(file, told) == rows
+    with pytest.raises(SystemExit, match="is of other pictures"):
+        table.earlier(file, {**told, "pictures": 4})
+
+
+def test_rows_of_different_runs_are_compared_picture_by_picture():
+    rows = {"ControlNet, DINO": {table.EACH: [0.9, 0.7, 0.5]}, "ControlNet, no DINO": {table.EACH: [0.6, 0.4, 0.2]}}
+    assert table.differences(rows) == {"ControlNet, DINO - ControlNet, no DINO": [0.3, 0.0]}
 
 
 def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path):
@@ -165,3 +187,19 @@ def test_the_table_refuses_a_default_that_is_not_shipped(work):
     (work / "adapters" / f"{DEFAULT}.safetensors").write_bytes(b"other")
     with pytest.raises(SystemExit, match="another training than the demo"):
         table.check_adapters()
+
+
+def test_two_runs_pooled_are_one_run_of_all_their_pictures():
+    right = torch.rand(10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    files = [
+        {
+            "about": {"seeds": 2, "settings": {}, "models": {}, "first": first, "pictures": len(values)},
+            "rows": {"one": {"row": {}, "accuracy": [*interval(values)], "follows": [None, None]}},
+        }
+        for first, values in ((0, right[:4]), (4, right[4:]))
+    ]
+    found = pooled.together(*files)["rows"]["one"]
+    assert list(found) == ["accuracy"] and found["accuracy"] == pytest.approx(interval(right), abs=1e-5)
+    files[1]["about"]["first"] = 3
+    with pytest.raises(SystemExit, match="share pictures"):
+        pooled.together(*files)

@@ -108,6 +108,15 @@ def test_a_training_learns_and_goes_on_from_its_folder(tmp_path):
     assert not (tmp_path / f"step-{first:06d}").exists() and (tmp_path / f"step-{steps:06d}").is_dir()
 
 
+def test_muon_leaves_slow_parameters_to_a_careful_adamw():
+    flux = train_flux.new_flux()
+    muon, adamw = optimizers(flux, lr=1e-2, slow=train_flux.SLOW)
+    late = {id(parameter) for parameter in flux.time_text_embed.parameters()}
+    rates = {id(p): group["lr"] for tool in (muon, adamw) for group in tool.param_groups for p in group["params"]}
+    assert set(rates) == {id(parameter) for parameter in flux.parameters()}
+    assert {rates[each] for each in late} == {1e-3} and not late & {id(p) for p in muon.param_groups[0]["params"]}
+
+
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
 def test_muon_s_matrices_are_nearly_orthogonal(shape):
     values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
