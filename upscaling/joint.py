@@ -23,7 +23,7 @@ from ..hosts.host import Estimates, Hint, Host, Text
 from ..hosts.memory import Memory, in_less, shortages
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
-from ..tiling.plan import TilePlan, smaller_tiles
+from ..tiling.plan import Box, TilePlan, smaller_tiles
 from .settings import UpscaleSettings
 from .tile_batch import TileBatch, TileRow, Velocity, default_tile_batch, telling
 
