@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -67,7 +68,11 @@ class Kind:
     steps: int
 
 
-KINDS = {"flux1": Kind(FLUX1, "flux", "", TILE, 3), "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1)}
+KINDS = {
+    "flux1": Kind(FLUX1, "flux", "", TILE, 3),
+    "short": Kind(FLUX1, "flux-short", "short-", TILE, 3),  # a block of each kind
+    "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1),
+}
 _used = KINDS["flux1"]
 
 
@@ -322,18 +327,20 @@ def check(function):
     return function
 
 
+@contextlib.contextmanager
+def using(kind: str):
+    """Another one of ``KINDS`` than FLUX.1, for a check or a part of it."""
+    global _used
+    before, _used = _used, KINDS[kind]
+    try:
+        yield
+    finally:
+        _used = before
+
+
 def check_families(function):
     """A check that also runs as ``flux2_NAME``, on FLUX.2."""
-
-    def on_flux2():
-        global _used
-        _used = KINDS["flux2"]
-        try:
-            return function()
-        finally:
-            _used = KINDS["flux1"]
-
-    CHECKS[f"flux2_{function.__name__}"] = on_flux2
+    CHECKS[f"flux2_{function.__name__}"] = using("flux2")(function)
     return check(function)
 
 
