@@ -27,6 +27,7 @@ from inside_tools import (
     text,
     tiled,
     used,
+    using,
 )
 from torch._dynamo.utils import counters
 
@@ -89,6 +90,7 @@ def differences(made: dict, eager: dict, *order: str, keys=("diffusion_model",))
 
 
 @check
+@using("short")
 def compiled_orders():
     """How far compiled models are from eager ones, one after the other in one process."""
     made, out = kinds(), {}
@@ -96,7 +98,7 @@ def compiled_orders():
         eager = {name: run(model, conds) for name, (model, conds) in made.items()}
         out["plain first"] = differences(made, eager, "plain", "A", "A without tokens", "plain")
         out["off first"] = differences(made, eager, "A off", "A", "B", "A and B", "A", "plain")
-        blocks = ("diffusion_model.double_blocks.0", "diffusion_model.double_blocks.1")
+        blocks = ("diffusion_model.double_blocks.0", "diffusion_model.single_blocks.0")
         out["block by block"] = differences(made, eager, "plain", "A", "B", "plain", keys=blocks)
     eager = {name: run(model, conds) for name, (model, conds) in made.items()}
     out["the CPU's attention"] = differences(made, eager, "A", "plain", "B")
@@ -107,7 +109,7 @@ def compiled_orders():
 @check_every_family
 def compiled_counts():
     """[what ran, graph breaks, graphs, how far from eager] after each run of a series, without and with DINO."""
-    with fused_attention():
+    with using("short") if used().family is FLUX1 else contextlib.nullcontext(), fused_attention():
         return {"plain": series(flux(), None), "DINO": series(patched(adapter("cross")), adapter("cross"))}
 
 

@@ -41,6 +41,7 @@ FLUX, FLUX_DEV, FLUX_WIDE, FLUX2 = (
 DINO = "dino.safetensors"
 FLUX_STILL, FLUX_POOLED, FLUX_THIN = "flux-still.safetensors", "flux-pooled.safetensors", "flux-thin.safetensors"
 TAEF2 = "taef2"  # as the host lists the two halves in models/vae_approx
+FLUX_SHORT = "flux-short.safetensors"
 VAE, VAE_NAN, VAE_WHITE = "vae.safetensors", "vae-nan.safetensors", "vae-white.safetensors"
 FLUX_NAN, ADAPTER_NAN = "flux-nan.safetensors", "adapter-nan.safetensors"
 ESRGAN = "inverting-4x.safetensors"
@@ -125,6 +126,7 @@ def write_flux(folder: Path) -> None:
     state = flux_state()
     state["proj_out.bias"][0] = float("nan")
     save_file(state, folder / FLUX_NAN)
+    save_file(flux_state(num_layers=1, num_single_layers=1), folder / FLUX_SHORT)
     save_file(flux2_state(), folder / FLUX2)
     save_file(flux2_state(heads=2, guidance=True), folder / FLUX2_DEV)
 
@@ -338,6 +340,8 @@ def write_adapters(folder: Path) -> None:
     write_adapter(folder / f"flux2-{SECOND}", flux2_adapter_config(width=24, grid=4), seed=12)
     write_adapter(folder / f"flux2-{CROSS}", flux2_adapter_config(**only), seed=13)
     write_adapter(folder / f"flux2-{FLAT}", flux2_adapter_config(**only, positions=False), seed=16)
+    for name, mechanisms in ((TRAINED, {}), (CROSS, only)):
+        write_adapter(folder / f"short-{name}", adapter_config(double=1, single=1, **mechanisms), seed=1)
     write_adapter(folder / TRAINED, adapter_config(), seed=1)
     write_adapter(folder / SECOND, adapter_config(width=24, grid=4), seed=2)
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)
