@@ -82,7 +82,7 @@ def killed(*, tiles: int, kills: int, seed: int) -> dict[str, Any]:
             if process == 0:
                 _work(partial(run, partial(Told, folder, log=log)))
             left = count - len(list(folder.glob("*/*.tile")))
-            time.sleep(chance.uniform(0, 2 * seconds * left / count / (kills - attempt)))
+            time.sleep(chance.uniform(0, 2 * seconds * left / count / (kills - attempt + 1)))
             os.kill(process, signal.SIGKILL)
             died += os.WIFSIGNALED(os.waitpid(process, 0)[1])
         kept = len(list(folder.glob("*/*.tile")))

@@ -1,6 +1,7 @@
 """Tiles one after the other: memory, order, what they see, and what is kept of them."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from functools import partial
@@ -100,7 +101,7 @@ def test_any_order_that_lets_tiles_see_the_same_gives_the_same_picture(upscaler,
 
 
 def test_neighbours_meet_better_than_tiles_that_see_none(upscaler, monkeypatch):
-    settings, pixels = dataclasses.replace(SETTINGS, steps=2), picture(*SIZE)
+    settings, pixels = dataclasses.replace(SETTINGS, steps=2, vae_detail=1), picture(*SIZE)
     plan = plan_tiles(112, 160, tile=64, overlap=16, grid=16, cell=8, fit="exact")
 
     def between(tiles):
@@ -177,13 +178,11 @@ def test_runs_that_are_killed_go_on_where_they_were(tmp_path, monkeypatch, capsy
         "--tiles",
         "2",
         "--kills",
-        "3",
+        "2",
         "--json",
         str(path),
     ]
     subprocess.run(command, check=True, capture_output=True, cwd=Path(kills.__file__).parents[2])
-    import json
-
     found = json.loads(path.read_text())["figures"]
     assert found["identical"] and found["kills"] >= 1 and found["damaged"] == 0
     assert found["repeated"] <= found["kills"] and found["tiles_begun"] == found["tiles"] + found["repeated"]
@@ -247,7 +246,7 @@ def test_auto_is_joint_where_the_canvas_fits(monkeypatch):
 
 
 def test_the_seams_of_what_is_drawn_are_no_worse_than_joint_modes(upscaler):
-    pixels, settings = picture(*SIZE), dataclasses.replace(SETTINGS, steps=3)
+    pixels, settings = picture(*SIZE), dataclasses.replace(SETTINGS, steps=3, vae_detail=1)
     plain = resize(pixels, height=112, width=160)
     joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
     result, _ = run(upscaler, pixels, settings)
