@@ -123,6 +123,8 @@ class Upscaler:
         sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's."""
         masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
         if settings.mode == "sequential":
+            if make_guide is not None or shown is not None:
+                raise ValueError("mode sequential takes no guide but the upscaler's own: set mode to joint")
             return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
