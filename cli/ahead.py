@@ -25,6 +25,7 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     from ..upscaling.masks import load_masks
 
     settings, models, masks = split_options(options)
+    batch.store.check(settings, jobs=len(batch.jobs), compare=batch.compare)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
     variant, no_dino = models.get("variant", "demo"), bool(models.get("no_dino"))
     named = ("model_path", "vae_path", "dino", "adapter", "upscale_model")
@@ -49,7 +50,10 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     for source, (height, width, fitted) in sizes.items():
         found = forecast(fitted, known, height=height, width=width, dtype=dtype, text=tokens, **kept)
         seconds += found.seconds(rate)
-        yield f"{source}: " + "\n  ".join(found.lines(rate, room=gpu.total_memory if gpu else None))
+        lines = [*found.lines(rate, room=gpu.total_memory if gpu else None)]
+        if batch.mode(fitted, height, width) == "sequential":
+            lines.append("one tile after the other (mode sequential)")
+        yield f"{source}: " + "\n  ".join(lines)
     yield from (f"{source}: {why}" for source, why in batch.failed.items())
     on = gpu.name if gpu else f"{device.type}, {plural(torch.get_num_threads(), 'thread')}"
     asked = (

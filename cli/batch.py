@@ -199,19 +199,15 @@ def stamp_of(batch: Batch, options: dict[str, Any]) -> str:
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
     """Read every picture, and try every place that will be written, before any work."""
     from ..files.pictures import load_picture
-    from ..files.sources import open_picture
+    from ..files.sources import open_picture, upright_size
     from ..tiling.canvas import scaled_size
 
     sizes = {}
     for source, _ in batch.jobs:
         with batch.trying(source, go_on=True):  # to tell all that is wrong together
-            own = None
-            if settings.mode != "joint":
-                file = open_picture(source, max_megapixels=batch.max_megapixels)
-                if batch.mode(batch.fitted(settings, file.height, file.width), file.height, file.width) == "sequential":
-                    own = file.height, file.width
-            if own is None:
-                own = load_picture(source, max_megapixels=batch.max_megapixels).pixels.shape[-2:]
+            own = upright_size(source, max_megapixels=batch.max_megapixels)
+            sequential = batch.mode(batch.fitted(settings, *own), *own) == "sequential"
+            (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
             masks.check(*own)
             sizes[source] = scaled_size(*own, scale=batch.fitted(settings, *own).scale)
     batch.check()
@@ -240,19 +236,19 @@ def upscale_file(
     progress: Progress,
 ) -> Iterator[str]:
     from ..files.pictures import load_picture, save_picture
-    from ..files.sources import open_picture
+    from ..files.sources import open_picture, upright_size
     from ..upscaling.api import upscale_picture
     from ..upscaling.large import upscale_file as in_rows
     from ..upscaling.recipe import recipe, source_of
     from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
-    file, made_from = open_picture(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings = batch.fitted(settings, file.height, file.width)
-    settings = replace(settings, mode=batch.mode(settings, file.height, file.width))
+    own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
+    settings = batch.fitted(settings, *own)
+    settings = replace(settings, mode=batch.mode(settings, *own))
     said = partial(recipe, source=made_from, options=options)
     if settings.mode == "sequential":
-        store = batch.store
+        store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
         facts = in_rows(
             upscaler,
             file,
@@ -267,7 +263,6 @@ def upscale_file(
         )
         note = file.note or None
     else:
-        del file
         picture = load_picture(source, max_megapixels=batch.max_megapixels)
         result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
         if batch.recipe:

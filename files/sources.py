@@ -17,6 +17,7 @@ from .pictures import Picture, from_image, load_picture, to_array
 from .png_rows import PngRows, by_rows
 from .streams import Form
 
+ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # of EXIF
 BLOCK = 64  # rows that are read at once
 BEFORE = 3  # times as many rows as were asked for stay above those, as tiles come in rows that go back and forth
 
@@ -66,6 +67,17 @@ class PictureFile:
 
     def alpha(self, top: int, bottom: int) -> Tensor:
         return _values(self.read(top, bottom))[:, -1:]
+
+
+def upright_size(path: Path, *, max_megapixels: float = MEGAPIXELS) -> tuple[int, int]:
+    """Height and width of a picture file as ``load_picture`` turns it, by its head; ValueError where that cannot be read."""
+    try:
+        with opened(path, max_megapixels=max_megapixels) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
+    except UNREADABLE:
+        height, width = load_picture(path, max_megapixels=max_megapixels).pixels.shape[-2:]  # which says why
+        return height, width
 
 
 def open_picture(path: Path, *, max_megapixels: float = MEGAPIXELS) -> PictureFile:

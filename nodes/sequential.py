@@ -49,8 +49,8 @@ class SequentialUpscale(io.ComfyNode):
                 io.String.Input(
                     "keep",
                     default="",
-                    tooltip="Name of a folder, made in ComfyUI's output folder, where finished tiles are kept: the same inputs go on "
-                    "there after a stop. Empty: none are kept.",
+                    tooltip="Name of a folder, made in ComfyUI's output folder, where finished tiles are kept: the same inputs "
+                    "go on there after a stop. Empty: none are kept.",
                     optional=True,
                 ),
                 io.String.Input(

@@ -64,6 +64,11 @@ class Upscaler:
     ) -> None:
         """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter."""
         check_pair(dino, adapter, uses=dino_uses)
+        modules = (transformer, vae, controlnet, *(each and each.module for each in (upscale_model, adapter)))
+        modules += tuple(each and each.model for each in (dino, redux))
+        self.made_of = [
+            None if each is None else heads_fingerprint(each.state_dict()) for each in modules
+        ]  # before any moves
         self.host = DiffusersHost(
             transformer,
             vae,
@@ -140,6 +145,8 @@ class Upscaler:
     ) -> tuple[Tensor, dict[str, Any]]:
         masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
         if settings.mode == "sequential":
+            if make_guide is not None or shown is not None:
+                raise ValueError("mode sequential takes no guide but the upscaler's own: set mode to joint")
             return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
         if make_guide is None and self.guided:
             make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
@@ -213,17 +220,16 @@ class Upscaler:
 
     def fingerprint(self) -> str:
         """Of all that a picture depends on, but for itself and the settings: models and texts."""
-        models = {name: module.state_dict() for name, module in self._models().items() if module is not None}
-        weights = {f"{name}/{key}": tensor for name, each in models.items() for key, tensor in each.items()}
+        words = {}
         for name, text in (("text", self.text), ("negative", self.negative)):
             parts = {} if text is None else {"context": text.context, "pooled": text.pooled, "mask": text.mask}
-            weights |= {
-                f"{name}/{key}/{row}": words
+            words |= {
+                f"{name}/{key}/{row}": numbers
                 for key, part in parts.items()
                 if part is not None
-                for row, words in enumerate(part.flatten(0, -2))
+                for row, numbers in enumerate(part.flatten(0, -2))
             }
-        return fingerprint(f"{heads_fingerprint(weights)} {self.dino_layers} {self._weights()}".encode())
+        return fingerprint(f"{self.made_of} {heads_fingerprint(words)} {self.dino_layers} {self._weights()}".encode())
 
     def _sampler(self, settings: UpscaleSettings, redux: tuple[ReduxTokens, tuple[float, float]] | None) -> JointEuler:
         return JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)

@@ -1,8 +1,8 @@
 """A sequential run that is killed again and again: `python -m benchmarks.tiling.kills --kills 20`.
 
 Each attempt is a process of its own, which is killed (signal 9) at a random moment, in the middle of a tile or of a file; then
-the same is started again. Told are the tiles that were begun more than once, whether the picture is that of a run without kills, bit
-for bit, and that nothing but whole tiles is left. --tiles: along a side of the picture.
+the same is started again. Told are the tiles that were begun more than once, whether the picture is that of a run without kills,
+bit for bit, and that nothing but whole tiles is left. --tiles: along a side of the picture.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def killed(*, tiles: int, kills: int, seed: int) -> dict[str, Any]:
             if process == 0:
                 _work(partial(run, partial(Told, folder, log=log)))
             left = count - len(list(folder.glob("*/*.tile")))
-            time.sleep(chance.uniform(0, 2 * seconds * left / count / (kills - attempt)))
+            time.sleep(chance.uniform(0, 2 * seconds * left / count / (kills - attempt + 1)))
             os.kill(process, signal.SIGKILL)
             died += os.WIFSIGNALED(os.waitpid(process, 0)[1])
         kept = len(list(folder.glob("*/*.tile")))

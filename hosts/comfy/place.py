@@ -38,8 +38,8 @@ class PlaceCrop:
         for name in WHOLE:
             if name in said:
                 raise ValueError(
-                    f"a conditioning with {name!r} cannot be sampled one tile after the other: use DINO Tiled Upscale, or connect "
-                    "one without it"
+                    f"a conditioning with {name!r} cannot be sampled one tile after the other: use DINO Tiled Upscale, or "
+                    "connect one without it"
                 )
         said = dict(said)
         area, mask = said.pop("area", None), said.pop("mask", None)

@@ -23,6 +23,7 @@ import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
 import inside_regions  # noqa: F401
 import inside_retry  # noqa: F401
+import inside_sequential  # noqa: F401
 import inside_tiles  # noqa: F401
 import inside_upscale  # noqa: F401
 import inside_vae  # noqa: F401

@@ -1,0 +1,91 @@
+"""Checks for inside.py: tiles one after the other, with what the conditioning says of each one's place."""
+
+from __future__ import annotations
+
+import comfy.controlnet
+import comfy.sd
+import comfy.utils
+import node_helpers
+import torch
+from inside_hints import control_model
+from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
+
+from dinotile import nodes
+
+TILE, OVERLAP, HEIGHT, WIDTH = 64, 16, 96, 144
+
+
+def sequential(*, model=None, positive=None, seed=0, guided=True, **more):
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    return node(
+        nodes.SequentialUpscale, picture(height=HEIGHT, width=WIDTH), model or flux(), vae, positive or text(0), text(1), 1.0,
+        0.5, 1, "euler", "simple", 1.0, TILE, OVERLAP, 1.0, seed, dino=dino() if guided else None,
+        adapter=adapter() if guided else None, tile_fit="exact", **more,
+    )  # fmt: skip
+
+
+@check
+def one_after_the_other():
+    """Sizes, seeds and DINO; what is kept is not sampled again, and is redone where that is asked for."""
+    usual, other, blind = sequential(), sequential(seed=1), sequential(guided=False)
+    model, calls = counted(flux())
+    first = sequential(model=model, keep="kept")
+    tiles = len(calls)
+    calls.clear()
+    second = sequential(model=model, keep="kept")
+    repeated = len(calls)
+    calls.clear()
+    third = sequential(model=model, keep="kept", redo="1")
+    return {
+        "shape": list(usual.shape),
+        "finite": bool(usual.isfinite().all()),
+        "tiles": tiles,
+        "keeping is equal": same(first, usual),
+        "calls of the second run": repeated,
+        "second run is equal": same(second, first),
+        "calls to redo one": len(calls),
+        "redone differs by": apart(third, first),
+        "redone differs beside it by": apart(third[:, :, TILE:], first[:, :, TILE:]),
+        "another seed differs by": apart(other, usual),
+        "without DINO differs by": apart(blind, usual),
+        "a path is no name": refusal(lambda: sequential(keep="../other")),
+    }
+
+
+@check
+def places_of_conditioning():
+    """A mask, an area and a ControlNet's hint of the whole picture reach every tile as its own part."""
+    plain = sequential(guided=False)
+    ((context, said),) = text(0)
+    left = torch.zeros(1, HEIGHT, WIDTH)
+    left[..., : WIDTH // 2] = 1
+    two = [[context, {**said, "mask": left}], [text(3)[0][0], {**text(3)[0][1], "mask": 1 - left}]]
+    swapped = [[context, {**said, "mask": 1 - left}], [text(3)[0][0], {**text(3)[0][1], "mask": left}]]
+    whole = [[context, {**said, "area": ("percentage", 1.0, 1.0, 0.0, 0.0)}]]
+    both, other = sequential(positive=two, guided=False), sequential(positive=swapped, guided=False)
+    far, outer = slice(WIDTH - 16, WIDTH), sequential(positive=text(3), guided=False)
+
+    net, hints = control_model(latent_input=False), []
+    control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
+    hint = torch.zeros(1, 3, HEIGHT, WIDTH)
+    hint[:, 0], hint[:, 1] = torch.arange(HEIGHT)[:, None] / HEIGHT, torch.arange(WIDTH)[None, :] / WIDTH
+    control.set_cond_hint(hint, 1.0)
+    see = net.register_forward_pre_hook(
+        lambda module, args, kwargs: hints.append(
+            [round(float(kwargs["hint"][0, 0, 0, 0]) * HEIGHT), round(float(kwargs["hint"][0, 1, 0, 0]) * WIDTH)]
+        ),
+        with_kwargs=True,
+    )
+    led = sequential(positive=node_helpers.conditioning_set_values(text(0), {"control": control}), guided=False)
+    see.remove()
+    return {
+        "an area of all is as none": apart(sequential(positive=whole, guided=False), plain),
+        "the first text, far left": apart(both[:, :, :16], plain[:, :, :16]),
+        "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
+        "masks act": apart(both, other),
+        "hints": sorted(hints),
+        "a ControlNet acts": apart(led, plain),
+        "refused": refusal(
+            lambda: sequential(positive=[[context, {**said, "concat_latent_image": left}]], guided=False)
+        ),
+    }

@@ -1,0 +1,33 @@
+"""Promises about tiles one after the other, kept inside a real ComfyUI (inside_sequential.py)."""
+
+import pytest
+
+from .conftest import numbers_of, one_sentence
+
+
+@pytest.fixture
+def numbers(measured):
+    return numbers_of(measured)
+
+
+def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
+    found = numbers("one_after_the_other")
+    assert found["shape"] == [1, 96, 144, 3] and found["finite"] and found["tiles"] == 6
+    assert found["keeping is equal"] and found["second run is equal"]
+    assert (found["calls of the second run"], found["calls to redo one"]) == (0, 1)
+    assert found["redone differs by"] > 0.01 and found["redone differs beside it by"] == 0
+    one_sentence(found["a path is no name"], ("keep", "plain name"))
+
+
+def test_seed_and_dino_change_the_result(numbers):
+    found = numbers("one_after_the_other")
+    assert min(found["another seed differs by"], found["without DINO differs by"]) > 0.01
+
+
+def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
+    found = numbers("places_of_conditioning")
+    assert found["an area of all is as none"] == 0
+    assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
+    assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 40, 80)]
+    assert found["a ControlNet acts"] > 0.01
+    one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))

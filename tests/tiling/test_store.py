@@ -1,0 +1,124 @@
+"""Finished tiles on disk: whole or not at all, and never another job's."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from dinotile.tiling import store as stores
+from dinotile.tiling.store import TileStore
+
+from ..limits import largest_file
+
+
+def levels(seed=0, side=16):
+    generator = torch.Generator().manual_seed(seed)
+    return (65535 * torch.rand(3, side, side, generator=generator)).to(torch.int32).to(torch.uint16)
+
+
+def same(found, expected, turn=0):
+    return found is not None and torch.equal(found[0].int(), expected.int()) and found[1] == turn
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+def test_a_tile_comes_back_as_it_was_and_only_to_its_job(folder):
+    TileStore(folder, "one").put(3, levels(), turn=2)
+    again = TileStore(folder, "one")
+    assert same(again.get(3), levels(), turn=2) and again.get(4) is None and not again.damaged
+    assert TileStore(folder, "other").get(3) is None
+
+
+def test_two_runs_share_a_store_at_once(folder):
+    first, second = TileStore(folder, "job"), TileStore(folder, "job")
+    first.put(0, levels(0))
+    second.put(1, levels(1))
+    second.put(0, levels(0))
+    assert same(first.get(1), levels(1)) and same(second.get(0), levels(0))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "other tile", "no head"])
+def test_a_damaged_tile_is_noticed_and_told(folder, caplog, damage):
+    store = TileStore(folder, "job")
+    store.put(0, levels(0))
+    store.put(1, levels(1))
+    path = folder / "job" / "0.tile"
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": content[:-1],
+            "flipped": content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+            "emptied": b"",
+            "other tile": (folder / "job" / "1.tile").read_bytes(),
+            "no head": b"\xff" * len(content),
+        }[damage]
+    )
+    assert store.get(0) is None and store.damaged == [0]
+    assert "tile 1 is done again" in caplog.text
+    store.put(0, levels(0))
+    assert same(store.get(0), levels(0)) and same(store.get(1), levels(1))
+
+
+def test_the_store_of_another_version_and_a_folder_with_other_files_are_refused(folder):
+    TileStore(folder, "job")
+    (folder / stores.MARK).write_text(json.dumps({"version": 99}))
+    with pytest.raises(ValueError, match="is of version 99, this DINOTile writes 1: name another folder"):
+        TileStore(folder, "job")
+    (folder / stores.MARK).write_text("{")
+    with pytest.raises(ValueError, match="is damaged: remove the folder"):
+        TileStore(folder, "job")
+    (folder / stores.MARK).rename(folder / "photo.jpg")
+    with pytest.raises(ValueError, match="holds other files, and no finished tiles"):
+        TileStore(folder, "job")
+
+
+def test_a_store_that_cannot_be_written_says_so_and_keeps_what_is_whole(folder):
+    store = TileStore(folder, "job")
+    store.put(0, levels(0))
+    with (
+        largest_file(1000),
+        pytest.raises(ValueError, match="cannot be written .*name another folder for the store") as said,
+    ):
+        store.put(1, levels(1))
+    assert "\n" not in str(said.value)
+    assert same(store.get(0), levels(0)) and store.get(1) is None
+    assert sorted(path.name for path in (folder / "job").iterdir()) == ["0.tile", "in-use"]
+    with pytest.raises(ValueError, match="folder .* cannot be made"):
+        TileStore(folder / "job" / "0.tile" / "below", "job")
+
+
+def test_older_jobs_make_room_and_those_in_use_do_not(folder):
+    tile = 3 * 16 * 16 * 2
+    most = 5 * (tile + 200) / 2**30
+    for number, job in enumerate(("old", "used", "new")):
+        store = TileStore(folder, job, most=most)
+        store.put(0, levels(number))
+        os.utime(folder / job, (number, number))
+        if job != "used":
+            store.close()
+        else:
+            used = store
+    last = TileStore(folder, "last", most=most)
+    for number in range(4):
+        last.put(number, levels(number))
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["last", "used"]
+    assert same(used.get(0), levels(1)) and all(same(last.get(n), levels(n)) for n in range(4))
+    with pytest.raises(ValueError, match="this picture's tiles need more: raise --store-size"):
+        for number in range(4, 9):
+            last.put(number, levels(number))
+    assert same(last.get(3), levels(3))
+
+
+def test_what_killed_processes_left_is_removed_when_it_is_old(folder):
+    TileStore(folder, "job").close()
+    left = folder / "job" / ".0.tile.01234567.part"
+    left.write_bytes(b"half")
+    TileStore(folder, "job")
+    assert left.exists()  # another run may be writing it
+    os.utime(left, (1, 1))
+    TileStore(folder, "job")
+    assert not left.exists()

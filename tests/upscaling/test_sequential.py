@@ -1,0 +1,281 @@
+"""Tiles one after the other: memory, order, what they see, and what is kept of them."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.tiling import kills
+from dinotile.files.pictures import load_picture
+from dinotile.files.pixels import resize
+from dinotile.tiling.order import order, seen
+from dinotile.tiling.plan import plan_tiles
+from dinotile.tiling.seams import measure_seams
+from dinotile.tiling.store import TileStore
+from dinotile.upscaling import mode, sequential
+from dinotile.upscaling.mode import mode_for
+from dinotile.upscaling.redo import chosen_tiles
+from dinotile.upscaling.rows import Pixels
+from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.upscaler import Upscaler
+
+from ..tiny import picture, tiny_flux, tiny_vae
+
+SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=1, denoise=0.5, tile_fit="exact", mode="sequential")
+SIZE = 56, 80  # a result of 112 x 160 px: 2 x 3 tiles
+
+
+@pytest.fixture(scope="module")
+def upscaler(flux, vae):
+    return Upscaler(flux, vae)
+
+
+def run(upscaler, pixels, settings=SETTINGS, **more):
+    rows = []
+    report = upscaler.upscale_tiles(Pixels(pixels), settings, write=rows.append, **more)
+    return torch.cat(rows, dim=2), report
+
+
+@pytest.mark.parametrize(
+    "size,scale,expected", [((33, 47), 2, (66, 94)), ((1, 1), 2, (2, 2)), ((50, 70), 1.5, (75, 105))]
+)
+def test_the_size_is_exact(upscaler, size, scale, expected):
+    result, report = run(upscaler, picture(*size), dataclasses.replace(SETTINGS, scale=scale))
+    assert result.shape == (1, 3, *expected) and 0 <= result.min() and result.max() <= 1
+    assert report["output"] == {"height": expected[0], "width": expected[1]}
+    assert report["settings"]["mode"] == "sequential"
+
+
+def test_nothing_denoised_is_what_joint_mode_gives(upscaler):
+    settings = dataclasses.replace(SETTINGS, denoise=0.0, vae_detail=1.0, fidelity=1.0)
+    joint, _ = upscaler.upscale(picture(*SIZE), dataclasses.replace(settings, mode="joint"))
+    result, _ = run(upscaler, picture(*SIZE), settings)
+    assert (result - joint).abs().max() < 2e-3
+
+
+def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch):
+    pixels, settings = picture(24, 30), dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5)
+    joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
+    other, _ = run(upscaler, pixels, settings)
+    monkeypatch.setattr(
+        sequential,
+        "placed_noise",
+        lambda box, *, channels, seed, turn: torch.randn(
+            1, channels, box.height, box.width, generator=torch.Generator().manual_seed(seed)
+        )[0],
+    )
+    same, _ = run(upscaler, pixels, settings)
+    assert (same - joint).abs().max() < 1e-4 < 0.01 < (other - joint).abs().max()
+
+
+def test_the_result_is_the_same_whoever_asks_for_it_and_another_seeds_is_not(upscaler):
+    pixels = picture(*SIZE)
+    rows, _ = run(upscaler, pixels)
+    whole, _ = upscaler.upscale(pixels, SETTINGS)
+    other, _ = run(upscaler, pixels, dataclasses.replace(SETTINGS, seed=1))
+    assert torch.equal(rows, whole) and not torch.equal(rows, other)
+
+
+def test_any_order_that_lets_tiles_see_the_same_gives_the_same_picture(upscaler, tmp_path, monkeypatch):
+    pixels, expected = picture(*SIZE), run(upscaler, picture(*SIZE))[0]
+
+    def backwards(plan):
+        left, given = sorted(order(plan), reverse=True), []
+        while left:
+            given.append(next(tile for tile in left if set(seen(plan, tile)) <= set(given)))
+            left.remove(given[-1])
+        return given
+
+    store = partial(TileStore, tmp_path / "store")
+    monkeypatch.setattr(sequential, "order", backwards)
+    monkeypatch.setattr(sequential, "whole_after", lambda plan: [0] * (plan.count - 1) + [plan.height])
+    result, report = run(upscaler, pixels, open_store=store)
+    assert report["kept"]["sampled"] == 6 and torch.equal(result, expected)
+
+
+def test_neighbours_meet_better_than_tiles_that_see_none(upscaler, monkeypatch):
+    settings, pixels = dataclasses.replace(SETTINGS, steps=2, vae_detail=1), picture(*SIZE)
+    plan = plan_tiles(112, 160, tile=64, overlap=16, grid=16, cell=8, fit="exact")
+
+    def between(tiles):
+        """Mean difference of what two neighbours have of the same place."""
+        first, second = (tiles[number] for number in (0, 1))
+        shared = plan.boxes[0].right - plan.boxes[1].left
+        return float((first[..., -shared : -shared + 4] - second[..., :4]).abs().mean())
+
+    def tiles_of(sees):
+        made = {}
+        monkeypatch.setattr(sequential, "seen", sees)
+        make = sequential.Tiles.make
+
+        def kept(self, tile, mosaic, **more):
+            made[tile] = make(self, tile, mosaic, **more)
+            return made[tile]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sequential.Tiles, "make", kept)
+            run(upscaler, pixels, settings)
+        return made
+
+    assert 2 * between(tiles_of(seen)) < between(tiles_of(lambda plan, tile: []))
+
+
+def test_kept_tiles_are_used_and_a_change_of_anything_uses_none(upscaler, flux, tmp_path):
+    store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
+    first, report = run(upscaler, pixels, open_store=store)
+    assert report["kept"] == {"reused": [], "redone": [], "sampled": 6, "damaged": []}
+    again, report = run(upscaler, pixels, open_store=store)
+    assert sorted(report["kept"]["reused"]) == [1, 2, 3, 4, 5, 6] and report["kept"]["sampled"] == 0
+    assert torch.equal(first, again)
+    changed = pixels.clone()
+    changed[..., -1, -1] += 1 / 255
+    swapped = Upscaler(tiny_flux(seed=9), tiny_vae())
+    for other in (
+        (upscaler, changed, SETTINGS),
+        (upscaler, pixels, dataclasses.replace(SETTINGS, seed=1)),
+        (upscaler, pixels, dataclasses.replace(SETTINGS, overlap=32)),
+        (swapped, pixels, SETTINGS),
+    ):
+        _, report = run(*other, open_store=store)
+        assert report["kept"]["reused"] == [] and report["kept"]["sampled"] >= 6
+
+
+def test_a_damaged_tile_is_done_again_and_the_picture_is_the_same(upscaler, tmp_path):
+    store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
+    first, _ = run(upscaler, pixels, open_store=store)
+    (path,) = (tmp_path / "store").glob("*/4.tile")
+    path.write_bytes(path.read_bytes()[:-7])
+    again, report = run(upscaler, pixels, open_store=store)
+    assert report["kept"]["damaged"] == [5] and report["kept"]["sampled"] == 1 and torch.equal(first, again)
+
+
+def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path):
+    store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
+    first, _ = run(upscaler, pixels, open_store=store)
+    second, report = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
+    assert report["kept"]["redone"] == [1] and report["kept"]["sampled"] == 0
+    assert torch.equal(first[..., 64:, :], second[..., 64:, :]) and torch.equal(first[..., 64:], second[..., 64:])
+    assert (first - second)[..., :40, :40].abs().mean() > 0.001
+    third, _ = run(upscaler, pixels, open_store=store)
+    assert torch.equal(second, third)  # what was redone is what is kept
+    fourth, _ = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
+    assert not torch.equal(third, fourth)
+
+
+def test_runs_that_are_killed_go_on_where_they_were(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "kills.json"
+    command = [
+        sys.executable,
+        "-m",
+        "dinotile.benchmarks.tiling.kills",
+        "--tiles",
+        "2",
+        "--kills",
+        "2",
+        "--json",
+        str(path),
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(kills.__file__).parents[2])
+    found = json.loads(path.read_text())["figures"]
+    assert found["identical"] and found["kills"] >= 1 and found["damaged"] == 0
+    assert found["repeated"] <= found["kills"] and found["tiles_begun"] == found["tiles"] + found["repeated"]
+
+
+PLAN = plan_tiles(112, 160, tile=64, overlap=16, grid=16, cell=8, fit="exact")
+
+
+@pytest.mark.parametrize(
+    "text,numbers",
+    [("1", [0]), ("6, 2", [1, 5]), ("10x10+0+0", [0]), ("160x1+0+0", [0, 1, 2]), ("20x20+50+50", [0, 1, 3, 4])],
+)
+def test_tiles_to_redo_are_named_by_number_and_box(text, numbers):
+    assert chosen_tiles(text, PLAN) == numbers
+
+
+def test_tiles_to_redo_are_painted(tmp_path):
+    mask = np.zeros((56, 80), np.uint8)
+    mask[40:50, 60:70] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert chosen_tiles(str(tmp_path / "mask.png"), PLAN) == [5]
+    Image.fromarray(mask * 0).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="means no tile of the 6 there are"):
+        chosen_tiles(str(tmp_path / "mask.png"), PLAN)
+
+
+@pytest.mark.parametrize(
+    "text,said",
+    [
+        ("0", "outside of the plan, which has tiles 1 to 6"),
+        ("7", "outside of the plan"),
+        ("5x5+160+0", "outside of the result"),
+        ("0x5+1+0", "outside of the result"),
+        ("tile", "is no tile and no file"),
+        ("1,,2", "is no tile and no file"),
+    ],
+)
+def test_what_is_no_tile_is_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        chosen_tiles(text, PLAN)
+
+
+@pytest.mark.parametrize("name", sequential.JOINT_ONLY)
+def test_what_needs_the_whole_canvas_is_refused_and_keeps_auto_joint(upscaler, name, monkeypatch):
+    value = {"moving": True}.get(name, 0.5)
+    settings = dataclasses.replace(SETTINGS, **{name: value})
+    with pytest.raises(ValueError, match=f"{name} .*: set {name} to 0, or mode to joint"):
+        run(upscaler, picture(*SIZE), settings)
+    monkeypatch.setattr(mode, "available_memory", lambda: 0)
+    assert mode_for(dataclasses.replace(settings, mode="auto"), height=100, width=100) == "joint"
+
+
+def test_auto_is_joint_where_the_canvas_fits(monkeypatch):
+    settings = UpscaleSettings(scale=2)
+    monkeypatch.setattr(mode, "available_memory", lambda: 2**30)
+    assert mode_for(settings, height=1000, width=1000) == "joint"  # 4 megapixels take 0.3 GiB
+    assert mode_for(settings, height=2000, width=2000) == "sequential"
+    assert mode_for(settings, height=2000, width=2000, whole=True) == "joint"
+    assert mode_for(settings, height=10, width=10, kept=True) == "sequential"
+    assert mode_for(dataclasses.replace(settings, mode="joint"), height=2000, width=2000) == "joint"
+
+
+def test_the_seams_of_what_is_drawn_are_no_worse_than_joint_modes(upscaler):
+    pixels, settings = picture(*SIZE), dataclasses.replace(SETTINGS, steps=3, vae_detail=1)
+    plain = resize(pixels, height=112, width=160)
+    joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
+    result, _ = run(upscaler, pixels, settings)
+    scores = [measure_seams(each, PLAN, source=plain).summary()["score"] for each in (joint, result)]
+    assert scores[1] < scores[0] + 0.05
+
+
+def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(dinotile, models, tmp_path):
+    source = tmp_path / "in.png"
+    values = np.random.default_rng(0).integers(0, 255, (12, 16, 4), dtype=np.uint8)
+    Image.fromarray(values).resize((80, 56)).save(source)
+    common = ["upscale", source, *models, "--mode", "sequential"]
+    code, out, err = dinotile(*common, "-o", tmp_path / "a.png")
+    assert code == 0 and "one after the other" in out, err
+    dinotile(*common, "-o", tmp_path / "b.tif")
+    code, out, _ = dinotile(*common[:-2], "-o", tmp_path / "c.png", "--store", tmp_path / "store")
+    first, second, third = (load_picture(tmp_path / name) for name in ("a.png", "b.tif", "c.png"))
+    assert first.alpha is not None and torch.equal(first.alpha, second.alpha)
+    assert torch.equal(first.pixels, second.pixels) and torch.equal(first.pixels, third.pixels)
+    code, out, _ = dinotile(*common[:-2], "-o", tmp_path / "d.png", "--store", tmp_path / "store", "--redo", "1")
+    assert code == 0 and "from the store, 1 done again" in out
+    for options, said in (
+        (["--redo", "1"], "name one with --store"),
+        (["--store", tmp_path / "store", "--redo", "99"], "outside of the plan"),
+        (["--store", tmp_path / "store", "--mode", "joint"], "leave out --store or --mode joint"),
+        (["--mode", "sequential", "--anchor", "1"], "anchor 1.0 changes the estimate of the whole canvas"),
+        (["--mode", "sequential", "--compare"], "--compare needs the whole result"),
+        (["--mode", "both"], "mode 'both' must be auto or joint or sequential"),
+        (["--store", tmp_path / "store", "--store-size", "0"], "store size 0 must be above 0"),
+    ):
+        code, _, err = dinotile("upscale", source, *models, "-o", tmp_path / "e.png", *options)
+        assert code == 2 and said in err and not (tmp_path / "e.png").exists()
