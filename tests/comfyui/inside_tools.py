@@ -11,7 +11,6 @@ import time
 import traceback
 import weakref
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
