@@ -8,6 +8,7 @@ from typing import Any
 
 from ..dino.guidance.x0 import GuidanceSettings
 from ..hosts.diffusers.sources import find_variant
+from ..tiling.color_match import MATCHES, ColorMatch, check_color_match
 from ..tiling.plan import FITS, Fit
 from .limits import LIMITS, check_tiles
 
@@ -24,6 +25,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "float": (Real, "a number: write it in digits"),
     "bool": (bool, "True or False: write one of them"),
     "Fit": (str, f"{' or '.join(FITS)}: write one of them"),
+    "ColorMatch": (str, f"one of {', '.join(MATCHES)}: off is usual"),
 }
 
 
@@ -39,6 +41,7 @@ class UpscaleSettings:
     redux_strength, redux_grid: of ``ReduxTokens``. controlnet_strength: of a ``Hint``.
     adaptive: how much less is redrawn where ``detail_mask`` sees no texture, 0 to 1.
     retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
+    color_match: of ``match_color``, to the enlarged picture, before fidelity.
     """
 
     scale: float = 2.0
@@ -67,6 +70,7 @@ class UpscaleSettings:
     controlnet_strength: float = 0.6
     retry: float = 0.0
     vae_detail: float = 0.0
+    color_match: ColorMatch = "off"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -78,6 +82,7 @@ class UpscaleSettings:
         for name, limit in LIMITS.items():
             limit.check(name, getattr(self, name))
         _ = self.on_estimates  # refuses its own
+        check_color_match(self.color_match)
         check_tiles(self.tile, self.overlap, self.tile_fit)
 
     @property
