@@ -160,12 +160,19 @@ def upscale_file(
     guided = "with DINO" if used else "without DINO"
     peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
     again = f", {plural(len(facts['retry']), 'tile')} tried again" if facts["retry"] else ""
+    less = f", less at a time as memory ended: {scarce(facts)}" if facts["out_of_memory"] else ""
     yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}, "
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}{less}, "
         f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
     )
     if note:
         yield note
+
+
+def scarce(facts: dict[str, Any]) -> str:
+    """What each stage that ran out of memory went on with at last."""
+    last = {each["stage"]: each["goes_on_with"] for each in facts["out_of_memory"]}
+    return "; ".join(f"{stage} with {said}" for stage, said in last.items())
 
 
 def write_report(
