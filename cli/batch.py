@@ -280,8 +280,9 @@ def upscale_file(
     again = f", {plural(len(facts['retry']), 'tile')} tried again" if facts["retry"] else ""
     if facts["settings"]["mode"] == "sequential":
         again = f", one after the other{told_kept(facts['kept'])}"
+    less = f", less at a time as memory ended: {scarce(facts)}" if facts["out_of_memory"] else ""
     yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}, "
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}{less}, "
         f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
     )
     if note:
@@ -292,3 +293,9 @@ def told_kept(kept: dict[str, Any]) -> str:
     """What a store was good for."""
     said = {"reused": "from the store", "redone": "done again", "damaged": "damaged there"}
     return "".join(f", {len(kept[name])} {what}" for name, what in said.items() if kept[name])
+
+
+def scarce(facts: dict[str, Any]) -> str:
+    """What each stage that ran out of memory went on with at last."""
+    last = {each["stage"]: each["goes_on_with"] for each in facts["out_of_memory"]}
+    return "; ".join(f"{stage} with {said}" for stage, said in last.items())

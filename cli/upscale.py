@@ -89,6 +89,7 @@ def upscale(
     moving: option.Moving = False,
     fidelity: option.Fidelity = None,
     vae_detail: option.VaeDetail = None,
+    color_match: option.ColorMatch = "off",
     anchor: option.Anchor = None,
     guide: option.Guide = 0.0,
     guide_from: option.GuideFrom = 1.0,

@@ -170,6 +170,13 @@ VaeDetail = Annotated[
         )
     ),
 ]
+ColorMatch = Annotated[
+    str,
+    typer.Option(
+        help="The result in the colours of the enlarged source: off; wavelet (coarse light and colour are the source's); adain "
+        "(mean and contrast of each channel are); adain_tiles (tile by tile)."
+    ),
+]
 Anchor = Annotated[
     float | None,
     typer.Option(

@@ -16,6 +16,7 @@ from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
+from ..tiling.color_match import MATCHES
 from ..upscaling.guides import check_guide, check_pair, whole_picture
 from ..upscaling.limits import check_tiles
 from ..upscaling.masks import Masks, flat
@@ -164,6 +165,14 @@ class Upscale(io.ComfyNode):
                     step=0.05,
                     optional=True,
                 ),
+                io.Combo.Input(
+                    "color_match",
+                    options=list(MATCHES),
+                    default="off",
+                    tooltip="The result in the colours of the enlarged source. off (usual). wavelet: coarse light and colour are "
+                    "the source's. adain: mean and contrast of each channel are; adain_tiles: tile by tile.",
+                    optional=True,
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
         )
@@ -186,7 +195,7 @@ class Upscale(io.ComfyNode):
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", moving=False, anchor=0.0, guide=0.0, decoder=None, adaptive=0.0,
-        retry=0.0, vae_detail=0.0,
+        retry=0.0, vae_detail=0.0, color_match="off",
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_of(locals())
         pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)

@@ -7,7 +7,7 @@ from typing import Literal
 from ..files.memory import available_memory
 from ..tiling.canvas import scaled_size
 from .forecast import canvas_bytes
-from .sequential import JOINT_ONLY
+from .sequential import joint_only
 from .settings import UpscaleSettings
 
 
@@ -23,6 +23,6 @@ def mode_for(
         return "sequential"
     room = available_memory()
     needed = canvas_bytes(scaled_size(height, width, scale=settings.scale))
-    if whole or room is None or needed <= room or any(getattr(settings, name) for name in JOINT_ONLY):
+    if whole or room is None or needed <= room or joint_only(settings):
         return "joint"
     return "sequential"

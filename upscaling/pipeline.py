@@ -21,6 +21,7 @@ from ..hosts.host import Estimates, Host
 from ..hosts.memory import shortages, shortages_told
 from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
+from ..tiling.color_match import match_color
 from ..tiling.moving import moved
 from ..tiling.plan import TilePlan, canvas_size
 from .adaptive import adaptive_mask
@@ -135,7 +136,14 @@ def upscale(
         drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(drawn, "sample")
     usable = shortages().plan or plan  # smaller tiles, where memory ended
-    decode = partial(_decoded, host, pixels, size, lost=lost, fidelity=settings.fidelity)
+
+    def decode(latents: Tensor) -> Tensor:
+        """[B, 3, *size], as true to the source as asked."""
+        result = _shown(host, latents, size)
+        if lost is not None:  # of the enlarged picture by the VAE alone
+            result = (result + lost.to(result)).clamp_(0, 1)
+        result = match_color(result, larger.to(result), way=settings.color_match, plan=usable)
+        return back_project(result, pixels.to(result), fidelity=settings.fidelity)
 
     def again(share: Tensor) -> Tensor:
         assert gentler is not None
@@ -187,16 +195,6 @@ def _shown(host: Host, latents: Tensor, size: tuple[int, int]) -> Tensor:
     if result.shape[-2:] != size:
         result = result[..., : size[0], : size[1]].contiguous()  # which lets go of the canvas
     return result
-
-
-def _decoded(
-    host: Host, source: Tensor, size: tuple[int, int], latents: Tensor, *, lost: Tensor | None, fidelity: float
-) -> Tensor:
-    """[B, 3, *size], as true to the source as asked. lost: of the enlarged picture by the VAE alone."""
-    result = _shown(host, latents, size)
-    if lost is not None:
-        result = (result + lost.to(result)).clamp_(0, 1)
-    return back_project(result, source.to(result), fidelity=fidelity)
 
 
 def _retelling(progress: Progress, stage: str, done: float, total: float, note: str = "") -> None:

@@ -24,7 +24,9 @@ from ..files.progress import Progress
 from ..flux_patch.guide import Guide, PartGuide
 from ..hosts.finite import finite
 from ..hosts.host import Host
+from ..hosts.memory import shortages, shortages_told
 from ..tiling.canvas import scaled_size
+from ..tiling.color_match import match_color
 from ..tiling.mosaic import Mosaic, levels_of
 from ..tiling.noise import placed_noise
 from ..tiling.order import neighbours, order, seen, whole_after
@@ -62,13 +64,19 @@ class TileSampler(Sampler, Protocol):
         ...
 
 
+def joint_only(settings: UpscaleSettings) -> dict[str, str]:
+    """The settings that need the whole canvas, and why."""
+    found = {name: why for name, why in JOINT_ONLY.items() if getattr(settings, name)}
+    return found | ({"color_match": "measures the whole result"} if settings.color_match == "adain" else {})
+
+
 def check_sequential(settings: UpscaleSettings) -> None:
     """ValueError for settings that work on the whole canvas."""
-    for name, why in JOINT_ONLY.items():
-        if getattr(settings, name):
-            raise ValueError(
-                f"{name} {getattr(settings, name)} {why}, and mode sequential never has it: set {name} to 0, or mode to joint"
-            )
+    for name, why in joint_only(settings).items():
+        instead = "adain_tiles" if name == "color_match" else 0
+        raise ValueError(
+            f"{name} {getattr(settings, name)} {why}, and mode sequential never has it: set {name} to {instead}, or mode to joint"
+        )
 
 
 @dataclass
@@ -123,10 +131,13 @@ class Tiles:
             result = finite(host.decode(drawn), "decode").float().cpu()
             if lost is not None:
                 result = (result + lost.to(result)).clamp_(0, 1)
+            way = "adain" if settings.color_match == "adain_tiles" else settings.color_match  # of a tile that is alone
+            result = match_color(result, plain.to(result), way=way, plan=self.plan.alone(tile))
             return self.ground.back_projected(result, box, fidelity=settings.fidelity)
 
 
 @torch.no_grad()
+@shortages_told()
 def upscale_tiles(
     host: Host,
     source: Source,
@@ -192,6 +203,7 @@ def upscale_tiles(
         "fidelity": None,
         "retry": None,
         "seams": None,
+        "out_of_memory": shortages().told,
         "kept": {**asdict(kept), "damaged": [tile + 1 for tile in store.damaged] if store is not None else []},
         **told,
         "settings": asdict(replace(settings, mode="sequential")),

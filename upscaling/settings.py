@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ..dino.guidance.x0 import GuidanceSettings
 from ..hosts.diffusers.sources import find_variant
+from ..tiling.color_match import MATCHES, ColorMatch, check_color_match
 from ..tiling.plan import FITS, Fit
 from .limits import LIMITS, check_tiles
 
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "True or False: write one of them"),
     "Fit": (str, f"{' or '.join(FITS)}: write one of them"),
     "Mode": (str, f"{' or '.join(MODES)}: write one of them"),
+    "ColorMatch": (str, f"one of {', '.join(MATCHES)}: off is usual"),
 }
 
 
@@ -44,6 +46,7 @@ class UpscaleSettings:
     retry: the least agreement of a tile with its source, as a share of what plain enlargement has; tiles below run again.
     mode: "joint" runs all tiles in every step, "sequential" each to its end, in memory that does not grow with the picture's
     height; "auto" is joint where that is expected to fit.
+    color_match: of ``match_color``, to the enlarged picture, before fidelity.
     """
 
     scale: float = 2.0
@@ -73,6 +76,7 @@ class UpscaleSettings:
     retry: float = 0.0
     vae_detail: float = 0.0
     mode: Mode = "auto"
+    color_match: ColorMatch = "off"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -86,6 +90,7 @@ class UpscaleSettings:
         if self.mode not in MODES:
             raise ValueError(f"mode {self.mode!r} must be {KINDS['Mode'][1]}")
         _ = self.on_estimates  # refuses its own
+        check_color_match(self.color_match)
         check_tiles(self.tile, self.overlap, self.tile_fit)
 
     @property

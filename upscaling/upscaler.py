@@ -189,7 +189,8 @@ class Upscaler:
         if self.redux is not None:
             size = source.height, source.width
             redux = self.shown_by_redux(reduced(source, longest=LOOK), settings, size=size)
-        report = upscale_tiles(
+        tiles = partial(
+            upscale_tiles,
             self.host,
             source,
             settings,
@@ -204,7 +205,10 @@ class Upscaler:
             redo=redo,
             progress=progress,
         )
-        return self._reported(report)
+        try:
+            return self._reported(tiles())
+        finally:
+            self.host.turns.restore()
 
     def _one_after_the_other(
         self, pixels: Tensor, settings: UpscaleSettings, *, masks: Masks, progress: Progress | None

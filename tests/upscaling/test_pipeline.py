@@ -10,6 +10,7 @@ from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.host import Text
 from dinotile.tiling.color import back_project
+from dinotile.tiling.color_match import match_color
 from dinotile.upscaling.joint import JointEuler, default_tile_batch, seeded_noise
 from dinotile.upscaling.pipeline import upscale
 from dinotile.upscaling.settings import UpscaleSettings, settings_for
@@ -200,6 +201,8 @@ def test_wrong_pixels_are_refused(upscaler):
         ({"tile": 0}, "tile 0 must be from 16 to 4096"),
         ({"tile": -16}, "tile -16 must be from 16 to 4096"),
         ({"dino_strength": 3}, "dino strength 3 must be from 0 to 2"),
+        ({"color_match": "lab"}, "color match 'lab' must be one of off, wavelet, adain, adain_tiles"),
+        ({"color_match": 1}, "color match 1 must be one of off, wavelet"),
     ],
 )
 def test_wrong_settings_are_refused(change, words):
@@ -230,3 +233,17 @@ def test_variants_bring_their_defaults():
 
 def test_the_cpu_takes_eight_tiles_at_once():
     assert default_tile_batch(torch.device("cpu"), plan_tiles(2048, 2048)) == 8
+
+
+@pytest.mark.parametrize("way", ["wavelet", "adain", "adain_tiles"])
+def test_colours_are_matched_to_the_enlarged_picture_before_fidelity(upscaler, way):
+    pixels, settings = picture(60, 75), dataclasses.replace(SETTINGS, steps=1)
+    plain, report = upscaler.upscale(pixels, settings)
+    plan = plan_tiles(128, 160, tile=64, overlap=16)
+    larger = resize(pixels, height=120, width=150)
+    expected = match_color(plain, larger, way=way, plan=plan)
+    assert (expected - plain).abs().max() > 0.01
+    found, report = upscaler.upscale(pixels, dataclasses.replace(settings, color_match=way))
+    assert torch.equal(found, expected) and report["settings"]["color_match"] == way
+    faithful, _ = upscaler.upscale(pixels, dataclasses.replace(settings, color_match=way, fidelity=1.0))
+    assert torch.equal(faithful, back_project(expected, pixels, fidelity=1.0))
