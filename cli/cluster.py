@@ -47,9 +47,9 @@ def upscale_on_ray(
         raise ValueError(
             f"workers {workers} must be at least 1: leave it out for one per GPU, or per core where there is none"
         )
-    if batch.folder is not None:
-        make_folder(batch.folder)
     with joined(address, workers) as ray:
+        if batch.folder is not None:
+            make_folder(batch.folder)
         if batch.manifest is not None:
             batch.manifest.begin()
         try:
@@ -65,7 +65,7 @@ def upscale_on_ray(
 def joined(address: str, workers: int | None) -> Iterator[Any]:
     """Ray, connected to the cluster of that address, or to one that is started on this machine and ended with the block."""
     try:
-        import ray
+        import ray  # type: ignore
     except ImportError as error:
         raise ValueError(
             'ray is not installed: pip install "dinotile[ray]", of the version that the cluster has'
@@ -133,7 +133,8 @@ class _Cluster:
                 met = True
             self.progress(STAGE, self.ended, self.count)
             if not met and time.monotonic() - start >= PATIENCE:
-                yield f"no worker is ready after {PATIENCE} s: they load models, or the cluster has no room for one ({self.needs})"
+                why = f"they load models, or the cluster has no room for one ({self.needs})"
+                yield f"no worker is ready after {PATIENCE} s: {why}"
                 met = True
 
     def _heard(self, call: Any, worker: Any, job: _Job | None) -> Iterator[str]:
