@@ -126,7 +126,9 @@ class _Cluster:
         self.progress(STAGE, 0, self.count)
         start, met = time.monotonic(), False
         while self.ended < self.count:
-            ended, _ = self.ray.wait(list(self.calls), timeout=PATIENCE)
+            ended, _ = self.ray.wait(calls := list(self.calls), timeout=PATIENCE)
+            if ended:  # all that have, as a look at a thousand calls takes a while
+                ended, _ = self.ray.wait(calls, num_returns=len(calls), timeout=0)
             for call in ended:
                 worker, job = self.calls.pop(call)
                 yield from self._heard(call, worker, job)

@@ -47,8 +47,8 @@ def test_a_worker_that_is_killed_costs_no_picture_and_results_are_those_of_one_m
     cluster, dinotile, dinotile_process, job
 ):
     arguments, out = job
-    assert dinotile(*arguments, "-o", f"{out}-alone/", "--device", "cpu", "--steps", 60)[0] == 0
-    command = [*arguments, "-o", f"{out}/", "--manifest", out / "jobs.jsonl", "--device", "cpu", "--steps", 60]
+    assert dinotile(*arguments, "-o", f"{out}-alone/", "--device", "cpu", "--steps", 20)[0] == 0
+    command = [*arguments, "-o", f"{out}/", "--manifest", out / "jobs.jsonl", "--device", "cpu", "--steps", 20]
     process = dinotile_process(*command, "--ray", "local", "--workers", 2)
     end = time.monotonic() + LIMIT
     while not (done := [line for line in lines(out) if line["status"] == "done"]):
