@@ -1,6 +1,7 @@
 """Two workers of a Ray cluster against one, on the same pictures: `python -m benchmarks.fleet --json FILE`, with `dinotile[ray]`.
 
-`dinotile upscale --ray local` with the demo models runs with one worker, two, two and one, so that a load that drifts meets both.
+`dinotile upscale --ray` with the demo models runs with one worker, two, two and one, on one cluster of this machine, so that a load
+that drifts meets both.
 Of each run: seconds from the first picture's begin to the last one's end, mean seconds of a picture within its worker, and how
 many processes wanted a core (the load average) before and after. Then what the one process that shares out takes for each
 picture: a manifest's two lines, a call of Ray, a look at a thousand calls, and the fingerprint of an input.
@@ -24,6 +25,7 @@ from PIL import Image
 
 from dinotile import demo
 from dinotile.benchmarks.figures import about, publish
+from dinotile.cli.cluster import LOCAL, joined
 from dinotile.cli.manifest import DONE, RUNNING, Manifest
 from dinotile.files.fingerprints import file_fingerprint
 
@@ -41,11 +43,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(folder / "in", options.pictures, options.side)
-        runs = [run(folder, workers, f"{turn}", steps=options.steps) for turn, workers in enumerate(ROUNDS)]
+        with joined(LOCAL, 2) as ray:
+            address = ray.get_runtime_context().gcs_address
+            runs = [run(folder, address, workers, f"{turn}", options.steps) for turn, workers in enumerate(ROUNDS)]
+            costs = calls(ray)
         results = [
             sorted(path.read_bytes() for path in (folder / f"{turn}").glob("*.png")) for turn in range(len(runs))
         ]
-        shares = {"manifest": lines(folder), "fingerprint of 1 MB": fingerprints(folder), **calls()}
+        shares = {"manifest": lines(folder), "fingerprint of 1 MB": fingerprints(folder), **costs}
     one, two = ([each for each in runs if each["workers"] == count] for count in (1, 2))
     found = {
         "times as many pictures a second": round(mean(one, "seconds") / mean(two, "seconds"), 3),
@@ -67,7 +72,7 @@ def draw(folder: Path, count: int, side: int) -> None:
             sample.crop((left, top, left + side, top + side)).save(folder / f"{number:03}.png")
 
 
-def run(folder: Path, workers: int, name: str, *, steps: int) -> dict[str, Any]:
+def run(folder: Path, address: str, workers: int, name: str, steps: int) -> dict[str, Any]:
     """One job; what it took from the first begin to the last end."""
     manifest, load = folder / name / "jobs.jsonl", os.getloadavg()[0]
     command = [
@@ -81,7 +86,7 @@ def run(folder: Path, workers: int, name: str, *, steps: int) -> dict[str, Any]:
         "--manifest",
         f"{name}/jobs.jsonl",
     ]
-    command += ["--steps", str(steps), "--device", "cpu", "--ray", "local", "--workers", str(workers)]
+    command += ["--steps", str(steps), "--device", "cpu", "--ray", address, "--workers", str(workers)]
     begun, called = 0.0, time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not begun:
@@ -124,9 +129,8 @@ def fingerprints(folder: Path) -> float:
     return timed(lambda _: file_fingerprint(folder / "picture"), 5) / 64
 
 
-def calls() -> dict[str, float]:
+def calls(ray: Any) -> dict[str, float]:
     """A call of Ray there and back, and a look at a thousand that are not answered."""
-    import ray
 
     class Echo:
         def echo(self, value: int) -> int:
@@ -135,18 +139,12 @@ def calls() -> dict[str, float]:
         def sleep(self) -> None:
             time.sleep(3600)
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        worker: Any = ray.remote(num_cpus=1)(Echo)
-        first, second = worker.remote(), worker.remote()
-        ray.get(first.echo.remote(0))
-        call = timed(lambda number: ray.get(first.echo.remote(number)), CALLS)
-        waiting = [second.sleep.remote() for _ in range(WAITING)]
-        look = timed(lambda _: ray.wait(waiting, timeout=0), 50)
-        return {"call": call, f"look at {WAITING} calls": look}
-    finally:
-        ray.shutdown()
+    worker = ray.remote(num_cpus=1)(Echo)
+    first, second = worker.remote(), worker.remote()
+    ray.get(first.echo.remote(0))
+    call = timed(lambda number: ray.get(first.echo.remote(number)), CALLS)
+    waiting = [second.sleep.remote() for _ in range(WAITING)]
+    return {"call": call, f"look at {WAITING} calls": timed(lambda _: ray.wait(waiting, timeout=0), 50)}
 
 
 def timed(action: Callable[[int], object], count: int) -> float:
