@@ -28,6 +28,7 @@ from .manifest import DONE, FAILED, RUNNING
 LOCAL = "local"
 DEATHS = 3  # of workers at a picture, before it counts as failed
 PATIENCE = 30  # seconds without a worker before that is said
+STARTS = 3  # of a cluster on this machine: Ray gives up on a crowded one after 30 seconds
 STAGE = "pictures"
 
 
@@ -47,9 +48,9 @@ def upscale_on_ray(
         raise ValueError(
             f"workers {workers} must be at least 1: leave it out for one per GPU, or per core where there is none"
         )
-    if batch.folder is not None:
-        make_folder(batch.folder)
     with joined(address, workers) as ray:
+        if batch.folder is not None:
+            make_folder(batch.folder)
         if batch.manifest is not None:
             batch.manifest.begin()
         try:
@@ -65,29 +66,42 @@ def upscale_on_ray(
 def joined(address: str, workers: int | None) -> Iterator[Any]:
     """Ray, connected to the cluster of that address, or to one that is started on this machine and ended with the block."""
     try:
-        import ray
+        import ray  # type: ignore
     except ImportError as error:
         raise ValueError(
             'ray is not installed: pip install "dinotile[ray]", of the version that the cluster has'
         ) from error
-    before = signal.getsignal(signal.SIGTERM)
+    before, said = signal.getsignal(signal.SIGTERM), ""
+    for _ in range(STARTS if address == LOCAL else 1):
+        said = _connected(ray, address, workers)
+        if not said:
+            break
+    signal.signal(signal.SIGTERM, before)  # which Ray takes
+    if said:
+        advice = "start one with `ray start --head`, or give its address"
+        if "version mismatch" in said.lower():
+            advice = "install the cluster's versions of Ray and Python here"
+        elif address == LOCAL:
+            advice = "look at the load of this machine, or leave --ray out"
+        raise ValueError(f"the Ray cluster {address} cannot be joined ({said}): {advice}")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _connected(ray: Any, address: str, workers: int | None) -> str:
+    """Nothing, or why it did not become so."""
     try:
         if address == LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers otherwise
             ray.init(LOCAL, num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
         else:
             ray.init(address, log_to_driver=False, logging_level="error")
-        signal.signal(signal.SIGTERM, before)  # which Ray may take
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+        return ""
+    except Exception as error:  # of Ray's many kinds, the bare one too, where a machine starts too slowly for it
         ray.shutdown()
-        said, advice = plain(reason(error), 300), "start one with `ray start --head`, or give its address"
-        if "version mismatch" in said.lower():
-            advice = "install the cluster's versions of Ray and Python here"
-        raise ValueError(f"the Ray cluster {address} cannot be joined ({said}): {advice}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+        return plain(reason(error), 300).rstrip(". ")
 
 
 class _Cluster:
@@ -126,14 +140,17 @@ class _Cluster:
         self.progress(STAGE, 0, self.count)
         start, met = time.monotonic(), False
         while self.ended < self.count:
-            ended, _ = self.ray.wait(list(self.calls), timeout=PATIENCE)
+            ended, _ = self.ray.wait(calls := list(self.calls), timeout=PATIENCE)
+            if ended:  # all that have, as a look at a thousand calls takes a while
+                ended, _ = self.ray.wait(calls, num_returns=len(calls), timeout=0)
             for call in ended:
                 worker, job = self.calls.pop(call)
                 yield from self._heard(call, worker, job)
                 met = True
             self.progress(STAGE, self.ended, self.count)
             if not met and time.monotonic() - start >= PATIENCE:
-                yield f"no worker is ready after {PATIENCE} s: they load models, or the cluster has no room for one ({self.needs})"
+                why = f"they load models, or the cluster has no room for one ({self.needs})"
+                yield f"no worker is ready after {PATIENCE} s: {why}"
                 met = True
 
     def _heard(self, call: Any, worker: Any, job: _Job | None) -> Iterator[str]:

@@ -1,0 +1,97 @@
+"""``dinotile upscale --ray`` on a real cluster of two workers of one core, of which one is killed."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from dinotile.files.pictures import Picture, save_picture
+
+from ..tiny import picture
+
+LIMIT = 300  # seconds
+COUNT = 4
+
+
+@pytest.fixture
+def job(tmp_path, models):
+    """Arguments of a job over four pictures, and the folder of its results."""
+    (tmp_path / "in").mkdir()
+    for number in range(COUNT):
+        save_picture(Picture(picture(40, 40 + 8 * number)), tmp_path / "in" / f"{number}.png")
+    return ["upscale", tmp_path / "in", *models], tmp_path / "out"
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Ray, whose temporary files have room for the names of its sockets."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'dinotile[ray]'")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def lines(out):
+    manifest = out / "jobs.jsonl"
+    whole = manifest.read_text().splitlines(keepends=True) if manifest.exists() else []
+    return [json.loads(line) for line in whole if line.endswith("\n")]
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.glob("*.png")}
+
+
+def test_a_worker_that_is_killed_costs_no_picture_and_results_are_those_of_one_machine(
+    cluster, dinotile, dinotile_process, job
+):
+    arguments, out = job
+    assert dinotile(*arguments, "-o", f"{out}-alone/", "--device", "cpu", "--steps", 20)[0] == 0
+    command = [*arguments, "-o", f"{out}/", "--manifest", out / "jobs.jsonl", "--device", "cpu", "--steps", 20]
+    process = dinotile_process(*command, "--ray", "local", "--workers", 2)
+    end = time.monotonic() + LIMIT
+    while not (done := [line for line in lines(out) if line["status"] == "done"]):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.kill(int(done[0]["where"].rpartition(" ")[2]), signal.SIGKILL)
+    said, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said + err
+    assert contents(out) == contents(out.with_name("out-alone"))
+    ends = Counter(line["output"] for line in lines(out) if line["status"] == "done")
+    assert len(ends) == COUNT and set(ends.values()) == {1}
+    begun = Counter(line["output"] for line in lines(out) if line["status"] == "running")
+    assert "its worker was lost, another goes on with it" in said and sorted(begun.values()) == [1, 1, 1, 2]
+    code, told, _ = dinotile(*command, "--ray", "local")
+    assert code == 0 and told.endswith(f"{COUNT} of {COUNT} pictures are done already\n")
+
+
+def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):
+    arguments, out = job
+    (tmp_path / "in" / "1.png").write_text("no picture")
+    process = dinotile_process(
+        *arguments, "-o", f"{out}/", "--ray", "local", "--workers", 1, "--report", out / "r.json"
+    )
+    said, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1 and "1 of 4 pictures failed" in said, said + err
+    assert sorted(contents(out)) == ["0.png", "2.png", "3.png"]
+    report = json.loads((out / "r.json").read_text())
+    assert len(report["pictures"]) == 3 and "1.png is not" in report["failed"][0]["error"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no address"])
+def test_a_cluster_that_is_not_there_is_one_sentence(cluster, dinotile_process, job, address):
+    arguments, out = job
+    process = dinotile_process(*arguments, "-o", f"{out}/", "--ray", address)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2 and f"the Ray cluster {address} cannot be joined" in err.splitlines()[-1], err
+
+
+def test_without_ray_it_is_one_sentence(dinotile, job, monkeypatch):
+    arguments, out = job
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = dinotile(*arguments, "-o", f"{out}/", "--ray", "local")
+    assert (code, err.count("\n")) == (2, 1) and 'ray is not installed: pip install "dinotile[ray]"' in err
+    assert not out.exists()
+    code, _, err = dinotile(*arguments, "-o", f"{out}/", "--workers", 2)
+    assert code == 2 and "--workers acts with --ray only" in err
