@@ -12,6 +12,7 @@ import torch
 
 from ...files.errors import printable, reason
 from ...files.weights import not_floating, read_kinds
+from ...flux_patch.names import called
 
 COUNTS = {  # of layers, in diffusers and in transformers
     "num_layers",
@@ -97,3 +98,11 @@ def _values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             rest += value.items()
         elif isinstance(value, list):
             rest += [(key, each) for each in value]
+
+
+def other_model(source: str | Path, kind: Any) -> ValueError:
+    """What is said of a model that ComfyUI may run, and this host does not."""
+    return ValueError(
+        f"{source} holds {printable(called(str(kind)))}, needed is a FLUX.1 or FLUX.2 transformer: give its folder or file, or "
+        "take the nodes in ComfyUI for other models"
+    )

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...files.errors import BROKEN, printable, reason
 from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
-from .configs import check_config, check_folder, check_quantised, read_config
+from .configs import check_config, check_folder, check_quantised, other_model, read_config
 from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled, without_statistics
 from .sources import loading, local_path
 from .taef2 import Taef2, blank, both_halves, is_taef2
@@ -129,7 +129,7 @@ def read_geometry(source: str | Path) -> FluxGeometry:
         check_config(config, name=str(source))
     kind = config.get("_class_name")
     if kind not in kinds:
-        raise ValueError(f"{source} holds a {kind}, needed is a FLUX.1 or FLUX.2 transformer: give its folder or file")
+        raise other_model(source, kind)
     with loading(source), torch.device("meta"):
         model = kinds[kind].from_config(config)
     return geometry_of(model)
@@ -142,6 +142,8 @@ def _component(source: str | Path, path: Path | None, name: str, *, kinds: tuple
         return {"pretrained_model_name_or_path": str(source), "subfolder": name}
     for folder in (path / name, path):
         found = str(read_config(folder).get("_class_name", "")) if (folder / "config.json").is_file() else ""
+        if found and name == "transformer" and found not in kinds:
+            raise other_model(path, found)
         if any(kind in found for kind in kinds):
             check_folder(folder, floating=True)
             return {"pretrained_model_name_or_path": str(folder)}
@@ -156,9 +158,12 @@ def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any
     with loading(source):
         config = usual.load_config(**folder)
     check_config(config, name=str(source))
+    kind = config.get("_class_name")
+    if kind not in kinds and "Transformer2DModel" in str(kind):
+        raise other_model(source, kind)
     check_quantised(config, name=str(source))
     with loading(source):
-        model, found = kinds.get(config.get("_class_name"), usual).from_pretrained(
+        model, found = kinds.get(kind, usual).from_pretrained(
             dtype=dtype, use_safetensors=True, output_loading_info=True, **folder
         )
     parts = tuple(f"{name}." for name, _ in model.named_children())

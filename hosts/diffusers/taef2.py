@@ -43,11 +43,11 @@ class Taef2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.encoder[0].weight.dtype
+        return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        return self.encoder[0].weight.device
+        return next(self.parameters()).device
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in 0..1, sides multiples of 16 -> [B, 128, H / 16, W / 16], float32."""

@@ -28,6 +28,12 @@ FILES = {  # as a loader names them: folder of models, repository, and path in i
         "Comfy-Org/z_image_turbo",
         "split_files/text_encoders/qwen_3_4b.safetensors",
     ),
+    "flux-2-klein-4b.safetensors": (
+        "diffusion_models",
+        "Comfy-Org/flux2-klein",
+        "split_files/diffusion_models/flux-2-klein-4b.safetensors",
+    ),
+    "flux2-vae.safetensors": ("vae", "Comfy-Org/flux2-dev", "split_files/vae/flux2-vae.safetensors"),
     DINO: ("dino", "facebook/dinov2-with-registers-base", "model.safetensors"),
     CONTROL: ("controlnet", "jasperai/Flux.1-dev-Controlnet-Upscaler", "diffusion_pytorch_model.safetensors"),
 }
@@ -149,6 +155,13 @@ TEMPLATES = {
         },
         heights={"1": 640, "6": 322, "45": 130, "42": 400},
         seeds="fixed",
+    ),
+    "FLUX.2 klein guided": one_node(
+        "Choose your picture above, press **Run**, slide over **Before and after** (*Nodes 2.0*, in the main "
+        "menu).\n\nStock FLUX.2 klein 4B. At every step **anchor** pulls the picture to the source, and **guide** to "
+        "where DINO sees the same; **retry** does tiles again that lost their likeness. FLUX.2's schedule is steep: "
+        "**denoise** 0.15 begins at noise 0.57, 0.3 at 0.76.\n\nDINO's file *model.safetensors* goes to "
+        "*models/dino/dinov2-with-registers-base*.\n\nFaster: FLUX.2's small VAE (*taef2*) by **Load VAE** into *decoder*."
     ),
     "Z-Image Turbo guided": one_node(
         "Choose your picture above, press **Run**, slide over **Before and after** (*Nodes 2.0*, in the main "

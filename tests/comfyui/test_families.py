@@ -109,6 +109,7 @@ REFUSED = {
     "plan of FLUX.1 for FLUX.2": ("cells of 8 px", "cells of 16 px", "connect the model to Plan Tiles"),
     "plan of no model for a UNet": ("multiples of 16", "needs multiples of 64", "connect the model to Plan Tiles"),
     "tile off a UNet's grid": ("tile 208 must be a multiple of 64", "use 192 or 256"),
+    "one node off a UNet's grid": ("tile 208 must be a multiple of 64", "use 192 or 256"),
     "video": ("holds 3 frames of a video", "sample it without tiles"),
     "video, guided": ("holds 3 frames of a video",),
     "sound": ("StableAudio1", "connect a model that makes pictures"),

@@ -18,14 +18,15 @@ from .drawing import draw
 from .flat import address, flat, graph
 from .server import Result
 from .templates import TEMPLATES, slug
-from .thumbnails import SIDE, halves, on_demo_models, save, three
+from .thumbnails import SHOWN, SIDE, halves, on_demo_models, save, three
 
 PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-FLUX = [name for name in NAMES if name.startswith(("FLUX.1", "Z-Image"))]  # those that need files
+FLUX = [name for name in NAMES if name.startswith(("FLUX.", "Z-Image"))]  # those that need files
 ALONE = (
     "FLUX.1 upscale",
     "FLUX.1 dev guided",
+    "FLUX.2 klein guided",
     "Z-Image Turbo guided",
 )  # one node does it all, and shows no tiles before
 ACTING = {
@@ -77,6 +78,7 @@ def test_the_workflows_are_those_that_are_meant():
     assert NAMES == [
         *(f"FLUX.1 {name}" for name in flux),
         "FLUX.1 upscale",
+        "FLUX.2 klein guided",
         "What DINO does",
         "Z-Image Turbo guided",
         "demo",
@@ -187,12 +189,13 @@ def control_net(server) -> str:
 
 
 def made_tiny(name: str, *, photo: str, control_net: str) -> dict:
-    """A workflow's prompt with tiny FLUX.1 models, whose latents are Z-Image's too, small tiles and few steps; empty
-    conditioning for the text encoders."""
-    flux = models.FLUX if "schnell" in name else models.FLUX_DEV
+    """A workflow's prompt with tiny FLUX.2 models, or FLUX.1 models, whose latents are Z-Image's too, small tiles and few steps;
+    empty conditioning for the text encoders."""
+    second = name.startswith("FLUX.2")
+    flux = models.FLUX2 if second else models.FLUX if "schnell" in name else models.FLUX_DEV
     values = {
         "UNETLoader": {"unet_name": flux},
-        "VAELoader": {"vae_name": models.VAE},
+        "VAELoader": {"vae_name": models.TAEF2 if second else models.VAE},
         "DinoTile_LoadDino": {"dino_name": models.DINO},
         "ControlNetLoader": {"control_net_name": control_net},
         "LoadImage": {"image": photo},
@@ -362,11 +365,13 @@ def test_the_page_is_given_the_pictures_that_the_templates_begin_with(server):
 
 def drawn_for_the_browser(server, name: str) -> Image.Image:
     """A template's thumbnail, of what comes of it on the demo models."""
-    with Image.open(PACK / "demo" / "sample.jpg") as sample:
-        before = sample.convert("RGB").crop((96, 16, 256, 176))
     if name == "What DINO does":
         with Image.open(PACK / "web" / "examples" / "dinotile_shapes.png") as shapes:
-            before = shapes.convert("RGB")
+            before, said = shapes.convert("RGB"), ""
+    else:
+        (left, top, side), said = SHOWN[name]
+        with Image.open(PACK / "demo" / "sample.jpg") as sample:
+            before = sample.convert("RGB").crop((left, top, left + side, top + side))
     photo = server.upload(before, "before.png")
     sent = on_demo_models(prompt(name), photo) if name in FLUX else prompt(name)
     (load,) = (node for node in sent.values() if node["class_type"] == "LoadImage")
@@ -377,7 +382,11 @@ def drawn_for_the_browser(server, name: str) -> Image.Image:
     first, second = (server.picture(compared[side][0]).convert("RGB") for side in ("a_images", "b_images"))
     if name == "What DINO does":
         return three(before, first, second)
-    return halves(before, second, said="demo, no ControlNet" if "ControlNet" in name else "after, demo models")
+    return halves(before, second, said=said)
+
+
+def test_no_two_templates_show_the_same_picture():
+    assert len({(PACK / "workflows" / f"{name}.jpg").read_bytes() for name in NAMES}) == len(NAMES)
 
 
 def test_the_template_browser_lists_every_workflow_with_a_picture(server, request):

@@ -18,6 +18,18 @@ SMALL = {  # inputs that let the demo models stand for FLUX.1
     "DinoTile_Upscale": {"tile": 192, "overlap": 32, "steps": 8, "vae_detail": 1},
     "DualCFGGuider": {"cfg_conds": 1.0, "cfg_cond2_negative": 1.0},
 }
+SHOWN = {  # of the photo in demo/: (left, top, side) in px, and what is said of the result
+    "FLUX.1 dev guided": ((96, 16, 160), "after, demo models"),
+    "FLUX.1 dev upscale": ((176, 156, 96), "after, demo models"),
+    "FLUX.1 dual guidance": ((152, 0, 96), "after, demo models"),
+    "FLUX.1 schnell upscale": ((84, 150, 96), "after, demo models"),
+    "FLUX.1 tile ControlNet DINO": ((20, 40, 96), "demo, no ControlNet"),
+    "FLUX.1 tile ControlNet guided": ((164, 72, 96), "demo, no ControlNet"),
+    "FLUX.1 upscale": ((228, 66, 96), "after, demo models"),
+    "FLUX.2 klein guided": ((190, 90, 160), "after, demo models"),
+    "Z-Image Turbo guided": ((264, 0, 96), "after, demo models"),
+    "demo": ((100, 56, 96), "after, demo models"),
+}
 LEFT_OUT = {"DualCLIPLoader", "CLIPLoader", "ControlNetLoader"}
 
 

@@ -219,7 +219,7 @@ def test_dino_positions_lie_on_the_image_positions():
 
 
 def test_other_models_are_refused_by_name():
-    with pytest.raises(ValueError, match="the model is a Linear, DINOTile supports FLUX.1"):
+    with pytest.raises(ValueError, match="the model is a Linear, needed is FLUX.1"):
         geometry_of(torch.nn.Linear(2, 2))
 
 

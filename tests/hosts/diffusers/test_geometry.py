@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -30,3 +32,14 @@ def test_another_models_folder_has_no_flux_geometry(tmp_path):
 def test_the_demo_flux_takes_reduxs_width():
     assert read_geometry(demo.FLUX) == geometry_of(load_transformer(demo.FLUX))
     assert read_geometry(demo.FLUX).context == 4096
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ZImageTransformer2DModel", "Z-Image"), ("Krea2Transformer2DModel", "Krea 2")]
+)
+def test_other_models_of_diffusers_are_refused_by_the_names_that_people_know(tmp_path, kind, name):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind}))
+    for load in (read_geometry, load_transformer):
+        with pytest.raises(ValueError, match=f"holds {name}, needed is a FLUX.1 or FLUX.2 .* the nodes in ComfyUI"):
+            load(tmp_path)
