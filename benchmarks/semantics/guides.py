@@ -1,12 +1,16 @@
-"""Guides that look elsewhere: at another picture, at every tile alone, or nowhere."""
+"""Guides that look elsewhere: at another picture, at every tile alone, or nowhere; and a reader in DINO's place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from dinotile.demo.train import world
+from dinotile.demo.train.dino import KINDS, most_frequent
 from dinotile.files.pixels import resize
 from dinotile.flux_patch.guide import Guide, NullGuide
 from dinotile.flux_patch.rows import WHOLE, DinoRow
@@ -15,6 +19,8 @@ from dinotile.flux_patch.tokens import DinoTokens
 from dinotile.tiling.canvas import cut
 from dinotile.tiling.plan import Box, TilePlan
 from dinotile.upscaling.guides import WholePicture
+
+from .reader import Reader
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,41 @@ class PerTile(_Instead):
                 tokens = (tokens + everything.sequence(0, box.fractions(height, width), self.grid)) / 2
             tiles[cells] = DinoTokens(tokens[None, 1:].unflatten(1, (self.grid, self.grid)), tokens[:1])
         return _TileGuide(tiles, self.whole.strength)
+
+
+@dataclass(frozen=True)
+class Read(_Instead):
+    """No DINO: ``reader`` names the textures of every tile from that tile alone, and the tile gets the tokens that stand for
+    them. So FLUX knows what can be known by who sees no more than it does."""
+
+    patches: Tensor  # [KINDS, C], the token that stands for each texture and for plain ground
+    cls: Tensor  # [C]
+    reader: Reader
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> Guide:
+        tiles, factor = {}, size[0] // pixels.shape[-2]
+        for box, cells in zip(plan.boxes, plan.latent.boxes, strict=True):
+            own = pixels[..., box.top // factor : box.bottom // factor, box.left // factor : box.right // factor]
+            named = self.reader(own)[0].argmax(0)  # [h / CELL, w / CELL]
+            tiles[cells] = DinoTokens(self.patches[named][None], self.cls[None])
+        return _TileGuide(tiles, self.whole.strength)
+
+
+@torch.no_grad()
+def words(whole: WholePicture, *, scenes: int = 40) -> tuple[Tensor, Tensor]:
+    """What DINO's tokens say of each texture, as the mean over its patches in ``scenes`` that the table never asks of
+    [KINDS, C], and the mean CLS [C]."""
+    patches, kinds, cls = [], [], []
+    for index in range(scenes):
+        scene = world.scene(np.random.default_rng(10**6 + index))
+        tokens = whole.tokens(torch.from_numpy(scene.source()).permute(2, 0, 1)[None])
+        most, kind = most_frequent(torch.from_numpy(scene.labels()), tokens.patches.shape[1])
+        patches.append(tokens.patches[0][most > 0.9])
+        kinds.append(kind[most > 0.9])
+        cls.append(tokens.cls[0])
+    found, owners = torch.cat(patches), torch.cat(kinds)
+    return torch.stack([found[owners == kind].mean(0) for kind in range(KINDS)]), torch.stack(cls).mean(0)
 
 
 class Dropped(_Instead):

@@ -34,19 +34,18 @@ class Row:
     """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
-    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. knowing: whether the ControlNet is the one that
-    learned on whole pictures. reads: nothing is drawn, the reader names the textures of its tiles."""
+    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the reader names the
+    textures of its tiles."""
 
     name: str
     adapter: str = "demo"
     strength: float = 1.0
     guidance: float = 1.0
-    features: Literal["own", "other", "exchanged", "dropped", "per tile", "both"] = "own"
+    features: Literal["own", "other", "exchanged", "dropped", "per tile", "both", "read"] = "own"
     tile: int = SETTINGS.tile
     controlnet: float = 0.0
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
-    knowing: bool = False
     reads: bool = False
 
     @property
@@ -92,12 +91,11 @@ ROWS = (
     Row("ControlNet, DINO, untiled", controlnet=1.0, tile=world.SIDE),
     Row("reader of one flat tile", adapter="", reads=True),
     Row("reader of the whole flat picture", adapter="", reads=True, tile=world.SIDE),
-    Row("knowing ControlNet, no DINO", adapter="", controlnet=1.0, knowing=True),
-    Row("knowing ControlNet, DINO", controlnet=1.0, knowing=True),
-    Row("knowing ControlNet, no DINO, untiled", adapter="", controlnet=1.0, knowing=True, tile=world.SIDE),
-    Row("knowing ControlNet, DINO, untiled", controlnet=1.0, knowing=True, tile=world.SIDE),
-    Row("knowing ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, knowing=True, tile=64),
-    Row("knowing ControlNet, DINO, tiles of 64", controlnet=1.0, knowing=True, tile=64),
+    Row("ControlNet, reader of its tile", controlnet=1.0, features="read"),
+    Row("ControlNet, reader of its tile, untiled", controlnet=1.0, features="read", tile=world.SIDE),
+    Row("ControlNet, reader of its tile, tiles of 64", controlnet=1.0, features="read", tile=64),
+    Row("ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, tile=64),
+    Row("ControlNet, DINO, tiles of 64", controlnet=1.0, tile=64),
     Row("encoder without labels, DINO", adapter=SELFTAUGHT),
     Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
     Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
@@ -138,10 +136,10 @@ PAIRS = (
     ("second training, encoder without labels, ControlNet, DINO", "ControlNet, no DINO"),
     ("second training, encoder without labels, ControlNet, DINO", "ControlNet, each tile's own caption"),
     ("second training, encoder without labels, ControlNet, DINO", "second training, ControlNet, DINO"),
-    ("knowing ControlNet, no DINO, untiled", "knowing ControlNet, no DINO"),
-    ("knowing ControlNet, no DINO, untiled", "knowing ControlNet, no DINO, tiles of 64"),
-    ("knowing ControlNet, DINO", "knowing ControlNet, no DINO"),
-    ("knowing ControlNet, DINO, tiles of 64", "knowing ControlNet, no DINO, tiles of 64"),
+    ("ControlNet, reader of its tile, untiled", "ControlNet, reader of its tile"),
+    ("ControlNet, reader of its tile, untiled", "ControlNet, reader of its tile, tiles of 64"),
+    ("ControlNet, DINO, tiles of 64", "ControlNet, reader of its tile, tiles of 64"),
+    ("ControlNet, DINO, tiles of 64", "ControlNet, no DINO, tiles of 64"),
     ("encoder without labels, DINO", "no DINO"),
     ("DINO: cross_attention, the shipped adapter", "no DINO"),
 )

@@ -37,7 +37,7 @@ from dinotile.upscaling.upscaler import Upscaler
 from ..figures import about, interval
 from . import classifier, controlnet, reader, selftaught
 from .captions import Captioned
-from .guides import Dropped, Elsewhere, PerTile
+from .guides import Dropped, Elsewhere, PerTile, Read, words
 from .measure import Scores, measure, summary
 from .rows import DEFAULT, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
 
@@ -70,7 +70,7 @@ def main() -> None:
         "seeds": options.seeds,
         "first": options.first,
         "settings": asdict(settings),
-        "models": {**models(), "controlnet": fingerprint(controlnet.TILES.file.read_bytes())[:12]},
+        "models": {**models(), "controlnet": fingerprint(controlnet.FILE.read_bytes())[:12]},
     }
     output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
     results = earlier(options.add, told) if options.add else {}
@@ -208,7 +208,7 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux, controlnet.WHOLE if row.knowing else controlnet.TILES) if row.controlnet else None
+    net = controlnet.load(flux) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
     shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
@@ -230,6 +230,8 @@ def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeG
         return Elsewhere(whole, shown)
     if row.features == "dropped":
         return Dropped(whole)
+    if row.features == "read":
+        return Read(whole, *words(whole), reader.load())
     if row.features in ("per tile", "both"):
         return PerTile(whole, upscaler.host.adapter.config.grid, both=row.features == "both")
     return whole

@@ -4,8 +4,7 @@ Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's dec
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
-becomes the demo's adapter), `controlnet` and
-`controlnet_whole` (of the demo's FLUX).
+becomes the demo's adapter), `controlnet` (of the demo's FLUX).
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
-CONTROLNET_MINUTES, WHOLE_MINUTES = 8.0, 25.0
-PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "controlnet_whole")
+CONTROLNET_MINUTES = 8.0
+PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet")
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -101,8 +100,6 @@ def main() -> None:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
-    if "controlnet_whole" in parts:
-        controlnet.train(minutes=WHOLE_MINUTES, seed=options.seed, kind=controlnet.WHOLE)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:
