@@ -60,8 +60,10 @@ def test_nothing_denoised_is_what_joint_mode_gives(upscaler):
     assert (result - joint).abs().max() < 2e-3
 
 
-def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch):
-    pixels, settings = picture(24, 30), dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5)
+@pytest.mark.parametrize("way", ["wavelet", "adain_tiles"])
+def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way):
+    pixels = picture(32, 32)  # which fills its tile
+    settings = dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5, color_match=way)
     joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
     other, _ = run(upscaler, pixels, settings)
     monkeypatch.setattr(
@@ -225,11 +227,11 @@ def test_what_is_no_tile_is_refused(text, said):
         chosen_tiles(text, PLAN)
 
 
-@pytest.mark.parametrize("name", sequential.JOINT_ONLY)
+@pytest.mark.parametrize("name", [*sequential.JOINT_ONLY, "color_match"])
 def test_what_needs_the_whole_canvas_is_refused_and_keeps_auto_joint(upscaler, name, monkeypatch):
-    value = {"moving": True}.get(name, 0.5)
+    value = {"moving": True, "color_match": "adain"}.get(name, 0.5)
     settings = dataclasses.replace(SETTINGS, **{name: value})
-    with pytest.raises(ValueError, match=f"{name} .*: set {name} to 0, or mode to joint"):
+    with pytest.raises(ValueError, match=f"{name} .*: set {name} to (0|adain_tiles), or mode to joint"):
         run(upscaler, picture(*SIZE), settings)
     monkeypatch.setattr(mode, "available_memory", lambda: 0)
     assert mode_for(dataclasses.replace(settings, mode="auto"), height=100, width=100) == "joint"
