@@ -82,7 +82,7 @@ class Ground:
 
 
 def _to_and_fro(first: int, last: int, small: int, large: int, start: int, stop: int) -> tuple[Span, Span]:
-    """Along one axis: entries ``first`` .. ``last`` of the small picture from ``start`` .. ``stop`` of the large one, and back."""
+    """Along an axis: entries ``first`` .. ``last`` of the small picture from ``start`` .. ``stop`` of the large one, and back."""
     shrunk = within(span(first, last, side=small, source=large), start, stop)
     return shrunk, within(span(start, stop, side=large, source=small), first, last)
 
