@@ -86,11 +86,11 @@ class TileStore:
                 file.flush()
                 os.fsync(file.fileno())
         except ValueError as error:
-            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ValueError(
-                f"store {self.folder} is full ({reason(error.__cause__)}): make room, or name a folder on another disk; its "
+                f"store {self.folder} is full ({reason(cause)}): make room, or name a folder on another disk; its "
                 "finished tiles stay"
             ) from error
 

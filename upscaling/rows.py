@@ -17,8 +17,11 @@ STRIP = 256  # rows that are looked at together
 class Source(Protocol):
     """A picture of which any rows can be had."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """[1, 3, bottom - top, width] in 0..1, float32."""

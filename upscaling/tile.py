@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..files.resampling import applied, span, within
+from ..files.resampling import Span, applied, span, within
 from ..flux_patch.families import ModelFamily
 from ..hosts.finite import finite
 from ..tiling.canvas import cut
@@ -73,23 +73,18 @@ class Ground:
         seen = self.inside(box)
         below = self.below(seen)
         own = cut(tile, Box(0, 0, seen.height, seen.width))
-        down = [
-            within(span(first, last, side=small, source=large), start, stop)
-            for first, last, small, large, start, stop in (
-                (below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom),
-                (below.left, below.right, self.source.width, self.size[1], seen.left, seen.right),
-            )
-        ]
-        up = [
-            within(span(start, stop, side=large, source=small), first, last)
-            for first, last, small, large, start, stop in (
-                (below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom),
-                (below.left, below.right, self.source.width, self.size[1], seen.left, seen.right),
-            )
-        ]
-        missing = self.under(below) - applied(*down, own, top=seen.top, left=seen.left)
-        own.add_(fidelity * applied(*up, missing, top=below.top, left=below.left)).clamp_(0, 1)
+        rows = below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom
+        columns = below.left, below.right, self.source.width, self.size[1], seen.left, seen.right
+        (down, up), (left, right) = _to_and_fro(*rows), _to_and_fro(*columns)
+        missing = self.under(below) - applied(down, left, own, top=seen.top, left=seen.left)
+        own.add_(fidelity * applied(up, right, missing, top=below.top, left=below.left)).clamp_(0, 1)
         return tile
+
+
+def _to_and_fro(first: int, last: int, small: int, large: int, start: int, stop: int) -> tuple[Span, Span]:
+    """Along an axis: entries ``first`` .. ``last`` of the small picture from ``start`` .. ``stop`` of the large one, and back."""
+    shrunk = within(span(first, last, side=small, source=large), start, stop)
+    return shrunk, within(span(start, stop, side=large, source=small), first, last)
 
 
 def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: ModelFamily) -> Tensor:

@@ -41,6 +41,7 @@ def test_the_help_tells_the_range_of_every_number_and_the_settings_keep_it(dinot
         "longest",
         "megapixels",
         "workers",
+        "store_size",
     }
     for name in numbers & settings:
         limit = LIMITS[name]

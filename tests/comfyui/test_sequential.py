@@ -12,7 +12,7 @@ def numbers(measured):
 
 def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
     found = numbers("one_after_the_other")
-    assert found["shape"] == [1, 96, 144, 3] and found["finite"] and found["tiles"] == 6
+    assert found["shape"] == [1, 96, 144, 3] and found["finite"] and found["tiles"] == 8
     assert found["keeping is equal"] and found["second run is equal"]
     assert (found["calls of the second run"], found["calls to redo one"]) == (0, 1)
     assert found["redone differs by"] > 0.01 and found["redone differs beside it by"] == 0
@@ -28,6 +28,6 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     found = numbers("places_of_conditioning")
     assert found["an area of all is as none"] == 0
     assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
-    assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 40, 80)]
+    assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))

@@ -1,0 +1,119 @@
+"""Pictures read, resized and written by rows: the same as those that are there as a whole."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from dinotile.files import streams
+from dinotile.files.metadata import Metadata
+from dinotile.files.pictures import Picture, load_picture, save_picture
+from dinotile.files.pixels import resize_signed
+from dinotile.files.resampling import applied, span
+from dinotile.files.sources import open_picture, upright_size
+from dinotile.files.streams import Form, written
+
+HEIGHT, WIDTH = 50, 37
+PARTS = ((20, 40), (0, 10), (30, 50), (5, 25))  # rows, forward and back
+
+
+def pixels(channels=3, height=HEIGHT, width=WIDTH):
+    return torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(channels))
+
+
+@pytest.mark.parametrize("size", [(100, 74), (77, 90), (20, 17), (50, 111), (1, 1)])
+def test_a_part_of_a_resized_picture_is_that_part(size):
+    source = pixels()
+    for kind, whole in (
+        ("cubic", resize_signed(source, height=size[0], width=size[1])),
+        ("linear", F.interpolate(source, size=size, mode="bilinear", antialias=True)),
+    ):
+        top, left = size[0] // 3, size[1] // 4
+        bottom, right = max(top + 1, size[0] * 2 // 3), max(left + 1, size[1] - 1)
+        rows = span(top, bottom, side=size[0], source=HEIGHT, kind=kind)
+        columns = span(left, right, side=size[1], source=WIDTH, kind=kind)
+        part = applied(rows, columns, source[..., rows.first : rows.last, columns.first : columns.last],
+                       top=rows.first, left=columns.first)  # fmt: skip
+        assert (part - whole[..., top:bottom, left:right]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["", "BigTIFF"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("grey,deep,clear", list(itertools.product([False, True], repeat=3)))
+def test_a_file_written_by_rows_is_that_written_whole(tmp_path, monkeypatch, suffix, grey, deep, clear, big):
+    if big:
+        monkeypatch.setattr(streams, "BIG", 0)
+    colours, alpha = pixels(), pixels(1) if clear else None
+    said = Metadata(texts={"Title": "x"}, recipe='{"dinotile": "1"}', dpi=(300.0, 300.0))
+    with written(tmp_path / f"a.{suffix}", Form(clear, grey, deep, said), height=HEIGHT, width=WIDTH) as write:
+        for top in range(0, HEIGHT, 7):
+            write(colours[..., top : top + 7, :], None if alpha is None else alpha[..., top : top + 7, :])
+    save_picture(Picture(colours, alpha, None, grey, deep, said), tmp_path / f"b.{suffix}")
+    found, whole = (load_picture(tmp_path / f"{name}.{suffix}") for name in "ab")
+    assert torch.equal(found.pixels, whole.pixels) and found.deep == whole.deep
+    assert (found.alpha is None) == (whole.alpha is None) and (not clear or torch.equal(found.alpha, whole.alpha))
+    assert found.metadata.dpi == whole.metadata.dpi
+    assert found.metadata.recipe == ("" if big and suffix == "tif" else whole.metadata.recipe)
+
+
+def test_a_file_whose_rows_do_not_come_is_as_it_was(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"before")
+    with pytest.raises(RuntimeError), written(path, Form(), height=HEIGHT, width=WIDTH) as write:
+        write(pixels()[..., :10, :], None)
+        raise RuntimeError
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "mode,by_rows", [(m, True) for m in ("RGB", "RGBA", "L", "LA", "P")] + [("1", False), ("I;16", False)]
+)
+def test_rows_of_a_file_are_those_of_the_whole_picture(tmp_path, mode, by_rows):
+    soft = Image.fromarray((pixels(height=9, width=8)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+    image = soft.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray((pixels(1)[0, 0].numpy() * 255).astype(np.uint8)))
+    path = tmp_path / "a.png"
+    image.save(path)
+    found, whole = open_picture(path), load_picture(path)
+    assert (found.read.file is not None) == by_rows and (found.height, found.width) == (HEIGHT, WIDTH)
+    assert (found.form.grey, found.form.deep, found.form.alpha) == (whole.grey, whole.deep, whole.alpha is not None)
+    for top, bottom in PARTS:
+        assert torch.equal(found.rows(top, bottom), whole.pixels[..., top:bottom, :])
+        if whole.alpha is not None:
+            assert torch.equal(found.alpha(top, bottom), whole.alpha[..., top:bottom, :])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "row missing"])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, damage):
+    path = tmp_path / "a.png"
+    save_picture(Picture(pixels()), path)
+    content = path.read_bytes()
+    if damage == "row missing":
+        save_picture(Picture(pixels()[..., 1:, :]), path)
+        content = content[:33] + path.read_bytes()[33:]  # the head of a higher one
+    path.write_bytes(
+        {"cut": content[:-200], "flipped": content[:300] + bytes([content[300] ^ 1]) + content[301:]}.get(
+            damage, content
+        )
+    )
+    with pytest.raises(ValueError, match="not a readable picture") as said:
+        open_picture(path).rows(0, HEIGHT)
+    assert "\n" not in str(said.value)
+
+
+def test_the_size_is_that_of_the_picture_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png", exif=exif)
+    assert (
+        upright_size(tmp_path / "a.png") == tuple(load_picture(tmp_path / "a.png").pixels.shape[-2:]) == (WIDTH, HEIGHT)
+    )
+    assert open_picture(tmp_path / "a.png").rows(0, WIDTH).shape == (1, 3, WIDTH, HEIGHT)
