@@ -2,8 +2,9 @@
 
 Event by event: a worker loads the models, then for each picture waits for the process that shares out, reads the input from the
 shared storage, computes, and writes the result; a lost worker starts anew, and its picture is done again. The storage has one
-bandwidth for all, and the process that shares out does one thing at a time, for as long as benchmarks/results/fleet.json
-measured (its seconds a picture). All else is an argument: nothing here knows a GPU or a price.
+bandwidth for all, first come, first served, and the process that shares out does one thing at a time, for as long as
+`python -m benchmarks.fleet --json FILE` measured (--figures FILE), or as --share and --look say. All is an argument: nothing here
+knows a GPU or a price.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 GPUS = (1, 8, 64, 256, 1000)
-FIGURES = Path(__file__).parent / "results" / "fleet.json"
 HOUR = 3600
 PARTS = ("computing", "sharing out", "storage", "loading", "lost", "idle")
 
@@ -70,7 +70,10 @@ class Fleet:
         self.last = max(self.last, self.now)
         if self.left:
             self.left -= 1
-            self.sharer_free = max(self.sharer_free, self.now) + self.world.share + self.world.look * self.gpus
+            looks = (
+                0 if self.sharer_free > self.now else self.world.look * self.gpus
+            )  # those who wait are seen in one look
+            self.sharer_free = max(self.sharer_free, self.now) + self.world.share + looks
             self._then(worker, "given", self.sharer_free, "sharing out")
 
     def _read(self, worker: int) -> None:
@@ -128,10 +131,17 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=10, help="GB/s of the shared storage")
     parser.add_argument("--load", type=float, default=30, help="seconds to load models beside reading them")
     parser.add_argument("--mtbf", type=float, default=1000, help="hours between two losses of one worker")
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="what benchmarks.fleet measured")
+    parser.add_argument("--share", type=float, default=0.01, help="seconds that sharing out takes for a picture")
+    parser.add_argument("--look", type=float, default=0.00001, help="and for each worker that is looked at")
+    parser.add_argument(
+        "--fingerprint", type=float, default=0.005, help="seconds for 1 MB of an input, where a job goes on"
+    )
+    parser.add_argument("--figures", type=Path, help="take those three from what benchmarks.fleet measured")
     options = parser.parse_args()
-    found = json.loads(options.figures.read_text(encoding="utf-8"))["seconds a picture"]
-    (look,) = (found[name] for name in found if name.startswith("look at"))
+    if options.figures:
+        found = json.loads(options.figures.read_text(encoding="utf-8"))["seconds a picture"]
+        options.share, options.fingerprint = found["manifest"] + found["call"], found["fingerprint of 1 MB"]
+        options.look = found["look at 1000 calls"] / 1000
     world = World(
         options.seconds,
         options.spread,
@@ -141,8 +151,8 @@ def main() -> None:
         options.bandwidth,
         options.load,
         options.mtbf,
-        share=found["manifest"] + found["call"],
-        look=look / 1000,
+        share=options.share,
+        look=options.look,
     )
     print("| GPUs | hours | pictures/s | " + " | ".join(PARTS) + " | price of a picture |")
     print("|---" * (4 + len(PARTS)) + "|")
@@ -155,21 +165,14 @@ def main() -> None:
         )
     for name, most in limits(world).items():
         print(f"{name} is full at {most:.0f} GPUs")
-    print(f"fingerprints of {options.pictures} inputs, when a job goes on: {after_a_stop(options, found):.2f} h")
+    again = options.pictures * options.read * options.fingerprint / HOUR
+    print(f"fingerprints of {options.pictures} inputs, where a job goes on: {again:.2f} h")
 
 
 def limits(world: World) -> dict[str, float]:
     """With how many GPUs each shared thing is always at work."""
     moved = (world.read + world.written) / world.bandwidth
-    steady = (world.share**2 + 4 * world.look * world.seconds) ** 0.5
-    return {
-        "the process that shares out": (steady - world.share) / (2 * world.look),
-        "the storage": world.seconds / moved,
-    }
-
-
-def after_a_stop(options: argparse.Namespace, found: dict[str, float]) -> float:
-    return options.pictures * options.read * found["fingerprint of 1 MB"] / HOUR
+    return {"the process that shares out": world.seconds / world.share, "the storage": world.seconds / moved}
 
 
 if __name__ == "__main__":

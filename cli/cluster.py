@@ -105,7 +105,8 @@ def _connected(ray: Any, address: str, workers: int | None) -> str:
 
 
 class _Cluster:
-    """calls: what the workers are asked, and about which picture, or None where they are asked whether they are ready."""
+    """calls: what the workers are asked, and about which picture, or None where they are asked whether they are ready. idle:
+    those that found no picture waiting."""
 
     def __init__(
         self, ray: Any, batch: Batch, options: dict[str, Any], workers: int | None, progress: Progress
@@ -113,6 +114,7 @@ class _Cluster:
         self.ray, self.batch, self.progress = ray, batch, progress
         self.waiting = deque(_Job(*job) for job in batch.jobs)
         self.calls: dict[Any, tuple[Any, _Job | None]] = {}
+        self.idle: list[Any] = []
         self.count, self.ended, self.alike = len(self.waiting), 0, State("", version("dinotile"), batch.stamp)
         self.skipped = batch.manifest is not None and bool(batch.manifest.kept)
         has = ray.cluster_resources()
@@ -130,7 +132,9 @@ class _Cluster:
         self.calls[worker.ready.options(max_task_retries=-1).remote()] = worker, None
 
     def _give(self, worker: Any) -> None:
-        if self.waiting:
+        if not self.waiting:
+            self.idle.append(worker)
+        else:
             job = self.waiting.popleft()
             self.batch.note(job.source, job.output, RUNNING)
             self.calls[worker.upscale.remote(job.source.absolute(), job.output.absolute())] = worker, job
@@ -174,6 +178,8 @@ class _Cluster:
         job.deaths += 1
         if job.deaths < DEATHS:
             self.waiting.appendleft(job)
+            if self.idle:  # its own worker may never come back
+                self._give(self.idle.pop())
             yield f"{job.source}  its worker was lost, another goes on with it ({why})"
         else:
             yield from self._failed(job, f"{DEATHS} workers were lost at it, the last: {why}", where="")

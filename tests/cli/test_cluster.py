@@ -13,7 +13,7 @@ from dinotile.files.pictures import Picture, save_picture
 
 from ..tiny import picture
 
-LIMIT = 300  # seconds
+LIMIT = 900  # seconds; a machine may be crowded
 COUNT = 4
 
 
