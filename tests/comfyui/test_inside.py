@@ -775,3 +775,10 @@ def test_vae_and_dino_take_less_where_memory_ends(numbers, way, words):
     stages = ("encode", "decode") if way == "strips" else ("dino", "decode")
     assert {f"{stage} ran out of memory and goes on with {words}" for stage in stages} <= set(found["said"])
     assert found["failed"] and found["differs by"] < 1e-5
+
+
+@pytest.mark.parametrize("run", ["plain", "moving, batches", "all of it"])
+def test_the_bar_of_the_one_node_rises_to_the_total_that_it_was_told_first(numbers, run):
+    found = numbers("progress_of_the_one_node")[run]
+    assert found["rising"] and found["totals"] == [found["last"][1]]
+    assert found["last"][0] == found["last"][1]
