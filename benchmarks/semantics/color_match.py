@@ -1,9 +1,9 @@
 """What *color_match* does to colours, detail and tile borders:
-`python -m benchmarks.color_match --pictures 2 --denoise 0.3 0.7 -o benchmarks/results/color_match.json`.
+`python -m benchmarks.semantics.color_match --pictures 2 --denoise 0.3 0.7 -o benchmarks/results/color_match.json`.
 
 Every result is sampled once, without fidelity or VAE detail, which would put colours back too, and then matched in each way, as
 `dinotile upscale --color-match` does. *photo*: the demo on scikit-image's cat, shrunk and enlarged by 2. *world*: held-out
-pictures of the benchmark world (``benchmarks/semantics``) at its table's settings, with DINO and without. Colour errors are mean
+pictures of the benchmark world at its table's settings, with DINO and without. Colour errors are mean
 absolute differences over 32 px, in 1/255, to the original, in the world to its flat picture, as in its table; seams the score of
 ``tiling/seams.py``, 0 is neutral.
 """
@@ -33,10 +33,10 @@ from dinotile.tiling.seams import measure_seams
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 
-from .figures import about
-from .semantics import classifier, table
-from .semantics.measure import measure
-from .semantics.rows import ROWS
+from ..figures import about
+from . import classifier, table
+from .measure import measure
+from .rows import ROWS
 
 WORLD = "no DINO", "DINO: cross_attention, the shipped adapter"  # rows of its table
 Figures = dict[str, float]
