@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files.progress import Share
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.families import ModelFamily
 from ..flux_patch.geometry import FluxGeometry
@@ -105,11 +106,12 @@ class Host(Protocol):
         """For ``in_less``, while FLUX computes: takes what else there is off the device."""
         ...
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] in 0..1, sides multiples of ``family.token`` -> the model's latents [B, C, h, w], float32."""
+    def encode(self, pixels: Tensor, told: Share | None = None) -> Tensor:
+        """[B, 3, H, W] in 0..1, sides multiples of ``family.token`` -> the model's latents [B, C, h, w], float32. told: how much
+        of it is done, here and in ``decode``, where it is done in strips."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, told: Share | None = None) -> Tensor:
         """The model's latents -> [B, 3, H, W] in 0..1, float32; ValueError where the VAE gives what is not finite."""
         ...
 

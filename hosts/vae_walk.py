@@ -16,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from math import prod
+from operator import mul
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..files.progress import Share, part_of
 from ..flux_patch.families import FLUX1
 from .finite import Stage
 from .memory import Memory, in_less
@@ -84,21 +87,33 @@ class Network:
         *,
         stage: Stage = "decode",
         memory: Memory | None = None,
+        told: Share | None = None,
     ) -> Tensor:
         """On ``canvas`` [B, C, H, W], one picture at a time, into ``out``; where the device's memory does not suffice after
-        all, once more with maps in the CPU's, then in lower strips (``in_less``)."""
+        all, once more with maps in the CPU's, then in lower strips (``in_less``). told: by the layers, each as long as its map
+        is large."""
         lean = Leaner(strips)
-        for image, place in zip(canvas.split(1), out.split(1), strict=True):
-            walk = partial(self._walk, image, place, lean)
+        for number, (image, place) in enumerate(zip(canvas.split(1), out.split(1), strict=True)):
+            walk = partial(self._walk, image, place, lean, part_of(told, number, len(canvas)))
             in_less(walk, stage=stage, ways=lean.ways, memory=memory or Memory(strips.device))
         return out
 
-    def _walk(self, image: Tensor, out: Tensor, lean: Leaner) -> None:
-        strips = lean.strips
+    def _walk(self, image: Tensor, out: Tensor, lean: Leaner, told: Share | None = None) -> None:
+        strips, done = lean.strips, self.shares()
         rows: Rows = Stored(image, strips.device)
-        for step in self.steps:
+        for step, share in zip(self.steps, done, strict=True):
             rows = step(strips, rows)
+            if told is not None:
+                told(share)
         strips.write(rows, out)
+        if told is not None:
+            told(1.0)
+
+    def shares(self) -> list[float]:
+        """Of all positions of all layers' maps, those that are done after each step; the last map is written behind them."""
+        sides = list(accumulate((getattr(step, "scale", 1.0) for step in self.steps), mul, initial=1.0))
+        areas = [side * side for side in sides]
+        return [done / sum(areas) for done in accumulate(areas)][: len(self.steps)]
 
 
 class Leaner:
@@ -173,12 +188,30 @@ def pointwise(function: Function) -> Step:
     return lambda strips, source: Made(source, function)
 
 
+@dataclass(frozen=True)
+class Local:
+    """A step whose rows are ``Made`` where they are asked for."""
+
+    function: Function
+    halo: int
+    up: int
+    down: int
+
+    @property
+    def scale(self) -> float:
+        """Of a side."""
+        return self.up / self.down
+
+    def __call__(self, strips: Strips, source: Rows) -> Made:
+        return Made(source, self.function, self.halo, self.up, self.down)
+
+
 def local(module: nn.Module, *, up: int = 1) -> Step:
     """A module without norm or attention. Its halo and its stride are its convolutions'."""
     convolutions: list[Any] = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     down = prod(part.stride[0] for part in convolutions)
     halo = sum(part.kernel_size[0] // 2 for part in convolutions)
-    return lambda strips, source: Made(source, module, -(-halo // down) * down, up, down)
+    return Local(module, -(-halo // down) * down, up, down)
 
 
 def residual(block: Any) -> Step:

@@ -211,6 +211,8 @@ class Upscale(io.ComfyNode):
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving, adaptive > 0
         )
         gentler = replace(sampling, steps=settings.gentler.steps, denoise=settings.gentler.denoise)
+        if settings.dino_uses:
+            parts["measure"] = PART
         if retry > 0:
             parts["retry"] = gentler.steps * PART
         result, _ = run(

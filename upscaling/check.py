@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..dino.encode import DinoEncoder
+from ..files.progress import Progress
 from ..tiling.plan import TilePlan
 from .meters import FidelityMeter, told_fidelity, told_seams
 from .report import timed
@@ -24,6 +25,7 @@ def check(
     threshold: float,
     again: Callable[[Tensor], Tensor],
     seconds: dict[str, float],
+    progress: Progress | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """The result [B, 3, H, W], with failed tiles done again, and what the report says of it.
 
@@ -32,11 +34,11 @@ def check(
     """
     told: dict[str, Any] = {"fidelity": None, "retry": None}
     if encoder is not None:
-        with timed(seconds, "measure"):
+        with timed(seconds, "measure", progress):
             meter = FidelityMeter(encoder, source, plain)
             fidelity = meter(result)
         if threshold > 0:
-            with timed(seconds, "retry"):
+            with timed(seconds, "retry", progress):
                 result, fidelity, told["retry"] = retry(
                     result, fidelity, threshold=threshold, meter=meter, plain=plain, plan=plan, again=again
                 )

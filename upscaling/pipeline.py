@@ -14,7 +14,7 @@ from ..dino.encode import DinoEncoder
 from ..dino.guidance.autoencoder import Canvas
 from ..dino.guidance.start import guided_estimates
 from ..files.pixels import check_pixels, resize
-from ..files.progress import Progress
+from ..files.progress import Progress, Share, part_of, share_of
 from ..flux_patch.guide import Guide
 from ..hosts.finite import finite
 from ..hosts.host import Estimates, Host
@@ -114,10 +114,12 @@ def upscale(
     with timed(seconds, "encode", progress):
         host.check_interrupt()
         larger = resize(larger, height=size[0], width=size[1])
-        latents = _encoded(host, larger, host.encode)
+        told, passes = share_of(progress, "encode"), 1 + (settings.vae_detail > 0)
+        latents = _encoded(host, larger, partial(host.encode, told=part_of(told, 0, passes)))
         lost = None
         if settings.vae_detail > 0:
-            lost = settings.vae_detail * (larger - _shown(host, latents, size).to(larger))
+            back = _shown(host, latents, size, told=part_of(told, 1, passes))
+            lost = settings.vae_detail * (larger - back.to(larger))
     estimates = None
     if not settings.on_estimates.off and settings.denoise > 0:
         with timed(seconds, "guidance", progress):
@@ -137,9 +139,9 @@ def upscale(
         finite(drawn, "sample")
     usable = shortages().plan or plan  # smaller tiles, where memory ended
 
-    def decode(latents: Tensor) -> Tensor:
+    def decode(latents: Tensor, told: Share | None = None) -> Tensor:
         """[B, 3, *size], as true to the source as asked."""
-        result = _shown(host, latents, size)
+        result = _shown(host, latents, size, told=told)
         if lost is not None:  # of the enlarged picture by the VAE alone
             result = (result + lost.to(result)).clamp_(0, 1)
         result = match_color(result, larger.to(result), way=settings.color_match, plan=usable)
@@ -157,7 +159,7 @@ def upscale(
         return decode(finite(second, "sample"))
 
     with timed(seconds, "decode", progress):
-        result = decode(drawn)
+        result = decode(drawn, share_of(progress, "decode"))
     sampled = sampler.describe(plan)
     # every step has as many tiles and pixels as the last, whose borders are seen
     laid = moved(usable, step=max(0, sampled["steps"] - 1), seed=settings.seed) if settings.moving else usable
@@ -170,6 +172,7 @@ def upscale(
         threshold=settings.retry,
         again=again,
         seconds=seconds,
+        progress=progress,
     )
     report = {
         **sizes(pixels, size, plan=usable, laid=laid, batch=sampled.pop("batch", None)),
@@ -189,9 +192,9 @@ def _encoded(host: Host, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> 
     return finite(encode(pad_to_grid(pixels, grid=host.family.token)), "encode")
 
 
-def _shown(host: Host, latents: Tensor, size: tuple[int, int]) -> Tensor:
+def _shown(host: Host, latents: Tensor, size: tuple[int, int], *, told: Share | None = None) -> Tensor:
     host.check_interrupt()
-    result = finite(host.decode(latents), "decode")
+    result = finite(host.decode(latents, told=told), "decode")
     if result.shape[-2:] != size:
         result = result[..., : size[0], : size[1]].contiguous()  # which lets go of the canvas
     return result

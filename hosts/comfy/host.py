@@ -14,6 +14,7 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
+from ...files.progress import Share
 from ...flux_patch.families import CHROMA
 from ...flux_patch.geometry import FluxGeometry, family_of
 from ...flux_patch.memo import RunMemo
@@ -46,13 +47,13 @@ class ComfyHost:
         self.patcher = model if adapter is None else patch_flux(model, adapter)
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor, told: Share | None = None) -> Tensor:
         self.check_interrupt()
-        return self._alone(partial(self._coded, self.vae, pixels), stage="encode")
+        return self._alone(partial(self._coded, self.vae, pixels, told), stage="encode")
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._alone(partial(self._shown, self.vae, latents), stage="decode").clamp_(0, 1).cpu()
+    def decode(self, latents: Tensor, told: Share | None = None) -> Tensor:
+        return self._alone(partial(self._shown, self.vae, latents, told), stage="decode").clamp_(0, 1).cpu()
 
     def _alone(self, work: Callable[[], Tensor], *, stage: str) -> Tensor:
         """Work of the VAE; where memory ends, with no other model on the device. Not while FLUX samples, which stays there."""
@@ -72,12 +73,12 @@ class ComfyHost:
     def read(self, pixels: Tensor) -> Tensor:
         return self._coded(self.decoder, pixels)
 
-    def _coded(self, vae: Any, pixels: Tensor) -> Tensor:
-        return flat(self.patcher.model.process_latent_in(vae_path.encode(vae, pixels))).float()
+    def _coded(self, vae: Any, pixels: Tensor, told: Share | None = None) -> Tensor:
+        return flat(self.patcher.model.process_latent_in(vae_path.encode(vae, pixels, told))).float()
 
-    def _shown(self, vae: Any, latents: Tensor) -> Tensor:
+    def _shown(self, vae: Any, latents: Tensor, told: Share | None = None) -> Tensor:
         inner = self.patcher.model
-        return vae_path.decode(vae, inner.process_latent_out(framed(latents, inner))).float()
+        return vae_path.decode(vae, inner.process_latent_out(framed(latents, inner)), told).float()
 
     def velocity(
         self,

@@ -11,12 +11,13 @@ from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
 
+from ...files.progress import Share
 from ..finite import Stage
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise
 from .memory import ManagedMemory
 
 
-def encode(vae: Any, pixels: Tensor) -> Tensor:
+def encode(vae: Any, pixels: Tensor, told: Share | None = None) -> Tensor:
     """``pixels`` [B, 3, H, W] in 0..1, sides multiples of 8 -> [B, C, h, w], as ``vae.encode`` gives it; that is asked where
     the VAE is not FLUX.1's or a TAESD. A VAE of videos is given one picture at a time, and gives [B, C, 1, h, w]."""
     network, model = encoder_network(vae), vae.first_stage_model
@@ -28,11 +29,11 @@ def encode(vae: Any, pixels: Tensor) -> Tensor:
     size = (side // ratio for side in pixels.shape[-2:])
     out = _empty(vae, len(pixels), vae.latent_channels * (1 if tiny else 2), *size)
     entered = pointwise(lambda strip: vae.process_input(strip).to(vae.vae_dtype))
-    _run(network.between([entered]), vae, pixels, out, size=pixels.shape[-2:], stage="encode")
+    _run(network.between([entered]), vae, pixels, out, size=pixels.shape[-2:], stage="encode", told=told)
     return out if tiny else model.regularization(out)[0]
 
 
-def decode(vae: Any, latents: Tensor) -> Tensor:
+def decode(vae: Any, latents: Tensor, told: Share | None = None) -> Tensor:
     """[B, C, h, w], or [B, C, 1, h, w] where the VAE is one of videos, -> [B, 3, H, W], as ``vae.decode`` gives it."""
     network = decoder_network(vae)
     if network is None:
@@ -42,7 +43,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     out = _empty(vae, len(latents), vae.output_channels, *size)
     entered = pointwise(lambda strip: strip.to(vae.vae_dtype))
     left = pointwise(lambda strip: vae.process_output(strip.to(out.dtype)))
-    _run(network.between([entered], [left]), vae, latents, out, size=size, stage="decode")
+    _run(network.between([entered], [left]), vae, latents, out, size=size, stage="decode", told=told)
     return out
 
 
@@ -50,14 +51,16 @@ def _empty(vae: Any, *shape: int) -> Tensor:
     return torch.empty(shape, device=vae.output_device, dtype=vae.vae_output_dtype())
 
 
-def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: Any, stage: Stage) -> None:
+def _run(
+    network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: Any, stage: Stage, told: Share | None
+) -> None:
     """size: of the picture, pixels. The host is asked for so much memory that nothing must go for it."""
     host = comfy.model_management
     taken = 1.1 * vae.patcher.model_size() + host.extra_reserved_memory()  # as load_models_gpu counts
     free = int(host.get_free_memory(vae.device) - taken)
     strips, needed = network.plan(size, vae.vae_dtype, device=vae.device, free=free)
     host.load_models_gpu([vae.patcher], memory_required=needed)
-    network.run(canvas, out, strips, stage=stage, memory=ManagedMemory(vae.device))
+    network.run(canvas, out, strips, stage=stage, memory=ManagedMemory(vae.device), told=told)
 
 
 def encoder_network(vae: Any) -> Network | None:

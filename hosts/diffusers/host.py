@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...files.progress import Share
 from ...flux_patch.adapter import LoadedAdapter
 from ...flux_patch.call import DinoCall
 from ...flux_patch.families import FAMILIES
@@ -91,11 +92,11 @@ class DiffusersHost:
     def relief(self) -> Iterator[str]:
         return self.turns.relief()
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return self._coded(vae_path.encode, self.vae, pixels)
+    def encode(self, pixels: Tensor, told: Share | None = None) -> Tensor:
+        return self._coded(vae_path.encode, self.vae, pixels, told)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._coded(vae_path.decode, self.vae, latents)
+    def decode(self, latents: Tensor, told: Share | None = None) -> Tensor:
+        return self._coded(vae_path.decode, self.vae, latents, told)
 
     def show(self, latents: Tensor) -> Tensor:
         return self._coded(vae_path.decode, self.decoder, latents)
@@ -159,10 +160,10 @@ class DiffusersHost:
 
         return checkpoint(run, *inputs, use_reentrant=False)
 
-    def _coded(self, way: Callable[[Any, Tensor], Tensor], vae: nn.Module, given: Tensor) -> Tensor:
+    def _coded(self, way: Callable[..., Tensor], vae: nn.Module, given: Tensor, told: Share | None = None) -> Tensor:
         stage = "encode" if way is vae_path.encode else "decode"
         with self._slicing():
-            return self.turns.spared(partial(way, vae, given), stage=stage, model=vae)
+            return self.turns.spared(partial(way, vae, given, told), stage=stage, model=vae)
 
     def _slicing(self) -> AbstractContextManager[object]:
         return SlicedAttention() if self.attention_slicing else nullcontext()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from ...files.progress import Share
 from ...flux_patch.families import FLUX1
 from ..finite import Stage, finite
 from ..vae_walk import Network, chain, decoder, encoder, local, pointwise, whole
@@ -20,7 +21,7 @@ FREE = 4 << 30  # bytes that a device is taken to have; CUDA's can be asked
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL | AutoencoderTiny | Taef2, pixels: Tensor) -> Tensor:
+def encode(vae: AutoencoderKL | AutoencoderTiny | Taef2, pixels: Tensor, told: Share | None = None) -> Tensor:
     """``pixels`` [B,3,H,W] in 0..1 (sides of whole tokens) -> the model's latents [B,C,h,w], float32."""
     if isinstance(vae, Taef2):
         return vae.encode(pixels)
@@ -28,7 +29,7 @@ def encode(vae: AutoencoderKL | AutoencoderTiny | Taef2, pixels: Tensor) -> Tens
     size = tuple(side // FLUX1.cell for side in pixels.shape[-2:])
     raw = pixels.new_empty(len(pixels), channels if _is_tiny(vae) else 2 * channels, *size)
     signed = pointwise(lambda strip: strip.to(vae.dtype) * 2 - 1)
-    _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:], stage="encode")
+    _run(encoder_network(vae).between([signed]), vae, pixels, raw, size=pixels.shape[-2:], stage="encode", told=told)
     mode = raw[:, :channels]  # the mean; AutoencoderKL's variance comes after it
     if hasattr(vae, "bn"):
         mean, std = statistics(vae, like=mode)
@@ -37,7 +38,7 @@ def encode(vae: AutoencoderKL | AutoencoderTiny | Taef2, pixels: Tensor) -> Tens
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL | AutoencoderTiny | Taef2, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL | AutoencoderTiny | Taef2, latents: Tensor, told: Share | None = None) -> Tensor:
     """The model's latents [B,C,h,w] -> pixels [B,3,H,W] in 0..1, float32; ValueError where they are not finite."""
     if isinstance(vae, Taef2):
         return finite(vae.decode(latents), "decode").clamp_(0, 1)
@@ -48,7 +49,7 @@ def decode(vae: AutoencoderKL | AutoencoderTiny | Taef2, latents: Tensor) -> Ten
         raw = latents / vae.config["scaling_factor"] + (vae.config["shift_factor"] or 0.0)
     pixels = raw.new_empty(len(raw), 3, *(side * FLUX1.cell for side in raw.shape[-2:]))
     converted = pointwise(lambda strip: strip.to(vae.dtype))
-    _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:], stage="decode")
+    _run(decoder_network(vae).between([converted]), vae, raw, pixels, size=pixels.shape[-2:], stage="decode", told=told)
     return finite(pixels.div_(2).add_(0.5), "decode").clamp_(0, 1)  # which would make white of infinity
 
 
@@ -63,11 +64,13 @@ def patch(vae: Any) -> int:
     return vae.config["patch_size"][0]
 
 
-def _run(network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...], stage: Stage) -> None:
+def _run(
+    network: Network, vae: Any, canvas: Tensor, out: Tensor, *, size: tuple[int, ...], stage: Stage, told: Share | None
+) -> None:
     """size: of the picture, pixels."""
     device = torch.device(vae.device)
     strips, _ = network.plan(size, vae.dtype, device=device, free=free_bytes(device))
-    network.run(canvas, out, strips, stage=stage)
+    network.run(canvas, out, strips, stage=stage, told=told)
 
 
 def free_bytes(device: torch.device) -> int:

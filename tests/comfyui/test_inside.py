@@ -810,3 +810,10 @@ def test_vae_and_dino_take_less_where_memory_ends(numbers, way, words):
 def test_the_command_lines_small_vae_of_flux_2_is_the_hosts(numbers):
     found = numbers("small_vae_of_flux2")
     assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("run", ["plain", "moving, batches", "all of it"])
+def test_the_bar_of_the_one_node_rises_to_the_total_that_it_was_told_first(numbers, run):
+    found = numbers("progress_of_the_one_node")[run]
+    assert found["rising"] and found["totals"] == [found["last"][1]]
+    assert found["last"][0] == found["last"][1]

@@ -181,7 +181,7 @@ def test_what_flux_overdoes_comes_back_to_the_source(upscaler, small):
     _, report = upscaler.upscale(small, settings, progress=lambda *step: stages.append(step))
     assert wild["retry"] is None and wild["fidelity"]["score"] < 0.7 < 0.85 < report["fidelity"]["score"]
     assert len(report["retry"]) > 4 and all(told["before"] < told["after"] for told in report["retry"])
-    told = ["dino", "enlarge", "encode", "sample", "decode", "retry"]
+    told = ["dino", "enlarge", "encode", "sample", "decode", "measure", "retry"]
     assert list(dict.fromkeys(stage for stage, *_ in stages)) == told
     assert [done == total for stage, done, total, *_ in stages if stage == "retry"][-1]
 

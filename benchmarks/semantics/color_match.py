@@ -1,9 +1,9 @@
 """What *color_match* does to colours, detail and tile borders:
-`python -m benchmarks.color_match --pictures 3 -o benchmarks/results/color_match.json`.
+`python -m benchmarks.semantics.color_match --pictures 2 --denoise 0.3 0.7 -o benchmarks/results/color_match.json`.
 
 Every result is sampled once, without fidelity or VAE detail, which would put colours back too, and then matched in each way, as
 `dinotile upscale --color-match` does. *photo*: the demo on scikit-image's cat, shrunk and enlarged by 2. *world*: held-out
-pictures of the benchmark world (``benchmarks/semantics``) at its table's settings, with DINO and without. Colour errors are mean
+pictures of the benchmark world at its table's settings, with DINO and without. Colour errors are mean
 absolute differences over 32 px, in 1/255, to the original, in the world to its flat picture, as in its table; seams the score of
 ``tiling/seams.py``, 0 is neutral.
 """
@@ -33,22 +33,26 @@ from dinotile.tiling.seams import measure_seams
 from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 
-from .figures import about
-from .semantics import classifier, table
-from .semantics.measure import measure
-from .semantics.rows import ROWS
+from ..figures import about
+from . import classifier, table
+from .measure import measure
+from .rows import ROWS
 
+WORLD = "no DINO", "DINO: cross_attention, the shipped adapter"  # rows of its table
 Figures = dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=4, help="of the world (default: 4)")
-    parser.add_argument("--denoise", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="of the photo")
+    parser.add_argument("--denoise", type=float, nargs="*", default=[0.3, 0.5, 0.7], help="of the photo")
+    parser.add_argument(
+        "--rows", nargs="*", choices=[row.name for row in ROWS], default=list(WORLD), help="of its table"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     options = parser.parse_args()
     found: dict[str, dict[str, Figures]] = {}
-    for name, figures in (*photo(options.denoise), *worlds(options.pictures)):
+    for name, figures in (*photo(options.denoise), *worlds(options.pictures, options.rows)):
         found[name] = figures
         print(f"\n{name}")
         for way, row in figures.items():
@@ -76,11 +80,11 @@ def photo(denoises: Sequence[float]) -> list[tuple[str, dict[str, Figures]]]:
     return found
 
 
-def worlds(pictures: int) -> list[tuple[str, dict[str, Figures]]]:
+def worlds(pictures: int, rows: Sequence[str]) -> list[tuple[str, dict[str, Figures]]]:
     judge, plan = classifier.load(), table.PLAN
     scenes = [world.scene(np.random.default_rng(table.HELD_OUT + index)) for index in range(pictures)]
     found = []
-    for row in (row for row in ROWS if row.name in ("no DINO", "DINO: cross_attention, the shipped adapter")):
+    for row in (row for row in ROWS if row.name in rows):
         upscaler, each = table.build(row), []
         for index, scene in enumerate(scenes):
             settings = replace(table.settings_of(row), seed=table.seed_of(index))
