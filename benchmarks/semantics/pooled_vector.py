@@ -26,7 +26,7 @@ NOISE_LEVEL = 0.9
 
 @torch.no_grad()
 def heard(flux: Any) -> dict[str, float]:
-    """What naming a texture changes of the velocity, as a share of it, at NOISE_LEVEL in a tile of noise; the largest of the units
+    """What naming a texture changes of the velocity, as a share of it, at NOISE_LEVEL in a tile of noise; the largest of units
     of the time embedding before their SiLU, which answers to nothing far below 0, at that level; and the largest weight of the
     vector's first layer, as a multiple of what it is born with."""
     embedder, kinds = flux.time_text_embed, [[kind] for kind in range(world.GROUND)]
