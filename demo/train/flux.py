@@ -39,7 +39,7 @@ GRIDS = (*[(8, 8)] * 6, (16, 16), (16, 16), (24, 24))
 TOKENS_PER_BATCH = 2560
 FRESH_EVERY = 8
 WORLDS = 0.75  # share of the bank
-# Muon's steps have one length: it drove every unit of the time's SiLU below -10, where it answers to nothing
+# Muon's steps have one length: in the shipped FLUX no unit of the time's SiLU is above -10 where noise leads
 SLOW = ("time_text_embed",)
 TEXT, POOLED = 0.65, 0.4  # shares of the world's windows that come with text, and with a pooled vector
 

@@ -1,10 +1,10 @@
-"""A world in which the right texture is known and cannot be read from a tile.
+"""A world in which the right texture is known and follows from the whole shape.
 
 A picture shows two to four flat shapes on a pale ground. Every shape has its own texture, always the same one: discs are
 furry, squares of straw and so on. Colour, size, place and light are random, and within limits the angles of
 shape and texture and the texture's scale. The source that an upscaler gets keeps shapes, mean colours and light, but no texture
-at all: it is the same scene drawn without. Tiles are smaller than most objects: they show a piece of an outline, which is
-seldom enough to tell a heart from a crescent; who sees the whole shape knows its texture.
+at all: it is the same scene drawn without. Tiles are smaller than most objects and show a piece of an outline, which tells the
+shape the less, the smaller they are; who sees the whole shape knows its texture. docs/evidence.md says how much a tile tells.
 """
 
 from __future__ import annotations
