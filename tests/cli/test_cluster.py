@@ -28,7 +28,7 @@ def job(tmp_path, models):
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Ray, whose temporary files have room for the names of its sockets."""
+    """Whether there is a Ray; its workers are told to use one core each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'dinotile[ray]'")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
