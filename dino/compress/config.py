@@ -117,7 +117,8 @@ class FlatConfig:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> FlatConfig:
         """From ``values``; ValueError for what cannot be, TypeError for other names."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**told)
 
     def check(self, *, dino: str, how: str, width: int, grid: tuple[int, int], name: str = "the features") -> None:
         """ValueError, with both sides named, for features that this FlatDINO is not made for."""
