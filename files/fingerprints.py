@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # most of what is told apart are bytes, and torch takes seconds
+    from torch import Tensor
 
 
 def fingerprint(content: bytes) -> str:
@@ -40,10 +41,12 @@ def weights_fingerprint(weights: Mapping[str, Tensor], *, head: bytes = b"") -> 
 
 def first_numbers(tensor: Tensor) -> bytes:
     """Of a tensor, enough to tell weights apart where all of them would take too long."""
-    return tensor.detach().flatten()[:64].to("cpu", torch.float32).numpy().tobytes()
+    return tensor.detach().flatten()[:64].cpu().float().numpy().tobytes()
 
 
 def _bytes_of(weights: Mapping[str, Tensor], head: bytes) -> Iterator[bytes | memoryview]:
+    import torch
+
     yield head
     for name in sorted(weights):
         yield name.encode()

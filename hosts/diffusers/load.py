@@ -141,7 +141,8 @@ def _component(source: str | Path, path: Path | None, name: str, *, kinds: tuple
     if path is None:
         return {"pretrained_model_name_or_path": str(source), "subfolder": name}
     for folder in (path / name, path):
-        found = str(read_config(folder).get("_class_name", "")) if (folder / "config.json").is_file() else ""
+        said = read_config(folder).get("_class_name") if (folder / "config.json").is_file() else ""
+        found = said if isinstance(said, str) else ""
         if found and name == "transformer" and found not in kinds:
             raise other_model(path, found)
         if any(kind in found for kind in kinds):

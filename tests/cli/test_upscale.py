@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False)
 @app.callback(invoke_without_command=True)
 def base(version: bool = typer.Option(False, help="Print it.")): pass
 def upscale(**options): pass
-names = [f"option_number_{number}" for number in range(64)]
+names = [f"option_number_{number}" for number in range(68)]
 option = typer.Option(2.0, help="The size of the output over that of the input; usually 2 to 4. Range: 0.1 to 16.")
 upscale.__signature__ = inspect.Signature(
     [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=float) for name in names]

@@ -78,7 +78,7 @@ def test_any_host_and_sampler_is_looked_at(stage, flux, vae, monkeypatch):
             return broken if stage == "sample" else latents
 
     if stage != "sample":
-        monkeypatch.setattr(host, stage, lambda given: broken)
+        monkeypatch.setattr(host, stage, lambda given, told=None: broken)
     with pytest.raises(ValueError, match=f"stage {stage} gave"):
         upscale(host, picture(48, 48), SETTINGS, sampler=Sampler())
 

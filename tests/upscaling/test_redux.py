@@ -14,8 +14,8 @@ from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.redux import load_teacher
 from dinotile.hosts.host import Text
 from dinotile.upscaling.api import split_options
-from dinotile.upscaling.joint import _calls
 from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.tile_batch import TileRow
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..dino.tiny import tiny_encoder
@@ -71,7 +71,7 @@ def test_each_tile_is_told_of_its_own_region_of_its_own_picture(flux, vae, redux
 
     upscaler.host.velocity = see
     upscaler.upscale(pixels, dataclasses.replace(SETTINGS, cfg=2.0))
-    whole, (rows, *_) = redux.tokens(pixels), _calls(plan.latent, images=2, tile_batch=8)
+    whole, rows = redux.tokens(pixels), [TileRow(image, box) for image in (0, 1) for box in plan.latent.boxes]
     for row, context in zip(rows, seen[0], strict=True):
         box = row.box.fractions(80 / 8, 100 / 8)
         wanted = sample_grid(whole[row.image, None], [box], GRID)[0, 0].flatten(0, 1)
