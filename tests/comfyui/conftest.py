@@ -17,6 +17,11 @@ LINES: list[str] = []
 SCRIPTS = {"inside.py": "measured", "inside_redux.py": "fitted", "inside_training.py": "trained"}  # and their fixtures
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that wait for a script come last, so that those of the server run beside it."""
+    items.sort(key=lambda item: not set(SCRIPTS.values()).isdisjoint(getattr(item, "fixturenames", ())))
+
+
 def pytest_terminal_summary(terminalreporter):
     if LINES:
         terminalreporter.section("measured with ComfyUI")
