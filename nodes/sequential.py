@@ -10,18 +10,12 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
-from ..hosts.comfy.place import PlaceCrop, check_patches
-from ..hosts.comfy.prints import print_of
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import canvas_size, scaled_size
-from ..tiling.store import TileStore
 from ..upscaling.guides import whole_picture
 from ..upscaling.masks import flat
-from ..upscaling.redo import chosen_tiles
-from ..upscaling.rows import Pixels
-from ..upscaling.sequential import upscale_tiles
 from . import sockets
 from .upscale import Upscale, checked, settings_of
 
@@ -81,6 +75,14 @@ class SequentialUpscale(io.ComfyNode):
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", adaptive=0.0, vae_detail=0.0, keep="", redo="",
     ) -> io.NodeOutput:  # fmt: skip
+        # Here, because the host's start waits for what is imported above.
+        from ..hosts.comfy.place import PlaceCrop, check_patches
+        from ..hosts.comfy.prints import print_of
+        from ..tiling.store import TileStore
+        from ..upscaling.redo import chosen_tiles
+        from ..upscaling.rows import Pixels
+        from ..upscaling.sequential import upscale_tiles
+
         settings = settings_of(locals())
         pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
         check_patches(model)

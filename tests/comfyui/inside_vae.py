@@ -46,13 +46,16 @@ def far(one: torch.Tensor, other: torch.Tensor) -> float:
 @check
 def vae_strips():
     """Of two pictures, taller than wide, through small strips."""
-    vae_walk.AREA_OF_CACHE = 400
-    state = flux_state()
-    plain = {name: tensor for name, tensor in state.items() if "quant" not in name}
-    vaes = {"flux": comfy.sd.VAE(sd=plain), "quantising": comfy.sd.VAE(sd=state), "taesd": demo_vae()}
-    found = {name: compared(vae) for name, vae in vaes.items()}
-    vaes["flux"].first_stage_model.decoder.tanh_out = True
-    return {**found, "other": compared(vaes["flux"])}
+    usual, vae_walk.AREA_OF_CACHE = vae_walk.AREA_OF_CACHE, 400
+    try:
+        state = flux_state()
+        plain = {name: tensor for name, tensor in state.items() if "quant" not in name}
+        vaes = {"flux": comfy.sd.VAE(sd=plain), "quantising": comfy.sd.VAE(sd=state), "taesd": demo_vae()}
+        found = {name: compared(vae) for name, vae in vaes.items()}
+        vaes["flux"].first_stage_model.decoder.tanh_out = True
+        return {**found, "other": compared(vaes["flux"])}
+    finally:
+        vae_walk.AREA_OF_CACHE = usual
 
 
 def compared(vae: comfy.sd.VAE) -> dict:

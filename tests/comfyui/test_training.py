@@ -185,10 +185,10 @@ def test_the_one_node_tells_of_dino_of_the_vae_and_of_every_tile(numbers, sample
     found = numbers("progress")
     values, totals = zip(*found[sampler], strict=True)
     assert set(totals) == {600} and list(values) == sorted(values) and values[-1] == 600
-    assert values[:4] == (0, 100, 100, 200)  # DINO, then the VAE; the steps are 200 to 500
-    sampled = [value for value in values[4:] if value <= 500]
+    assert values[:3] == (0, 100, 100) and 200 in values  # DINO, then the VAE by its layers; the steps are 200 to 500
+    sampled = [value for value in values[values.index(200) + 1 :] if value <= 500]
     assert len(sampled) >= evaluations * found["tiles"] and len(set(sampled)) > 3 * found["tiles"] - 3
-    assert {300, 400, 500} <= set(sampled) and values[-2:] == (500, 600)
+    assert {300, 400, 500} <= set(sampled)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])

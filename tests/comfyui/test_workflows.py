@@ -236,6 +236,10 @@ def test_a_flux_workflow_runs_to_its_picture_on_tiny_models(server, control_net,
         without = saved_picture(server, sent)
         node["inputs"]["strength"] = strength
         assert np.abs(np.asarray(made, float) - np.asarray(without, float)).mean() > ACTING[node["class_type"]]
+    if name.startswith(
+        "FLUX.2"
+    ):  # whose random TAEF2 hardly shows its latents; test_families.py has guidance on FLUX.2
+        return
     for node in (node for node in sent.values() if node["inputs"].get("anchor")):
         inputs = node["inputs"]
         unguided = (
