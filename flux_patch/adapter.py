@@ -7,21 +7,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..dino.compress.config import FlatConfig
 from ..dino.encode import EncodeSettings
 from ..dino.feature_map import FeatureMap, Scales, encoded_how
 from ..dino.specs import DinoSpec
 from .families import FAMILIES, Mechanism, ModelFamily
 from .geometry import FluxGeometry, rotate
-from .shared import SharedTokens
 from .tokens import DinoTokens
+
+if TYPE_CHECKING:  # most adapters have none, and the host's start waits for imports
+    from ..dino.compress.config import FlatConfig
 
 log = logging.getLogger("dinotile")
 MOST_GRID = 128  # tokens per side: of a tile of 2048 px, one for each of FLUX's
@@ -277,6 +278,8 @@ class DinoAdapter(nn.Module):
         self.null_patch = nn.Parameter(torch.empty(width))
         self.null_cls = nn.Parameter(torch.empty(width))
         if config.flat is not None:
+            from .shared import SharedTokens
+
             self.shared = SharedTokens(config.flat, width, operations=operations)
             self.null_shared = nn.Parameter(torch.empty(width))
         if "cross_attention" in config.mechanisms:

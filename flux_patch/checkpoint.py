@@ -7,19 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..dino.compress.checkpoint import LoadedFlat
-from ..dino.compress.config import FlatConfig
 from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import check_floating, read_weights, write_weights
 from .adapter import MOST_GRID, AdapterConfig, DinoAdapter, LoadedAdapter
 from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
+
+if TYPE_CHECKING:
+    from ..dino.compress.checkpoint import LoadedFlat
 
 FORMAT = "dinotile_adapter"
 FLAT = "shared.flat."  # before the names of the FlatDINO's own weights
@@ -108,17 +109,21 @@ def config_from(values: Mapping[str, Any], *, name: str) -> AdapterConfig:
     if "sites" not in values:  # version 1
         sites = ((kind, values.pop(f"{kind}_sites")) for kind in ("double", "single"))
         values["sites"] = [f"{kind}.{number}" for kind, numbers in sites for number in numbers]
-    known = ((AdapterConfig, values), (FluxGeometry, values["geometry"]), (FlatConfig, values.get("flat") or {}))
+    known, flat = [(AdapterConfig, values), (FluxGeometry, values["geometry"])], values.get("flat")
+    if flat is not None:
+        from ..dino.compress.config import FlatConfig
+
+        known.append((FlatConfig, flat))
     unknown = [key for kind, given in known for key in sorted(given.keys() - {field.name for field in fields(kind)})]
     unknown += [f"mechanism {each}" for each in values["mechanisms"] if each not in MECHANISMS]
     family = values["geometry"].get("family", FLUX1.name)
     if unknown := unknown + ([] if family in FAMILIES else [f"model family {family}"]):
         raise _newer(name, ", ".join(unknown[:3]))
     values["geometry"] = FluxGeometry(**values["geometry"])
-    if values.get("flat") is not None:
-        values["flat"] = FlatConfig.read(values["flat"])
     for sequence in ("mechanisms", "sites"):
         values[sequence] = tuple(values[sequence])
+    if flat is not None:
+        values["flat"] = FlatConfig.read(flat)  # type: ignore[possibly-undefined]
     return AdapterConfig(**values)
 
 
