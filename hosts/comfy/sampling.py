@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.sample
@@ -26,8 +26,10 @@ from .inject import call_arguments
 from .joint_run import JointRun
 from .latents import flat, framed
 from .model import Wrappers, attach, tile_model
-from .place import PlaceCrop
 from .tiles import RUN
+
+if TYPE_CHECKING:
+    from .place import PlaceCrop
 
 
 @dataclass(frozen=True)
