@@ -261,7 +261,7 @@ def upscale_file(
             recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
             progress=progress,
         )
-        note = file.note or None
+        note = facts["note"]
     else:
         picture = load_picture(source, max_megapixels=batch.max_megapixels)
         result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)

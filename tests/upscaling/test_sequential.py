@@ -265,6 +265,11 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
     assert code == 0 and "one after the other" in out, err
     dinotile(*common, "-o", tmp_path / "b.tif")
     code, out, _ = dinotile(*common[:-2], "-o", tmp_path / "c.png", "--store", tmp_path / "store")
+    _, out, _ = dinotile(
+        *common[:-2], "-o", tmp_path / "b.jpg", "--mode", "sequential", "--report", tmp_path / "r.json"
+    )
+    said = "b.jpg: JPEG has no transparency, so the picture was put on white; write a .png to keep it"
+    assert out.endswith(f"\n{said}\n") and json.loads((tmp_path / "r.json").read_text())["pictures"][0]["note"] == said
     first, second, third = (load_picture(tmp_path / name) for name in ("a.png", "b.tif", "c.png"))
     assert first.alpha is not None and torch.equal(first.alpha, second.alpha)
     assert torch.equal(first.pixels, second.pixels) and torch.equal(first.pixels, third.pixels)
