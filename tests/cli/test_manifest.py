@@ -132,3 +132,11 @@ def test_a_manifest_that_another_run_writes_is_refused(dinotile, job, tmp_path):
     assert code == 2 and "is also a picture" in err
     code, _, err = dinotile(*arguments, "--skip-existing")
     assert code == 2 and "exclude each other" in err
+
+
+def test_a_store_that_is_named_later_makes_other_pictures_where_it_decides_the_mode(dinotile, job, tmp_path):
+    arguments, manifest = job
+    assert dinotile(*arguments)[0] == 0
+    joint = contents(manifest)
+    code, out, _ = dinotile(*arguments, "--store", tmp_path / "store")
+    assert code == 0 and "0 of 3 pictures are done already, 3 changed since" in out and contents(manifest) != joint
