@@ -24,6 +24,7 @@ from ..files.progress import Progress
 from ..hosts.host import Host
 from ..hosts.memory import shortages, shortages_told
 from ..tiling.canvas import scaled_size
+from ..tiling.color_match import OF_TILES
 from ..tiling.mosaic import Mosaic, levels_of
 from ..tiling.order import neighbours, order, seen, whole_after
 from ..tiling.plan import TilePlan, canvas_size
@@ -55,7 +56,7 @@ Told = Callable[[float, str], None]  # of how many tiles are done, and a word ab
 def joint_only(settings: UpscaleSettings) -> dict[str, str]:
     """The settings that need the whole canvas, and why."""
     found = {name: why for name, why in JOINT_ONLY.items() if getattr(settings, name)}
-    return found | ({"color_match": "measures the whole result"} if settings.color_match == "adain" else {})
+    return found | ({} if settings.color_match in OF_TILES else {"color_match": "measures the whole result"})
 
 
 def check_sequential(settings: UpscaleSettings) -> None:
