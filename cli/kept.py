@@ -33,6 +33,8 @@ class Store:
         """ValueError for what does not go together."""
         from ..upscaling.sequential import check_sequential
 
+        if self.size != MOST_STORED and self.folder is None:
+            raise ValueError("--store-size bounds a store, and none was named: leave it out, or name one with --store")
         if self.redo and self.folder is None:
             raise ValueError("--redo takes all other tiles from a store, and none was named: name one with --store")
         if self.redo and jobs > 1:

@@ -98,7 +98,7 @@ class TileStore:
 
     def room(self, needed: int = 0) -> None:
         """Remove other jobs until the store has room for so many bytes more; ValueError where there is none."""
-        jobs = {path: _size(path) for path in self.folder.iterdir() if (path / LOCK).exists()}
+        jobs = {path: _size(path) for path in self.folder.iterdir() if os.path.exists(path / LOCK)}
         over = sum(jobs.values()) + needed - self.most
         for path in sorted(jobs, key=_used) if over > 0 else ():
             if over > 0 and path != self.job and _removed(path):

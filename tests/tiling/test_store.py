@@ -2,7 +2,9 @@
 
 import json
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from dinotile.files.writing import abandoned, hold
 from dinotile.tiling import store as stores
 from dinotile.tiling.store import TileStore
 
-from ..limits import largest_file
+from ..limits import closed, largest_file
 
 
 def levels(seed=0, side=16):
@@ -164,6 +166,19 @@ def test_a_run_that_begins_while_its_job_is_looked_at_or_removed_waits_and_is_th
     assert lock.exists() and not abandoned(lock)
     found[0].put(0, levels())
     assert same(TileStore(folder, "job").get(0), levels())
+
+
+def test_a_job_that_another_person_closed_is_let_be():
+    with tempfile.TemporaryDirectory() as place:  # which everybody may enter, as no folder of pytest's
+        folder = Path(place, "store")
+        TileStore(folder, "theirs").put(0, levels())
+        for path in (folder.parent, folder):
+            path.chmod(0o777)
+        with closed(folder / "theirs"):
+            store = TileStore(folder, "mine")
+            store.put(0, levels())
+            assert same(store.get(0), levels())
+        assert same(TileStore(folder, "theirs").get(0), levels())
 
 
 def test_a_mark_that_was_never_finished_keeps_nobody_out(folder):

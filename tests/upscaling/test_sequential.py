@@ -299,6 +299,7 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
     assert code == 0 and "from the store, 1 done again" in out
     for options, said in (
         (["--redo", "1"], "name one with --store"),
+        (["--mode", "sequential", "--store-size", "1"], "--store-size bounds a store, and none was named"),
         (["--redo", "1", "--store", tmp_path / "store", "--manifest", tmp_path / "m"], "which --manifest leaves out"),
         (["--redo", "1", "--store", tmp_path / "store", "--skip-existing"], "which --skip-existing leaves out"),
         (["--store", tmp_path / "store", "--redo", "99", "--dry-run"], "outside of the plan"),
