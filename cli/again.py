@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..files.kinds import MEGAPIXELS
-from .bars import Bars
+from .bars import followed
 from .batch import Batch, upscale_batch
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 from .upscale import PATHS
@@ -46,10 +46,7 @@ def again(
     check_free([output], overwrite=overwrite)
     before = load_picture(result, max_megapixels=max_megapixels).pixels
     batch = Batch([(found, output)], max_megapixels=max_megapixels)
-    with Bars() as bars:
-        for line in upscale_batch(batch, options, progress=bars):
-            bars.close()
-            typer.echo(line)
+    followed(lambda bars: upscale_batch(batch, options, progress=bars))
     for line in other_than(recipe, recipe_of(output)):
         typer.echo(line)
     after = load_picture(output, max_megapixels=max_megapixels).pixels

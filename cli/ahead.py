@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .batch import Batch
+from .batch import Batch, usable
 from .batch_report import plural
 
 
@@ -14,7 +14,6 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     would refuse before it loads models, and where pictures cannot be used, unless the batch keeps going."""
     import torch
 
-    from ..files.pictures import load_picture
     from ..flux_patch.families import FAMILIES
     from ..hosts.diffusers.sources import find_variant, local_path, model_files
     from ..hosts.host import EMPTY_TOKENS
@@ -42,9 +41,7 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     sizes = {}
     for source, _ in batch.jobs:
         with batch.trying(source, go_on=True):
-            height, width = load_picture(source, max_megapixels=batch.max_megapixels).pixels.shape[-2:]
-            where.check(height, width)
-            sizes[source] = height, width, batch.fitted(settings, height, width)
+            sizes[source] = usable(batch, source, settings=settings, masks=where)
     batch.check()
     rate, seconds = matrix_rate(device, dtype), 0.0
     for source, (height, width, fitted) in sizes.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ class Bars:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(erase=kind is not None and issubclass(kind, Exception))  # an error's sentence stands alone
+
+
+def followed(work: Callable[[Bars], Iterator[str]]) -> None:
+    """Print what the work tells, line by line, below the bars that it is given."""
+    with Bars() as bars:
+        for line in work(bars):
+            bars.close()
+            typer.echo(line)
 
 
 def _begun() -> Progress:

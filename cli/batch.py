@@ -6,53 +6,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files.kinds import MEGAPIXELS, MOST_STORED
+from ..files.kinds import MEGAPIXELS
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, check_writable, make_folder
 from ..tiling.wanted import WantedSize
-from .batch_report import plural, write_report
-from .compare import beside, extent, place
+from .batch_report import write_report
+from .compare import extent, place
+from .kept import Store
 from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest
+from .one import upscale_file
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
     from ..upscaling.masks import Masks
     from ..upscaling.settings import UpscaleSettings
-    from ..upscaling.upscaler import Upscaler
 
 TOLD = 20  # unusable pictures in one sentence
-
-
-@dataclass(frozen=True)
-class Store:
-    """folder: of finished tiles, or None. size: GiB of it at most. redo: tiles that are done again."""
-
-    folder: Path | None = None
-    size: float = MOST_STORED
-    redo: str = ""
-
-    def check(self, settings: UpscaleSettings, *, jobs: int, compare: bool) -> None:
-        """ValueError for what does not go together."""
-        from ..upscaling.sequential import check_sequential
-
-        if self.redo and self.folder is None:
-            raise ValueError("--redo takes all other tiles from a store, and none was named: name one with --store")
-        if self.redo and jobs > 1:
-            raise ValueError(f"--redo means tiles of one picture, and {jobs} were given: give one")
-        if self.folder is not None and settings.mode == "joint":
-            raise ValueError(
-                "--store keeps finished tiles, which mode joint has none of: leave out --store or --mode joint"
-            )
-        if self.folder is not None or settings.mode == "sequential":
-            check_sequential(settings)
-            if compare:
-                raise ValueError(
-                    "--compare needs the whole result, and mode sequential never has it: leave out one of them"
-                )
 
 
 @dataclass
@@ -193,23 +165,20 @@ def stamp_of(batch: Batch, options: dict[str, Any]) -> str:
     from ..upscaling.identity import settings_fingerprint
 
     more = {"wanted": asdict(batch.wanted), "recipe": batch.recipe, "compare": batch.compare}
+    if batch.store.folder is not None and options.get("mode", "auto") == "auto":  # which then is sequential
+        more |= {"kept": True}
     return settings_fingerprint(options, **more)
 
 
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
     """Read every picture, and try every place that will be written, before any work."""
-    from ..files.pictures import load_picture
-    from ..files.sources import open_picture, upright_size
     from ..tiling.canvas import scaled_size
 
     sizes = {}
     for source, _ in batch.jobs:
         with batch.trying(source, go_on=True):  # to tell all that is wrong together
-            own = upright_size(source, max_megapixels=batch.max_megapixels)
-            sequential = batch.mode(batch.fitted(settings, *own), *own) == "sequential"
-            (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
-            masks.check(*own)
-            sizes[source] = scaled_size(*own, scale=batch.fitted(settings, *own).scale)
+            height, width, fitted = usable(batch, source, settings=settings, masks=masks)
+            sizes[source] = scaled_size(height, width, scale=fitted.scale)
     batch.check()
     if batch.folder is not None:
         make_folder(batch.folder)
@@ -224,78 +193,18 @@ def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
         check_writable(batch.report)
 
 
-def upscale_file(
-    batch: Batch,
-    upscaler: Upscaler,
-    source: Path,
-    output: Path,
-    options: dict[str, Any],
-    *,
-    settings: UpscaleSettings,
-    masks: Masks,
-    progress: Progress,
-) -> Iterator[str]:
-    from ..files.pictures import load_picture, save_picture
+def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Masks) -> tuple[int, int, UpscaleSettings]:
+    """Height and width of a picture, and the settings for it; ValueError where it cannot be done so."""
+    from ..files.pictures import load_picture
     from ..files.sources import open_picture, upright_size
-    from ..upscaling.api import upscale_picture
-    from ..upscaling.large import upscale_file as in_rows
-    from ..upscaling.recipe import recipe, source_of
-    from ..upscaling.settings import DINO_ALONE
+    from ..upscaling.forecast import plan_of
+    from ..upscaling.redo import chosen_tiles
 
-    start = time.perf_counter()
-    own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings = batch.fitted(settings, *own)
-    settings = replace(settings, mode=batch.mode(settings, *own))
-    said = partial(recipe, source=made_from, options=options)
-    if settings.mode == "sequential":
-        store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
-        facts = in_rows(
-            upscaler,
-            file,
-            output,
-            settings,
-            masks=masks,
-            store=store.folder,
-            store_size=store.size,
-            redo=store.redo,
-            recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
-            progress=progress,
-        )
-        note = file.note or None
-    else:
-        picture = load_picture(source, max_megapixels=batch.max_megapixels)
-        result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
-        if batch.recipe:
-            made = said(settings=settings, report=facts)
-            result = replace(result, metadata=replace(result.metadata, recipe=made))
-        note = save_picture(result, output)
-        if batch.compare:
-            save_picture(beside(picture, result), place(output))
-    named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
-    batch.done.append({**named, **facts})
-    size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
-    used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
-    guided = "with DINO" if used else "without DINO"
-    peak = facts["peak_memory"]["device"] or facts["peak_memory"]["process"]
-    again = f", {plural(len(facts['retry']), 'tile')} tried again" if facts["retry"] else ""
-    if facts["settings"]["mode"] == "sequential":
-        again = f", one after the other{told_kept(facts['kept'])}"
-    less = f", less at a time as memory ended: {scarce(facts)}" if facts["out_of_memory"] else ""
-    yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}{less}, "
-        f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
-    )
-    if note:
-        yield note
-
-
-def told_kept(kept: dict[str, Any]) -> str:
-    """What a store was good for."""
-    said = {"reused": "from the store", "redone": "done again", "damaged": "damaged there"}
-    return "".join(f", {len(kept[name])} {what}" for name, what in said.items() if kept[name])
-
-
-def scarce(facts: dict[str, Any]) -> str:
-    """What each stage that ran out of memory went on with at last."""
-    last = {each["stage"]: each["goes_on_with"] for each in facts["out_of_memory"]}
-    return "; ".join(f"{stage} with {said}" for stage, said in last.items())
+    height, width = upright_size(source, max_megapixels=batch.max_megapixels)
+    fitted = batch.fitted(settings, height, width)
+    sequential = batch.mode(fitted, height, width) == "sequential"
+    (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
+    masks.check(height, width)
+    if batch.store.redo:
+        chosen_tiles(batch.store.redo, plan_of(fitted, height=height, width=width))
+    return height, width, fitted

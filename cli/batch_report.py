@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ..files.writing import write_text
 
 if TYPE_CHECKING:
@@ -51,14 +53,18 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def table(failed: dict[Path, str], jobs: Sequence[tuple[Path, Path]]) -> Any:
-    """For rich: what has no result, and why."""
+def leave_if(failed: dict[Path, str], jobs: Sequence[tuple[Path, Path]]) -> None:
+    """End the command, with a table of what has no result and why, where that is any."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    if not failed:
+        return
     shown = Table(title=f"{len(failed)} of {len(jobs)} pictures failed", title_justify="left")
     shown.add_column("picture", overflow="fold")
     shown.add_column("why", overflow="fold")
     for source, said in failed.items():
         shown.add_row(Text(str(source)), Text(said))
-    return shown
+    Console().print(shown)
+    raise typer.Exit(FAILED)

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ def upscale_on_ray(
         raise ValueError(
             f"workers {workers} must be at least 1: leave it out for one per GPU, or per core where there is none"
         )
+    from ..upscaling.settings import UpscaleSettings, settings_for
+
+    given = {field.name: options[field.name] for field in fields(UpscaleSettings) if field.name in options}
+    batch.store.check(settings_for(options["variant"], **given), jobs=len(batch.jobs), compare=batch.compare)
     with joined(address, workers) as ray:
         if batch.folder is not None:
             make_folder(batch.folder)

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batch import Batch, look, stamp_of, upscale_file
+from .batch import Batch, look, stamp_of
+from .one import upscale_file
 from .sentences import for_the_user
 
 if TYPE_CHECKING:

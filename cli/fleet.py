@@ -14,6 +14,7 @@ from ..files.writing import make_folder
 from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest
 from .outputs import check_free, check_inputs_stay
 from .remote.pool import Event, Job, Pool
+from .remote.results import check_output
 from .remote.run import workflow_for
 from .remote.servers import NO_VERSION, Made, Servers, check_alike, uses_this_pack
 from .remote.workflow import prepared
@@ -51,6 +52,8 @@ def run_fleet(fleet: Fleet, manifest: Path | None, *, progress: Progress) -> Ite
     """
     graph = workflow_for(fleet.workflow, fleet.jobs[0][0], fleet.settings)
     outputs = [output for _, output in fleet.jobs]
+    if fleet.folder is None:
+        check_output(outputs[0])
     check_inputs_stay(outputs, [fleet.workflow, *(source for source, _ in fleet.jobs)])
     left = fleet.jobs
     if manifest is not None:

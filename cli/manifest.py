@@ -6,16 +6,19 @@ counts. Nothing is ever rewritten, so that a kill can only cut the last line off
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..files.errors import reason
 from ..files.fingerprints import file_fingerprint
@@ -47,7 +50,7 @@ class Manifest:
     entries: dict[str, Entry] = field(default_factory=dict)
     whole: int = 0
     cut: int = 0
-    file: IO[bytes] | None = None
+    file: FileIO | None = None
     made_by: str = field(default_factory=partial(version, "dinotile"))
 
     @classmethod
@@ -67,13 +70,15 @@ class Manifest:
     def begin(self) -> None:
         """Open it for lines, without the half one. ValueError where another run writes it."""
         try:
-            self.file = self.path.open("ab")
+            self.file = self.path.open("ab", buffering=0)  # what a full disk did not take is not tried again
             if not hold(self.file) or self.path.stat().st_size != self.whole + self.cut:
+                self.close()
                 raise ValueError(
                     f"manifest {self.path} is being written by another run: wait for it, or choose another"
                 )
             self.file.truncate(self.whole)
         except OSError as error:
+            self.close()
             raise ValueError(
                 f"manifest {self.path} cannot be written ({reason(error)}): choose another place"
             ) from error
@@ -86,11 +91,14 @@ class Manifest:
         said |= {name: value for name, value in facts.items() if value not in (None, "")}
         line = json.dumps({**said, "time": now}).encode() + b"\n"
         try:
-            self.file.write(line)
-            self.file.flush()
+            taken = self.file.write(line)
+            if taken < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if status != RUNNING:
                 os.fsync(self.file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self.file.truncate(self.whole)  # so that the next line is one
             raise ValueError(
                 f"manifest {self.path} cannot be written ({reason(error)}): make room, and go on"
             ) from error

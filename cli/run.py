@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from .bars import Bars, errors
-from .batch_report import FAILED, table
+from .bars import Bars, errors, followed
+from .batch_report import leave_if
 from .inputs import find_pictures
 from .outputs import OVERWRITE, check_free, check_inputs_stay, plan_outputs
 from .remote.address import DEFAULT_SERVER, MAX_BYTES
@@ -92,13 +91,8 @@ def run(
         settings=settings or [],
         overwrite=overwrite,
     )
-    with Bars() as bars:
-        for line in run_fleet(fleet, manifest, progress=bars):
-            bars.close()
-            typer.echo(line)
-    if fleet.failed:
-        Console().print(table(fleet.failed, fleet.jobs))
-        raise typer.Exit(FAILED)
+    followed(lambda bars: run_fleet(fleet, manifest, progress=bars))
+    leave_if(fleet.failed, fleet.jobs)
 
 
 def run_one(

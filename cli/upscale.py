@@ -7,20 +7,20 @@ from functools import partial
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..files.paths import expanded
 from ..tiling.wanted import WantedSize
 from . import upscale_options as option
 from .ahead import told
-from .bars import Bars
-from .batch import Batch, Store, resume, upscale_batch
-from .batch_report import FAILED, earlier, table
+from .bars import followed
+from .batch import Batch, resume, upscale_batch
+from .batch_report import earlier, leave_if
 from .cluster import upscale_on_ray
 from .compare import place
 from .features import Device
 from .inputs import find_pictures
+from .kept import Store
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FILES = (  # options of the command alone
@@ -134,6 +134,9 @@ def upscale(
     if skip_existing and (overwrite or manifest):
         other = "--overwrite" if overwrite else "--manifest, which knows what is done,"
         raise ValueError(f"{other} and --skip-existing exclude each other: give one of them")
+    if redo and (manifest or skip_existing):
+        other = "--manifest" if manifest else "--skip-existing"
+        raise ValueError(f"--redo is for a picture that is there already, which {other} leaves out: give one of them")
     if workers is not None and ray is None:
         raise ValueError("--workers acts with --ray only: leave it out, or give a cluster")
     from ..files.containers import check_size
@@ -175,10 +178,6 @@ def upscale(
         work = partial(upscale_on_ray, address=ray, workers=workers)
         here = {name: expanded(options[name]) for name in PATHS if options[name]}
         options |= {name: str(path.absolute()) for name, path in here.items() if os.path.exists(path)}
-    with Bars() as bars:
-        for line in work(batch, options, progress=bars):
-            bars.close()
-            typer.echo(line)
-    if batch.failed:
-        Console().print(table(batch.failed, batch.jobs))
-        raise typer.Exit(FAILED)
+        batch.store = batch.store.absolute
+    followed(lambda bars: work(batch, options, progress=bars))
+    leave_if(batch.failed, batch.jobs)

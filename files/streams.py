@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .containers import UNREADABLE
 from .deep import BIG, PngPacker, bigtiff_head, chunk, png_shell, tiff_head
 from .metadata import Metadata
-from .pictures import Picture, save_picture, to_array
-from .writing import check_picture_output, replacing
+from .pictures import Picture, encoded, save_picture, to_array
+from .writing import abandoned_parts, check_picture_output, hold, replacing
 
 STREAMED = ("PNG", "TIFF")
 Write = Callable[[Tensor, Tensor | None], None]
@@ -35,25 +36,45 @@ class Form:
     def channels(self) -> int:
         return (1 if self.grey else 3) + self.alpha
 
+    def lost(self, path: Path, *, height: int, width: int) -> str:
+        """What of a picture of this size a file at ``path`` does not hold, as ``save_picture`` says it; or empty."""
+        pixel = np.zeros((1, 1, self.channels), np.uint16 if self.deep else np.uint8)
+        _, note = encoded(_picture(pixel, self), path)
+        if _kind(path) != "TIFF" or _tiff_bytes(self, height, width) <= BIG:
+            return note
+        names = self.metadata.lacking(replace(self.metadata, exif=b"", recipe=""))
+        big = f"{path.name}: a TIFF of this size does not hold the picture's {', '.join(names)}, which was left out"
+        return "; ".join([*([note] if note else []), *([big] if names else [])])
+
 
 @contextmanager
 def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Write]:
     """``with written(...) as write``: rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W], from the top, go to a PNG or a
     TIFF, losslessly; to files of other kinds when all of them are there. ``path`` is as it was after any error."""
     check_picture_output(path, height=height, width=width)
-    kind = Image.registered_extensions()[path.suffix.lower()]
+    for part in abandoned_parts(path):  # as large as the result, where a run was killed
+        part.unlink(missing_ok=True)
+    kind = _kind(path)
     if kind not in STREAMED:
         rows: list[np.ndarray] = []
         yield lambda pixels, alpha: rows.append(_levels(pixels, alpha, form))
         save_picture(_picture(np.concatenate(rows), form), path)
         return
     with replacing(path) as part, part.open("wb") as file:
+        hold(file)
         yield from (_png if kind == "PNG" else _tiff)(file, form, height, width)
+
+
+def _kind(path: Path) -> str:
+    return Image.registered_extensions()[path.suffix.lower()]
 
 
 def _png(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
     bits = 16 if form.deep else 8
-    begin, end = png_shell(height, width, form.channels, bits=bits, **form.metadata.options("PNG"))
+    try:
+        begin, end = png_shell(height, width, form.channels, bits=bits, **form.metadata.options("PNG"))
+    except UNREADABLE:  # of what a file said that Pillow read and cannot write; the picture is worth more
+        begin, end = png_shell(height, width, form.channels, bits=bits)
     file.write(begin)
     packer = PngPacker(width * form.channels * bits // 8)
 
@@ -67,10 +88,13 @@ def _png(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write
 
 
 def _tiff(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
-    channels = 4 if form.channels == 2 else form.channels  # TIFF readers know no grey with alpha
-    bits = 16 if form.deep else 8
-    head = bigtiff_head if height * width * channels * bits // 8 > BIG else tiff_head
-    file.write(head(height, width, channels, bits=bits, **form.metadata.options("TIFF")))
+    channels, bits = _tiff_channels(form), 16 if form.deep else 8
+    head = bigtiff_head if _tiff_bytes(form, height, width) > BIG else tiff_head
+    try:
+        begin = head(height, width, channels, bits=bits, **form.metadata.options("TIFF"))
+    except UNREADABLE:  # as in a PNG
+        begin = head(height, width, channels, bits=bits)
+    file.write(begin)
 
     def write(pixels: Tensor, alpha: Tensor | None) -> None:
         array = _levels(pixels, alpha, form)
@@ -78,6 +102,14 @@ def _tiff(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Writ
         file.write(array.astype(array.dtype.newbyteorder("<")).tobytes())
 
     yield write
+
+
+def _tiff_channels(form: Form) -> int:
+    return 4 if form.channels == 2 else form.channels  # TIFF readers know no grey with alpha
+
+
+def _tiff_bytes(form: Form, height: int, width: int) -> int:
+    return height * width * _tiff_channels(form) * (2 if form.deep else 1)
 
 
 def _levels(pixels: Tensor, alpha: Tensor | None, form: Form) -> np.ndarray:

@@ -61,12 +61,12 @@ def remove_parts(folder: Path, pattern: str) -> None:
         _remove(part)
 
 
-def hold(file: IO[Any], *, shared: bool = False) -> bool:
+def hold(file: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
     """Mark an open file as in use until it is closed or the process ends, however that is; False where another holds it.
-    shared: by any number of them."""
+    shared: by any number of them. wait: until nobody else holds it."""
     if fcntl is not None:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks
@@ -100,7 +100,8 @@ def remove_abandoned(folder: Path, *, seconds: float) -> None:
     """Remove what killed processes left of files anywhere in a folder."""
     for part in folder.rglob(f".*{PART}"):
         if OURS.fullmatch(part.name) and part.is_file() and abandoned(part, seconds=seconds):
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that may only be read
+                part.unlink()
 
 
 def check_writable(path: Path) -> None:

@@ -14,6 +14,7 @@ from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
 from ..upscaling.masks import flat
 from . import sockets
@@ -54,9 +55,19 @@ class SequentialUpscale(io.ComfyNode):
                     "(WIDTHxHEIGHT+LEFT+TOP). Empty: none.",
                     optional=True,
                 ),
+                sockets.color_match(
+                    OF_TILES,
+                    "wavelet: coarse light and colour are the source's. adain_tiles: mean and contrast of each channel of a tile "
+                    "are.",
+                ),
             ],
-            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
+            outputs=[sockets.upscaled()],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, redo="", **others) -> str | float:
+        """To redo is another try whenever it is queued: NaN is never the same."""
+        return float("nan") if (redo or "").strip() else ""
 
     @classmethod
     def validate_inputs(cls, tile, overlap, keep="", redo="") -> bool | str:
@@ -73,7 +84,7 @@ class SequentialUpscale(io.ComfyNode):
     def execute(
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
-        denoise_mask=None, tile_fit="balanced", adaptive=0.0, vae_detail=0.0, keep="", redo="",
+        denoise_mask=None, tile_fit="balanced", adaptive=0.0, vae_detail=0.0, keep="", redo="", color_match="off",
     ) -> io.NodeOutput:  # fmt: skip
         # Here, because the host's start waits for what is imported above.
         from ..hosts.comfy.place import PlaceCrop, check_patches
@@ -85,6 +96,8 @@ class SequentialUpscale(io.ComfyNode):
 
         settings = settings_of(locals())
         pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
+        if redo.strip() and len(pixels) > 1:
+            raise ValueError(f"redo means tiles of one picture, and {len(pixels)} came: give one, or leave redo empty")
         check_patches(model)
         host = ComfyHost(model, vae, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from comfy_api.latest import io
@@ -72,6 +72,16 @@ def moving() -> io.Input:
         tooltip="Shift the tiles at every step, so that no place keeps a seam: then an overlap of 0 to 32 suffices. Usual: off.",
         optional=True,
     )
+
+
+def color_match(options: Sequence[str], tooltip: str) -> io.Input:
+    """options: of the ways of ``match_color``. tooltip: what follows that which is off."""
+    told = f"The result in the colours of the enlarged source. off (usual). {tooltip}"
+    return io.Combo.Input("color_match", options=list(options), default="off", tooltip=told, optional=True)
+
+
+def upscaled() -> io.Output:
+    return io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")
 
 
 def layers() -> io.Input:

@@ -165,16 +165,13 @@ class Upscale(io.ComfyNode):
                     step=0.05,
                     optional=True,
                 ),
-                io.Combo.Input(
-                    "color_match",
-                    options=list(MATCHES),
-                    default="off",
-                    tooltip="The result in the colours of the enlarged source. off (usual). wavelet: coarse light and colour are "
-                    "the source's. adain: mean and contrast of each channel are; adain_tiles: tile by tile.",
-                    optional=True,
+                sockets.color_match(
+                    MATCHES,
+                    "wavelet: coarse light and colour are the source's. adain: mean and contrast of each channel are; "
+                    "adain_tiles: tile by tile.",
                 ),
             ],
-            outputs=[io.Image.Output(tooltip="The picture in exactly round(side x scale); RGBA where it came so.")],
+            outputs=[sockets.upscaled()],
         )
 
     @classmethod

@@ -14,6 +14,7 @@ from .windows import tile_windows, window
 
 ColorMatch = Literal["off", "wavelet", "adain", "adain_tiles"]
 MATCHES: tuple[ColorMatch, ...] = get_args(ColorMatch)
+OF_TILES = tuple(way for way in MATCHES if way != "adain")  # which measures the whole result
 LEVELS = 5  # of the wavelet: what is coarser than some 2^LEVELS px is the source's
 KERNEL = (0.25, 0.5, 0.25)
 LEAST = 1e-4  # of a deviation: below it a channel is flat, and nothing can be stretched

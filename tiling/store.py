@@ -2,7 +2,8 @@
 
 A store is a folder, which any number of runs may share. Each job, known by the fingerprint of all that its tiles depend on, has
 a folder in it, and each finished tile a file there: a line that says what it is, and the pixels. Files take their place by
-renaming, so a process that is killed leaves what is whole, and parts under names that nobody reads.
+renaming, so a process that is killed leaves what is whole, and parts under names that nobody reads. Only what a store made itself
+is ever removed from its folder.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import errno
 import json
 import logging
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -21,12 +22,14 @@ from torch import Tensor
 from ..files.errors import reason
 from ..files.fingerprints import fingerprint_of
 from ..files.kinds import MOST_STORED
-from ..files.writing import abandoned, hold, make_folder, remove_abandoned, replacing
+from ..files.writing import OURS, abandoned, hold, make_folder, remove_abandoned, replacing
 
 log = logging.getLogger("dinotile")
 VERSION = 1
 MARK = "dinotile-tiles.json"  # in the folder, with the version
-LOCK = "in-use"  # in a job's folder: held while a run works on it
+LOCK = "in-use"  # in a job's folder, which nothing without it is: held while a run works on it
+TILE = ".tile"
+TRIES = 100  # to have a folder that others remove
 HEAD = 4096  # most bytes of a tile's first line
 UNWRITTEN = "finished tiles are kept there: name another folder for the store, or none"
 
@@ -43,15 +46,14 @@ class TileStore:
         self.damaged: list[int] = []
         make_folder(folder)
         _check_mark(folder)
-        make_folder(self.job)
+        self.lock = self._held()
         remove_abandoned(self.job, seconds=60)
-        try:
-            self.lock = (self.job / LOCK).open("w")
-        except OSError as error:
-            raise ValueError(f"store {folder} cannot be written ({reason(error)}): {UNWRITTEN}") from error
-        hold(self.lock, shared=True)
         self.left = 0.0  # bytes that may be written before the store is measured again, as others write to it too
-        self.room()
+        try:
+            self.room()
+        except BaseException:
+            self.close()
+            raise
 
     def get(self, tile: int) -> tuple[Tensor, int] | None:
         """A finished tile [3, h, w] in 16 bits, and the turn of its noise; None where it is not there, or damaged, which is
@@ -96,11 +98,10 @@ class TileStore:
 
     def room(self, needed: int = 0) -> None:
         """Remove other jobs until the store has room for so many bytes more; ValueError where there is none."""
-        jobs = {path: _size(path) for path in self.folder.iterdir() if path.is_dir()}
+        jobs = {path: _size(path) for path in self.folder.iterdir() if os.path.exists(path / LOCK)}
         over = sum(jobs.values()) + needed - self.most
         for path in sorted(jobs, key=_used) if over > 0 else ():
-            if over > 0 and path != self.job and _idle(path):
-                shutil.rmtree(path, ignore_errors=True)
+            if over > 0 and path != self.job and _removed(path):
                 over -= jobs[path]
         if over > 0:
             raise ValueError(
@@ -112,8 +113,26 @@ class TileStore:
     def close(self) -> None:
         self.lock.close()
 
+    def _held(self) -> IO[str]:
+        """The lock of the job's folder, which is there; another run may just have found it idle, and be removing it."""
+        path = self.job / LOCK
+        for _ in range(TRIES):
+            make_folder(self.job)
+            try:
+                lock = path.open("w")
+                hold(lock, shared=True, wait=True)
+                if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    os.utime(self.job)  # also a run that finds all tiles there has used them
+                    return lock
+                lock.close()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ValueError(f"store {self.folder} cannot be written ({reason(error)}): {UNWRITTEN}") from error
+        raise ValueError(f"store {self.folder} loses its folders while they are used: {UNWRITTEN}")
+
     def _path(self, tile: int) -> Path:
-        return self.job / f"{tile}.tile"
+        return self.job / f"{tile}{TILE}"
 
 
 def _sum(tile: int, turn: int, content: bytes) -> str:
@@ -124,17 +143,20 @@ def _check_mark(folder: Path) -> None:
     """ValueError for the store of another version; a new or empty folder becomes one of this."""
     mark = folder / MARK
     try:
-        if not mark.exists():
-            if any(path.suffix or not path.is_dir() for path in folder.iterdir()):
-                raise ValueError(
-                    f"folder {folder} holds other files, and no finished tiles: name an empty one for the store"
-                )
-            with replacing(mark, advice=UNWRITTEN) as part:
-                part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
-        version = json.loads(mark.read_text(encoding="utf-8"))["version"]
+        others = [path for path in folder.iterdir() if not OURS.fullmatch(path.name)]
+        new = not mark.exists()  # looked for after the others, as two runs may begin at once
+        content = b"" if new else mark.read_bytes()
     except OSError as error:
         raise ValueError(f"store {folder} cannot be read ({reason(error)}): {UNWRITTEN}") from error
-    except (LookupError, TypeError, json.JSONDecodeError) as error:
+    if new and others:
+        raise ValueError(f"folder {folder} holds other files, and no finished tiles: name an empty one for the store")
+    if new:
+        with replacing(mark, advice=UNWRITTEN) as part:
+            part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
+        return
+    try:
+        version = json.loads(content)["version"]
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{mark} is damaged: remove the folder, or name another one for the store") from error
     if version != VERSION:
         raise ValueError(
@@ -142,20 +164,34 @@ def _check_mark(folder: Path) -> None:
         )
 
 
-def _size(folder: Path) -> int:
+def _size(job: Path) -> int:
     total = 0
-    for path in folder.iterdir():
-        with suppress(OSError):  # gone meanwhile
-            total += path.stat().st_size
+    with suppress(OSError):  # gone meanwhile
+        for path in job.iterdir():
+            with suppress(OSError):
+                total += path.stat().st_size
     return total
 
 
-def _used(folder: Path) -> float:
+def _used(job: Path) -> float:
     with suppress(OSError):
-        return folder.stat().st_mtime
+        return job.stat().st_mtime
     return 0.0
 
 
-def _idle(folder: Path) -> bool:
-    """Whether no run works on that job."""
-    return abandoned(folder / LOCK) or not (folder / LOCK).exists()
+def _removed(job: Path) -> bool:
+    """Remove a job's tiles, unless a run works on it; whether that was done. A run that begins meanwhile waits."""
+    lock = job / LOCK
+    if not abandoned(lock):
+        return False
+    with suppress(OSError), lock.open("r+") as held:
+        if not hold(held):
+            return False
+        for path in job.iterdir():
+            if path.suffix == TILE or OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        lock.unlink()  # the last, as it tells that this is a job
+    with suppress(OSError):  # Windows removes no open file
+        lock.unlink(missing_ok=True)
+        job.rmdir()
+    return not lock.exists()

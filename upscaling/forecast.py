@@ -108,8 +108,8 @@ def forecast(
     """Of a picture of that height and width, one tile in a call. text: tokens. Left out: DINO's own time, decoders, ControlNet,
     Redux, retries, upscale models, and text encoders, which are gone before FLUX is loaded."""
     size, geometry = scaled_size(height, width, scale=settings.scale), models.geometry
-    canvas = canvas_size(*size, grid=FLUX1.token)
-    plan = plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    plan = plan_of(settings, height=height, width=width)
+    canvas = plan.height, plan.width
     if settings.moving and plan.count > 1:
         plan = moved(plan, step=0, seed=settings.seed)
     rows = 1 + (settings.cfg > 1) + (settings.dino_guidance > 1 and settings.dino_strength > 0)
@@ -129,6 +129,12 @@ def forecast(
         kept = {"a block": kept["FLUX"] / (geometry.double_blocks + geometry.single_blocks)}
     tiles = GIB * tokens / 4096 * geometry.hidden / OF_FLUX1.hidden * wide / 2
     return Forecast(size, plan, calls, flops, {**kept, "a tile": tiles})
+
+
+def plan_of(settings: UpscaleSettings, *, height: int, width: int) -> TilePlan:
+    """The tiles of a picture of that height and width, where they do not move."""
+    canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=FLUX1.token)
+    return plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
 
 
 def canvas_bytes(size: tuple[int, int]) -> float:

@@ -133,7 +133,7 @@ class JointEuler:
         return sampled.cpu()
 
     def at(self, box: Box, *, canvas: tuple[int, int]) -> JointEuler:
-        """``sequential.TileSampler``'s."""
+        """``tile.TileSampler``'s."""
         own = copy.copy(self)
         own.corner = box.top, box.left
         return own

@@ -37,7 +37,8 @@ def upscale_file(
     recipe: Callable[..., str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """``Upscaler.upscale_tiles`` into a file, with the transparency and what else the source's file says; its report.
+    """``Upscaler.upscale_tiles`` into a file, with the transparency and what else the source's file says; its report, with a note
+    of what the result's file does not hold, or None.
 
     store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``. recipe: what the file is to say
     of how it was made, of settings with the mode. ValueError for bad input, before anything is written to ``output``.
@@ -62,7 +63,7 @@ def upscale_file(
             write(rows, alpha)
             done = end
 
-        return upscaler.upscale_tiles(
+        report = upscaler.upscale_tiles(
             source,
             settings,
             write=put,
@@ -71,6 +72,8 @@ def upscale_file(
             redo=partial(chosen_tiles, redo) if redo else None,
             progress=progress,
         )
+    notes = source.note, form.lost(output, height=height, width=width)
+    return {**report, "note": "; ".join(note for note in notes if note) or None}
 
 
 class _Alpha:

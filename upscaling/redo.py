@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,9 +20,11 @@ def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
     text: numbers from 1 and boxes on the result, between commas, or the path of a mask of the result's proportions. A tile is
     meant where there is any of a box, or anything as light as mid-grey, in its own part, in which it counts for more than its
     neighbours. ValueError for what is outside of the plan, or means no tile."""
-    path = expanded(text)
+    path = expanded(text)  # or many numbers, which are longer than a name may be
     numbers = (
-        _painted(path, plan) if path.is_file() else [n for part in text.split(",") for n in _named(part.strip(), plan)]
+        _painted(path, plan)
+        if os.path.isfile(path)
+        else [n for part in text.split(",") for n in _named(part.strip(), plan)]
     )
     if not numbers:
         raise ValueError(f"redo {text} means no tile of the {plan.count} there are: {SAID}")

@@ -10,10 +10,10 @@ at the whole picture, as in joint mode, and every tile gets the tokens of its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,25 +21,22 @@ from torch import Tensor
 from ..dino.encode import DinoEncoder
 from ..files.fingerprints import fingerprint
 from ..files.progress import Progress
-from ..flux_patch.guide import Guide, PartGuide
-from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..hosts.memory import shortages, shortages_told
 from ..tiling.canvas import scaled_size
-from ..tiling.color_match import match_color
+from ..tiling.color_match import OF_TILES
 from ..tiling.mosaic import Mosaic, levels_of
-from ..tiling.noise import placed_noise
 from ..tiling.order import neighbours, order, seen, whole_after
-from ..tiling.plan import Box, TilePlan, canvas_size
+from ..tiling.plan import TilePlan, canvas_size
 from ..tiling.store import TileStore
 from .adaptive import adaptive_mask
 from .guides import check_guide
 from .masks import EVERYWHERE, Masks
-from .pipeline import MakeGuide, Sampler
+from .pipeline import MakeGuide
 from .report import sizes, timed
 from .rows import Source, content, reduced
 from .settings import UpscaleSettings
-from .tile import Ground, context_mask, part_of_mask, product
+from .tile import Ground, Tiles, TileSampler
 
 LOOK = 2048  # px of the source's longer side that DINO is shown, at most
 JOINT_ONLY = {  # settings that need the whole canvas at once
@@ -53,21 +50,13 @@ NO_MATTER = ("mode", "tile_batch")  # settings that tiles do not depend on
 WriteRows = Callable[[Tensor], None]
 OpenStore = Callable[[str], TileStore]  # of a job's fingerprint
 Redo = Callable[[TilePlan], list[int]]
-
-
-class TileSampler(Sampler, Protocol):
-    """A sampler that knows its place on the picture."""
-
-    def at(self, box: Box, *, canvas: tuple[int, int]) -> Sampler:
-        """For what lies in a box of a canvas, both in latent cells, and is sampled as a canvas of its own: what else the
-        sampler is told of the picture is then told of that place."""
-        ...
+Told = Callable[[float, str], None]  # of how many tiles are done, and a word about it
 
 
 def joint_only(settings: UpscaleSettings) -> dict[str, str]:
     """The settings that need the whole canvas, and why."""
     found = {name: why for name, why in JOINT_ONLY.items() if getattr(settings, name)}
-    return found | ({"color_match": "measures the whole result"} if settings.color_match == "adain" else {})
+    return found | ({} if settings.color_match in OF_TILES else {"color_match": "measures the whole result"})
 
 
 def check_sequential(settings: UpscaleSettings) -> None:
@@ -81,59 +70,19 @@ def check_sequential(settings: UpscaleSettings) -> None:
 
 @dataclass
 class Kept:
-    """What a run took from a store, and did. reused, redone, damaged: numbers of tiles from 1, of the plan."""
+    """Numbers of tiles, from 0: taken from a store, sampled, and done again."""
 
-    reused: list[int] = field(default_factory=list)
+    reused: set[int] = field(default_factory=set)
+    sampled: set[int] = field(default_factory=set)
     redone: list[int] = field(default_factory=list)
-    sampled: int = 0
 
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """All that the tiles of one picture are made of."""
-
-    host: Host
-    settings: UpscaleSettings
-    plan: TilePlan
-    ground: Ground
-    sampler: TileSampler
-    guide: Guide | None
-    redrawn: list[Tensor]
-    progress: Progress | None
-    seconds: dict[str, float]
-
-    def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
-        """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
-        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.boxes[tile]
-        host.check_interrupt()
-        with timed(self.seconds, "enlarge"):
-            plain = self.ground.part(box)
-        shown, share = mosaic.over(plain, box, sees)
-        with timed(self.seconds, "encode"):
-            latents = finite(host.encode(shown), "encode")
-            lost = None
-            if settings.vae_detail > 0:
-                lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
-        masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
-        kept = context_mask(share, family=family)
-        cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
-        with timed(self.seconds, "sample"):
-            drawn = self.sampler.at(cells, canvas=canvas)(
-                latents,
-                plan=self.plan.alone(tile),
-                guide=None if self.guide is None else PartGuide(self.guide, cells, canvas),
-                denoise_mask=product(masks if kept is None else [*masks, kept]),
-                noise=placed_noise(cells, channels=latents.shape[1], seed=settings.seed, turn=turn)[None],
-                progress=self.progress,
-            )
-            finite(drawn, "sample")
-        with timed(self.seconds, "decode"):
-            result = finite(host.decode(drawn), "decode").float().cpu()
-            if lost is not None:
-                result = (result + lost.to(result)).clamp_(0, 1)
-            way = "adain" if settings.color_match == "adain_tiles" else settings.color_match  # of a tile that is alone
-            result = match_color(result, plain.to(result), way=way, plan=self.plan.alone(tile))
-            return self.ground.back_projected(result, box, fidelity=settings.fidelity)
+    def report(self, store: TileStore | None) -> dict[str, Any]:
+        """Numbers from 1, of the plan, and how many were sampled."""
+        damaged = set() if store is None else set(store.damaged)
+        told = {"reused": self.reused, "redone": self.redone, "damaged": damaged}
+        return {name: sorted(tile + 1 for tile in tiles) for name, tiles in told.items()} | {
+            "sampled": len(self.sampled)
+        }
 
 
 @torch.no_grad()
@@ -168,7 +117,7 @@ def upscale_tiles(
     size = scaled_size(source.height, source.width, scale=settings.scale)
     canvas = canvas_size(*size, grid=host.family.token)
     plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
-    again = [] if redo is None else redo(plan)
+    again = [] if redo is None else sorted(set(redo(plan)))
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]
     guide = None
@@ -183,12 +132,12 @@ def upscale_tiles(
         store = open_store(_job(source, settings, plan=plan, masks=masks, host=host, made_by=made_by))
     ground = Ground(source, size, enlarge)
     tiles = Tiles(host, settings, plan, ground, sampler, guide, redrawn, None, seconds)
-    kept = Kept()
+    kept, total = Kept(), plan.count + len(again)
     try:
         if again:
-            _run(tiles, store=store, kept=kept, write=None, progress=progress)
-            _redo(tiles, again, store=store, kept=kept, progress=progress)
-        _run(tiles, store=store, kept=kept, write=write, progress=progress)
+            _run(tiles, store=store, kept=kept, write=None, told=_telling(progress, 0, total))
+            _redo(tiles, again, store=store, kept=kept, told=_telling(progress, plan.count, total))
+        _run(tiles, store=store, kept=kept, write=write, told=_telling(progress, len(again) and total, total))
     finally:
         if store is not None:
             store.close()
@@ -204,33 +153,31 @@ def upscale_tiles(
         "retry": None,
         "seams": None,
         "out_of_memory": shortages().told,
-        "kept": {**asdict(kept), "damaged": [tile + 1 for tile in store.damaged] if store is not None else []},
+        "kept": kept.report(store),
         **told,
         "settings": asdict(replace(settings, mode="sequential")),
         "seconds": seconds,
     }
 
 
-def _run(
-    tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows | None, progress: Progress | None
-) -> None:
+def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows | None, told: Told) -> None:
     """Every tile, from the store or made now, and rows as soon as they are whole."""
     plan, size = tiles.plan, tiles.ground.size
     mosaic, written = Mosaic(plan), 0
     for done, (tile, whole) in enumerate(zip(order(plan), whole_after(plan), strict=True)):
-        found = None if store is None else store.get(tile)
+        found, note = None if store is None else store.get(tile), f"tile {done + 1} of {plan.count}"
         if found is not None:
             mosaic.put(tile, found[0])
-            kept.reused += [] if tile + 1 in kept.reused else [tile + 1]
+            if tile not in kept.sampled:
+                kept.reused.add(tile)
         else:
-            shown = replace(tiles, progress=partial(_part, progress, done, plan.count))
+            shown = replace(tiles, progress=partial(_part, told, done, note))
             levels = levels_of(shown.make(tile, mosaic, sees=seen(plan, tile)))
             mosaic.put(tile, levels)
-            kept.sampled += 1
+            kept.sampled.add(tile)
             if store is not None:
                 store.put(tile, levels)
-        if progress is not None:
-            progress("sample", done + 1, plan.count, f"tile {done + 1} of {plan.count}")
+        told(done + 1, note)
         if write is not None:
             for top in range(written, min(whole, size[0]), plan.tile_height):
                 bottom = min(top + plan.tile_height, whole, size[0])
@@ -240,31 +187,37 @@ def _run(
         mosaic.forget_above(whole)
 
 
-def _redo(
-    tiles: Tiles, again: Iterable[int], *, store: TileStore | None, kept: Kept, progress: Progress | None
-) -> None:
+def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:
     if store is None:
         raise ValueError("redo takes the other tiles from a store, and none was named: name one with --store")
-    numbers = sorted(set(again))
-    for done, tile in enumerate(numbers):
-        mosaic, around = Mosaic(tiles.plan), neighbours(tiles.plan, tile)
+    for done, tile in enumerate(again):
+        mosaic, around, note = Mosaic(tiles.plan), neighbours(tiles.plan, tile), f"tile {tile + 1} again"
         for other in (*around, tile):
             found = store.get(other)
             if found is None:
                 raise ValueError(f"tile {other + 1} went from the store {store.folder} meanwhile: start again")
             mosaic.put(other, found[0])
             turn = found[1]
-        shown = replace(tiles, progress=partial(_part, progress, done, len(numbers)))
+        shown = replace(tiles, progress=partial(_part, told, done, note))
         store.put(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn + 1)), turn=turn + 1)
-        kept.redone.append(tile + 1)
+        kept.redone.append(tile)
+        told(done + 1, note)
 
 
-def _part(
-    progress: Progress | None, before: int, count: int, stage: str, done: float, total: float, note: str = ""
-) -> None:
-    """A tile's own progress as a part of all tiles'."""
-    if progress is not None and done < total:
-        progress("sample", before + done / total, count, f"tile {before + 1} of {count}")
+def _telling(progress: Progress | None, before: int, total: int) -> Told:
+    """What tells how many tiles of a part of the work are done; before: tiles of the parts that went before."""
+
+    def told(done: float, note: str) -> None:
+        if progress is not None:
+            progress("sample", min(before + done, total), total, note)
+
+    return told
+
+
+def _part(told: Told, before: int, note: str, stage: str, done: float, total: float, within: str = "") -> None:
+    """A tile's own progress, as a part of all tiles'."""
+    if done < total:
+        told(before + done / total, note)
 
 
 def _job(source: Source, settings: UpscaleSettings, *, plan: TilePlan, masks: Masks, host: Host, made_by: str) -> str:

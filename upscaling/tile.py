@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files.progress import Progress
 from ..files.resampling import Span, applied, span, within
 from ..flux_patch.families import ModelFamily
+from ..flux_patch.guide import Guide, PartGuide
 from ..hosts.finite import finite
+from ..hosts.host import Host
 from ..tiling.canvas import cut
-from ..tiling.plan import Box
+from ..tiling.color_match import match_color
+from ..tiling.mosaic import Mosaic
+from ..tiling.noise import placed_noise
+from ..tiling.plan import Box, TilePlan
+from .pipeline import Sampler
+from .report import timed
 from .rows import Source
+from .settings import UpscaleSettings
 
 HALO = 16  # px of the source around a tile's, for an upscale model to look at
 
@@ -111,3 +121,70 @@ def product(masks: list[Tensor]) -> Tensor | None:
     for mask in masks:
         out = mask if out is None else out * mask
     return out
+
+
+class TileSampler(Sampler, Protocol):
+    """A sampler that knows its place on the picture."""
+
+    def at(self, box: Box, *, canvas: tuple[int, int]) -> Sampler:
+        """For what lies in a box of a canvas, both in latent cells, and is sampled as a canvas of its own: what else the
+        sampler is told of the picture is then told of that place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """All that the tiles of one picture are made of."""
+
+    host: Host
+    settings: UpscaleSettings
+    plan: TilePlan
+    ground: Ground
+    sampler: TileSampler
+    guide: Guide | None
+    redrawn: list[Tensor]
+    progress: Progress | None
+    seconds: dict[str, float]
+
+    def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
+        """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
+        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.boxes[tile]
+        host.check_interrupt()
+        with timed(self.seconds, "enlarge"):
+            plain = self.ground.part(box)
+        shown, share = mosaic.over(plain, box, sees)
+        with timed(self.seconds, "encode"):
+            latents = finite(host.encode(shown), "encode")
+            lost = None
+            if settings.vae_detail > 0:
+                lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
+        masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
+        kept = context_mask(share, family=family)
+        cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
+        with timed(self.seconds, "sample"):
+            drawn = self.sampler.at(cells, canvas=canvas)(
+                latents,
+                plan=self.plan.alone(tile),
+                guide=None if self.guide is None else PartGuide(self.guide, cells, canvas),
+                denoise_mask=product(masks if kept is None else [*masks, kept]),
+                noise=placed_noise(cells, channels=latents.shape[1], seed=settings.seed, turn=turn)[None],
+                progress=self.progress,
+            )
+            finite(drawn, "sample")
+        with timed(self.seconds, "decode"):
+            result = finite(host.decode(drawn), "decode").float().cpu()
+            if lost is not None:
+                result = (result + lost.to(result)).clamp_(0, 1)
+            result = self._matched(result, plain, tile)
+            return self.ground.back_projected(result, box, fidelity=settings.fidelity)
+
+    def _matched(self, result: Tensor, plain: Tensor, tile: int) -> Tensor:
+        """A tile in the colours of the enlarged picture, by what of it lies on the picture."""
+        way, box = self.settings.color_match, self.plan.boxes[tile]
+        if way == "off":
+            return result
+        alone = self.plan.alone(tile)
+        seen = self.ground.inside(box)
+        result, plain = (cut(each, Box(0, 0, seen.height, seen.width)) for each in (result, plain.to(result)))
+        result = match_color(result, plain, way="adain" if way == "adain_tiles" else way, plan=alone)
+        return F.pad(result, (0, box.right - seen.right, 0, box.bottom - seen.bottom), mode="replicate")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...files.errors import reason
 from ...files.fingerprints import file_fingerprint
 from .answers import part
 from .client import POLL_SECONDS, ComfyClient
@@ -44,13 +45,16 @@ class Servers:
     may_replace: Callable[[Path], bool]
     addresses: dict[str, str] = field(default_factory=dict)
     at_work: dict[str, ComfyClient] = field(default_factory=dict)
+    stopped: bool = False
 
     def work(self, name: str, job: Job) -> Made:
         """Have a server do a picture, and bring its files. Raises ``Gone``, or ValueError where the picture fails there."""
         start, client = time.perf_counter(), self.make(self.addresses[name])
         self.at_work[name] = client
         try:
-            fingerprint = file_fingerprint(job.source)
+            if self.stopped:  # before this client was there to be told
+                raise Gone("the job was ended")
+            fingerprint = _fingerprint(job.source)
             run, outputs = send(client, self.graph, job.source, self.settings, None)
             if client.note:
                 raise ValueError(client.note)
@@ -72,7 +76,8 @@ class Servers:
         return Made(files, fingerprint, round(time.perf_counter() - start, 3))
 
     def stop(self) -> None:
-        """End what runs, here and on the servers, within a moment."""
+        """End what runs or begins, here and on the servers, within a moment."""
+        self.stopped = True
         for client in list(self.at_work.values()):
             client.deadline.end = 0.0
 
@@ -104,6 +109,13 @@ def check_alike(versions: dict[str, str]) -> None:
     if len(set(versions.values())) > 1:
         told = ", ".join(f"{name} has {version}" for name, version in versions.items())
         raise ValueError(f"the servers have different versions of DINOTile ({told}): update them, or leave some out")
+
+
+def _fingerprint(picture: Path) -> str:
+    try:
+        return file_fingerprint(picture)
+    except OSError as error:  # it may have gone since the job began, which is no reason to end it
+        raise ValueError(f"{picture} cannot be read ({reason(error)}): give the path of a picture") from error
 
 
 def _gone(error: BaseException | None) -> bool:

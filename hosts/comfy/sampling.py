@@ -93,7 +93,7 @@ class ComfySampler:
         return flat(model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device())))
 
     def at(self, box: Box, *, canvas: tuple[int, int]) -> ComfySampler:
-        """``upscaling.sequential.TileSampler``'s: what the conditionings say of the picture is said of its part."""
+        """``upscaling.tile.TileSampler``'s: what the conditionings say of the picture is said of its part."""
         if self.crop is None:
             raise ValueError("a sampler for parts of a picture needs their canvas: make it with crop")
         return replace(self, positive=self.crop(self.positive, box), negative=self.crop(self.negative, box))

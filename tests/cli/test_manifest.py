@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
-from dinotile.cli.manifest import Manifest
+from dinotile.cli.manifest import DONE, RUNNING, Manifest
 from dinotile.files.pictures import Picture, save_picture
 
+from ..limits import largest_file
 from ..tiny import picture, tiny_flux
 
 LIMIT = 600  # seconds; a machine may be crowded
@@ -132,3 +133,31 @@ def test_a_manifest_that_another_run_writes_is_refused(dinotile, job, tmp_path):
     assert code == 2 and "is also a picture" in err
     code, _, err = dinotile(*arguments, "--skip-existing")
     assert code == 2 and "exclude each other" in err
+
+
+def test_a_store_that_is_named_later_makes_other_pictures_where_it_decides_the_mode(dinotile, job, tmp_path):
+    arguments, manifest = job
+    assert dinotile(*arguments)[0] == 0
+    joint = contents(manifest)
+    code, out, _ = dinotile(*arguments, "--store", tmp_path / "store")
+    assert code == 0 and "0 of 3 pictures are done already, 3 changed since" in out and contents(manifest) != joint
+
+
+def test_a_disk_that_is_full_leaves_whole_lines_and_ends_in_one_sentence(dinotile, job, tmp_path):
+    manifest = Manifest.read(tmp_path / "jobs.jsonl")
+    manifest.begin()
+    manifest.note(tmp_path / "a.png", tmp_path / "out" / "a.png", DONE, size=1)
+    whole = manifest.path.read_bytes()
+    with largest_file(len(whole) + 50):
+        with pytest.raises(ValueError, match="cannot be written .*: make room, and go on") as said:
+            manifest.note(tmp_path / "b.png", tmp_path / "out" / "b.png", RUNNING)
+        assert "\n" not in str(said.value) and manifest.path.read_bytes() == whole
+        manifest.close()
+    arguments, path = job
+    path.parent.mkdir()
+    path.write_bytes(whole)
+    with largest_file(len(whole) + 50):
+        code, _, err = dinotile(*arguments)
+    assert code == 2 and err.splitlines()[-1].startswith(f"dinotile: manifest {path} cannot be written")
+    assert path.read_bytes() == whole
+    assert dinotile(*arguments)[0] == 0 and ended(path) == {"a.png": 2, "b.png": 1, "c.png": 1}

@@ -196,3 +196,12 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_pictures_only(tmp_pa
         WorkflowResult([small.getvalue(), large.getvalue()]).save(tmp_path / name)
     assert os.listdir(tmp_path) == [name]
     Image.open(tmp_path / name).load()
+
+
+def test_a_place_where_no_result_can_go_is_told_before_several_servers_are_asked(dinotile, job, tmp_path):
+    arguments, _ = job
+    for place, said in (("out.xyz", "end it in .jpeg"), ("none/out.png", "does not exist: create it first")):
+        code, out, err = dinotile(
+            *arguments[:-1], tmp_path / place, "--server", "127.0.0.1:1", "--server", "127.0.0.1:2"
+        )
+        assert (code, out) == (2, "") and said in err and not (tmp_path / place).exists()

@@ -11,14 +11,16 @@ from inside_hints import control_model
 from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
 
 from dinotile import nodes
+from dinotile.tiling.color_match import smooth
 
 TILE, OVERLAP, HEIGHT, WIDTH = 64, 16, 96, 144
 
 
-def sequential(*, model=None, positive=None, seed=0, guided=True, **more):
+def sequential(*, model=None, positive=None, seed=0, guided=True, pictures=1, **more):
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    images = picture(height=HEIGHT, width=WIDTH).repeat(pictures, 1, 1, 1)
     return node(
-        nodes.SequentialUpscale, picture(height=HEIGHT, width=WIDTH), model or flux(), vae, positive or text(0), text(1), 1.0,
+        nodes.SequentialUpscale, images, model or flux(), vae, positive or text(0), text(1), 1.0,
         0.5, 1, "euler", "simple", 1.0, TILE, OVERLAP, 1.0, seed, dino=dino() if guided else None,
         adapter=adapter() if guided else None, tile_fit="exact", **more,
     )  # fmt: skip
@@ -36,6 +38,8 @@ def one_after_the_other():
     repeated = len(calls)
     calls.clear()
     third = sequential(model=model, keep="kept", redo="1")
+    matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
+    coarse = [smooth((each - picture(height=HEIGHT, width=WIDTH)).movedim(-1, 1)) for each in (usual, matched)]
     return {
         "shape": list(usual.shape),
         "finite": bool(usual.isfinite().all()),
@@ -48,6 +52,9 @@ def one_after_the_other():
         "redone differs beside it by": apart(third[:, :, TILE:], first[:, :, TILE:]),
         "another seed differs by": apart(other, usual),
         "without DINO differs by": apart(blind, usual),
+        "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
+        "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
+        "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),
         "a path is no name": refusal(lambda: sequential(keep="../other")),
     }
 

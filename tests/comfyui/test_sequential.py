@@ -16,7 +16,14 @@ def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
     assert found["keeping is equal"] and found["second run is equal"]
     assert (found["calls of the second run"], found["calls to redo one"]) == (0, 1)
     assert found["redone differs by"] > 0.01 and found["redone differs beside it by"] == 0
+    assert found["asked again"] == [True, False]  # to redo is another try each time that it is queued
+    one_sentence(found["redo of two"], ("redo means tiles of one picture, and 2 came", "leave redo empty"))
     one_sentence(found["a path is no name"], ("keep", "plain name"))
+
+
+def test_coarse_colours_are_the_sources_where_that_is_asked_for(numbers):
+    usual, matched = numbers("one_after_the_other")["coarse colours are off by"]
+    assert matched < 0.5 * usual and usual > 0.05  # the tiny VAE draws much that is black or white
 
 
 def test_seed_and_dino_change_the_result(numbers):

@@ -15,6 +15,7 @@ from dinotile.files.pixels import resize_signed
 from dinotile.files.resampling import applied, span
 from dinotile.files.sources import open_picture, upright_size
 from dinotile.files.streams import Form, written
+from dinotile.files.writing import abandoned
 
 HEIGHT, WIDTH = 50, 37
 PARTS = ((20, 40), (0, 10), (30, 50), (5, 25))  # rows, forward and back
@@ -57,6 +58,44 @@ def test_a_file_written_by_rows_is_that_written_whole(tmp_path, monkeypatch, suf
     assert (found.alpha is None) == (whole.alpha is None) and (not clear or torch.equal(found.alpha, whole.alpha))
     assert found.metadata.dpi == whole.metadata.dpi
     assert found.metadata.recipe == ("" if big and suffix == "tif" else whole.metadata.recipe)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+@pytest.mark.parametrize("deep,clear", [(False, False), (True, True)])
+def test_what_a_file_does_not_hold_is_said_as_of_one_written_whole(tmp_path, suffix, deep, clear):
+    colours, alpha, path = pixels(), pixels(1) if clear else None, tmp_path / f"a.{suffix}"
+    said = Metadata(texts={"Title": "x"}, recipe='{"dinotile": "1"}', dpi=(300.0, 300.0))
+    note = save_picture(Picture(colours, alpha, None, False, deep, said), path)
+    assert Form(clear, False, deep, said).lost(path, height=HEIGHT, width=WIDTH) == (note or "")
+    assert bool(note) == (suffix != "png")
+
+
+def test_a_tiff_of_more_than_four_gigabytes_says_what_it_does_not_hold(tmp_path):
+    form, path = Form(metadata=Metadata(recipe='{"dinotile": "1"}', dpi=(300.0, 300.0))), tmp_path / "a.tif"
+    assert form.lost(path, height=100, width=100) == ""
+    said = "a.tif: a TIFF of this size does not hold the picture's recipe, which was left out"
+    assert form.lost(path, height=40_000, width=40_000) == said
+
+
+@pytest.mark.parametrize("suffix,damaged", [("png", Metadata(texts={"\u4e2d": "x"})), ("tif", Metadata(exif=b"none"))])
+def test_what_a_source_says_that_cannot_be_written_costs_no_picture(tmp_path, suffix, damaged):
+    path = tmp_path / f"a.{suffix}"
+    with written(path, Form(metadata=damaged), height=HEIGHT, width=WIDTH) as write:
+        write(pixels(), None)
+    found = load_picture(path)
+    assert (found.pixels - pixels()).abs().max() < 0.003
+    assert not (found.metadata.texts or found.metadata.exif)
+    assert "which was left out" in Form(metadata=damaged).lost(path, height=HEIGHT, width=WIDTH)
+
+
+def test_what_a_killed_run_left_of_a_file_goes_when_the_next_one_begins_it(tmp_path):
+    left = tmp_path / ".a.png.01234567.part"
+    left.write_bytes(b"half")
+    with written(tmp_path / "a.png", Form(), height=HEIGHT, width=WIDTH) as write:
+        (own,) = tmp_path.iterdir()
+        assert own != left and not abandoned(own)  # a second run lets it be
+        write(pixels(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_file_whose_rows_do_not_come_is_as_it_was(tmp_path):

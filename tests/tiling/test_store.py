@@ -2,14 +2,18 @@
 
 import json
 import os
+import tempfile
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 
+from dinotile.files.writing import abandoned, hold
 from dinotile.tiling import store as stores
 from dinotile.tiling.store import TileStore
 
-from ..limits import largest_file
+from ..limits import closed, largest_file
 
 
 def levels(seed=0, side=16):
@@ -68,9 +72,10 @@ def test_the_store_of_another_version_and_a_folder_with_other_files_are_refused(
     (folder / stores.MARK).write_text(json.dumps({"version": 99}))
     with pytest.raises(ValueError, match="is of version 99, this DINOTile writes 1: name another folder"):
         TileStore(folder, "job")
-    (folder / stores.MARK).write_text("{")
-    with pytest.raises(ValueError, match="is damaged: remove the folder"):
-        TileStore(folder, "job")
+    for content in (b"{", b"\xff\xfe\x00", b"[" * 9999, b"7"):
+        (folder / stores.MARK).write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged: remove the folder"):
+            TileStore(folder, "job")
     (folder / stores.MARK).rename(folder / "photo.jpg")
     with pytest.raises(ValueError, match="holds other files, and no finished tiles"):
         TileStore(folder, "job")
@@ -111,6 +116,76 @@ def test_older_jobs_make_room_and_those_in_use_do_not(folder):
         for number in range(4, 9):
             last.put(number, levels(number))
     assert same(last.get(3), levels(3))
+
+
+def test_a_folder_of_somebody_elses_folders_is_refused_and_nothing_but_jobs_ever_makes_room(folder):
+    (folder / "photos" / "2026").mkdir(parents=True)
+    (folder / "photos" / "a").write_bytes(b"mine" * 100)
+    with pytest.raises(ValueError, match="holds other files, and no finished tiles: name an empty one"):
+        TileStore(folder, "job")
+    assert [path.name for path in folder.iterdir()] == ["photos"]
+    (folder / "photos").rename(folder.with_name("photos"))
+    TileStore(folder, "old").close()
+    folder.with_name("photos").rename(folder / "photos")  # put there later
+    (folder / "old" / "notes.txt").write_text("mine")
+    (folder / "old" / "0.tile").write_bytes(b"0" * 5000)
+    TileStore(folder, "job", most=4000 / 2**30)
+    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    assert left == [stores.MARK, "job", "job/in-use", "old", "old/notes.txt", "photos", "photos/2026", "photos/a"]
+
+
+def test_a_job_whose_tiles_are_all_there_is_used_too_when_others_make_room(folder):
+    for number, job in enumerate(("first", "second")):
+        store = TileStore(folder, job)
+        store.put(0, levels(number))
+        store.close()
+        os.utime(folder / job, (number, number))
+    TileStore(folder, "first").close()
+    TileStore(folder, "third", most=2000 / 2**30)
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["first", "third"]
+
+
+def test_a_run_that_begins_while_its_job_is_looked_at_or_removed_waits_and_is_then_in_use(folder):
+    TileStore(folder, "job").close()
+    lock, begun = folder / "job" / stores.LOCK, threading.Event()
+    found = []
+
+    def begin():
+        begun.set()
+        found.append(TileStore(folder, "job"))
+
+    with lock.open("r+") as held:
+        assert hold(held)
+        thread = threading.Thread(target=begin)
+        thread.start()
+        begun.wait()
+        thread.join(0.2)
+        assert thread.is_alive()
+        lock.unlink()
+    thread.join(60)
+    assert lock.exists() and not abandoned(lock)
+    found[0].put(0, levels())
+    assert same(TileStore(folder, "job").get(0), levels())
+
+
+def test_a_job_that_another_person_closed_is_let_be():
+    with tempfile.TemporaryDirectory() as place:  # which everybody may enter, as no folder of pytest's
+        folder = Path(place, "store")
+        TileStore(folder, "theirs").put(0, levels())
+        for path in (folder.parent, folder):
+            path.chmod(0o777)
+        with closed(folder / "theirs"):
+            store = TileStore(folder, "mine")
+            store.put(0, levels())
+            assert same(store.get(0), levels())
+        assert same(TileStore(folder, "theirs").get(0), levels())
+
+
+def test_a_mark_that_was_never_finished_keeps_nobody_out(folder):
+    folder.mkdir()
+    (folder / f".{stores.MARK}.01234567.part").write_bytes(b"{")
+    TileStore(folder, "job").put(0, levels())
+    assert (folder / stores.MARK).exists()
 
 
 def test_what_killed_processes_left_is_removed_when_it_is_old(folder):

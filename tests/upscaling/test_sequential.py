@@ -19,11 +19,12 @@ from dinotile.tiling.order import order, seen
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import measure_seams
 from dinotile.tiling.store import TileStore
-from dinotile.upscaling import mode, sequential
+from dinotile.upscaling import mode, sequential, tile
 from dinotile.upscaling.mode import mode_for
 from dinotile.upscaling.redo import chosen_tiles
 from dinotile.upscaling.rows import Pixels
 from dinotile.upscaling.settings import UpscaleSettings
+from dinotile.upscaling.tile import Tiles
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..tiny import picture, tiny_flux, tiny_vae
@@ -60,14 +61,14 @@ def test_nothing_denoised_is_what_joint_mode_gives(upscaler):
     assert (result - joint).abs().max() < 2e-3
 
 
-@pytest.mark.parametrize("way", ["wavelet", "adain_tiles"])
-def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way):
-    pixels = picture(32, 32)  # which fills its tile
+@pytest.mark.parametrize("way,size", [("wavelet", (32, 32)), ("wavelet", (9, 27)), ("adain_tiles", (9, 27))])
+def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way, size):
+    pixels = picture(*size)  # which fills its tile, or not
     settings = dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5, color_match=way)
     joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
     other, _ = run(upscaler, pixels, settings)
     monkeypatch.setattr(
-        sequential,
+        tile,
         "placed_noise",
         lambda box, *, channels, seed, turn: torch.randn(
             1, channels, box.height, box.width, generator=torch.Generator().manual_seed(seed)
@@ -115,14 +116,14 @@ def test_neighbours_meet_better_than_tiles_that_see_none(upscaler, monkeypatch):
     def tiles_of(sees):
         made = {}
         monkeypatch.setattr(sequential, "seen", sees)
-        make = sequential.Tiles.make
+        make = Tiles.make
 
         def kept(self, tile, mosaic, **more):
             made[tile] = make(self, tile, mosaic, **more)
             return made[tile]
 
         with monkeypatch.context() as patch:
-            patch.setattr(sequential.Tiles, "make", kept)
+            patch.setattr(Tiles, "make", kept)
             run(upscaler, pixels, settings)
         return made
 
@@ -165,10 +166,24 @@ def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path
     assert report["kept"]["redone"] == [1] and report["kept"]["sampled"] == 0
     assert torch.equal(first[..., 64:, :], second[..., 64:, :]) and torch.equal(first[..., 64:], second[..., 64:])
     assert (first - second)[..., :40, :40].abs().mean() > 0.001
-    third, _ = run(upscaler, pixels, open_store=store)
-    assert torch.equal(second, third)  # what was redone is what is kept
+    third, report = run(upscaler, pixels, open_store=store)
+    assert len(report["kept"]["reused"]) == 6 and torch.equal(second, third)  # what was redone is what is kept
     fourth, _ = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
     assert not torch.equal(third, fourth)
+
+
+def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_its_total(upscaler, tmp_path):
+    store, pixels, told = partial(TileStore, tmp_path / "store"), picture(*SIZE), []
+    run(upscaler, pixels, open_store=store)
+    for number in (1, 4):
+        next((tmp_path / "store").glob(f"*/{number}.tile")).unlink()
+    asked = {"open_store": store, "redo": partial(chosen_tiles, "5,1"), "progress": lambda *line: told.append(line)}
+    _, report = run(upscaler, pixels, **asked)
+    assert report["kept"] == {"reused": [1, 3, 4, 6], "redone": [1, 5], "sampled": 2, "damaged": []}
+    told = [line for line in told if line[0] == "sample"]
+    shares = [line[1] for line in told]
+    assert {line[2] for line in told} == {8} and shares == sorted(shares) and shares[-1] == 8
+    assert {line[3] for line in told} >= {"tile 6 of 6", "tile 1 again", "tile 5 again"}
 
 
 def test_runs_that_are_killed_go_on_where_they_were(tmp_path, monkeypatch, capsys):
@@ -195,7 +210,14 @@ PLAN = plan_tiles(112, 160, tile=64, overlap=16, grid=16, cell=8, fit="exact")
 
 @pytest.mark.parametrize(
     "text,numbers",
-    [("1", [0]), ("6, 2", [1, 5]), ("10x10+0+0", [0]), ("160x1+0+0", [0, 1, 2]), ("20x20+50+50", [0, 1, 3, 4])],
+    [
+        ("1", [0]),
+        (",".join(["3"] * 300), [2]),
+        ("6, 2", [1, 5]),
+        ("10x10+0+0", [0]),
+        ("160x1+0+0", [0, 1, 2]),
+        ("20x20+50+50", [0, 1, 3, 4]),
+    ],
 )
 def test_tiles_to_redo_are_named_by_number_and_box(text, numbers):
     assert chosen_tiles(text, PLAN) == numbers
@@ -265,6 +287,11 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
     assert code == 0 and "one after the other" in out, err
     dinotile(*common, "-o", tmp_path / "b.tif")
     code, out, _ = dinotile(*common[:-2], "-o", tmp_path / "c.png", "--store", tmp_path / "store")
+    _, out, _ = dinotile(
+        *common[:-2], "-o", tmp_path / "b.jpg", "--mode", "sequential", "--report", tmp_path / "r.json"
+    )
+    said = "b.jpg: JPEG has no transparency, so the picture was put on white; write a .png to keep it"
+    assert out.endswith(f"\n{said}\n") and json.loads((tmp_path / "r.json").read_text())["pictures"][0]["note"] == said
     first, second, third = (load_picture(tmp_path / name) for name in ("a.png", "b.tif", "c.png"))
     assert first.alpha is not None and torch.equal(first.alpha, second.alpha)
     assert torch.equal(first.pixels, second.pixels) and torch.equal(first.pixels, third.pixels)
@@ -272,6 +299,12 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
     assert code == 0 and "from the store, 1 done again" in out
     for options, said in (
         (["--redo", "1"], "name one with --store"),
+        (["--mode", "sequential", "--store-size", "1"], "--store-size bounds a store, and none was named"),
+        (["--redo", "1", "--store", tmp_path / "store", "--manifest", tmp_path / "m"], "which --manifest leaves out"),
+        (["--redo", "1", "--store", tmp_path / "store", "--skip-existing"], "which --skip-existing leaves out"),
+        (["--store", tmp_path / "store", "--redo", "99", "--dry-run"], "outside of the plan"),
+        (["--ray", "local", "--store", tmp_path / "store", "--mode", "joint"], "leave out --store or --mode joint"),
+        (["--ray", "local", "--mode", "sequential", "--compare"], "--compare needs the whole result"),
         (["--store", tmp_path / "store", "--redo", "99"], "outside of the plan"),
         (["--store", tmp_path / "store", "--mode", "joint"], "leave out --store or --mode joint"),
         (["--mode", "sequential", "--anchor", "1"], "anchor 1.0 changes the estimate of the whole canvas"),
@@ -280,4 +313,4 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
         (["--store", tmp_path / "store", "--store-size", "0"], "store size 0 must be above 0"),
     ):
         code, _, err = dinotile("upscale", source, *models, "-o", tmp_path / "e.png", *options)
-        assert code == 2 and said in err and not (tmp_path / "e.png").exists()
+        assert code == 2 and said in err and not (tmp_path / "e.png").exists() and "load" not in err
