@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..dino.encode import DinoEncoder
+from ..dino.guidance.x0 import over_tiles
 from ..files.fingerprints import fingerprint
 from ..files.progress import Progress
 from ..hosts.host import Host
@@ -40,8 +41,7 @@ from .tile import Ground, Tiles, TileSampler
 
 LOOK = 2048  # px of the source's longer side that DINO is shown, at most
 JOINT_ONLY = {  # settings that need the whole canvas at once
-    "anchor": "changes the estimate of the whole canvas",
-    "guide": "changes the estimate of the whole canvas",
+    "guide": "has DINO look at the whole canvas",
     "retry": "looks at the whole result",
     "moving": "shifts all tiles in every step",
 }
@@ -148,7 +148,7 @@ def upscale_tiles(
         **sizes(shape, size, plan=plan, laid=plan, batch=1),
         "redrawn": None,
         "dino": None if guide is None or wanted is None else wanted.describe(),
-        "guidance": None,
+        "guidance": over_tiles(tiles.guided),
         "fidelity": None,
         "retry": None,
         "seams": None,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..dino.guidance.autoencoder import Canvas
+from ..dino.guidance.start import guided_estimates
+from ..dino.guidance.x0 import GuidedEstimates
 from ..files.progress import Progress
 from ..files.resampling import Span, applied, span, within
 from ..flux_patch.families import ModelFamily
@@ -80,15 +83,48 @@ class Ground:
         so that it is another at the tile's inner borders, where its window ends."""
         if fidelity == 0:
             return tile
+        footing = self.footing(box)
+        own = cut(tile, Box(0, 0, footing.seen.height, footing.seen.width))
+        own.add_(fidelity * footing.enlarged(footing.pixels - footing.shrunk(own))).clamp_(0, 1)
+        return tile
+
+    def footing(self, box: Box) -> Footing:
         seen = self.inside(box)
         below = self.below(seen)
-        own = cut(tile, Box(0, 0, seen.height, seen.width))
         rows = below.top, below.bottom, self.source.height, self.size[0], seen.top, seen.bottom
         columns = below.left, below.right, self.source.width, self.size[1], seen.left, seen.right
-        (down, up), (left, right) = _to_and_fro(*rows), _to_and_fro(*columns)
-        missing = self.under(below) - applied(down, left, own, top=seen.top, left=seen.left)
-        own.add_(fidelity * applied(up, right, missing, top=below.top, left=below.left)).clamp_(0, 1)
-        return tile
+        return Footing(self.under(below), seen, below, _to_and_fro(*rows), _to_and_fro(*columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Footing:
+    """What of a tile lies on the picture, the source's pixels [1, 3, h, w] below it, and the ways between: the same resizing as
+    of the whole picture, by what lies in the tile alone. rows, columns: to the source and back."""
+
+    pixels: Tensor
+    seen: Box
+    below: Box
+    rows: tuple[Span, Span]
+    columns: tuple[Span, Span]
+
+    def shrunk(self, own: Tensor) -> Tensor:
+        return applied(self.rows[0], self.columns[0], own, top=self.seen.top, left=self.seen.left)
+
+    def enlarged(self, small: Tensor) -> Tensor:
+        return applied(self.rows[1], self.columns[1], small, top=self.below.top, left=self.below.left)
+
+
+@dataclass(frozen=True)
+class TileCanvas(Canvas):
+    """A tile whose source is the part below it; sides of the tile and of that part need not be in the proportion of the whole."""
+
+    footing: Footing
+
+    def shrunk(self, shown: Tensor, *, size: tuple[int, int]) -> Tensor:
+        return self.footing.shrunk(shown[..., : self.size[0], : self.size[1]])
+
+    def enlarged(self, picture: Tensor) -> Tensor:
+        return self.footing.enlarged(picture)
 
 
 def _to_and_fro(first: int, last: int, small: int, large: int, start: int, stop: int) -> tuple[Span, Span]:
@@ -145,6 +181,7 @@ class Tiles:
     redrawn: list[Tensor]
     progress: Progress | None
     seconds: dict[str, float]
+    guided: list[dict[str, Any]] = field(default_factory=list)  # what the anchor did to tiles
 
     def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
         """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
@@ -161,22 +198,44 @@ class Tiles:
         masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
         kept = context_mask(share, family=family)
         cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
+        estimates = None
+        if settings.anchor > 0 and settings.denoise > 0:
+            with timed(self.seconds, "guidance"):
+                estimates = self._anchored(box)
         with timed(self.seconds, "sample"):
             drawn = self.sampler.at(cells, canvas=canvas)(
                 latents,
                 plan=self.plan.alone(tile),
                 guide=None if self.guide is None else PartGuide(self.guide, cells, canvas),
+                estimates=estimates,
                 denoise_mask=product(masks if kept is None else [*masks, kept]),
                 noise=placed_noise(cells, channels=latents.shape[1], seed=settings.seed, turn=turn)[None],
                 progress=self.progress,
             )
             finite(drawn, "sample")
+        if estimates is not None:
+            self.guided.append(estimates.report())
         with timed(self.seconds, "decode"):
             result = finite(host.decode(drawn), "decode").float().cpu()
             if lost is not None:
                 result = (result + lost.to(result)).clamp_(0, 1)
             result = self._matched(result, plain, tile)
             return self.ground.back_projected(result, box, fidelity=settings.fidelity)
+
+    def _anchored(self, box: Box) -> GuidedEstimates:
+        host, footing = self.host, self.ground.footing(box)
+        seen = footing.seen
+
+        def read(pixels: Tensor) -> Tensor:
+            padded = F.pad(pixels, (0, box.right - seen.right, 0, box.bottom - seen.bottom), mode="replicate")
+            return finite(host.read(padded), "encode")
+
+        return guided_estimates(
+            footing.pixels.to(host.device),
+            self.settings.on_estimates,
+            canvas=TileCanvas(host.show, read, (seen.height, seen.width), footing),
+            check=host.check_interrupt,
+        )
 
     def _matched(self, result: Tensor, plain: Tensor, tile: int) -> Tensor:
         """A tile in the colours of the enlarged picture, by what of it lies on the picture."""

@@ -64,7 +64,7 @@ class Upscaler:
     ) -> None:
         """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter."""
         check_pair(dino, adapter, uses=dino_uses)
-        modules = (transformer, vae, controlnet, *(each and each.module for each in (upscale_model, adapter)))
+        modules = (transformer, vae, decoder, controlnet, *(each and each.module for each in (upscale_model, adapter)))
         modules += tuple(each and each.model for each in (dino, redux))
         self.made_of = [
             None if each is None else heads_fingerprint(each.state_dict()) for each in modules

@@ -28,6 +28,15 @@ class Canvas:
     encode: Coded
     size: tuple[int, int]
 
+    def shrunk(self, shown: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """Pixels [1, 3, H, W] of the canvas, as a picture of a source's height and width."""
+        height, width = self.size
+        return resize_signed(shown[..., :height, :width], height=size[0], width=size[1])
+
+    def enlarged(self, picture: Tensor) -> Tensor:
+        """A picture of a source's size as it lies on the canvas: [1, 3, *size]."""
+        return resize_signed(picture, height=self.size[0], width=self.size[1])
+
 
 @dataclass(eq=False)
 class Autoencoder:
@@ -42,14 +51,12 @@ class Autoencoder:
 
     def picture(self, latents: Tensor) -> Tensor:
         """[1, C, H, W] -> [1, 3, h, w]."""
-        (height, width), (rows, columns) = self.canvas.size, self.source.shape[-2:]
-        shown = self.canvas.decode(latents)[..., :height, :width].to(self.source)
-        return resize_signed(shown, height=rows, width=columns)
+        height, width = self.source.shape[-2:]
+        return self.canvas.shrunk(self.canvas.decode(latents).to(self.source), size=(height, width))
 
     def change(self, wish: Tensor) -> Tensor:
         """What a change of the picture [1, 3, h, w] is for its latents."""
         return self._latents(self.source + wish) - self.plain
 
     def _latents(self, picture: Tensor) -> Tensor:
-        height, width = self.canvas.size
-        return self.canvas.encode(resize_signed(picture, height=height, width=width))
+        return self.canvas.encode(self.canvas.enlarged(picture))

@@ -205,3 +205,16 @@ class GuidedEstimates:
         """Estimates outside the window, and of each picture what its forces did."""
         told = [{name: asdict(force.told) for name, force in forces.items()} for forces in self.forces]
         return {"outside_window": self.outside, "pictures": told}
+
+
+def over_tiles(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """One report of runs that each had a part of one picture: sums, and means over the parts; None of none."""
+    if not reports:
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for name in reports[0]["pictures"][0]:
+        parts = [report["pictures"][0][name] for report in reports]
+        counts = {key: sum(part[key] for part in parts) for key in ("moved", "agreed", "not_finite")}
+        known = {key: [part[key] for part in parts if part[key] is not None] for key in ("first", "last", "mean_move")}
+        found[name] = counts | {key: sum(values) / len(values) if values else None for key, values in known.items()}
+    return {"outside_window": sum(report["outside_window"] for report in reports), "pictures": [found]}
