@@ -25,6 +25,7 @@ SHARED = (  # inputs of DINO Tiled Upscale that need no whole canvas
     "overlap", "dino_strength", "seed", "dino", "adapter", "upscale_model", "fidelity", "dino_mask", "denoise_mask",
     "tile_fit", "adaptive", "vae_detail",
 )  # fmt: skip
+LATER = ("anchor", "decoder")  # the same, but last
 PART = 1000  # of the bar, for a tile
 
 
@@ -60,6 +61,7 @@ class SequentialUpscale(io.ComfyNode):
                     "wavelet: coarse light and colour are the source's. adain_tiles: mean and contrast of each channel of a tile "
                     "are.",
                 ),
+                *(shared[name] for name in LATER),
             ],
             outputs=[sockets.upscaled()],
         )
@@ -85,6 +87,7 @@ class SequentialUpscale(io.ComfyNode):
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", adaptive=0.0, vae_detail=0.0, keep="", redo="", color_match="off",
+        anchor=0.0, decoder=None,
     ) -> io.NodeOutput:  # fmt: skip
         # Here, because the host's start waits for what is imported above.
         from ..hosts.comfy.place import PlaceCrop, check_patches
@@ -99,7 +102,7 @@ class SequentialUpscale(io.ComfyNode):
         if redo.strip() and len(pixels) > 1:
             raise ValueError(f"redo means tiles of one picture, and {len(pixels)} came: give one, or leave redo empty")
         check_patches(model)
-        host = ComfyHost(model, vae, adapter=adapter)
+        host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)
         plan = host.family.plan_tiles(
             *canvas_size(*size, grid=host.family.token), tile=tile, overlap=overlap, fit=tile_fit
@@ -107,7 +110,7 @@ class SequentialUpscale(io.ComfyNode):
         made_by, open_store = "", None
         if keep.strip():
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
-            made_by = print_of(model, vae, upscale_model, positive, negative, sampler, scheduler, weights)
+            made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
             open_store = partial(TileStore, kept_tiles(keep))
         cells = size[0] / host.family.cell, size[1] / host.family.cell
         positive, negative = (covering(each, cells) for each in (positive, negative))

@@ -39,6 +39,10 @@ def one_after_the_other():
     calls.clear()
     third = sequential(model=model, keep="kept", redo="1")
     matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
+
+    def off(result):
+        return float((result - picture(height=HEIGHT, width=WIDTH)).square().mean())
+
     coarse = [smooth((each - picture(height=HEIGHT, width=WIDTH)).movedim(-1, 1)) for each in (usual, matched)]
     return {
         "shape": list(usual.shape),
@@ -54,6 +58,7 @@ def one_after_the_other():
         "without DINO differs by": apart(blind, usual),
         "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
         "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
+        "off the source by": [off(each) for each in (blind, sequential(guided=False, anchor=1.0))],
         "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),
         "a path is no name": refusal(lambda: sequential(keep="../other")),
     }

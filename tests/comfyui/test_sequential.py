@@ -26,6 +26,11 @@ def test_coarse_colours_are_the_sources_where_that_is_asked_for(numbers):
     assert matched < 0.5 * usual and usual > 0.05  # the tiny VAE draws much that is black or white
 
 
+def test_the_anchor_holds_tiles_to_the_source(numbers):
+    free, held = numbers("one_after_the_other")["off the source by"]
+    assert held < 0.5 * free
+
+
 def test_seed_and_dino_change_the_result(numbers):
     found = numbers("one_after_the_other")
     assert min(found["another seed differs by"], found["without DINO differs by"]) > 0.01

@@ -62,9 +62,10 @@ def test_nothing_denoised_is_what_joint_mode_gives(upscaler):
 
 
 @pytest.mark.parametrize("way,size", [("wavelet", (32, 32)), ("wavelet", (9, 27)), ("adain_tiles", (9, 27))])
-def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way, size):
+@pytest.mark.parametrize("anchor", [0, 0.7])
+def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way, size, anchor):
     pixels = picture(*size)  # which fills its tile, or not
-    settings = dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5, color_match=way)
+    settings = dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5, color_match=way, anchor=anchor)
     joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
     other, _ = run(upscaler, pixels, settings)
     monkeypatch.setattr(
@@ -307,7 +308,7 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
         (["--ray", "local", "--mode", "sequential", "--compare"], "--compare needs the whole result"),
         (["--store", tmp_path / "store", "--redo", "99"], "outside of the plan"),
         (["--store", tmp_path / "store", "--mode", "joint"], "leave out --store or --mode joint"),
-        (["--mode", "sequential", "--anchor", "1"], "anchor 1.0 changes the estimate of the whole canvas"),
+        (["--mode", "sequential", "--moving"], "moving True shifts all tiles in every step"),
         (["--mode", "sequential", "--compare"], "--compare needs the whole result"),
         (["--mode", "both"], "mode 'both' must be auto or joint or sequential"),
         (["--store", tmp_path / "store", "--store-size", "0"], "store size 0 must be above 0"),
