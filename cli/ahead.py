@@ -18,7 +18,8 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     from ..hosts.diffusers.sources import find_variant, local_path, model_files
     from ..hosts.host import EMPTY_TOKENS
     from ..hosts.rate import matrix_rate
-    from ..upscaling.api import find_device, find_dtype, split_options
+    from ..upscaling.api import split_options
+    from ..upscaling.device import find_device, find_dtype
     from ..upscaling.forecast import Models, forecast, spoken
     from ..upscaling.guides import check_pair
     from ..upscaling.masks import load_masks

@@ -92,7 +92,7 @@ def features(
     from ..training.data.features import Recipe, precompute
     from ..training.data.settings import DegradationSettings
     from ..training.data.text_recipe import TextRecipe
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     recipes: list[Recipe] = []
     if dino is not None:
@@ -132,6 +132,6 @@ def print_availability(data: Sequence[str]) -> None:
 def load_encoder(dino: str, device: str) -> DinoEncoder:
     from ..dino.load import load_dino
     from ..hosts.diffusers.sources import dino_path
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     return load_dino(dino_path(dino), device=find_device(device))

@@ -43,7 +43,7 @@ def fit_redux(
     from ..hosts.diffusers.sources import model_files
     from ..training.redux.fit import FitSettings
     from ..training.redux.fit import fit_redux as fit
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     settings = FitSettings(layers, side, grid, held_out, mlp, epochs, seed)
     geometry = read_geometry(model_files(variant, model_path=model_path).flux)

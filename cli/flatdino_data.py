@@ -31,7 +31,7 @@ def patches_of(data: list[str], options: Mapping[str, Any]) -> tuple[torch.devic
     from ..training.core.config import from_mapping
     from ..training.flatdino.run import open_patches
     from ..training.flatdino.settings import FlatRun
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     place = find_device(options["device"])
     told = {name: options[name] for name in SOURCE}

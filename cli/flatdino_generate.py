@@ -118,7 +118,7 @@ def sample(
     from ..dino.compress.pixels import load_pixels
     from ..files.pictures import Picture, save_picture
     from ..training.flatdino.between import row
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     place = find_device(device)
     loaded = load_flat(flat, device=place)

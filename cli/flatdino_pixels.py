@@ -54,7 +54,7 @@ def train_decoder(
     from ..training.flatdino.patches import EncodedPatches
     from ..training.flatdino.pixels import train_pixels
     from ..training.flatdino.settings import GeneratorRun
-    from ..upscaling.api import find_device
+    from ..upscaling.device import find_device
 
     told = {"batch": batch, "steps": steps, "warmup": min(1000, steps // 10), "learning_rate": learning_rate}
     every = {"save_every": save_every, "validate_every": validate_every, "log_every": log_every}

@@ -11,6 +11,7 @@ import typer
 from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..files.paths import expanded
 from ..tiling.wanted import WantedSize
+from . import job_options as job
 from . import upscale_options as option
 from .ahead import told
 from .bars import followed
@@ -60,8 +61,8 @@ PATHS = (  # options that name files or folders
 
 
 def upscale(
-    inputs: option.Inputs,
-    output: option.Output,
+    inputs: job.Inputs,
+    output: job.Output,
     scale: option.Scale = 2.0,
     denoise: option.Denoise = 0.3,
     steps: option.Steps = None,
@@ -109,25 +110,25 @@ def upscale(
     offload: option.Offload = "none",
     attention_slicing: option.AttentionSlicing = False,
     compile: option.Compile = False,
-    report: option.Report = None,
-    overwrite: option.Overwrite = False,
-    skip_existing: option.SkipExisting = False,
-    keep_going: option.KeepGoing = False,
-    max_megapixels: option.MaxMegapixels = MEGAPIXELS,
-    dry_run: option.DryRun = False,
-    width: option.Width = None,
-    height: option.Height = None,
-    longest: option.Longest = None,
-    megapixels: option.Megapixels = None,
-    compare: option.Compare = False,
-    no_recipe: option.NoRecipe = False,
+    report: job.Report = None,
+    overwrite: job.Overwrite = False,
+    skip_existing: job.SkipExisting = False,
+    keep_going: job.KeepGoing = False,
+    max_megapixels: job.MaxMegapixels = MEGAPIXELS,
+    dry_run: job.DryRun = False,
+    width: job.Width = None,
+    height: job.Height = None,
+    longest: job.Longest = None,
+    megapixels: job.Megapixels = None,
+    compare: job.Compare = False,
+    no_recipe: job.NoRecipe = False,
     mode: option.Mode = "auto",
-    store: option.Store = None,
-    store_size: option.StoreSize = MOST_STORED,
-    redo: option.RedoTiles = "",
-    manifest: option.Manifest = None,
-    ray: option.Ray = None,
-    workers: option.Workers = None,
+    store: job.Store = None,
+    store_size: job.StoreSize = MOST_STORED,
+    redo: job.RedoTiles = "",
+    manifest: job.Manifest = None,
+    ray: job.Ray = None,
+    workers: job.Workers = None,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}

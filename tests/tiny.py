@@ -4,28 +4,15 @@ import math
 
 import torch
 
+from benchmarks.tiling.small import small_flux, small_vae
 from dinotile.flux_patch.adapter import AdapterConfig
 from dinotile.flux_patch.checkpoint import described, new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 
 
 def tiny_flux(*, seed=0, guidance=False, channels=64):
-    from diffusers import FluxTransformer2DModel
-
     torch.manual_seed(seed)
-    model = FluxTransformer2DModel(
-        in_channels=channels,
-        out_channels=64,
-        num_layers=1,
-        num_single_layers=2,
-        attention_head_dim=128,
-        num_attention_heads=1,
-        joint_attention_dim=32,
-        pooled_projection_dim=16,
-        guidance_embeds=guidance,
-        axes_dims_rope=(16, 56, 56),
-    )
-    return model.eval().requires_grad_(False)
+    return small_flux(in_channels=channels, out_channels=64, guidance_embeds=guidance)
 
 
 def tiny_flux2(*, seed=0, guidance=False, heads=1):
@@ -71,22 +58,8 @@ def tiny_controlnet(flux, *, seed=1, doubles=1, singles=1, **config):
 
 
 def tiny_vae(*, seed=0, latent=16, scaling=1.0, shift=0.0):
-    """A TAESD with four channels per layer, louder than torch makes it: its output follows its input."""
-    from diffusers import AutoencoderTiny
-
     torch.manual_seed(seed)
-    widths = (4, 4, 4, 4)
-    model = AutoencoderTiny(
-        latent_channels=latent,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        scaling_factor=scaling,
-        shift_factor=shift,
-    )
-    for parameter in model.eval().requires_grad_(False).parameters():
-        if parameter.ndim == 4:
-            parameter.mul_(1.5)
-    return model
+    return small_vae(latent_channels=latent, scaling_factor=scaling, shift_factor=shift)
 
 
 def overflowing(vae):

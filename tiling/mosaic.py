@@ -53,7 +53,7 @@ class Mosaic:
             if common is not None:
                 weight = cut(window(self.windows[number]), _from(common, own))
                 cut(out, _from(common, box)).add_(weight * pixels_of(cut(levels, _from(common, own))))
-        return out
+        return out.clamp_(max=1)  # as weights sum to one but for their rounding
 
 
 def levels_of(pixels: Tensor) -> Tensor:

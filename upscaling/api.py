@@ -15,25 +15,26 @@ from PIL import Image
 
 from ..dino.load import load_dino
 from ..files.kinds import MEGAPIXELS
-from ..files.options import check_acting
 from ..files.paths import expanded
 from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress, counted
 from ..flux_patch.checkpoint import load_adapter
 from ..hosts.diffusers.load import load_controlnet, load_transformer, load_vae
-from ..hosts.diffusers.narrow import Weights, check_weights, narrow
-from ..hosts.diffusers.offload import Offload, check_offload
+from ..hosts.diffusers.narrow import Weights, narrow
+from ..hosts.diffusers.offload import Offload
 from ..hosts.diffusers.redux import load_teacher
-from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, find_variant, model_files
+from ..hosts.diffusers.sources import Source, dino_path, find_variant
 from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
-from ..hosts.diffusers.upscale_model import check_upscale_model, load_upscale_model
+from ..hosts.diffusers.upscale_model import load_upscale_model
 from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
+from .asked import files_for
+from .device import find_device, find_dtype
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
 from .mode import mode_for
-from .settings import DINO_ALONE, MASKS, STRENGTH, UpscaleSettings, settings_for
+from .settings import MASKS, STRENGTH, UpscaleSettings, settings_for
 from .upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
-    files = _files(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
+    files = files_for(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
     if chosen.cfg > 1 and not has_text_encoders(files.flux):
         raise ValueError(
             f"{options.get('variant')} is guided by text at cfg {chosen.cfg:g}, and {files.flux} brings no text encoders: give a "
@@ -99,55 +100,6 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
         {name: value for name, value in options.items() if name in models} | uses,
         {name: value for name, value in options.items() if name in MASKS},
     )
-
-
-def _files(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFiles:
-    """Of the models that are asked for; ValueError where one of the options would do nothing or cannot be had on the device.
-    cfg: whether it is above 1. estimates: whether they are guided."""
-    variant, dino = options.get("variant", "demo"), not options.get("no_dino")
-    named = ("model_path", "vae_path", "dino", "adapter", "upscale_model")
-    files = model_files(variant, **{name: options.get(name) for name in named})
-    text = find_variant(variant).text_tokens > 0 and has_text_encoders(files.flux)
-    check_acting(
-        [name for name, value in options.items() if value and value != getattr(UpscaleSettings, name, None)],
-        ("without no_dino", dino, ("dino", "adapter")),
-        (
-            "with a DINO model and its adapter",
-            dino and None not in (files.dino, files.adapter),
-            ("dino_strength", "dino_guidance", "dino_layers"),
-        ),
-        (
-            "with a DINO model, and its adapter or guide above 0",
-            dino and files.dino is not None and bool(files.adapter or options.get("guide")),
-            ("dino_mask",),
-        ),
-        ("with a DINO model", dino and files.dino is not None, tuple(DINO_ALONE)),
-        ("with controlnet", bool(options.get("controlnet")), ("controlnet_strength",)),
-        ("with redux", bool(options.get("redux")), ("redux_strength", "redux_grid")),
-        ("with cfg above 1", cfg, ("negative",)),
-        (
-            "with anchor or guide above 0",
-            estimates,
-            ("decoder", "guide_from", "guide_to", "guide_every"),
-        ),
-        (
-            "with FLUX's text encoders (a whole pipeline as the model)",
-            text,
-            ("prompt", "negative", "cfg", "mask_padding"),
-        ),
-        (
-            "with full weights, and without attention_slicing and offload sequential",
-            (options.get("weights", "full"), options.get("attention_slicing", False)) == ("full", False)
-            and options.get("offload") != "sequential",
-            ("compile",),
-        ),
-    )
-    device = find_device(options.get("device", "auto"))
-    check_weights(options.get("weights", "full"), device)
-    check_offload(options.get("offload", "none"), device)
-    if files.upscale_model is not None:
-        check_upscale_model(files.upscale_model)
-    return files
 
 
 def upscale_picture(
@@ -207,7 +159,7 @@ def load_upscaler(
     decoder: a small one of the model's latents (TAEF1, TAEF2), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
     """
-    files = _files(locals(), cfg=True, estimates=True)
+    files = files_for(locals(), cfg=True, estimates=True)
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
     if kind == torch.bfloat16:
@@ -260,35 +212,6 @@ def load_upscaler(
         attention_slicing=attention_slicing,
         compile=compile,
     )
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cuda", "mps", "cpu"):
-            raise RuntimeError(f"nothing here was tried on {device.type}")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        here = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        here += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]
-        reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto or {', '.join(here)}") from error
-    return device
-
-
-def find_dtype(name: str, *, variant: str) -> torch.dtype:
-    """The dtype of that name; "auto" is float32 for the demo models and bfloat16, FLUX's own, for the others."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        return torch.float32 if variant == "demo" else torch.bfloat16
-    if name not in known:
-        raise ValueError(f"dtype {name!r} must be one of auto, {', '.join(known)}")
-    return known[name]
 
 
 def _texts(

@@ -76,6 +76,14 @@ def test_a_mosaic_of_a_pictures_tiles_is_the_picture_whatever_rows_are_asked_for
     assert (rows - pixels_of(levels_of(picture))).abs().max() < 1e-6
 
 
+def test_a_white_picture_is_no_more_than_white():
+    plan = plan_tiles(304, 400, tile=64, overlap=48, grid=16, cell=8)
+    mosaic = Mosaic(plan)
+    for number, box in enumerate(plan.boxes):
+        mosaic.put(number, levels_of(torch.ones(1, 3, box.height, box.width)))
+    assert mosaic.rows(0, plan.height).max() == 1
+
+
 def test_neighbours_are_drawn_over_a_tile_by_their_windows_and_their_share_is_told():
     plan = plan_tiles(64, 112, tile=64, overlap=16, grid=16, cell=8, fit="exact")
     mosaic, base = Mosaic(plan), torch.zeros(1, 3, 64, 64)

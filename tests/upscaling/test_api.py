@@ -6,7 +6,8 @@ from PIL import Image
 import dinotile
 from dinotile.demo import DINO, SAMPLE
 from dinotile.files.pictures import Picture, to_image
-from dinotile.upscaling.api import find_device, find_dtype, load_upscaler, upscale_picture
+from dinotile.upscaling.api import load_upscaler, upscale_picture
+from dinotile.upscaling.device import find_device, find_dtype
 from dinotile.upscaling.settings import settings_for
 
 from ..tiny import picture

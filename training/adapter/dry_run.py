@@ -18,7 +18,7 @@ from ...hosts.diffusers.load import read_geometry
 from ...hosts.diffusers.sources import dino_path
 from ...hosts.host import EMPTY_TOKENS
 from ...hosts.rate import REACHED, matrix_rate
-from ...upscaling.api import find_device
+from ...upscaling.device import find_device
 from ...upscaling.forecast import SQUARES, flux_bytes
 from ..core.state import checkpoints
 from ..data.pictures import Data

@@ -21,7 +21,7 @@ from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.narrow import check_weights, narrow
 from ...hosts.diffusers.sources import Source, dino_path, model_files
 from ...hosts.precision import check_bfloat16
-from ...upscaling.api import find_device
+from ...upscaling.device import find_device
 from ..core.loop import fit
 from ..core.state import checkpoints
 from ..core.trainer import Trainer

@@ -16,7 +16,7 @@ from ...dino.load import load_dino
 from ...files.progress import Progress
 from ...hosts.diffusers.sources import dino_path
 from ...hosts.precision import check_bfloat16
-from ...upscaling.api import find_device
+from ...upscaling.device import find_device
 from ..core.loop import fit
 from ..core.optimiser import adamw
 from ..core.state import checkpoints

@@ -1,5 +1,6 @@
 """Upscale models without ComfyUI; tests/comfyui/inside_upscale.py holds them against its own nodes and spandrel."""
 
+import dataclasses
 import json
 import sys
 
@@ -150,6 +151,9 @@ def test_it_makes_the_first_enlargement_and_the_size_stays_exact(written):
     wanted = upscaler.host.decode(upscaler.host.encode(padded))[..., :68, :88]
     assert found.shape == (1, 3, 68, 88)
     assert (found - wanted).abs().max() < 1e-5
+    alone = dataclasses.replace(settings, tile_fit="exact", vae_detail=1.0, mode="sequential")
+    tiles, told = upscaler.upscale(source, alone)  # each of its own part, with what the VAE loses put back
+    assert told["tiles"]["count"] == 4 and (tiles - larger).abs().max() < 1e-4
     plain, without = Upscaler(tiny_flux(), tiny_vae()).upscale(source, settings)
     assert (found - plain).abs().mean() > 1e-4
     assert report["upscale_model"] == {"file": "up.safetensors", "kind": "RealESRGAN Compact", "scale": 4}
