@@ -1,7 +1,8 @@
 """``dinotile upscale --ray``: the pictures of one job on the workers of a Ray cluster.
 
 Each worker is an actor that loads the models once. Ray starts a lost one anew, where there is room, and its picture goes to the
-next that is free. Pictures, models and results lie at the same paths on every machine.
+next that is free. Where there are fewer pictures than workers, and a store, they share the tiles. Pictures, models and results
+lie at the same paths on every machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ..files.progress import Progress
 from ..files.writing import make_folder
 from .batch import Batch
 from .batch_report import plural, write_report
+from .cluster_tiles import Job, Shares, Step
 from .cluster_worker import Outcome, State, Worker
 from .manifest import DONE, FAILED, RUNNING
 
@@ -33,13 +35,6 @@ ANSWER = 10  # seconds for a cluster's machine to take a connection: Ray itself 
 PATIENCE = 30  # seconds without a worker before that is said
 STARTS = 3  # of a cluster on this machine: Ray gives up on a crowded one after 30 seconds
 STAGE = "pictures"
-
-
-@dataclass
-class _Job:
-    source: Path
-    output: Path
-    deaths: int = 0
 
 
 def upscale_on_ray(
@@ -115,16 +110,16 @@ def _connected(ray: Any, address: str, workers: int | None) -> str:
 
 class _Cluster:
     """calls: what the workers are asked, and about which picture, or None where they are asked whether they are ready. idle:
-    those that found no picture waiting."""
+    those that found nothing waiting. shares: of the pictures whose tiles are shared."""
 
     def __init__(
         self, ray: Any, batch: Batch, options: dict[str, Any], workers: int | None, progress: Progress
     ) -> None:
         self.ray, self.batch, self.progress = ray, batch, progress
-        self.waiting = deque(_Job(*job) for job in batch.jobs)
-        self.calls: dict[Any, tuple[Any, _Job | None]] = {}
+        self.calls: dict[Any, tuple[Any, Job | None]] = {}
         self.idle: list[Any] = []
-        self.count, self.ended, self.alike = len(self.waiting), 0, State("", version("dinotile"), batch.stamp)
+        self.shares: dict[Path, Shares] = {}
+        self.count, self.ended, self.alike = len(batch.jobs), 0, State("", version("dinotile"), batch.stamp)
         self.skipped = batch.manifest is not None and bool(batch.manifest.kept)
         has = ray.cluster_resources()
         kind = "CPU" if options.get("device") == "cpu" or not has.get("GPU") else "GPU"
@@ -132,7 +127,11 @@ class _Cluster:
         self.needs = f"1 {kind}"
         made = ray.remote(max_restarts=-1, **needs)(Worker)
         alone = replace(batch, jobs=[], folder=None, report=None, done=[], failed={}, manifest=None, keep_going=True)
-        self.workers = min(workers or max(1, int(has.get(kind, 1))), self.count)
+        self.workers = workers or max(1, int(has.get(kind, 1)))
+        self.first: Step = "waves" if batch.store.folder is not None and self.count < self.workers else "picture"
+        if self.first == "picture":
+            self.workers = min(self.workers, self.count)
+        self.waiting = deque(Job(*job, self.first) for job in batch.jobs)
         for _ in range(self.workers):
             self._ask(made.remote(alone, options))
 
@@ -145,8 +144,16 @@ class _Cluster:
             self.idle.append(worker)
         else:
             job = self.waiting.popleft()
-            self.batch.note(job.source, job.output, RUNNING)
-            self.calls[worker.upscale.remote(job.source.absolute(), job.output.absolute())] = worker, job
+            source = job.source.absolute()
+            if job.step == self.first:
+                self.batch.note(job.source, job.output, RUNNING)
+            if job.step == "waves":
+                call = worker.waves.remote(source)
+            elif job.step == "tiles":
+                call = worker.tiles.remote(source, job.tiles)
+            else:
+                call = worker.upscale.remote(source, job.output.absolute())
+            self.calls[call] = worker, job
 
     def run(self) -> Iterator[str]:
         yield f"{plural(self.count, 'picture')} for {plural(self.workers, 'worker')} of {self.needs} each"
@@ -160,13 +167,14 @@ class _Cluster:
                 worker, job = self.calls.pop(call)
                 yield from self._heard(call, worker, job)
                 met = True
-            self.progress(STAGE, self.ended, self.count)
+            begun = sum(shares.done / shares.total for shares in self.shares.values())
+            self.progress(STAGE, self.ended + begun, self.count)
             if not met and time.monotonic() - start >= PATIENCE:
                 why = f"they load models, or the cluster has no room for one ({self.needs})"
                 yield f"no worker is ready after {PATIENCE} s: {why}"
                 met = True
 
-    def _heard(self, call: Any, worker: Any, job: _Job | None) -> Iterator[str]:
+    def _heard(self, call: Any, worker: Any, job: Job | None) -> Iterator[str]:
         try:
             answer = self.ray.get(call)
         except self.ray.exceptions.RayTaskError as error:  # a fault of the program
@@ -177,38 +185,60 @@ class _Cluster:
             return
         if job is None:
             self._check(answer)
-        else:
+        elif job.source not in self.batch.failed:
             yield from self._ended(job, answer)
         self._give(worker)
 
-    def _lost(self, job: _Job | None, why: str) -> Iterator[str]:
-        if job is None:
+    def _lost(self, job: Job | None, why: str) -> Iterator[str]:
+        if job is None or job.source in self.batch.failed:
             return
         job.deaths += 1
         if job.deaths < DEATHS:
             self.waiting.appendleft(job)
-            if self.idle:  # its own worker may never come back
-                self._give(self.idle.pop())
+            self._wake()  # as its own worker may never come back
             yield f"{job.source}  its worker was lost, another goes on with it ({why})"
         else:
             yield from self._failed(job, f"{DEATHS} workers were lost at it, the last: {why}", where="")
 
-    def _failed(self, job: _Job, why: str, *, where: str) -> Iterator[str]:
+    def _wake(self) -> None:
+        while self.idle and self.waiting:
+            self._give(self.idle.pop())
+
+    def _failed(self, job: Job, why: str, *, where: str) -> Iterator[str]:
         self.ended += 1
+        self.shares.pop(job.source, None)
+        self.waiting = deque(other for other in self.waiting if other.source != job.source)
         self.batch.failed[job.source] = why
         self.batch.note(job.source, job.output, FAILED, why=why, where=where)
         yield f"{job.source}  failed: {why}"
 
-    def _ended(self, job: _Job, outcome: Outcome) -> Iterator[str]:
+    def _ended(self, job: Job, outcome: Outcome) -> Iterator[str]:
         if outcome.failed:
             yield from self._failed(job, outcome.failed, where=outcome.where)
             return
+        if job.step != "picture":
+            self._further(job, outcome)
+            return
         self.ended += 1
+        self.shares.pop(job.source, None)
         self.batch.done.append(outcome.report | {"file": str(job.source), "written": str(job.output)})
         self.batch.note(
             job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, outcome.seconds)
         )
         yield from outcome.lines
+
+    def _further(self, job: Job, outcome: Outcome) -> None:
+        """The next wave of a picture's tiles, as soon as the last one is finished; after all of them the picture itself."""
+        if job.step == "waves":
+            shares = self.shares[job.source] = Shares.of(outcome.waves, workers=self.workers)
+        else:
+            shares = self.shares[job.source]
+            shares.finished(job.tiles)
+        if shares.over:
+            self.waiting.append(Job(job.source, job.output))
+        else:
+            self.waiting.extend(Job(job.source, job.output, "tiles", group) for group in shares.following())
+        self._wake()
 
     def _check(self, state: State) -> None:
         """ValueError where a worker is not as the others are, or as this machine is where its manifest was followed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,13 +33,14 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a picture: lines to print and its report; or why it failed."""
+    """Of a picture: lines to print and its report, or its tiles in waves; or why it failed."""
 
     where: str
     seconds: float
     lines: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     failed: str = ""
+    waves: list[list[int]] = field(default_factory=list)
 
 
 def _silent(stage: str, done: float, total: float, note: str = "") -> None:
@@ -81,10 +83,46 @@ class Worker:
                     masks=masks,
                     progress=_silent,
                 )
+        done = {} if source in batch.failed else {"lines": lines, "report": batch.done[0]}
+        return self._outcome(start, batch, source, **done)
+
+    def waves(self, source: Path) -> Outcome:
+        """All tiles of a picture: each wave needs those before it."""
+        from ..files.sources import upright_size
+        from ..tiling.canvas import scaled_size
+        from ..tiling.order import waves
+        from ..tiling.plan import canvas_size
+
+        start, found = time.perf_counter(), list[list[int]]()
+        upscaler, settings, _ = self._parts()
+        batch = replace(self.batch, done=[], failed={})
+        with batch.trying(source, go_on=True):
+            height, width = upright_size(source, max_megapixels=batch.max_megapixels)
+            settings, family = batch.fitted(settings, height, width), upscaler.host.family
+            canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=family.token)
+            found = waves(
+                family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+            )
+        return self._outcome(start, batch, source, waves=found)
+
+    def tiles(self, source: Path, numbers: Sequence[int]) -> Outcome:
+        """Finish these tiles in the store."""
+        from ..files.sources import open_picture
+        from ..upscaling.large import finish_tiles
+
+        start = time.perf_counter()
+        upscaler, settings, masks = self._parts()
+        batch = replace(self.batch, done=[], failed={})
+        with batch.trying(source, go_on=True):
+            picture = open_picture(source, max_megapixels=batch.max_megapixels)
+            settings, store = batch.fitted(settings, picture.height, picture.width), batch.store
+            assert store.folder is not None
+            finish_tiles(upscaler, picture, settings, numbers, masks=masks, store=store.folder, store_size=store.size)
+        return self._outcome(start, batch, source)
+
+    def _outcome(self, start: float, batch: Batch, source: Path, **found: Any) -> Outcome:
         seconds = round(time.perf_counter() - start, 3)
-        if source in batch.failed:
-            return Outcome(self.where, seconds, failed=batch.failed[source])
-        return Outcome(self.where, seconds, lines, batch.done[0])
+        return Outcome(self.where, seconds, failed=batch.failed.get(source, ""), **found)
 
     def _parts(self) -> tuple[Upscaler, UpscaleSettings, Masks]:
         from ..upscaling.api import load_upscaler, split_options

@@ -18,6 +18,12 @@ def colour(plan: TilePlan, tile: int) -> int:
     return 2 * (row % 2) + column % 2
 
 
+def waves(plan: TilePlan) -> list[list[int]]:
+    """All tiles by their colour: each wave sees tiles of earlier ones only."""
+    found = [[tile for tile in range(plan.count) if colour(plan, tile) == each] for each in range(4)]
+    return [wave for wave in found if wave]
+
+
 def seen(plan: TilePlan, tile: int) -> list[int]:
     """The neighbours that a tile sees finished: those of a lower colour that it shares pixels with, in the plan's order."""
     return [other for other in neighbours(plan, tile) if colour(plan, other) < colour(plan, tile)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,27 @@ def upscale_file(
         )
     notes = source.note, form.lost(output, height=height, width=width)
     return {**report, "note": "; ".join(note for note in notes if note) or None}
+
+
+def finish_tiles(
+    upscaler: Upscaler,
+    source: PictureFile,
+    settings: UpscaleSettings,
+    numbers: Sequence[int],
+    *,
+    masks: Masks = EVERYWHERE,
+    store: Path,
+    store_size: float = MOST_STORED,
+) -> None:
+    """These tiles, from 0, of what ``upscale_file`` does with the same, into the store, where those that they see are."""
+    upscaler.upscale_tiles(
+        source,
+        replace(settings, mode="sequential"),
+        write=lambda rows: None,
+        masks=masks,
+        open_store=partial(TileStore, store, most=store_size),
+        only=numbers,
+    )
 
 
 class _Alpha:

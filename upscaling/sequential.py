@@ -10,7 +10,7 @@ at the whole picture, as in joint mode, and every tile gets the tokens of its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -101,14 +101,15 @@ def upscale_tiles(
     open_store: OpenStore | None = None,
     made_by: str = "",
     redo: Redo | None = None,
+    only: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The picture ``scale`` times as large, given to ``write`` row by row as [1, 3, n, W] from its top, and what was done.
 
     Other parameters as in ``pipeline.upscale``. open_store: opens the store of finished tiles for a job's fingerprint, which is
     made of all that tiles depend on; made_by: what tells the models from others. redo: numbers of finished tiles from 0, of a
-    plan, that are done again with other noise, in sight of all their neighbours; needs a store. ValueError for settings that
-    need the whole canvas.
+    plan, that are done again with other noise, in sight of all their neighbours; needs a store. only: the tiles that are finished
+    in the store, where those that they see are; nothing is written then. ValueError for settings that need the whole canvas.
     """
     check_sequential(settings)
     check_guide(settings, encoder)
@@ -134,10 +135,13 @@ def upscale_tiles(
     tiles = Tiles(host, settings, plan, ground, sampler, guide, redrawn, None, seconds)
     kept, total = Kept(), plan.count + len(again)
     try:
-        if again:
-            _run(tiles, store=store, kept=kept, write=None, told=_telling(progress, 0, total))
-            _redo(tiles, again, store=store, kept=kept, told=_telling(progress, plan.count, total))
-        _run(tiles, store=store, kept=kept, write=write, told=_telling(progress, len(again) and total, total))
+        if only is not None:
+            _some(tiles, only, store=store, kept=kept, told=_telling(progress, 0, len(only)))
+        else:
+            if again:
+                _run(tiles, store=store, kept=kept, write=None, told=_telling(progress, 0, total))
+                _redo(tiles, again, store=store, kept=kept, told=_telling(progress, plan.count, total))
+            _run(tiles, store=store, kept=kept, write=write, told=_telling(progress, len(again) and total, total))
     finally:
         if store is not None:
             store.close()
@@ -191,17 +195,39 @@ def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore | None, kept: 
     if store is None:
         raise ValueError("redo takes the other tiles from a store, and none was named: name one with --store")
     for done, tile in enumerate(again):
-        mosaic, around, note = Mosaic(tiles.plan), neighbours(tiles.plan, tile), f"tile {tile + 1} again"
-        for other in (*around, tile):
-            found = store.get(other)
-            if found is None:
-                raise ValueError(f"tile {other + 1} went from the store {store.folder} meanwhile: start again")
-            mosaic.put(other, found[0])
-            turn = found[1]
+        around, note = neighbours(tiles.plan, tile), f"tile {tile + 1} again"
+        mosaic, turn = _of_store(store, tiles.plan, (*around, tile))
         shown = replace(tiles, progress=partial(_part, told, done, note))
         store.put(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn + 1)), turn=turn + 1)
         kept.redone.append(tile)
         told(done + 1, note)
+
+
+def _some(tiles: Tiles, only: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:
+    assert store is not None, "where else would they be"
+    for done, tile in enumerate(only):
+        note = f"tile {tile + 1}"
+        if store.get(tile) is not None:
+            kept.reused.add(tile)
+        else:
+            sees = seen(tiles.plan, tile)
+            mosaic, _ = _of_store(store, tiles.plan, sees)
+            shown = replace(tiles, progress=partial(_part, told, done, note))
+            store.put(tile, levels_of(shown.make(tile, mosaic, sees=sees)))
+            kept.sampled.add(tile)
+        told(done + 1, note)
+
+
+def _of_store(store: TileStore, plan: TilePlan, numbers: Iterable[int]) -> tuple[Mosaic, int]:
+    """These tiles, and the turn of the last one's noise."""
+    mosaic, turn = Mosaic(plan), 0
+    for tile in numbers:
+        found = store.get(tile)
+        if found is None:
+            raise ValueError(f"tile {tile + 1} went from the store {store.folder} meanwhile: start again")
+        mosaic.put(tile, found[0])
+        turn = found[1]
+    return mosaic, turn
 
 
 def _telling(progress: Progress | None, before: int, total: int) -> Told:

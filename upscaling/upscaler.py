@@ -177,6 +177,7 @@ class Upscaler:
         masks: Masks = EVERYWHERE,
         open_store: OpenStore | None = None,
         redo: Redo | None = None,
+        only: Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """``sequential.upscale_tiles``: rows of the result go to ``write``."""
@@ -203,6 +204,7 @@ class Upscaler:
             open_store=open_store,
             made_by="" if open_store is None else self.fingerprint(),
             redo=redo,
+            only=only,
             progress=progress,
         )
         try:

@@ -6,9 +6,16 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
 
 import pytest
 
+from dinotile.cli.batch import Batch
+from dinotile.cli.cluster_tiles import Shares
+from dinotile.cli.cluster_worker import Worker
+from dinotile.cli.kept import Store
 from dinotile.files.pictures import Picture, save_picture
 
 from ..tiny import picture
@@ -39,6 +46,23 @@ def lines(out):
     return [json.loads(line) for line in whole if line.endswith("\n")]
 
 
+def actors(driver):
+    """The workers below a process, by what Linux says of all."""
+    found, parents = [], {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile
+            parents[int(place.name)] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if (place / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                found.append(int(place.name))
+    return [pid for pid in found if driver in chain(pid, parents)]
+
+
+def chain(pid, parents):
+    while pid:
+        yield pid
+        pid = parents.get(pid)
+
+
 def contents(out):
     return {path.name: path.read_bytes() for path in out.glob("*.png")}
 
@@ -64,6 +88,53 @@ def test_a_worker_that_is_killed_costs_no_picture_and_results_are_those_of_one_m
     assert "its worker was lost, another goes on with it" in said and sorted(begun.values()) == [1, 1, 1, 2]
     code, told, _ = dinotile(*command, "--ray", "local")
     assert code == 0 and told.endswith(f"{COUNT} of {COUNT} pictures are done already\n")
+
+
+def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(dinotile, job, tmp_path):
+    """Without Ray: what two workers are asked, the last group of each wave first."""
+    arguments, out = job
+    source = tmp_path / "in" / "3.png"
+    alone = [*arguments[2:], "--mode", "sequential", "--scale", "4", "--no-recipe", "--device", "cpu"]
+    assert dinotile("upscale", source, *alone, "-o", tmp_path / "alone.png")[0] == 0
+    models = {"model_path": arguments[arguments.index("--model-path") + 1], "dino": None, "adapter": None}
+    settings = {"scale": 4.0, "tile": 64, "overlap": 16, "steps": 2, "mode": "sequential"}
+    options = {"variant": "demo", "device": "cpu", **models, **settings}
+    batch = Batch([], recipe=False, store=Store(tmp_path / "store"))
+    workers = [Worker(batch, options) for _ in range(2)]
+    shares, turns, groups = Shares.of(workers[0].waves(source).waves, workers=2), cycle(workers), 0
+    while not shares.over:
+        for group in reversed(shares.following()):
+            assert next(turns).tiles(source, group).failed == ""
+            shares.finished(group)
+            groups += 1
+    last = workers[0].upscale(source, tmp_path / "shared.png")
+    assert last.failed == "" and last.report["kept"]["sampled"] == 0
+    assert len(last.report["kept"]["reused"]) == shares.total == shares.done > groups > 4
+    assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    (failed,) = {worker.tiles(Path(tmp_path / "none.png"), [0]).failed for worker in workers}
+    assert "none.png" in failed
+
+
+def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinotile, dinotile_process, job, tmp_path):
+    arguments, _ = job
+    source, store = tmp_path / "in" / "3.png", tmp_path / "store"
+    command = ["upscale", source, *arguments[2:], "--scale", "6", "--device", "cpu", "--steps", "20", "--no-recipe"]
+    assert dinotile(*command, "--mode", "sequential", "-o", tmp_path / "alone.png")[0] == 0
+    process = dinotile_process(
+        *command, *("--store", store, "-o", tmp_path / "shared.png", "--report", tmp_path / "r.json"),
+        *("--ray", "local", "--workers", 2, "--manifest", tmp_path / "jobs.jsonl"),
+    )  # fmt: skip
+    end = time.monotonic() + LIMIT
+    while len(list(store.glob("*/*.tile"))) < 3:
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    first, second = actors(process.pid)
+    os.kill(second, signal.SIGKILL)
+    said, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0 and "its worker was lost, another goes on with it" in said, said + err
+    assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    (picture_,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    assert picture_["kept"]["sampled"] == 0
 
 
 def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from dinotile.tiling.mosaic import Mosaic, levels_of, pixels_of
 from dinotile.tiling.noise import placed_noise
-from dinotile.tiling.order import colour, neighbours, order, seen, whole_after
+from dinotile.tiling.order import colour, neighbours, order, seen, waves, whole_after
 from dinotile.tiling.plan import Box, plan_tiles
 
 PLANS = [
@@ -23,6 +23,15 @@ def test_every_tile_comes_once_and_after_all_that_it_sees(plan):
     for tile in given:
         assert set(seen(plan, tile)) <= done
         done.add(tile)
+
+
+@plans
+def test_a_wave_sees_earlier_ones_only(plan):
+    done = set()
+    for wave in waves(plan):
+        assert wave and all(set(seen(plan, tile)) <= done for tile in wave)
+        done |= {*wave}
+    assert done == {*range(plan.count)}
 
 
 @plans
