@@ -23,6 +23,17 @@ STREAMED = ("PNG", "TIFF")
 Write = Callable[[Tensor, Tensor | None], None]
 
 
+class Written:
+    """Takes rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W] or None, from the top. note: once all is written, what of the
+    picture the file does not hold, as ``save_picture`` says it; or empty."""
+
+    def __init__(self, take: Write) -> None:
+        self.take, self.note = take, ""
+
+    def __call__(self, pixels: Tensor, alpha: Tensor | None) -> None:
+        self.take(pixels, alpha)
+
+
 @dataclass(frozen=True)
 class Form:
     """What a picture is beside its pixels, as in ``Picture``; alpha: whether it has transparency."""
@@ -48,21 +59,26 @@ class Form:
 
 
 @contextmanager
-def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Write]:
-    """``with written(...) as write``: rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W], from the top, go to a PNG or a
-    TIFF, losslessly; to files of other kinds when all of them are there. ``path`` is as it was after any error."""
+def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Written]:
+    """``with written(...) as write``: rows go to a PNG or a TIFF, losslessly; to files of other kinds when all of them are there.
+    ``path`` is as it was after any error."""
     check_picture_output(path, height=height, width=width)
     for part in abandoned_parts(path):  # as large as the result, where a run was killed
         part.unlink(missing_ok=True)
     kind = _kind(path)
     if kind not in STREAMED:
         rows: list[np.ndarray] = []
-        yield lambda pixels, alpha: rows.append(_levels(pixels, alpha, form))
-        save_picture(_picture(np.concatenate(rows), form), path)
+        write = Written(lambda pixels, alpha: rows.append(_levels(pixels, alpha, form)))
+        yield write
+        write.note = save_picture(_picture(np.concatenate(rows), form), path) or ""
         return
     with replacing(path) as part, part.open("wb") as file:
         hold(file)
-        yield from (_png if kind == "PNG" else _tiff)(file, form, height, width)
+        stream = (_png if kind == "PNG" else _tiff)(file, form, height, width)
+        write = Written(next(stream))
+        yield write
+        next(stream, None)  # what stands behind the rows
+    write.note = form.lost(path, height=height, width=width)
 
 
 def _kind(path: Path) -> str:
@@ -121,6 +137,6 @@ def _levels(pixels: Tensor, alpha: Tensor | None, form: Form) -> np.ndarray:
 def _picture(levels: np.ndarray, form: Form) -> Picture:
     values = torch.from_numpy(levels.astype(np.float32) / (65535 if form.deep else 255)).permute(2, 0, 1)[None]
     colours = 1 if form.grey else 3
-    alpha = values[:, colours:] if form.alpha else None
+    alpha = values[:, colours:] if form.alpha and bool((values[:, colours:] < 1).any()) else None
     pixels = values[:, :colours].expand(-1, 3, -1, -1)
     return Picture(pixels, alpha, form.metadata.icc or None, form.grey, form.deep, form.metadata)

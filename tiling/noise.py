@@ -26,7 +26,16 @@ def placed_noise(box: Box, *, channels: int, seed: int, turn: int = 0) -> Tensor
     return cut(sheet, Box(box.top - first_row * BLOCK, box.left - first_column * BLOCK, box.height, box.width))
 
 
+def seed_of(box: Box, *, seed: int) -> int:
+    """For what is drawn in a box beside ``placed_noise``, as samplers do that add noise in every step: no two boxes share it."""
+    return _number((seed, box.top, box.left, box.height, box.width))
+
+
 def _block(channels: int, place: tuple[int, ...]) -> Tensor:
-    digest = hashlib.sha256(repr(place).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(_number(place))
     return torch.randn(channels, BLOCK, BLOCK, generator=generator)
+
+
+def _number(place: tuple[int, ...]) -> int:
+    """0 to 2^63 - 1."""
+    return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8], "big") >> 1

@@ -72,7 +72,7 @@ def upscale_file(
             redo=partial(chosen_tiles, redo) if redo else None,
             progress=progress,
         )
-    notes = source.note, form.lost(output, height=height, width=width)
+    notes = source.note, write.note
     return {**report, "note": "; ".join(note for note in notes if note) or None}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...files.progress import Progress
 from ...flux_patch.guide import Guide, NullGuide
+from ...tiling.noise import seed_of
 from ...tiling.plan import Box, TilePlan
 from ..differential import redrawn
 from ..host import Estimates
@@ -93,10 +94,12 @@ class ComfySampler:
         return flat(model.model.process_latent_in(samples.to(comfy.model_management.intermediate_device())))
 
     def at(self, box: Box, *, canvas: tuple[int, int]) -> ComfySampler:
-        """``upscaling.tile.TileSampler``'s: what the conditionings say of the picture is said of its part."""
+        """``upscaling.tile.TileSampler``'s: what the conditionings say of the picture is said of its part, whose noise of each
+        step, where the sampler adds any, is its own."""
         if self.crop is None:
             raise ValueError("a sampler for parts of a picture needs their canvas: make it with crop")
-        return replace(self, positive=self.crop(self.positive, box), negative=self.crop(self.negative, box))
+        positive, negative = (self.crop(each, box) for each in (self.positive, self.negative))
+        return replace(self, positive=positive, negative=negative, seed=seed_of(box, seed=self.seed))
 
     def sigmas(self) -> Tensor:
         return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)

@@ -65,6 +65,25 @@ def one_after_the_other():
 
 
 @check
+def noise_of_each_step():
+    """A sampler that adds noise in every step draws another in each tile: what two tiles of one grey have apart after a step is
+    not only what they had apart before it, in proportion."""
+    grey, seen = torch.full((1, 64, 128, 3), 0.5), []
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    model = flux()
+    model.set_model_unet_function_wrapper(
+        lambda run, told: seen.append(told["input"].clone()) or torch.zeros_like(told["input"])
+    )
+    node(
+        nodes.SequentialUpscale, grey, model, vae, text(0), text(1), 1.0, 1.0, 2, "euler_ancestral", "simple", 1.0, 64, 0,
+        0.0, 0, tile_fit="exact",
+    )  # fmt: skip
+    before, after = (one - other for one, other in zip(seen[:2], seen[2:], strict=True))  # two steps of two tiles
+    share = (before * after).sum() / (before * before).sum()
+    return {"calls": len(seen), "before": apart(seen[0], seen[2]), "added": apart(share * before, after)}
+
+
+@check
 def places_of_conditioning():
     """A mask, an area and a ControlNet's hint of the whole picture reach every tile as its own part."""
     plain = sequential(guided=False)

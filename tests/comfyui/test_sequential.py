@@ -23,7 +23,7 @@ def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
 
 def test_coarse_colours_are_the_sources_where_that_is_asked_for(numbers):
     usual, matched = numbers("one_after_the_other")["coarse colours are off by"]
-    assert matched < 0.5 * usual and usual > 0.05  # the tiny VAE draws much that is black or white
+    assert matched < 0.7 * usual and usual > 0.05  # the tiny VAE draws much that is black or white
 
 
 def test_the_anchor_holds_tiles_to_the_source(numbers):
@@ -34,6 +34,11 @@ def test_the_anchor_holds_tiles_to_the_source(numbers):
 def test_seed_and_dino_change_the_result(numbers):
     found = numbers("one_after_the_other")
     assert min(found["another seed differs by"], found["without DINO differs by"]) > 0.01
+
+
+def test_noise_that_a_sampler_adds_in_every_step_is_not_the_same_in_all_tiles(numbers):
+    found = numbers("noise_of_each_step")
+    assert found["calls"] == 4 and min(found["before"], found["added"]) > 0.1
 
 
 def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):

@@ -66,8 +66,15 @@ def test_what_a_file_does_not_hold_is_said_as_of_one_written_whole(tmp_path, suf
     colours, alpha, path = pixels(), pixels(1) if clear else None, tmp_path / f"a.{suffix}"
     said = Metadata(texts={"Title": "x"}, recipe='{"dinotile": "1"}', dpi=(300.0, 300.0))
     note = save_picture(Picture(colours, alpha, None, False, deep, said), path)
-    assert Form(clear, False, deep, said).lost(path, height=HEIGHT, width=WIDTH) == (note or "")
-    assert bool(note) == (suffix != "png")
+    with written(path, Form(clear, False, deep, said), height=HEIGHT, width=WIDTH) as write:
+        write(colours, alpha)
+    assert write.note == (note or "") and bool(note) == (suffix != "png")
+
+
+def test_transparency_of_which_there_is_none_is_not_missed_in_a_jpeg(tmp_path):
+    with written(tmp_path / "a.jpg", Form(alpha=True), height=HEIGHT, width=WIDTH) as write:
+        write(pixels(), pixels(1) * 0 + 1)
+    assert write.note == ""
 
 
 def test_a_tiff_of_more_than_four_gigabytes_says_what_it_does_not_hold(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinotile.tiling.mosaic import Mosaic, levels_of, pixels_of
-from dinotile.tiling.noise import placed_noise
+from dinotile.tiling.noise import placed_noise, seed_of
 from dinotile.tiling.order import colour, neighbours, order, seen, waves, whole_after
 from dinotile.tiling.plan import Box, plan_tiles
 
@@ -73,6 +73,12 @@ def test_noise_of_another_seed_turn_or_block_is_another():
     for i, first in enumerate(drawn):
         for second in drawn[i + 1 :]:
             assert abs(float((first * second).mean())) < 0.1
+
+
+def test_no_two_places_share_a_seed():
+    boxes = [box for plan in PLANS for box in plan.latent.boxes]
+    seeds = {seed_of(box, seed=seed) for box in boxes for seed in (0, 1, 2**64 - 1)}
+    assert len(seeds) == 3 * len(set(boxes)) and all(0 <= seed < 2**63 for seed in seeds)
 
 
 @plans
