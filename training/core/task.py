@@ -13,8 +13,10 @@ class Task(Protocol):
     """A model that learns from rows. Inherit from it: what a task does not need has an answer here.
 
     parameters: what learns, by name. device: where. measures: names of what ``losses`` tells of a row beside its loss.
+    model: has all parameters by the same names; only asked for where processes hold parts of it.
     """
 
+    model: nn.Module
     parameters: Mapping[str, nn.Parameter]
     device: torch.device
     measures: tuple[str, ...] = ()

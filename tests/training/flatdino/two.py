@@ -1,0 +1,74 @@
+"""In each of the two processes that test_spread.py starts: trainings that leave their files for it to compare."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from dinotile.cli.app import app
+from dinotile.training.core.config import OutputSettings
+from dinotile.training.core.loop import fit
+from dinotile.training.core.processes import Processes, held, launched
+from dinotile.training.core.trainer import Trainer
+
+from .tiny import MAKER, NAME, opened, trainer
+
+SOURCE = ("--features", "dinov2", "--encoder", MAKER, "--device", "cpu")
+SMALL = ("--batch", "4", "--steps", "3", "--log-every", "1", "--validate-every", "3")
+STEPS, CUT = 3, 2
+KINDS = {
+    "clipped": {"name": "fast-4-pp-6-er2", "clip": 0.05},
+    "fp16": {
+        "name": "fast-4-pp-8555-nd",
+        "precision": "fp16",
+    },  # one row of its learned tokens is no two processes' own
+}
+
+
+def command(place: Path, folder: str) -> list[str]:
+    return ["flatdino", "train", NAME, str(place / "data"), *SOURCE, *SMALL, "-o", str(place / folder)]
+
+
+def trained(place: Path, kind: str, folder: str, *, processes: Processes, cut: bool = False) -> Trainer:
+    """A whole run in ``place / folder``, or one that is stopped after ``CUT`` steps; it goes on from what is there."""
+    run = trainer(
+        opened(place / "data"),
+        place / folder,
+        processes=processes,
+        steps=STEPS,
+        batch=8,
+        gpu_batch=2,
+        learning_rate=1e-3,
+        **KINDS[kind],
+    )
+    output = OutputSettings(folder=str(place / folder), tensorboard=False, log_every=1, validate_every=STEPS)
+    fit(run, output, should_stop=lambda: cut and run.done == CUT - 1)
+    return run
+
+
+def size(run: Trainer) -> int:
+    """Bytes of parameters, gradients, average and what AdamW remembers that this process holds."""
+    moments = [each for state in run.optimizers[0].state.values() for each in state.values() if each.ndim]
+    gradients = [parameter.grad for parameter in run.parameters.values()]
+    tensors = [*run.parameters.values(), *gradients, *run.average.weights.values(), *moments]
+    return sum(held(tensor).nbytes for tensor in tensors)
+
+
+def main(place: Path) -> None:
+    for count in ("1", "2"):
+        app([*command(place, f"command {count}"), "--fsdp", count], standalone_mode=False)
+    for kind in KINDS:
+        shards, _ = launched("cpu", shards=2)
+        run = trained(place, kind, f"{kind} in two", processes=shards)
+        told = {"process": shards.number, "held": size(run)}
+        (place / f"{kind} {shards.number}.json").write_text(json.dumps(told))
+    shards, _ = launched("cpu", shards=2)
+    trained(place, "clipped", "clipped in parts", processes=shards, cut=True)
+    if shards.first:
+        shutil.copytree(place / "clipped in parts", place / "clipped to one")
+    for folder in ("clipped in parts", "clipped from one"):
+        trained(place, "clipped", folder, processes=launched("cpu", shards=2)[0])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
