@@ -73,12 +73,13 @@ class Shards(Processes):
             return
         for name, parameter in self.copy.named_parameters():
             parameter.data = weights[name].to(self.device)
-        trained, task.model = task.model, self.copy
+        owner: Any = task
+        trained, owner.model = owner.model, self.copy
         try:
             with torch.no_grad():
                 at()
         finally:
-            task.model = trained
+            owner.model = trained
             _empty(self.copy)
 
 

@@ -13,10 +13,9 @@ class Task(Protocol):
     """A model that learns from rows. Inherit from it: what a task does not need has an answer here.
 
     parameters: what learns, by name. device: where. measures: names of what ``losses`` tells of a row beside its loss.
-    model: has all parameters by the same names; only asked for where processes hold parts of it.
+    Where processes hold parts of it (shards.py), its ``model`` is a module that has all parameters by the same names.
     """
 
-    model: nn.Module
     parameters: Mapping[str, nn.Parameter]
     device: torch.device
     measures: tuple[str, ...] = ()

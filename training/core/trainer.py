@@ -140,7 +140,7 @@ class Trainer:
         """Go on from a state of this task; ValueError where it is another's."""
         mine, theirs = self.task.identity(), state.identity
         differs = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        shapes, kept = ({name: t.shape for name, t in held.items()} for held in (self.parameters, state.weights))
+        shapes, kept = ({name: t.shape for name, t in each.items()} for each in (self.parameters, state.weights))
         if differs or shapes != kept:
             raise ValueError(
                 f"the checkpoint differs in {', '.join(differs) or 'its parameters'}: choose another output folder, or the "
@@ -158,8 +158,8 @@ class Trainer:
         found = {}
         for name, tensor in tensors.items():
             like = self.parameters.get(name.partition(".")[2] if kinds else name)
-            alike = like is not None and like.shape == tensor.shape
-            found[name] = self.processes.own(tensor, like=like) if alike else tensor
+            parted = like is not None and like.shape == tensor.shape
+            found[name] = self.processes.own(tensor, like=like) if parted else tensor  # type: ignore[arg-type]
         return found
 
     def _check_precision(self, state: TrainState) -> None:

@@ -98,14 +98,12 @@ def test_a_state_is_gone_on_from_with_parts_and_without(runs, alone):
         ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_process_holds_half_of_parameters_gradients_average_and_moments(runs, alone, kind):
-    whole = size(alone[kind])
-    parts = [json.loads((runs / f"{kind} {number}.json").read_text()) for number in (0, 1)]
-    told = (f"{part['held']:,} in process {part['process']}" for part in parts)
-    sys.stdout.write(f"{kind}: {whole:,} bytes alone, {', '.join(told)}\n")
-    assert [part["process"] for part in parts] == [0, 1] and sum(part["held"] for part in parts) == whole
-    assert max(part["held"] for part in parts) < 0.51 * whole
+@pytest.mark.parametrize("folder", ["clipped in two", "fp16 in two", "clipped in parts", "clipped from one"])
+def test_each_process_holds_half_of_parameters_gradients_average_and_moments(runs, alone, folder):
+    whole = size(alone[folder.split()[0]])
+    parts = [json.loads((runs / f"{folder}, {number}.json").read_text()) for number in (0, 1)]
+    sys.stdout.write(f"{folder}: {whole:,} bytes alone, {parts[0]:,} and {parts[1]:,} in two processes\n")
+    assert sum(parts) >= whole and max(parts) < 0.52 * whole
 
 
 def test_the_command_in_two_processes_equals_one_process_whether_each_has_all_or_a_part(runs, dinotile):

@@ -46,28 +46,31 @@ def trained(place: Path, kind: str, folder: str, *, processes: Processes, cut: b
     return run
 
 
+def spread(place: Path, kind: str, folder: str, *, cut: bool = False) -> bool:
+    """``trained`` with a part in each process, which notes how much it holds; whether this is the first one."""
+    shards, _ = launched("cpu", shards=2)
+    run = trained(place, kind, folder, processes=shards, cut=cut)
+    (place / f"{folder}, {shards.number}.json").write_text(json.dumps(size(run)))
+    return shards.first
+
+
 def size(run: Trainer) -> int:
     """Bytes of parameters, gradients, average and what AdamW remembers that this process holds."""
     moments = [each for state in run.optimizers[0].state.values() for each in state.values() if each.ndim]
     gradients = [parameter.grad for parameter in run.parameters.values()]
     tensors = [*run.parameters.values(), *gradients, *run.average.weights.values(), *moments]
-    return sum(held(tensor).nbytes for tensor in tensors)
+    return sum(held(tensor.detach()).untyped_storage().nbytes() for tensor in tensors)
 
 
 def main(place: Path) -> None:
     for count in ("1", "2"):
         app([*command(place, f"command {count}"), "--fsdp", count], standalone_mode=False)
-    for kind in KINDS:
-        shards, _ = launched("cpu", shards=2)
-        run = trained(place, kind, f"{kind} in two", processes=shards)
-        told = {"process": shards.number, "held": size(run)}
-        (place / f"{kind} {shards.number}.json").write_text(json.dumps(told))
-    shards, _ = launched("cpu", shards=2)
-    trained(place, "clipped", "clipped in parts", processes=shards, cut=True)
-    if shards.first:
+    spread(place, "fp16", "fp16 in two")
+    spread(place, "clipped", "clipped in two")
+    if spread(place, "clipped", "clipped in parts", cut=True):
         shutil.copytree(place / "clipped in parts", place / "clipped to one")
-    for folder in ("clipped in parts", "clipped from one"):
-        trained(place, "clipped", folder, processes=launched("cpu", shards=2)[0])
+    spread(place, "clipped", "clipped in parts")
+    spread(place, "clipped", "clipped from one")
 
 
 if __name__ == "__main__":
