@@ -26,6 +26,7 @@ from dinotile.training.flatdino.name import parse
 from dinotile.training.flatdino.patches import EncodedPatches
 from dinotile.training.flatdino.pixels import PixelTask
 
+from ..adapter.vgg import write_vgg
 from ..tiny import largest_difference, weights
 
 CPU = torch.device("cpu")
@@ -193,6 +194,15 @@ def test_train_decoder_then_evaluate_and_what_they_refuse(flat, folder, tmp_path
         assert strip.size == (3 * GRID * 8, GRID * 8)
     code, _, err = dinotile(*judge, "--features", "dinov2")
     assert code == 2 and "--pixels are compared with pictures" in err and err.count("\n") == 1
+    vgg = write_vgg(tmp_path / "vgg.safetensors", stages=(1, 1))
+    code, _, err = dinotile(*base, *small, "--perceptual", vgg)
+    assert (
+        code == 2
+        and "the checkpoint differs in perceptual: choose another output folder" in err
+        and err.count("\n") == 1
+    )
+    code, _, err = dinotile(*base, *small, "--perceptual", demo.DINO)
+    assert code == 0, "it is what --dino names"
     code, _, err = dinotile(*base, "--gan-from", "2")
     assert code == 2 and "gan-from 2 must be from 0 to 1" in err
     code, _, err = dinotile(*base, *small, "--perceptual", flat)
