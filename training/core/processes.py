@@ -77,7 +77,7 @@ def joined(tensor: Tensor) -> Tensor:
 
 
 def launched(device: str, *, shards: int = 1) -> tuple[Processes, torch.device]:
-    """Those that ``accelerate launch`` started, or this one alone, and this one's device.
+    """Those that ``accelerate launch`` or ``torchrun`` started, or this one alone, and this one's device.
 
     shards: 1, or their number for each to hold a part of the model. ValueError for any other, and for more than devices.
     """
@@ -85,10 +85,11 @@ def launched(device: str, *, shards: int = 1) -> tuple[Processes, torch.device]:
 
     from ...upscaling.api import find_device
 
-    on_cpu = device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    on_cpu = asked or device == "cpu" or (device == "auto" and find_device(device).type == "cpu")
     if not on_cpu and torch.cuda.is_available():
         check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), devices=torch.cuda.device_count())
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = Accelerator(cpu=on_cpu)  # which else takes each process of a machine without a GPU for the only one
     place = find_device(device) if accelerator.num_processes == 1 else accelerator.device
     if shards == 1:
         return Processes(accelerator), place
@@ -96,7 +97,7 @@ def launched(device: str, *, shards: int = 1) -> tuple[Processes, torch.device]:
         raise ValueError(
             f"--fsdp {shards} spreads the model over {shards} processes, and {accelerator.num_processes} "
             f"{'was' if accelerator.num_processes == 1 else 'were'} started: begin the command with "
-            f"accelerate launch --num_processes {shards} -m dinotile.cli"
+            f"torchrun --nproc_per_node {shards} -m dinotile.cli"
         )
     from .shards import Shards
 

@@ -77,7 +77,7 @@ def test_restoring_and_what_it_is_refused_for(data, tmp_path, dinotile, monkeypa
         (("--fsdp", "0"), "training.fsdp is 0, needed is a whole number of at least 1"),
         (
             ("--fsdp", "2"),
-            "--fsdp 2 spreads the model over 2 processes, and 1 was started: begin the command with accelerate",
+            "--fsdp 2 spreads the model over 2 processes, and 1 was started: begin the command with torchrun",
         ),
         (("--ema", "1"), "training.ema is 1.0, needed is a number from 0 to below 1"),
     ],

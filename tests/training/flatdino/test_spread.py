@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
     stored(place / "data", count=12)
     trained(place, "clipped", "clipped from one", processes=Processes(), cut=True)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, *launch, "-m", "tests.training.flatdino.two", str(place)]
     ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-4000:]

@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from dinotile.cli.app import app
 from dinotile.training.core.config import OutputSettings
 from dinotile.training.core.loop import fit
@@ -63,6 +65,7 @@ def size(run: Trainer) -> int:
 
 
 def main(place: Path) -> None:
+    assert torch.cuda.is_available() or launched("auto")[0].count == 2, "none of them takes itself for the only one"
     for count in ("1", "2"):
         app([*command(place, f"command {count}"), "--fsdp", count], standalone_mode=False)
     spread(place, "fp16", "fp16 in two")
