@@ -98,6 +98,15 @@ def test_a_state_is_gone_on_from_with_parts_and_without(runs, alone):
         ]
 
 
+def test_a_gradient_that_is_not_finite_in_one_part_ends_the_run_in_all_and_keeps_the_last_good_state(runs, alone):
+    for number in (0, 1):
+        told = (runs / f"spoilt, {number}.txt").read_text()
+        assert (
+            told.startswith("the gradient is not finite at step 2") and "step-000001: lower the learning rate" in told
+        )
+    assert [place.name for place in (runs / "spoilt").glob("step-*")] == ["step-000001"]
+
+
 @pytest.mark.parametrize("folder", ["clipped in two", "fp16 in two", "clipped in parts", "clipped from one"])
 def test_each_process_holds_half_of_parameters_gradients_average_and_moments(runs, alone, folder):
     whole = size(alone[folder.split()[0]])

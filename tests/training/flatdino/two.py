@@ -1,6 +1,7 @@
 """In each of the two processes that test_spread.py starts: trainings that leave their files for it to compare."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from dinotile.cli.app import app
 from dinotile.training.core.config import OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.processes import Processes, held, launched
-from dinotile.training.core.trainer import Trainer
+from dinotile.training.core.trainer import NotFiniteError, Trainer
 
 from .tiny import MAKER, NAME, opened, trainer
 
@@ -31,9 +32,8 @@ def command(place: Path, folder: str) -> list[str]:
     return ["flatdino", "train", NAME, str(place / "data"), *SOURCE, *SMALL, "-o", str(place / folder)]
 
 
-def trained(place: Path, kind: str, folder: str, *, processes: Processes, cut: bool = False) -> Trainer:
-    """A whole run in ``place / folder``, or one that is stopped after ``CUT`` steps; it goes on from what is there."""
-    run = trainer(
+def begun(place: Path, kind: str, folder: str, *, processes: Processes) -> Trainer:
+    return trainer(
         opened(place / "data"),
         place / folder,
         processes=processes,
@@ -43,6 +43,11 @@ def trained(place: Path, kind: str, folder: str, *, processes: Processes, cut: b
         learning_rate=1e-3,
         **KINDS[kind],
     )
+
+
+def trained(place: Path, kind: str, folder: str, *, processes: Processes, cut: bool = False) -> Trainer:
+    """A whole run in ``place / folder``, or one that is stopped after ``CUT`` steps; it goes on from what is there."""
+    run = begun(place, kind, folder, processes=processes)
     output = OutputSettings(folder=str(place / folder), tensorboard=False, log_every=1, validate_every=STEPS)
     fit(run, output, should_stop=lambda: cut and run.done == CUT - 1)
     return run
@@ -54,6 +59,19 @@ def spread(place: Path, kind: str, folder: str, *, cut: bool = False) -> bool:
     run = trained(place, kind, folder, processes=shards, cut=cut)
     (place / f"{folder}, {shards.number}.json").write_text(json.dumps(size(run)))
     return shards.first
+
+
+def spoilt(place: Path, folder: str) -> None:
+    """A run that meets a gradient which is not finite, in the last process's part alone; what each says of it is kept."""
+    shards, _ = launched("cpu", shards=2)
+    run = begun(place, "clipped", folder, processes=shards)
+    if not shards.first:
+        parameter = run.parameters["decoder.head.weight"]
+        parameter.register_post_accumulate_grad_hook(lambda each: held(each.grad).fill_(math.nan) if run.done else None)
+    try:
+        fit(run, OutputSettings(folder=str(place / folder), tensorboard=False))
+    except NotFiniteError as error:
+        (place / f"{folder}, {shards.number}.txt").write_text(str(error))
 
 
 def size(run: Trainer) -> int:
@@ -74,6 +92,7 @@ def main(place: Path) -> None:
         shutil.copytree(place / "clipped in parts", place / "clipped to one")
     spread(place, "clipped", "clipped in parts")
     spread(place, "clipped", "clipped from one")
+    spoilt(place, "spoilt")
 
 
 if __name__ == "__main__":
