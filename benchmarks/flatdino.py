@@ -26,7 +26,7 @@ from dinotile.dino.load import load_dino
 from dinotile.training.core.config import OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.optimiser import adamw
-from dinotile.training.core.processes import SingleProcess
+from dinotile.training.core.processes import Processes
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.dino_recipe import DinoRecipe
 from dinotile.training.data.features import precompute
@@ -125,7 +125,7 @@ def trained(name: str, data: StoredPatches, folder: Path, *, minutes: float, muo
         held=held,
         path=folder / FILE,
         device=CPU,
-        processes=SingleProcess(),
+        processes=Processes(),
     )
     task.settings = task.settings.model_copy(update={"warmup": 50})
     free = free_of_decay(tuple(task.parameters))

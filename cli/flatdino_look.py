@@ -31,6 +31,13 @@ def evaluate(
     pixels: Annotated[
         Path | None, typer.Option(metavar="DECODER", help="Of `train-decoder`: PSNR and SSIM of what it draws too.")
     ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GENERATOR", help="Of `train-generator`: how far its samples, drawn by --pixels, are too."
+        ),
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Of those, to their classes: 1 is plain, usually 1 to 4.")] = 1.0,
     output: Report = None,
     dino: OwnDino = "",
     features: Stored = "",
@@ -42,10 +49,14 @@ def evaluate(
 ) -> None:
     """Cosine, Huber and explained variance of restored patches, of pictures that were not trained on."""
     options = locals()
-    _check_report(output, [flat, *data, *fit, dino, *([pixels] if pixels else [])], overwrite=overwrite)
+    read = [each for each in (pixels, generator) if each is not None]
+    _check_report(output, [flat, *data, *fit, dino, *read], overwrite=overwrite)
+    if generator is not None and pixels is None:
+        raise ValueError("--generator makes latents, and what draws them is left out: give --pixels DECODER")
     if pixels is not None and not dino:
         raise ValueError("--pixels are compared with pictures, which stored features have none of: give --dino")
     from ..dino.compress.checkpoint import load_flat
+    from ..dino.compress.generator import load_generator
     from ..dino.compress.pixels import load_pixels
     from ..training.flatdino.evaluate import evaluate as measure
     from ..training.flatdino.evaluate import lines
@@ -56,11 +67,15 @@ def evaluate(
     other = patches_of(fit, options)[1] if fit else None
     loaded = load_flat(flat)
     decoder = None if pixels is None else load_pixels(pixels, flat=loaded.fingerprint, device=place)
+    made = None if generator is None else load_generator(generator, flat=loaded.fingerprint, device=place)
+    if guidance != 1 and (made is None or not made.module.config.classes):
+        raise ValueError(f"guidance {guidance:g} acts with a generator of classes only: leave it at 1")
     with Bars() as bars:
         scores = measure(loaded, source, fit=other, device=place, progress=bars)
         values, shown = [score.values() for score in scores], lines(scores)
         if decoder is not None and isinstance(source, EncodedPatches):
-            drawn = pixel_score(loaded, decoder, source, device=place, progress=bars)
+            asked = {"generator": made, "guidance": guidance}
+            drawn = pixel_score(loaded, decoder, source, device=place, progress=bars, **asked)
             values, shown = [*values, drawn.values()], [*shown, *drawn.lines()]
     _report(output, values, shown)
 

@@ -59,6 +59,12 @@ def train(
     ] = 0.999,
     precision: Annotated[str, typer.Option(help="Of computing: no, bf16 or fp16.")] = "no",
     attention: Annotated[str, typer.Option(help="Kernel: auto, math, flash, efficient or cudnn.")] = "auto",
+    fsdp: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Spread the model over the N processes of `accelerate launch`; 1: each holds all of it."
+        ),
+    ] = 1,
     memory: Annotated[float, typer.Option(help="GiB in which stored features stay once they were read.")] = 2.0,
     save_every: Annotated[int, typer.Option(help="Steps from one checkpoint to the next.")] = 500,
     validate_every: Annotated[
@@ -90,7 +96,13 @@ def train(
         "output": {"folder": str(folder), "wandb": "flatdino" if use_wandb else "", **every},
     }
     sections["data"] |= {"layers": layers, "side": side, "memory": memory}
-    sections["training"] |= {"precision": precision, "attention": attention, "device": device, "seed": seed}
+    sections["training"] |= {
+        "precision": precision,
+        "attention": attention,
+        "device": device,
+        "fsdp": fsdp,
+        "seed": seed,
+    }
     config = from_mapping(sections, FlatRun)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started; the others are silent
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

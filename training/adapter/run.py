@@ -21,8 +21,8 @@ from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.narrow import check_weights, narrow
 from ...hosts.diffusers.sources import Source, dino_path, model_files
 from ...hosts.precision import check_bfloat16
-from ...upscaling.device import find_device
 from ..core.loop import fit
+from ..core.processes import launched
 from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from ..data.pictures import open_data
@@ -47,16 +47,13 @@ def train(
     Runs in one process, or in each of those that ``accelerate launch`` started. ``resume``: go on from the newest checkpoint
     in the output folder, if there is one; otherwise such a folder is refused. Raises ValueError for what the user can mend.
     """
-    from accelerate import Accelerator
-
     for name, value in (("data.path", config.data.path), ("output.folder", config.output.folder)):
         if not value:
             raise ValueError(f"{name} is empty: say where it is")
     path = Path(config.output.folder, FILE)
     if path.exists() and not checkpoints(path.parent):
         raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
-    processes = Accelerator(cpu=config.model.device == "cpu")
-    device = find_device(config.model.device) if processes.num_processes == 1 else processes.device
+    processes, device = launched(config.model.device)
     check_device(config, device)
     judge = judge_of(config, device=device)
     host, encoder = load_models(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class _Run:
     def __init__(self, trainer: Trainer, output: OutputSettings, config: Mapping[str, Any], *, resume: bool) -> None:
         self.trainer, self.output, self.config = trainer, output, config
         self.folder = Path(output.folder) if output.folder else None
-        self.writes = trainer.processes.process_index == 0
+        self.writes = trainer.processes.first
         self.saved = self.exported = -1
         sums = self._resumed(resume=resume)
         trainer.task.begin(looks=self.writes and bool(output.validate_every or output.sample_every))
@@ -77,41 +78,40 @@ class _Run:
             raise ValueError(f"folder {place} cannot be written ({reason(error)}): choose another place") from error
 
     def step(self, *, stop: bool) -> StepReport:
+        due = self.folder is not None and (self.trainer.done + 1) % self.output.log_every == 0
         try:
-            report = self.trainer.step(details=self.monitor.due(self.trainer.done + 1), stop=stop)
+            report = self.trainer.step(details=due, stop=stop)
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}, {self._keep_last_good()}") from error
-        if self.writes:
-            try:
-                self._tell(report)
-            except OSError as error:
-                raise ValueError(f"{self.folder} cannot be written ({reason(error)}): make room and resume") from error
+        try:
+            self._tell(report)
+        except OSError as error:
+            raise ValueError(f"{self.folder} cannot be written ({reason(error)}): make room and resume") from error
         if report.step % self.output.save_every == 0:
             self.save()
         return report
 
     def save(self) -> None:
-        if self.writes:
-            if self.folder is not None:
-                write_checkpoint(self.folder, self._state(), keep=self.output.keep)
-            self.trainer.export()
+        if self.folder is not None:
+            self._write(self.folder, keep=self.output.keep)
+        self.trainer.export()
         self.saved = self.exported = self.trainer.done
-        self.trainer.processes.wait_for_everyone()
+        self.trainer.processes.wait()
 
     def finish(self) -> None:
         """The state of the last step is saved, and the task's file is of this step and where this run writes it."""
         if self.saved != self.trainer.done:
             self.save()
-        elif self.exported != self.trainer.done and self.writes:
+        elif self.exported != self.trainer.done:
             self.trainer.export()
 
     def _tell(self, report: StepReport) -> None:
         """Log the step, and the looks at the averaged weights that are due after it."""
-        self.monitor.record(report)
+        if self.writes:
+            self.monitor.record(report)
         for every, look in ((self.output.validate_every, self._validate), (self.output.sample_every, self._picture)):
             if every and report.step % every == 0:
-                with self.trainer.average.in_place():
-                    look(report.step)
+                self.trainer.look(partial(look, report.step))
 
     def _validate(self, step: int) -> None:
         self.monitor.write({"step": step, "validation": self.trainer.task.validate()})
@@ -133,14 +133,17 @@ class _Run:
         if not trainer.done or self.folder is None:
             return f"before anything was learned: {advice}" if not trainer.done else advice
         place, older = self.folder / f"step-{trainer.done:06d}", checkpoints(self.folder)
-        if self.writes and place not in older:
-            write_checkpoint(self.folder, self._state(), keep=None)
+        trainer.processes.wait()  # until all have seen the same ones
+        if place not in older:
+            self._write(self.folder, keep=None)
             if not older:
                 trainer.export()
         return f"the state before it is in {place}: {advice}, and remove {place.name} where that is too late"
 
-    def _state(self) -> Any:
-        return replace(self.trainer.state(), log=self.monitor.sums, config=dict(self.config))
+    def _write(self, folder: Path, *, keep: int | None) -> None:
+        state = replace(self.trainer.state(), log=self.monitor.sums, config=dict(self.config))
+        if self.writes:
+            write_checkpoint(folder, state, keep=keep)
 
     def _resumed(self, *, resume: bool) -> dict[str, Any]:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""

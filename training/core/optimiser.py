@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .config import OptimisationSettings
+from .processes import Processes, held
 
 Parameters = Mapping[str, nn.Parameter]
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,12 +72,13 @@ def remember(optimizers: Sequence[Optimizer], parameters: Parameters, memory: Ma
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def part_norms(parameters: Parameters) -> dict[str, float]:
+def part_norms(parameters: Parameters, processes: Processes) -> dict[str, float]:
     """Gradient norm of each part of the model: what its parameters' names begin with."""
     squares: dict[str, list[Tensor]] = {}
     for name, parameter in parameters.items():
-        squares.setdefault(part_of(name), []).append(parameter.grad.square().sum())  # type: ignore[union-attr]
-    return {part: float(torch.stack(values).sum().sqrt()) for part, values in squares.items()}
+        squares.setdefault(part_of(name), []).append(held(parameter.grad).square().sum())  # type: ignore[arg-type]
+    sums = processes.completed(torch.stack([torch.stack(values).sum() for values in squares.values()]))
+    return dict(zip(squares, sums.sqrt().tolist(), strict=True))
 
 
 def part_of(name: str) -> str:

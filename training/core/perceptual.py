@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +14,21 @@ from torch import Tensor
 
 from ...dino.encode import MOST_SIDE, DinoEncoder, EncodeSettings, normalise
 from ...dino.load import load_dino
+from ...files.fingerprints import weights_fingerprint
 from ...files.pixels import resize
 from ...files.weights import Shapes, check_finite, check_floating, read_shapes, read_weights, weight_files
 
 DEPTHS = 4  # of DINO that are compared
 STAGES = 5  # of a VGG, at most; half the size from one to the next
-Maps = Callable[[Tensor], Sequence[Tensor]]  # of pictures [B, 3, H, W] in 0..1, features [B, h, w, C] at several depths
+
+
+class Maps(Protocol):
+    """Of pictures [B, 3, H, W] in 0..1 features [B, h, w, C] at several depths. fingerprint: of the weights, 16 hex digits."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __call__(self, pixels: Tensor) -> Sequence[Tensor]: ...
 
 
 def load_vgg(place: Path, *, device: torch.device) -> Vgg | None:
@@ -64,6 +74,10 @@ class DinoMaps:
 
     encoder: DinoEncoder
 
+    @property
+    def fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         spec = self.encoder.spec
         height, width = pixels.shape[2:]
@@ -82,6 +96,10 @@ class Vgg:
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     ends: frozenset[int]
+
+    @property
+    def fingerprint(self) -> str:
+        return weights_fingerprint({str(number): tensor for number, tensor in enumerate(self.weights + self.biases)})
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor], *, device: torch.device) -> Vgg:

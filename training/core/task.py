@@ -13,6 +13,7 @@ class Task(Protocol):
     """A model that learns from rows. Inherit from it: what a task does not need has an answer here.
 
     parameters: what learns, by name. device: where. measures: names of what ``losses`` tells of a row beside its loss.
+    Where processes hold parts of it (shards.py), its ``model`` is a module that has all parameters by the same names.
     """
 
     parameters: Mapping[str, nn.Parameter]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from ...hosts.attention import differentiable_attention
 from .average import Average, write
 from .config import OptimisationSettings
 from .optimiser import adamw, memory_of, part_norms, rate_at, remember
-from .processes import SingleProcess, add_up
+from .processes import Processes, held, joined
 from .state import TrainState
 from .task import Task
 
@@ -47,7 +46,7 @@ class StepReport:
 class Trainer:
     """Trains ``task``, with AdamW unless ``optimizers`` of its parameters are given.
 
-    processes: an ``accelerate.Accelerator``, None for this process alone. minutes: of computing, instead of
+    processes: None for this one alone; those that spread a model have done so. minutes: of computing, instead of
     ``settings.steps``; the weights then depend on the machine's speed. least: the learning rate at the end, as a part of
     its peak; hold: the share of the run up to which it stays there.
     """
@@ -57,14 +56,14 @@ class Trainer:
         task: Task,
         settings: OptimisationSettings,
         *,
-        processes: Any = None,
+        processes: Processes | None = None,
         optimizers: Sequence[Optimizer] = (),
         minutes: float | None = None,
         least: float = 0.1,
         hold: float = 0.0,
     ) -> None:
         self.task, self.settings = task, settings
-        self.processes = processes or SingleProcess()
+        self.processes = processes or Processes()
         self.parameters = dict(task.parameters)
         for parameter in self.parameters.values():
             parameter.grad = torch.zeros_like(parameter)  # a part that a step does not use has a gradient of zero
@@ -76,7 +75,7 @@ class Trainer:
 
     @property
     def rows_per_step(self) -> int:
-        return self.settings.batch * self.settings.accumulation * self.processes.num_processes
+        return self.settings.batch * self.settings.accumulation * self.processes.count
 
     @property
     def share(self) -> float:
@@ -91,8 +90,8 @@ class Trainer:
             group["lr"] = share * group.setdefault("initial_lr", group["lr"])
         cases = [self.task.case(slot, step=self.done) for slot in range(self.rows_per_step)]
         losses, measures, stopped = self._finite_gradients(cases, watch=details, stop=stop)
-        parts = part_norms(self.parameters) if details else {}
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf))
+        parts = part_norms(self.parameters, self.processes) if details else {}
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip or math.inf)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -107,27 +106,31 @@ class Trainer:
             loss=sum(losses) / len(losses),
             case_losses=by_case,
             measures={name: sum(values) / len(values) for name, values in measures.items()},
-            gradient_norm=norm,
+            gradient_norm=float(joined(norm)),
             learning_rate=self.optimizers[0].param_groups[0]["lr"],
             stop=stopped,
             part_norms=parts,
             details=self.task.details() if details else {},
         )
 
+    def look(self, at: Callable[[], None]) -> None:
+        """Call ``at`` in the first process, with the averaged weights in the task's model; all processes have to."""
+        self.processes.look(self.task, self.average, at)
+
     def export(self) -> None:
-        with self.average.in_place():
-            self.task.export(steps=self.done, rows_per_step=self.rows_per_step)
+        self.look(lambda: self.task.export(steps=self.done, rows_per_step=self.rows_per_step))
 
     def state(self) -> TrainState:
-        """All that the next step depends on, with the tensors themselves: write it before that step."""
+        """All that the next step depends on, with the tensors themselves: write it before that step, in the first process. All
+        processes have to ask."""
         memory, numbers = memory_of(self.optimizers, self.parameters)
         return TrainState(
             identity=self.task.identity(),
             step=self.done,
             seconds=self.seconds,
-            weights=self.parameters,
-            average=self.average.weights,
-            memory=memory,
+            weights=self.processes.whole(self.parameters),
+            average=self.processes.whole(self.average.weights),
+            memory=self.processes.whole(memory),
             numbers=numbers,
             scaler=self.scaler.state_dict(),
             precision=self.settings.precision,
@@ -137,18 +140,27 @@ class Trainer:
         """Go on from a state of this task; ValueError where it is another's."""
         mine, theirs = self.task.identity(), state.identity
         differs = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        shapes, kept = ({name: t.shape for name, t in held.items()} for held in (self.parameters, state.weights))
+        shapes, kept = ({name: t.shape for name, t in each.items()} for each in (self.parameters, state.weights))
         if differs or shapes != kept:
             raise ValueError(
                 f"the checkpoint differs in {', '.join(differs) or 'its parameters'}: choose another output folder, or the "
                 f"settings it was begun with"
             )
         self._check_precision(state)
-        write(self.parameters, state.weights)
-        write(self.average.weights, state.average)
-        remember(self.optimizers, self.parameters, {**state.memory, **state.numbers})
+        write(self.parameters, self._own(state.weights))
+        write(self.average.weights, self._own(state.average))
+        remember(self.optimizers, self.parameters, {**self._own(state.memory, kinds=True), **state.numbers})
         self.scaler.load_state_dict(state.scaler)
         self.done, self.seconds = state.step, state.seconds
+
+    def _own(self, tensors: Mapping[str, Tensor], *, kinds: bool = False) -> dict[str, Tensor]:
+        """What this process holds of whole tensors; kinds: they are an optimiser's, some of which are not parted."""
+        found = {}
+        for name, tensor in tensors.items():
+            like = self.parameters.get(name.partition(".")[2] if kinds else name)
+            parted = like is not None and like.shape == tensor.shape
+            found[name] = self.processes.own(tensor, like=like) if parted else tensor  # type: ignore[arg-type]
+        return found
 
     def _check_precision(self, state: TrainState) -> None:
         mine, scaled = self.settings.precision, bool(state.scaler)
@@ -169,7 +181,8 @@ class Trainer:
             told = self._gradients(cases, watch=watch, stop=stop)
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
-            if all(bool(parameter.grad.isfinite().all()) for parameter in self.parameters.values()):  # type: ignore[union-attr]
+            odd = [(~held(parameter.grad).isfinite()).any() for parameter in self.parameters.values()]  # type: ignore[arg-type]
+            if not bool(self.processes.completed(torch.stack(odd).float().sum())):
                 return told
             if not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
                 drawn = ", ".join(sorted(set(cases)))
@@ -188,7 +201,7 @@ class Trainer:
             gradient.zero_()
         shown: dict[int, str] = {}
         for micro in range(self.settings.accumulation):
-            first = (micro * self.processes.num_processes + self.processes.process_index) * self.settings.batch
+            first = (micro * self.processes.count + self.processes.number) * self.settings.batch
             slots = range(first, first + self.settings.batch)  # this process's places in the global batch
             rows = self.task.rows(slots, step=self.done, total=total)
             with differentiable_attention():
@@ -198,7 +211,7 @@ class Trainer:
                 at = torch.tensor(slots, device=counts.device) + place * total
                 counts[at] = told[name].detach().to(counts)
             shown.update((slot, self.task.name(row)) for slot, row in zip(slots, rows, strict=True))
-        add_up([counts, *gradients], self.processes)
+        self.processes.add_up_rows(counts, gradients)
         *values, stopped = counts.tolist()
         losses, *measures = (values[place : place + total] for place in range(0, len(values), total))
         self._check(losses, cases, shown)

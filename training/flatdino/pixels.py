@@ -143,7 +143,8 @@ class PixelTask(Task):
         return {"skipped": dict(self.data.skipped)}
 
     def identity(self) -> dict[str, Any]:
-        return {"decoder": self.model.config.values(), "dino": self.data.made.encoder, "gan from": self.gan_from}
+        about = {"decoder": self.model.config.values(), "dino": self.data.made.encoder, "gan from": self.gan_from}
+        return {**about, "perceptual": self.maps.fingerprint}
 
     @torch.no_grad()
     def drawn(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:

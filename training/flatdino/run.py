@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,15 +15,15 @@ from ...dino.load import load_dino
 from ...files.progress import Progress
 from ...hosts.diffusers.sources import dino_path
 from ...hosts.precision import check_bfloat16
-from ...upscaling.device import find_device
 from ..core.loop import fit
 from ..core.optimiser import adamw
+from ..core.processes import Processes, launched
 from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from .name import Experiment
 from .patches import EncodedPatches, Patches, StoredPatches, split
 from .settings import FlatData, FlatRun, FlatTraining, optimisation_of
-from .task import FILE, FlatTask, free_of_decay
+from .task import FILE, FlatTask, free_of_decay, units_of
 
 log = logging.getLogger("dinotile")
 
@@ -42,14 +41,11 @@ def train(
     Runs in one process, or in each of those that ``accelerate launch`` started. ``resume``: go on from the newest checkpoint
     in the output folder, if there is one; otherwise such a folder is refused. Raises ValueError for what the user can mend.
     """
-    from accelerate import Accelerator
-
     path = Path(config.output.folder, FILE)
     if path.exists() and not checkpoints(path.parent):
         raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another --output")
     training = config.training
-    processes = Accelerator(cpu=training.device == "cpu")
-    device = find_device(training.device) if processes.num_processes == 1 else processes.device
+    processes, device = launched(training.device, shards=training.fsdp)
     if training.precision == "bf16":
         check_bfloat16(device, setting="--precision bf16", instead="take fp16 or no")
     data, looked = open_sources(config.data, experiment.inner, device=device)
@@ -86,15 +82,17 @@ def task_of(
     held: Sequence[int],
     path: Path,
     device: torch.device,
-    processes: Any,
+    processes: Processes,
 ) -> FlatTask:
     """A fresh FlatDINO for the patches of ``data``; ``looked`` has to be alike."""
     made = data.made
     config = experiment.config(dino=made.dino, width=made.width, how=made.how, grid=made.grid, inner=made.inner)
     looked.check(config, "the features for validation")
-    settings = optimisation_of(training, experiment, pictures=len(train), processes=processes.num_processes)
+    settings = optimisation_of(training, experiment, pictures=len(train), processes=processes.count)
+    model = new_flat(config, seed=training.seed)
+    processes.spread(model, units_of(model))
     return FlatTask(
-        new_flat(config, seed=training.seed),
+        model,
         experiment,
         settings,
         data=data,
@@ -107,7 +105,7 @@ def task_of(
     )
 
 
-def trainer_of(task: FlatTask, *, processes: Any = None) -> Trainer:
+def trainer_of(task: FlatTask, *, processes: Processes | None = None) -> Trainer:
     """AdamW whose rate stays at its peak and falls to nothing at the end, as the name of the experiment says."""
     optimizer = adamw(task.parameters, task.settings, device=task.device, free=free_of_decay(tuple(task.parameters)))
     hold = 1 - task.experiment.schedule.falling

@@ -7,7 +7,18 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ..core.config import Count, Decay, Natural, Number, OptimisationSettings, OutputSettings, Seed, Settings, Share
+from ..core.config import (
+    Count,
+    Decay,
+    Natural,
+    Number,
+    OptimisationSettings,
+    OutputSettings,
+    Positive,
+    Seed,
+    Settings,
+    Share,
+)
 from .name import Experiment
 
 Kernel = Literal["auto", "math", "flash", "efficient", "cudnn"]
@@ -43,7 +54,8 @@ class FlatData(Settings):
 
 class FlatTraining(Settings):
     """batch: pictures of a step, over all processes. gpu_batch: of them, what a process computes at once; 0: chosen.
-    steps: instead of the epochs that the name says; 0 for those."""
+    steps: instead of the epochs that the name says; 0 for those. fsdp: processes that hold a part of the model each; 1: all of
+    them hold it whole."""
 
     batch: Count = 512
     gpu_batch: Natural = 0
@@ -55,6 +67,7 @@ class FlatTraining(Settings):
     precision: Literal["no", "bf16", "fp16"] = "no"
     attention: Kernel = "auto"
     device: str = "auto"
+    fsdp: Positive = 1
     seed: Seed = 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...dino.compress.bottleneck import Gaussian
 from ...dino.compress.checkpoint import save_flat
@@ -192,6 +192,12 @@ def draw_keep(tokens: int, generator: torch.Generator) -> int:
     """Nested dropout: one of 1, 2, 4, ... and all tokens, each as likely."""
     choices = [*(2**power for power in range(tokens.bit_length()) if 2**power < tokens), tokens]
     return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+
+def units_of(model: FlatDino) -> list[nn.Module]:
+    """The modules that a step calls, inner ones first."""
+    halves = (model.encoder, model.decoder)
+    return [unit for half in halves for unit in (*half.vit.blocks, half)]
 
 
 def free_of_decay(names: Sequence[str]) -> frozenset[str]:

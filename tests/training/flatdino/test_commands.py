@@ -1,10 +1,5 @@
 """``dinotile flatdino``: whole runs from the command line."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from dinotile.dino.compress.checkpoint import load_flat
@@ -79,26 +74,14 @@ def test_restoring_and_what_it_is_refused_for(data, tmp_path, dinotile, monkeypa
         (("--precision", "int8"), "training.precision is 'int8', needed is 'no' or 'bf16' or 'fp16'"),
         (("--attention", "fast"), "training.attention is 'fast', needed is 'auto' or 'math'"),
         (("--dino", "x"), "--dino and --features are both given"),
+        (("--fsdp", "0"), "training.fsdp is 0, needed is a whole number of at least 1"),
+        (
+            ("--fsdp", "2"),
+            "--fsdp 2 spreads the model over 2 processes, and 1 was started: begin the command with torchrun",
+        ),
         (("--ema", "1"), "training.ema is 1.0, needed is a number from 0 to below 1"),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(data, tmp_path, dinotile, options, said):
     code, _, err = dinotile("flatdino", "train", NAME, data, *STORED, "-o", tmp_path / "run", *options)
     assert code == 2 and said in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
-
-
-def test_two_processes_equal_one_with_the_same_total_batch(data, tmp_path):
-    losses = []
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        command = ["-m", "dinotile.cli", "flatdino", "train", NAME, str(data), *STORED, *SMALL, "-o", str(folder)]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-        ran = subprocess.run(
-            [sys.executable, *launch, *command], env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert ran.returncode == 0, ran.stderr[-2000:]
-        losses.append([line["loss"] for line in read_log(folder) if "loss" in line])
-    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=1e-4)
-    config = [json.loads((tmp_path / str(count) / "step-000003/state.json").read_text())["config"] for count in (1, 2)]
-    assert config[0]["training"]["batch"] == config[1]["training"]["batch"] == 4

@@ -11,7 +11,8 @@ from dinotile import demo
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.dit import DitConfig, new_dit
 from dinotile.dino.compress.features import settings_for
-from dinotile.dino.compress.generator import save_generator
+from dinotile.dino.compress.flow import sample
+from dinotile.dino.compress.generator import Generator, save_generator
 from dinotile.dino.compress.model import new_flat
 from dinotile.dino.compress.pixels import load_pixels, save_pixels
 from dinotile.dino.compress.statistics import Statistics
@@ -20,12 +21,16 @@ from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.core.loop import fit
 from dinotile.training.core.monitor import read_log
 from dinotile.training.core.perceptual import DinoMaps, distance, units
+from dinotile.training.core.random import generator_for
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.flatdino.discriminator import CUT, DRAWS, SHIFT, Discriminator, augmented
+from dinotile.training.flatdino.fidelity import ClassToken, made_up, pixel_score
 from dinotile.training.flatdino.name import parse
 from dinotile.training.flatdino.patches import EncodedPatches
 from dinotile.training.flatdino.pixels import PixelTask
 
+from ...near import assert_near
+from ..adapter.vgg import write_vgg
 from ..tiny import largest_difference, weights
 
 CPU = torch.device("cpu")
@@ -166,6 +171,39 @@ def test_a_decoder_of_another_flatdino_and_other_files_are_refused(flat, folder,
         load_pixels(flat, flat="x")
 
 
+def frechet(ones, others):
+    """The distance of Gaussians with the means and covariances of rows."""
+    ones, others = ones.double(), others.double()
+    spread, beside = ones.T.cov(), others.T.cov()
+    both = torch.linalg.eigvals(spread @ beside).sqrt().real.sum()
+    return float((ones.mean(0) - others.mean(0)).square().sum() + spread.trace() + beside.trace() - 2 * both)
+
+
+def test_samples_of_all_classes_in_turn_are_as_far_from_the_pictures_as_their_class_tokens(
+    flat, folder, encoder, tmp_path
+):
+    task, loaded = task_of(flat, folder, encoder, tmp_path), load_flat(flat)
+    config = DitConfig(loaded.fingerprint, 6, 16, "p", ("one", "other"))
+    made = Generator(new_dit(config), Statistics(torch.zeros(6, 16), torch.ones(6, 16), 2))
+    with torch.no_grad():
+        for parameter in made.module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    score = pixel_score(loaded, task.model, task.data, device=CPU, generator=made, guidance=2.0)
+    noise = torch.randn(12, 6, 16, generator=generator_for(0, "samples", 0))
+    labels = torch.tensor([0, 1] * 6)
+    latents = sample(made.module, made.statistics, labels=labels, noise=noise, guidance=2.0)
+    true = torch.stack([task._sized(crop) for crop in task.data.crops(range(12))])
+    with torch.no_grad():
+        drawn = task.model(loaded.module.decode(latents)).clamp(0, 1)
+        tokens = [ClassToken(encoder)(pixels) for pixels in (drawn, true)]
+    assert score.samples == pytest.approx(frechet(*tokens), rel=1e-3) and score.samples != pytest.approx(
+        score.frechet, rel=0.01
+    )
+    assert_near(torch.cat(list(made_up(made, 12, guidance=2.0, device=CPU))), latents)
+    other = sample(made.module, made.statistics, labels=labels.flip(0), noise=noise, guidance=2.0)
+    assert float((other - latents).abs().max()) > 1e-3, "classes differ"
+
+
 def test_train_decoder_then_evaluate_and_what_they_refuse(flat, folder, tmp_path, dinotile):
     base = ("flatdino", "train-decoder", flat, folder, "--dino", demo.DINO, "--device", "cpu", "-o", tmp_path / "run")
     small = ("--size", "p", "--patch", "8", "--steps", "4", "--batch", "2", "--gan-from", "0.5", "--sample-every", "4")
@@ -191,8 +229,26 @@ def test_train_decoder_then_evaluate_and_what_they_refuse(flat, folder, tmp_path
     assert code == 0, err
     with Image.open(tmp_path / "s.png") as strip:
         assert strip.size == (3 * GRID * 8, GRID * 8)
+    numbers = tmp_path / "more.json"
+    code, out, err = dinotile(*judge, *seen, "--generator", tmp_path / "generator.safetensors", "-o", numbers)
+    assert code == 0 and "12 samples: Frechet distance by DINO" in out and "rFID, gFID: not computed" in out, err
+    *_, more = json.loads(numbers.read_text())
+    assert more.pop("samples") > 0 and more == told
+    code, _, err = dinotile(*judge[:6], *seen, "--generator", tmp_path / "generator.safetensors")
+    assert code == 2 and "what draws them is left out: give --pixels DECODER" in err and err.count("\n") == 1
+    code, _, err = dinotile(*judge, *seen, "--generator", tmp_path / "generator.safetensors", "--guidance", "2")
+    assert code == 2 and "guidance 2 acts with a generator of classes only" in err
     code, _, err = dinotile(*judge, "--features", "dinov2")
     assert code == 2 and "--pixels are compared with pictures" in err and err.count("\n") == 1
+    vgg = write_vgg(tmp_path / "vgg.safetensors", stages=(1, 1))
+    code, _, err = dinotile(*base, *small, "--perceptual", vgg)
+    assert (
+        code == 2
+        and "the checkpoint differs in perceptual: choose another output folder" in err
+        and err.count("\n") == 1
+    )
+    code, _, err = dinotile(*base, *small, "--perceptual", demo.DINO)
+    assert code == 0, "it is what --dino names"
     code, _, err = dinotile(*base, "--gan-from", "2")
     assert code == 2 and "gan-from 2 must be from 0 to 1" in err
     code, _, err = dinotile(*base, *small, "--perceptual", flat)

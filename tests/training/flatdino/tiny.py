@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dinotile.training.core.loop import fit
-from dinotile.training.core.processes import SingleProcess
+from dinotile.training.core.processes import Processes
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.flatdino.name import parse
 from dinotile.training.flatdino.patches import Patches, StoredPatches, split
@@ -37,9 +37,12 @@ def opened(folder: Path) -> StoredPatches:
     return StoredPatches([folder], family="dinov2", encoder=MAKER)
 
 
-def trainer(data: Patches, output: Path, *, name: str = NAME, processes=None, **training) -> Trainer:
+def trainer(
+    data: Patches, output: Path, *, name: str = NAME, processes: Processes | None = None, **training
+) -> Trainer:
     values = {"batch": 8, "steps": 12, "learning_rate": 3e-3, "ema": 0.5, "device": "cpu"} | training
     train, held = split(len(data), seed=values.get("seed", 0))
+    processes = processes or Processes()
     task = task_of(
         parse(name),
         FlatTraining(**values),
@@ -49,9 +52,9 @@ def trainer(data: Patches, output: Path, *, name: str = NAME, processes=None, **
         held=held,
         path=output / FILE,
         device=torch.device("cpu"),
-        processes=processes or SingleProcess(),
+        processes=processes,
     )
-    return trainer_of(task)
+    return trainer_of(task, processes=processes)
 
 
 def run(made: Trainer, output, **options) -> Path:
