@@ -42,11 +42,15 @@ def test_the_upscaler_begins_at_its_sources_nearest_pixels_and_learns(tmp_path, 
     assert grown.std() > 0.1  # nothing dies on the way
     monkeypatch.setattr(train_upscaler, "UPSCALER", tmp_path / "up.safetensors")
     monkeypatch.setattr(train_upscaler, "COUNT", 4)
-    train_upscaler.train(minutes=0.2, seed=0)
-    model, true = load_upscale_model(tmp_path / "up.safetensors"), held_out()
+    true = held_out()
     small = resize(true, height=144, width=224)
-    nearest = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert psnr(enlarge(model, small, device=true.device), true) > psnr(nearest, true) + 1
+    plain = psnr(small.repeat_interleave(2, 2).repeat_interleave(2, 3), true)
+    minutes, gained = 0.0, 0.0
+    while gained <= 1:  # as long as this machine needs, from where it was
+        assert (minutes := minutes + 0.1) < 2
+        train_upscaler.train(minutes=minutes, seed=0, folder=tmp_path / "run")
+        model = load_upscale_model(tmp_path / "up.safetensors")
+        gained = psnr(enlarge(model, small, device=true.device), true) - plain
 
 
 def test_sources_of_the_upscaler_are_clean_or_lightly_spoilt():
