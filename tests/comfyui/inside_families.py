@@ -111,14 +111,19 @@ def guided_family(name):
     led = sample(
         node(nodes.DinoGuidance, model, dino(), image, vae, 1.0, 1.0, 0.05, 1), name, latents, cfg=1.0, steps=1
     )
-    result = node(
-        nodes.Upscale, image[:, 1:, 2:], model, vae, words, words, 2.0, 0.5, 1, "euler", "simple", 1.0, TILE * grid, grid, 1.0,
-        0, anchor=1.0, decoder=vae, denoise_mask=torch.ones(1, image.shape[1] - 1, image.shape[2] - 2),
-    )  # fmt: skip
+
+    def upscaled(**guidance):
+        return node(
+            nodes.Upscale, image[:, 1:, 2:], model, vae, words, words, 2.0, 0.5, 1, "euler", "simple", 1.0, TILE * grid, grid,
+            1.0, 0, decoder=vae, denoise_mask=torch.ones(1, image.shape[1] - 1, image.shape[2] - 2), **guidance,
+        )  # fmt: skip
+
+    free, anchored, result = upscaled(), upscaled(anchor=1.0), upscaled(guide=1.0, dino=dino())
     return {
         "led": apart(led, plain),
-        "finite": all(bool(one.isfinite().all()) for one in (led, result)),
+        "finite": all(bool(one.isfinite().all()) for one in (led, anchored, result)),
         "size": list(result.shape) == [1, 2 * (image.shape[1] - 1), 2 * (image.shape[2] - 2), 3],
+        "one node": [apart(anchored, free), apart(result, free)],
     }
 
 

@@ -58,6 +58,7 @@ def test_an_anchor_changes_the_estimates_of_any_tiled_model(numbers, family):
 def test_dino_guidance_and_the_whole_path_run_with_the_small_vae_of_the_models_latents(numbers, family):
     found = numbers(f"guided {family}")
     assert found["led"] > 1e-4 and found["finite"] and found["size"]
+    assert min(found["one node"]) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["FLUX.1", "FLUX.2", "Z-Image", "Qwen-Image", "Krea 2", "OmniGen 2"])

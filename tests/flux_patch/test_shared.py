@@ -61,7 +61,9 @@ def test_each_region_gets_its_own_patches_and_the_latents_of_the_whole(shared, f
 
 def test_each_picture_of_a_batch_has_its_own(shared):
     both = shared.module.project(make_features(seed=4, batch=2))
-    found = [both.to("cpu", torch.float64).sequence(image, WHOLE, 4)[-TOKENS:] for image in (0, 1, 2)]
+    wide = both.to("cpu", torch.float64)
+    assert wide.shared.dtype == torch.float64
+    found = [wide.sequence(image, WHOLE, 4)[-TOKENS:] for image in (0, 1, 2)]
     assert all(torch.equal(one, both.shared[image % 2].double()) for image, one in enumerate(found))
     assert not torch.equal(found[0], found[1])
 
