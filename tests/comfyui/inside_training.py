@@ -21,6 +21,7 @@ from inside_tools import (
     check,
     check_every_family,
     dino,
+    features,
     flux,
     folder,
     main,
@@ -30,6 +31,7 @@ from inside_tools import (
     picture,
     plan,
     project,
+    random_latent,
     refusal,
     same,
     sample,
@@ -60,6 +62,7 @@ from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy import training as host_training
+from dinotile.hosts.comfy.latents import flat
 from dinotile.hosts.host import Text
 from dinotile.training.adapter.start import copied
 from dinotile.training.core.state import checkpoints
@@ -506,6 +509,26 @@ def interrupted():
     }
 
 
+def beside_the_sampler() -> float:
+    """How far a training's velocity is from that of the host's own sampling, of the same text and DINO rows."""
+    model, chosen, found = flux(), adapter(), features()
+    ((context, more),) = text(0)
+    told = {name: value for name, value in more.items() if name != "guidance" or used().family.name != "chroma"}
+    noise, level = random_latent(3), 0.6
+    positive = project(chosen, found, positive=[[context, told]])[0]
+    sigmas = torch.tensor([level, 0.0])
+    sampled = sample(patched(chosen), positive, latent=torch.zeros_like(noise), noise=noise, sigmas=sigmas)
+    x = level * noise
+    wanted = (x - model.model.process_latent_in(sampled)) / level
+    with host_training.gradients(), torch.no_grad():
+        frozen = host_training.TrainingHost(model, decoder(model), copied(chosen.adapter))
+        tokens = frozen.adapter.module.project(found.to(frozen.device))
+        heard = Text(context.clone(), more.get("pooled_output", torch.zeros(1, 0)).clone(), 3.5)
+        row, flat_x = DinoRow(tokens, settings=Strength(1.0)), flat(x).clone()
+        velocity = frozen.velocity(flat_x, sigmas[:1].clone(), text=heard, rows=[row])
+    return apart(velocity, flat(wanted))
+
+
 @check_every_family
 def of_family():
     """An adapter of a family, and the same trained with checkpointing."""
@@ -519,6 +542,7 @@ def of_family():
         "mechanisms": learned.config.mechanisms,
         "values": [float(weight.abs().max()) for name, weight in weights.items() if name.endswith(".v.weight")],
         "checkpointed": max(float((weights[name] - others[name]).abs().max()) for name in weights),
+        "beside the sampler": beside_the_sampler(),
         "the model is as it was": same(sample(model, text(0)), plain),
     }
 

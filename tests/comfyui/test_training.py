@@ -231,6 +231,11 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
     assert found["folders after a whole run"] == 0 and found["folders beside"] == 6 and not found["left"]
 
 
+@pytest.mark.parametrize("of", ["", "flux2_", "chroma_", "krea2_"])
+def test_training_hears_and_sees_what_the_hosts_sampler_does(numbers, of):
+    assert numbers(f"{of}of_family")["beside the sampler"] < 1e-5
+
+
 @pytest.mark.parametrize("family", ["flux2", "chroma", "krea2"])
 def test_an_adapter_of_another_family_learns_with_checkpointing_as_without(numbers, family):
     found = numbers(f"{family}_of_family")
