@@ -205,7 +205,7 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
-        height, width = (side / host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
+        height, width = (side / host.latents.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
         positive, negative = (covering(each, (height, width)) for each in (positive, negative))
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving, adaptive > 0

@@ -104,7 +104,7 @@ class Tiles:
 
     def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
         """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
-        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.boxes[tile]
+        host, settings, box = self.host, self.settings, self.plan.boxes[tile]
         host.check_interrupt()
         with timed(self.seconds, "enlarge"):
             plain = self.ground.part(box)
@@ -114,8 +114,8 @@ class Tiles:
             lost = None
             if settings.vae_detail > 0:
                 lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
-        masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
-        kept = context_mask(share, family=family)
+        masks = [part_of_mask(mask, box, size=self.ground.size, latents=host.latents) for mask in self.redrawn]
+        kept = context_mask(share, latents=host.latents)
         cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
         with timed(self.seconds, "sample"):
             drawn = self.sampler.at(cells, canvas=canvas)(
@@ -166,8 +166,8 @@ def upscale_tiles(
     masks.check(source.height, source.width)
     seconds: dict[str, float] = {}
     size = scaled_size(source.height, source.width, scale=settings.scale)
-    canvas = canvas_size(*size, grid=host.family.token)
-    plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    canvas = canvas_size(*size, grid=host.latents.token)
+    plan = host.latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     again = [] if redo is None else redo(plan)
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files.resampling import Span, applied, span, within
-from ..flux_patch.families import ModelFamily
+from ..flux_patch.latents import Latents
 from ..hosts.finite import finite
 from ..tiling.canvas import cut
 from ..tiling.plan import Box
@@ -87,7 +87,7 @@ def _to_and_fro(first: int, last: int, small: int, large: int, start: int, stop:
     return shrunk, within(span(start, stop, side=large, source=small), first, last)
 
 
-def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: ModelFamily) -> Tensor:
+def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], latents: Latents) -> Tensor:
     """``masks.in_cells`` for a box of the canvas: [1, 1, h, w] in latent cells of a mask [1, 1, H, W] over a picture of that
     size."""
     bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
@@ -95,15 +95,15 @@ def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: Model
     columns = span(box.left, right, side=size[1], source=mask.shape[-1], kind="linear")
     part = applied(rows, columns, mask.float().cpu())
     part = F.pad(part, (0, box.right - right, 0, box.bottom - bottom), mode="replicate")
-    return F.avg_pool2d(part, family.cell).clamp(0, 1)
+    return F.avg_pool2d(part, latents.cell).clamp(0, 1)
 
 
-def context_mask(share: Tensor, *, family: ModelFamily) -> Tensor | None:
+def context_mask(share: Tensor, *, latents: Latents) -> Tensor | None:
     """How much is redrawn of each latent cell [1, 1, h, w], where finished neighbours have a share [h, w] of the pixels; None
     where they have none."""
     if not bool(share.any()):
         return None
-    return 1 - F.avg_pool2d(share[None, None], family.cell).clamp(0, 1)
+    return 1 - F.avg_pool2d(share[None, None], latents.cell).clamp(0, 1)
 
 
 def product(masks: list[Tensor]) -> Tensor | None:

@@ -95,11 +95,9 @@ def check_models(
             f"the FLUX model takes {channels} channels per token, plain {family.title} takes {family.token_channels}: "
             + (plain if family is FLUX1 else f"use {family.members}")
         )
-    if latent != family.latent_channels:
+    if latent != family.channels:
         vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else "FLUX.2's VAE or taef2"
-        raise ValueError(
-            f"the {name} has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
-        )
+        raise ValueError(f"the {name} has {latent} latent channels, {family.title} needs {family.channels}: use {vaes}")
 
 
 def latent_channels(vae: AutoencoderKL | AutoencoderTiny) -> int:

@@ -212,7 +212,7 @@ def tiled(model, of=None, *, moving: bool = False):
 
 
 def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
-    channels = used().family.latent_channels
+    channels = used().family.channels
     return framed(torch.randn(batch, channels, rows, columns, generator=torch.Generator().manual_seed(seed)))
 
 
@@ -222,7 +222,7 @@ def framed(latent: Tensor) -> Tensor:
 
 def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
     """A latent whose channels 0, 1, 2 are a cell's row, its column and the number of its picture."""
-    latent = torch.zeros(batch, used().family.latent_channels, rows, columns)
+    latent = torch.zeros(batch, used().family.channels, rows, columns)
     latent[:, 0] = torch.arange(rows)[:, None]
     latent[:, 1] = torch.arange(columns)[None, :]
     latent[:, 2] = torch.arange(batch)[:, None, None]
