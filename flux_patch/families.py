@@ -61,6 +61,15 @@ class ModelFamily(Latents):
     def head_width(self) -> int:
         return sum(self.axes)
 
+    def check_channels(self, found: int) -> None:
+        """ValueError for a model that takes other channels per token than latents have, as those that are shown more do."""
+        if found != self.token_channels:
+            plain = "use a dev, schnell, Krea or Kontext model (Fill, Canny and Depth models need further inputs)"
+            raise ValueError(
+                f"the model takes {found} channels per token, plain {self.title} takes {self.token_channels}: "
+                + (plain if self is FLUX1 else f"use {self.members}")
+            )
+
 
 _BLOCKS = (
     BlockKind("double", comfy="double_blocks", diffusers="transformer_blocks"),

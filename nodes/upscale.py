@@ -54,7 +54,8 @@ class Upscale(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     lazy=True,
-                    tooltip="Any model of pictures, not tiled and not patched with DINO yet. An adapter needs FLUX.",
+                    tooltip="Any model of pictures, not tiled and not patched with DINO yet. An adapter needs the model that it "
+                    "was made for.",
                 ),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input(

@@ -22,6 +22,7 @@ from inside_tools import (
     check_every_family,
     dino,
     features,
+    fill_model,
     flux,
     folder,
     main,
@@ -590,6 +591,7 @@ def refusals():
         "adapter of another FLUX": lambda: train("bad", model=flux("flux-wide"), adapter=adapter()),
         "layers": lambda: train("bad", layers="9"),
         "VAE of another FLUX": lambda: train("bad", model=flux("flux2")),
+        "FLUX.1 Fill": lambda: train("bad", model=fill_model()),
         "NaN": lambda: train("bad", vae=vae("vae-nan")),
         "tile above picture": lambda: train("bad", picture=32, tile=64),
     }

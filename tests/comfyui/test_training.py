@@ -262,6 +262,7 @@ REFUSED = {
     "adapter of another FLUX": ("width 128", "width 256"),
     "layers": ('layers "9"', "blocks 1 to 4"),
     "VAE of another FLUX": ("the VAE has latents of 16 channels per 8 px", "the model of 128 channels per 16 px"),
+    "FLUX.1 Fill": ("384 channels per token", "Fill, Canny and Depth models need further inputs"),
     "NaN": ("not finite at step 1", "nothing was learned"),
     "tile above picture": ("tile 64", "picture 32"),
 }
