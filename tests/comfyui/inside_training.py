@@ -20,6 +20,7 @@ from inside_tools import (
     apart,
     check,
     check_every_family,
+    check_on,
     dino,
     features,
     fill_model,
@@ -193,37 +194,44 @@ def for_diffusers():
 
 
 class Watch(TorchFunctionMode):
-    """Whether cuDNN's kernels may be taken, at every attention."""
+    """Whether cuDNN's kernels may be taken, at every attention that has a backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[bool] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and any(each.requires_grad for each in args[:3]):
             self.seen.append(torch.backends.cuda.cudnn_sdp_enabled())
         return func(*args, **(kwargs or {}))
 
 
-@check
 def kernels():
-    """Of FLUX's and the adapter's attention, where the host allows every kernel just around it, as it does on CUDA."""
+    """Of the model's and the adapter's attention, where the host allows every kernel just around it, as it does on CUDA."""
     every = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
     def as_on_cuda(*args, **kwargs):
         with sdpa_kernel(every):
             return F.scaled_dot_product_attention(*args, **kwargs)
 
-    flux(), vae(), dino(), adapter()  # loaded in the inference mode of a node
+    model, small, chosen = flux(), decoder(flux()), adapter().adapter  # loaded in the inference mode of a node
+    ((context, more),), seen = text(0), flat(random_latent(3, rows=8, columns=12))
     before, comfy.ops.scaled_dot_product_attention = comfy.ops.scaled_dot_product_attention, as_on_cuda
     try:
         with Watch() as watch, host_training.gradients():
-            patches = torch.randn(2, 6, 7, 128)
-            found = FeatureMap(patches, patches[:, 0, 0], "dinov2-demo", "3", (84, 98))
-            velocity_and_gradients(adapter(), found, model=flux())
+            host = host_training.TrainingHost(model, small, copied(chosen))
+            module, patches = host.adapter.module.requires_grad_(True).train(), torch.randn(1, 6, 7, 128)
+            tokens = module.project(FeatureMap(patches, patches[:, 0, 0], "dinov2-demo", "3", (84, 98)))
+            heard = Text(context.clone(), more.get("pooled_output", torch.zeros(1, 0)).clone())
+            row, sigmas = DinoRow(tokens, settings=Strength(1.0)), torch.tensor([0.6])
+            with host.running():
+                host.velocity(seen.clone(), sigmas, text=heard, rows=[row]).square().mean().backward()
     finally:
         comfy.ops.scaled_dot_product_attention = before
     return {"attentions": len(watch.seen), "in cuDNN": sum(watch.seen)}
+
+
+check_on(kernels, "krea2")  # whose blocks no patch replaces
 
 
 # Training

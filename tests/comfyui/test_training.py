@@ -87,8 +87,10 @@ def test_gradient_checkpointing_changes_no_gradient(numbers, flux):
     assert numbers("for_diffusers")[f"{flux}: computed again differs by"] < 1e-5
 
 
-def test_attention_that_is_differentiated_never_runs_in_cudnn_though_the_host_allows_it(numbers):
-    assert numbers("kernels")["attentions"] > 5 and numbers("kernels")["in cuDNN"] == 0
+@pytest.mark.parametrize("of", ["", "krea2_"])
+def test_attention_that_is_differentiated_never_runs_in_cudnn_though_the_host_allows_it(numbers, of):
+    found = numbers(f"{of}kernels")
+    assert found["attentions"] >= 3 and found["in cuDNN"] == 0
 
 
 def test_pictures_become_the_same_latents_and_back(base, call):
