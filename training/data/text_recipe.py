@@ -35,7 +35,7 @@ class TextRecipe:
         tokens = USUAL_TOKENS[self.family.name] if tokens is None else tokens
         if not 1 <= tokens <= MOST_TOKENS:
             raise ValueError(
-                f"{tokens} text tokens are asked for, T5 gives 1 to {MOST_TOKENS}: take 256, or 512 for dev and FLUX.2"
+                f"{tokens} text tokens are asked for, allowed are 1 to {MOST_TOKENS}: take 256, or 512 for dev and FLUX.2"
             )
         if masked and self.family is FLUX2:
             raise ValueError("mask_padding leaves out the padding of FLUX.1's T5, and this is FLUX.2: leave it out")
