@@ -111,9 +111,10 @@ def _attention(chosen: Any, *args: Any, **kwargs: Any) -> Tensor:
 def _train_blocks(patcher: Any, kind: BlockKind, *, checkpointing: bool) -> None:
     blocks = getattr(patcher.model.diffusion_model, kind.comfy)
     if not kind.replaced:
-        for number, block in enumerate(blocks):
-            trained = TrainedForward(block.forward, checkpointing=checkpointing)
-            patcher.add_object_patch(f"diffusion_model.{kind.comfy}.{number}.forward", trained)
+        for number in range(len(blocks)):
+            name = f"diffusion_model.{kind.comfy}.{number}.forward"
+            own = patcher.get_model_object(name)  # not the block's, where a training before may still have its patch
+            patcher.add_object_patch(name, TrainedForward(own, checkpointing=checkpointing))
         return
     before = patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
     place = f"{kind.name}_block"

@@ -518,6 +518,21 @@ def interrupted():
     }
 
 
+def patches_in_patches() -> int:
+    """How many trainings' patches lie in one another after trainings with nothing between them."""
+    deepest = 0
+    with host_training.gradients():
+        for _ in range(3):
+            host = host_training.TrainingHost(flux(), decoder(flux()), copied(adapter().adapter))
+            replaced = host.patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
+            for each in (*host.patcher.object_patches.values(), *replaced.values()):
+                depth = 0
+                while isinstance(each, host_training.TrainedForward | host_training.TrainedBlock):
+                    each, depth = getattr(each, "forward", None) or getattr(each, "inner", None), depth + 1
+                deepest = max(deepest, depth)
+    return deepest
+
+
 def beside_the_sampler() -> float:
     """How far a training's velocity is from that of the host's own sampling, of the same text and DINO rows."""
     model, chosen, found = flux(), adapter(), features()
@@ -552,6 +567,7 @@ def of_family():
         "values": [float(weight.abs().max()) for name, weight in weights.items() if name.endswith(".v.weight")],
         "checkpointed": max(float((weights[name] - others[name]).abs().max()) for name in weights),
         "beside the sampler": beside_the_sampler(),
+        "patches in patches": patches_in_patches(),
         "the model is as it was": same(sample(model, text(0)), plain),
     }
 

@@ -235,7 +235,9 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
 
 @pytest.mark.parametrize("of", ["", "flux2_", "chroma_", "krea2_"])
 def test_training_hears_and_sees_what_the_hosts_sampler_does(numbers, of):
-    assert numbers(f"{of}of_family")["beside the sampler"] < 1e-5
+    found = numbers(f"{of}of_family")
+    assert found["beside the sampler"] < 1e-5
+    assert found["patches in patches"] == 1
 
 
 @pytest.mark.parametrize("family", ["flux2", "chroma", "krea2"])
