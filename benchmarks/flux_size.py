@@ -127,7 +127,7 @@ def caller(setting: Setting, host: DiffusersHost) -> Callable[[], Tensor]:
 def random_inputs(setting: Setting) -> tuple[Tensor, Text, FeatureMap]:
     adapter, geometry, device = setting.adapter, setting.adapter.geometry, setting.flux.device
     cells, side = FLUX1.patch * setting.side, FLUX1.token * setting.side
-    latents = torch.randn(1, FLUX1.latent_channels, cells, cells, device=device)
+    latents = torch.randn(1, FLUX1.channels, cells, cells, device=device)
     text = Text(torch.randn(1, setting.text, geometry.context), torch.randn(1, geometry.vector))
     patches = torch.randn(1, setting.patches, setting.patches, adapter.dino_width, device=device)
     return latents, text, FeatureMap(patches, patches.mean((1, 2)), adapter.dino, adapter.layers, (side, side))

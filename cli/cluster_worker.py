@@ -98,10 +98,10 @@ class Worker:
         batch = replace(self.batch, done=[], failed={})
         with batch.trying(source, go_on=True):
             height, width = upright_size(source, max_megapixels=batch.max_megapixels)
-            settings, family = batch.fitted(settings, height, width), upscaler.host.family
-            canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=family.token)
+            settings, latents = batch.fitted(settings, height, width), upscaler.host.latents
+            canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=latents.token)
             found = waves(
-                family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+                latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
             )
         return self._outcome(start, batch, source, waves=found)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..tiling import plan
+from ..tiling.plan import Fit, TilePlan
+from .latents import Latents
 
 Mechanism = Literal["cross_attention", "context", "vector"]
 MECHANISMS: tuple[Mechanism, ...] = ("cross_attention", "context", "vector")
@@ -26,13 +27,13 @@ class BlockKind:
     replaced: bool = True
 
 
-@dataclass(frozen=True)
-class ModelFamily:
-    """A latent cell is ``cell`` px wide, a token ``patch`` latent cells.
+@dataclass(frozen=True, kw_only=True)
+class ModelFamily(Latents):
+    """The latents of a family of models, and what else they share.
 
     members: for people. axes: rotary channels per head for each coordinate of a position, with base ``theta``.
     text_widths: of a text token, by size of model. pooled_width: of the pooled text vector, None where there is none.
-    latent_scale, latent_shift: model latents = (the VAE's - shift) * scale. supported: whether this version runs it.
+    latent_scale, latent_shift: model latents = (the VAE's - shift) * scale.
     text_length: tokens that a text has at least, a shorter one stands behind zeros; 0: any. rope_options: whether ComfyUI's
     act on its positions.
     """
@@ -40,44 +41,34 @@ class ModelFamily:
     name: str
     title: str
     members: str
-    latent_channels: int
-    cell: int
-    patch: int
     axes: tuple[int, ...]
     theta: int
     text_widths: tuple[int, ...]
-    pooled_width: int | None
-    latent_scale: float
-    latent_shift: float
     blocks: tuple[BlockKind, ...]
     mechanisms: tuple[Mechanism, ...]
-    supported: bool
+    pooled_width: int | None = None
+    latent_scale: float = 1.0
+    latent_shift: float = 0.0
     text_length: int = 0
     rope_options: bool = True
 
     @property
-    def token(self) -> int:
-        """Side of a token in px."""
-        return self.cell * self.patch
-
-    @property
     def token_channels(self) -> int:
         """Channels of a token: the latent channels of its cells."""
-        return self.latent_channels * self.patch**2
+        return self.channels * self.patch**2
 
     @property
     def head_width(self) -> int:
         return sum(self.axes)
 
-    def tokens(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of a latent of that height and width; a started token counts."""
-        return -(-height // self.patch), -(-width // self.patch)
-
-    def plan_tiles(
-        self, height: int, width: int, *, tile: int, overlap: int, fit: plan.Fit = "balanced"
-    ) -> plan.TilePlan:
-        """``tiling.plan_tiles`` on this family's grids, in px."""
-        return plan.plan_tiles(height, width, tile=tile, overlap=overlap, grid=self.token, cell=self.cell, fit=fit)
+    def check_channels(self, found: int) -> None:
+        """ValueError for a model that takes other channels per token than latents have, as those that are shown more do."""
+        if found != self.token_channels:
+            plain = "use a dev, schnell, Krea or Kontext model (Fill, Canny and Depth models need further inputs)"
+            raise ValueError(
+                f"the model takes {found} channels per token, plain {self.title} takes {self.token_channels}: "
+                + (plain if self is FLUX1 else f"use {self.members}")
+            )
 
 
 _BLOCKS = (
@@ -89,7 +80,7 @@ FLUX1 = ModelFamily(  # black-forest-labs/flux, model.py and util.py
     name="flux1",
     title="FLUX.1",
     members="FLUX.1 (dev, schnell, Krea, Kontext, Fill)",
-    latent_channels=16,
+    channels=16,
     cell=8,
     patch=2,
     axes=(16, 56, 56),
@@ -100,24 +91,19 @@ FLUX1 = ModelFamily(  # black-forest-labs/flux, model.py and util.py
     latent_shift=0.1159,
     blocks=_BLOCKS,
     mechanisms=MECHANISMS,
-    supported=True,
 )
 FLUX2 = ModelFamily(  # black-forest-labs/flux2, model.py; its VAE normalises latents itself, with batch statistics
     name="flux2",
     title="FLUX.2",
     members="FLUX.2 (dev, klein)",
-    latent_channels=128,
+    channels=128,
     cell=16,
     patch=1,
     axes=(32, 32, 32, 32),
     theta=2_000,
     text_widths=(7680, 12288, 15360),
-    pooled_width=None,
-    latent_scale=1.0,
-    latent_shift=0.0,
     blocks=_BLOCKS,
     mechanisms=("cross_attention", "context"),
-    supported=True,
     text_length=512,
 )
 CHROMA = replace(  # FLUX.1's blocks with modulations from a network of their own, and nothing of a pooled text
@@ -129,30 +115,28 @@ CHROMA = replace(  # FLUX.1's blocks with modulations from a network of their ow
     mechanisms=("cross_attention", "context"),
     rope_options=False,
 )
-KREA2 = ModelFamily(  # one kind of blocks on [text | image]; its text goes through layers that would mix context tokens into it
+KREA2 = ModelFamily(  # one kind of blocks on [text | image]; its text goes through layers that would mix context tokens into it;
+    # its latents are normalised channel by channel
     name="krea2",
     title="Krea 2",
     members="Krea 2",
-    latent_channels=16,
+    channels=16,
     cell=8,
     patch=2,
+    framed=True,
     axes=(32, 48, 48),
     theta=1_000,
     text_widths=(30720,),
-    pooled_width=None,
-    latent_scale=1.0,  # its latents are normalised channel by channel
-    latent_shift=0.0,
     blocks=(BlockKind("single", comfy="blocks", diffusers="transformer_blocks", replaced=False),),
     mechanisms=("cross_attention",),
-    supported=True,
     rope_options=False,
 )
 FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (FLUX1, FLUX2, CHROMA, KREA2)}
 
 
 def supported() -> str:
-    """The members of the families that this version runs."""
-    *found, last = (family.members for family in FAMILIES.values() if family.supported)
+    """The members of all families."""
+    *found, last = (family.members for family in FAMILIES.values())
     return f"{', '.join(found)} and {last}"
 
 
@@ -163,8 +147,8 @@ def plan_tiles(
     tile: int = 1024,
     overlap: int = 128,
     family: ModelFamily = FLUX1,
-    fit: plan.Fit = "balanced",
-) -> plan.TilePlan:
+    fit: Fit = "balanced",
+) -> TilePlan:
     """Equal, evenly spread tiles of a canvas in px for a family of models; ValueError for sizes that allow no plan. fit:
     "balanced", near ``tile`` and so that the fewest pixels are sampled, or "exact", of that size."""
     return family.plan_tiles(height, width, tile=tile, overlap=overlap, fit=fit)

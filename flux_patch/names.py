@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 NAMES = {  # ComfyUI's configurations; diffusers' transformers without the end of their names
     "AuraFlow": "AuraFlow",
@@ -48,8 +49,25 @@ NAMES = {  # ComfyUI's configurations; diffusers' transformers without the end o
     "Wan": "Wan",
     "ZImage": "Z-Image",
 }
+TENSORS = {  # how names of tensors begin that no FLUX has, in files for ComfyUI and in diffusers'
+    "distilled_guidance_layer.": "Chroma",
+    "txtfusion.": "Krea 2",
+    "text_fusion.": "Krea 2",
+    "cap_embedder.": "Z-Image or Lumina 2",
+    "transformer_blocks.0.img_mod.": "Qwen-Image",
+    "caption_projection.": "HiDream I1",
+    "joint_blocks.": "SD 3",
+    "input_blocks.": "Stable Diffusion",
+    "down_blocks.": "Stable Diffusion",
+}
 
 
 def called(kind: str) -> str:
     """The name that people know for a class of a host, else the class's own."""
-    return NAMES.get(re.sub(r"(Transformer[23]D)?Model$", "", kind), f"a {kind}")
+    known = NAMES.get(re.sub(r"(Transformer[23]D)?Model$", "", kind))
+    return known or f"{'an' if kind.startswith(tuple('AEIO')) else 'a'} {kind}"
+
+
+def of_tensors(names: Iterable[str]) -> str:
+    """What a file with such tensors is called, where it is a transformer or UNet that is known; else empty."""
+    return next((TENSORS[mark] for name in names for mark in TENSORS if name.startswith(mark)), "")

@@ -15,6 +15,7 @@ from ..files.progress import Share
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.families import ModelFamily
 from ..flux_patch.geometry import FluxGeometry
+from ..flux_patch.latents import Latents
 from ..flux_patch.memo import RunMemo
 from ..flux_patch.rows import DinoRow
 from .memory import Memory
@@ -89,14 +90,21 @@ class Estimates(Protocol):
 
 
 class Host(Protocol):
-    """A FLUX with its VAE, and with an adapter or none, on ``device``, computing in ``dtype``."""
+    """A model with its VAE, and with an adapter or none, on ``device``, computing in ``dtype``. family, geometry: ValueError for
+    one that no adapter knows, which ComfyUI may have."""
 
-    family: ModelFamily
-    geometry: FluxGeometry
     device: torch.device
     dtype: torch.dtype
     adapter: LoadedAdapter | None
 
+    @property
+    def latents(self) -> Latents: ...
+
+    @property
+    def family(self) -> ModelFamily: ...
+
+    @property
+    def geometry(self) -> FluxGeometry: ...
     @property
     def memory(self) -> Memory:
         """Of ``device``, for ``in_less``."""
@@ -107,7 +115,7 @@ class Host(Protocol):
         ...
 
     def encode(self, pixels: Tensor, told: Share | None = None) -> Tensor:
-        """[B, 3, H, W] in 0..1, sides multiples of ``family.token`` -> the model's latents [B, C, h, w], float32. told: how much
+        """[B, 3, H, W] in 0..1, sides multiples of ``latents.token`` -> the model's latents [B, C, h, w], float32. told: how much
         of it is done, here and in ``decode``, where it is done in strips."""
         ...
 

@@ -76,7 +76,7 @@ class NewAdapter(io.ComfyNode):
             description="Makes an untrained adapter for a FLUX and a DINO model. It changes nothing until it is trained.",
             search_aliases=["create adapter", "make adapter"],
             inputs=[
-                io.Model.Input("model", tooltip="The FLUX model that the adapter is for."),
+                io.Model.Input("model", tooltip="The model that the adapter is for: FLUX.1, FLUX.2, Chroma or Krea 2."),
                 sockets.Dino.Input("dino", tooltip="The DINO model that the adapter is for."),
                 *adapter_inputs(
                     mechanisms="How DINO enters FLUX: cross_attention in chosen blocks (local, usual), context tokens beside "

@@ -104,15 +104,15 @@ class SequentialUpscale(io.ComfyNode):
         check_patches(model)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)
-        plan = host.family.plan_tiles(
-            *canvas_size(*size, grid=host.family.token), tile=tile, overlap=overlap, fit=tile_fit
+        plan = host.latents.plan_tiles(
+            *canvas_size(*size, grid=host.latents.token), tile=tile, overlap=overlap, fit=tile_fit
         )
         made_by, open_store = "", None
         if keep.strip():
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
             made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
             open_store = partial(TileStore, kept_tiles(keep))
-        cells = size[0] / host.family.cell, size[1] / host.family.cell
+        cells = size[0] / host.latents.cell, size[1] / host.latents.cell
         positive, negative = (covering(each, cells) for each in (positive, negative))
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
         sampling = ComfySampler(

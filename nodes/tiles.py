@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
+from ..flux_patch.families import FLUX1
 from ..hosts.comfy.images import rgb, to_host
-from ..hosts.comfy.latents import OF_FLUX1, latents_of
+from ..hosts.comfy.latents import latents_of
 from ..hosts.comfy.model import tile_model
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
@@ -63,7 +64,7 @@ class PlanTiles(io.ComfyNode):
 
     @classmethod
     def execute(cls, width, height, tile, overlap, tile_fit="balanced", model=None) -> io.NodeOutput:
-        latents = OF_FLUX1 if model is None else latents_of(model)
+        latents = FLUX1 if model is None else latents_of(model)
         cell = latents.cell
         height, width = (side // cell * cell for side in (height, width))  # VAE Encode crops to whole cells
         plan = latents.plan_tiles(height, width, tile=tile, overlap=overlap, fit=tile_fit)

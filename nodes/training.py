@@ -211,7 +211,8 @@ def train(
     from ..training.data.pictures import open_data
     from ..training.data.sources import listing
 
-    data = open_data(config.data, needs_features=None, progress=only_interrupts)
+    family = start.config.geometry.family
+    data = open_data(config.data, needs_features=None, family=family, progress=only_interrupts)
     told = [config.model_dump(mode="json"), listing(data.entries), start.fingerprint]
     folder = training_folder(fingerprint((models_fingerprint(model, vae, dino) + json.dumps(told)).encode()))
     every = -(-config.optimisation.steps // POINTS)

@@ -54,7 +54,8 @@ class Upscale(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     lazy=True,
-                    tooltip="Any model of pictures, not tiled and not patched with DINO yet. An adapter needs FLUX.",
+                    tooltip="Any model of pictures, not tiled and not patched with DINO yet. An adapter needs the model that it "
+                    "was made for.",
                 ),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input(
@@ -202,7 +203,7 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
-        height, width = (side / host.family.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
+        height, width = (side / host.latents.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
         positive, negative = (covering(each, (height, width)) for each in (positive, negative))
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving, adaptive > 0

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..dino.encode import DinoEncoder, EncodeSettings
 from ..dino.feature_map import FeatureMap
-from ..flux_patch.families import ModelFamily
 from ..flux_patch.guide import PictureGuide
+from ..flux_patch.latents import Latents
 from ..flux_patch.schedule import Strength
 from ..flux_patch.tokens import DinoTokens
 from ..hosts.finite import finite
@@ -30,7 +30,7 @@ class WholePicture:
     project: Project
     settings: EncodeSettings
     strength: Strength
-    family: ModelFamily
+    latents: Latents
 
     def __call__(self, pixels: Tensor, *, plan: TilePlan, size: tuple[int, int]) -> PictureGuide:
         return self.guide(self.tokens(pixels), size=size)
@@ -44,7 +44,7 @@ class WholePicture:
 
     def guide(self, tokens: DinoTokens | None, *, size: tuple[int, int]) -> PictureGuide:
         """For a result of that height and width in px."""
-        height, width = (side / self.family.cell for side in size)
+        height, width = (side / self.latents.cell for side in size)
         return PictureGuide(tokens, self.strength, (height, width))
 
     def describe(self) -> dict[str, Any]:
@@ -86,4 +86,4 @@ def whole_picture(
     settings = host.adapter.config.encode
     settings = replace(settings, layers=layers or settings.layers)
     host.adapter.module.check_dino(encoder.spec, settings)
-    return WholePicture(encoder, project, settings, Strength(strength, mask=mask), host.family)
+    return WholePicture(encoder, project, settings, Strength(strength, mask=mask), host.latents)

@@ -71,7 +71,7 @@ class JointEuler:
     def batch(self, plan: TilePlan) -> int:
         if not self.chosen:
             cells = plan.latent
-            self.host.load([1, self.host.family.latent_channels, cells.tile_height, cells.tile_width])
+            self.host.load([1, self.host.latents.channels, cells.tile_height, cells.tile_width])
             self.chosen = default_tile_batch(self.host.device, plan)
         return self.chosen
 

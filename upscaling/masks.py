@@ -13,7 +13,7 @@ from torch import Tensor
 from ..files.kinds import MEGAPIXELS
 from ..files.pictures import load_picture, picture_of
 from ..files.pixels import proportional
-from ..flux_patch.families import ModelFamily
+from ..flux_patch.latents import Latents
 from ..tiling.canvas import pad_to_grid
 
 Source = str | os.PathLike[str] | Image.Image
@@ -87,10 +87,10 @@ def check_mask(mask: Tensor, height: int, width: int, *, name: str) -> None:
         )
 
 
-def in_cells(mask: Tensor, *, height: int, width: int, family: ModelFamily) -> Tensor:
+def in_cells(mask: Tensor, *, height: int, width: int, latents: Latents) -> Tensor:
     """A mask over a picture of that height and width in px as its mean in each latent cell of the padded canvas."""
     mask = scaled(mask, height=height, width=width)
-    return F.avg_pool2d(pad_to_grid(mask, grid=family.token), family.cell).clamp(0, 1)  # [B, 1, h, w]
+    return F.avg_pool2d(pad_to_grid(mask, grid=latents.token), latents.cell).clamp(0, 1)  # [B, 1, h, w]
 
 
 def scaled(mask: Tensor, *, height: int, width: int) -> Tensor:

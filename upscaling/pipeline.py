@@ -98,8 +98,8 @@ def upscale(
     masks.check(*pixels.shape[-2:])
     seconds: dict[str, float] = {}
     size = scaled_size(*pixels.shape[-2:], scale=settings.scale)
-    canvas = canvas_size(*size, grid=host.family.token)
-    plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    canvas = canvas_size(*size, grid=host.latents.token)
+    plan = host.latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]
     with timed(seconds, "dino", None if wanted is None and settings.adaptive == 0 else progress):
@@ -133,7 +133,7 @@ def upscale(
                 check=host.check_interrupt,
             )
     with timed(seconds, "sample"):
-        each = [in_cells(mask, height=size[0], width=size[1], family=host.family) for mask in redrawn]
+        each = [in_cells(mask, height=size[0], width=size[1], latents=host.latents) for mask in redrawn]
         cells = reduce(torch.mul, each) if each else None
         drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
         finite(drawn, "sample")
@@ -189,7 +189,7 @@ def upscale(
 
 
 def _encoded(host: Host, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    return finite(encode(pad_to_grid(pixels, grid=host.family.token)), "encode")
+    return finite(encode(pad_to_grid(pixels, grid=host.latents.token)), "encode")
 
 
 def _shown(host: Host, latents: Tensor, size: tuple[int, int], *, told: Share | None = None) -> Tensor:

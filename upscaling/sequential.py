@@ -116,8 +116,8 @@ def upscale_tiles(
     masks.check(source.height, source.width)
     seconds: dict[str, float] = {}
     size = scaled_size(source.height, source.width, scale=settings.scale)
-    canvas = canvas_size(*size, grid=host.family.token)
-    plan = host.family.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    canvas = canvas_size(*size, grid=host.latents.token)
+    plan = host.latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
     again = [] if redo is None else sorted(set(redo(plan)))
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]

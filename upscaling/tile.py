@@ -14,8 +14,8 @@ from ..dino.guidance.start import guided_estimates
 from ..dino.guidance.x0 import GuidedEstimates
 from ..files.progress import Progress
 from ..files.resampling import Span, applied, span, within
-from ..flux_patch.families import ModelFamily
 from ..flux_patch.guide import Guide, PartGuide
+from ..flux_patch.latents import Latents
 from ..hosts.finite import finite
 from ..hosts.host import Host
 from ..tiling.canvas import cut
@@ -133,7 +133,7 @@ def _to_and_fro(first: int, last: int, small: int, large: int, start: int, stop:
     return shrunk, within(span(start, stop, side=large, source=small), first, last)
 
 
-def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: ModelFamily) -> Tensor:
+def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], latents: Latents) -> Tensor:
     """``masks.in_cells`` for a box of the canvas: [1, 1, h, w] in latent cells of a mask [1, 1, H, W] over a picture of that
     size."""
     bottom, right = min(box.bottom, size[0]), min(box.right, size[1])
@@ -141,15 +141,15 @@ def part_of_mask(mask: Tensor, box: Box, *, size: tuple[int, int], family: Model
     columns = span(box.left, right, side=size[1], source=mask.shape[-1], kind="linear")
     part = applied(rows, columns, mask.float().cpu())
     part = F.pad(part, (0, box.right - right, 0, box.bottom - bottom), mode="replicate")
-    return F.avg_pool2d(part, family.cell).clamp(0, 1)
+    return F.avg_pool2d(part, latents.cell).clamp(0, 1)
 
 
-def context_mask(share: Tensor, *, family: ModelFamily) -> Tensor | None:
+def context_mask(share: Tensor, *, latents: Latents) -> Tensor | None:
     """How much is redrawn of each latent cell [1, 1, h, w], where finished neighbours have a share [h, w] of the pixels; None
     where they have none."""
     if not bool(share.any()):
         return None
-    return 1 - F.avg_pool2d(share[None, None], family.cell).clamp(0, 1)
+    return 1 - F.avg_pool2d(share[None, None], latents.cell).clamp(0, 1)
 
 
 def product(masks: list[Tensor]) -> Tensor | None:
@@ -185,7 +185,7 @@ class Tiles:
 
     def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
         """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
-        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.boxes[tile]
+        host, settings, box = self.host, self.settings, self.plan.boxes[tile]
         host.check_interrupt()
         with timed(self.seconds, "enlarge"):
             plain = self.ground.part(box)
@@ -195,8 +195,8 @@ class Tiles:
             lost = None
             if settings.vae_detail > 0:
                 lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
-        masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
-        kept = context_mask(share, family=family)
+        masks = [part_of_mask(mask, box, size=self.ground.size, latents=host.latents) for mask in self.redrawn]
+        kept = context_mask(share, latents=host.latents)
         cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
         estimates = None
         if settings.anchor > 0 and settings.denoise > 0:

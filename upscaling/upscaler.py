@@ -286,7 +286,7 @@ class Upscaler:
         look = partial(picture_tokens, self.redux, pixels)
         tokens = self.host.turns.spared(look, stage="redux", model=self.redux.model)
         result = scaled_size(*(size or pixels.shape[-2:]), scale=settings.scale)
-        height, width = (side / self.host.family.cell for side in result)
+        height, width = (side / self.host.latents.cell for side in result)
         return ReduxTokens(tokens, settings.redux_grid, Strength(settings.redux_strength)), (height, width)
 
     def _enlarged(self, pixels: Tensor, *, progress: Progress | None) -> Tensor:

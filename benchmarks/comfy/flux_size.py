@@ -66,7 +66,7 @@ DENOISE = 0.3
 VAE = {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
 VAE |= {
     "double_z": True,
-    "z_channels": FLUX1.latent_channels,
+    "z_channels": FLUX1.channels,
     "resolution": 256,
     "in_channels": 3,
     "out_ch": 3,
@@ -92,7 +92,7 @@ def random_flux(geometry: dict[str, int], *, dtype: torch.dtype = torch.bfloat16
     """A MODEL of FLUX.1 dev's kind, by the host's own loader."""
     with torch.device("meta"):
         net = comfy.ldm.flux.model.Flux(
-            image_model="flux", in_channels=FLUX1.latent_channels, out_channels=FLUX1.latent_channels, vec_in_dim=768,
+            image_model="flux", in_channels=FLUX1.channels, out_channels=FLUX1.channels, vec_in_dim=768,
             patch_size=FLUX1.patch, context_in_dim=4096, mlp_ratio=4.0, axes_dim=list(FLUX1.axes), theta=10_000,
             qkv_bias=True, guidance_embed=True, txt_ids_dims=[], dtype=torch.bfloat16, operations=torch.nn, **geometry,
         )  # fmt: skip

@@ -104,11 +104,11 @@ def coding(*, tiny: bool) -> int:
     vae, cells = random_vae(128, tiny=tiny, device=META, dtype=HALF), LARGE // FLUX1.cell
     canvas = Canvas(
         lambda latents: vae.decoder(latents.to(HALF)),
-        lambda seen: vae.encoder(seen.to(HALF))[:, : FLUX1.latent_channels],
+        lambda seen: vae.encoder(seen.to(HALF))[:, : FLUX1.channels],
         (LARGE, LARGE),
     )
     code = Autoencoder(canvas, torch.empty(1, 3, SOURCE, SOURCE, device=META))
-    latents = torch.empty(1, FLUX1.latent_channels, cells, cells, device=META)
+    latents = torch.empty(1, FLUX1.channels, cells, cells, device=META)
     return counted(lambda: code.change(code.picture(latents))).flops
 
 

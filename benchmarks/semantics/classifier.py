@@ -6,6 +6,7 @@ nothing else in the benchmark is trained with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +63,25 @@ def train(*, minutes: float, seed: int, path: Path = JUDGE) -> None:
             kinds.append(labels[index][top // CELL : (top + VIEW) // CELL, left // CELL : (left + VIEW) // CELL])
         return torch.stack(views), torch.stack(kinds)
 
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        views, kinds = batch
-        with autocast():
-            found = model(views)
-        return cross_entropy(found.float(), kinds)
-
     def export(steps: int, loss: float) -> None:
         write(path, model.state_dict(), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
         log.info("classifier: %d steps, loss %.3f, %s", steps, loss, report(model))
 
     tools = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
-    train_for(model, tools, batch=batch, loss=loss, write=export, **settings)
+    train_for(model, tools, batch=batch, loss=naming(model), write=export, **settings)
+
+
+def naming(model: nn.Module) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+    """The loss of pixels [B, 3, H, W], and of the kinds [B, h, w] that a model should name in them."""
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        pixels, kinds = batch
+        with autocast():
+            found = model(pixels)
+        return cross_entropy(found.float(), kinds)
+
+    return loss
 
 
 def load(path: Path = JUDGE) -> TextureClassifier:

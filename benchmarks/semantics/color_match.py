@@ -1,5 +1,5 @@
 """What *color_match* does to colours, detail and tile borders:
-`python -m benchmarks.semantics.color_match --pictures 2 --denoise 0.3 0.7 -o benchmarks/results/color_match.json`.
+`python -m benchmarks.semantics.color_match --pictures 3 -o benchmarks/results/color_match.json`.
 
 Every result is sampled once, without fidelity or VAE detail, which would put colours back too, and then matched in each way, as
 `dinotile upscale --color-match` does. *photo*: the demo on scikit-image's cat, shrunk and enlarged by 2. *world*: held-out

@@ -16,17 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import KINDS
-from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
 from dinotile.files.weights import read_weights
 from dinotile.flux_patch.families import plan_tiles
 
 from ..figures import about, interval, publish
-from .classifier import CELL, cell_labels
+from .classifier import CELL, cell_labels, naming
 from .measure import Scores
 from .selftaught import NOBODY, drawn
 
@@ -63,19 +61,13 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
     torch.manual_seed(seed)
     reader = Reader().train()
 
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        pixels, kinds = batch
-        with autocast():
-            found = reader(pixels)
-        return cross_entropy(found.float(), kinds)
-
     def export(steps: int, loss: float) -> None:
         write(path, dict(reader.state_dict()), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
         log.info("reader: %d steps, loss %.3f, %s", steps, loss, {side: read(reader, side)[0] for side in SIDES})
 
     tools = [torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=0.02)]
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
-    train_for(reader, tools, batch=lambda share: windows(seed), loss=loss, write=export, **settings)
+    train_for(reader, tools, batch=lambda share: windows(seed), loss=naming(reader), write=export, **settings)
 
 
 def windows(seed: int) -> tuple[Tensor, Tensor]:

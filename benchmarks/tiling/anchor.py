@@ -33,7 +33,7 @@ def main() -> None:
         for anchor in (0.0, 1.0):
             result, report = upscaler.upscale(source, replace(SETTINGS, mode=mode, anchor=anchor))
             height, width = result.shape[-2:]
-            plan = upscaler.host.family.plan_tiles(height, width, tile=SETTINGS.tile, overlap=SETTINGS.overlap)
+            plan = upscaler.host.latents.plan_tiles(height, width, tile=SETTINGS.tile, overlap=SETTINGS.overlap)
             apart = resize(result, height=source.shape[-2], width=source.shape[-1]) - source
             seams = measure_seams(result, plan, source=resize(source, height=height, width=width)).summary()["score"]
             figures.append(

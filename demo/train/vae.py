@@ -60,7 +60,7 @@ def started_vae(pictures: Pictures, *, minutes: float, seed: int, folder: Path |
         ema=0.0,
         save_every=1000,
     )
-    vae = AutoencoderTiny(latent_channels=FLUX1.latent_channels)
+    vae = AutoencoderTiny(latent_channels=FLUX1.channels)
     pour(coder, vae)
     widen(vae, pictures)
     return vae

@@ -19,7 +19,7 @@ from ...files.pixels import proportional
 from ..finite import finite
 from ..host import Estimates
 from . import vae as vae_path
-from .latents import check_canvas, flat, framed, latents_of, like
+from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
@@ -62,7 +62,7 @@ def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
 
 def guide_model(model: Any, guidance: Guidance) -> Any:
     """A clone of the model that every sampler runs with this guidance; ValueError where it has one of the kind already."""
-    latents_of(model).check_vae(guidance.decoder, name="decoder")
+    check_vae(latents_of(model), guidance.decoder, name="decoder")
     model = clone_of(model)
     wrappers, others = model.wrappers.get(Wrappers.OUTER_SAMPLE, {}), {guidance.kind: guidance}
     for kind in KINDS:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...files.progress import Share
-from ...flux_patch.families import CHROMA
-from ...flux_patch.geometry import FluxGeometry, family_of
+from ...flux_patch.families import CHROMA, FAMILIES, ModelFamily
+from ...flux_patch.geometry import FluxGeometry
 from ...flux_patch.memo import RunMemo
 from ...flux_patch.rows import DinoRow
 from ..finite import finite
@@ -25,7 +25,7 @@ from ..memory import in_less
 from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
-from .latents import flat, framed, latents_of
+from .latents import check_vae, flat, framed, latents_of
 from .memory import ManagedMemory, relief
 from .model import Wrappers, flux_geometry, patch_flux
 
@@ -36,12 +36,10 @@ class ComfyHost:
     def __init__(self, model: Any, vae: Any, *, decoder: Any | None = None, adapter: HostAdapter | None = None) -> None:
         """decoder: a small VAE of the same latents, for ``show`` and ``read``; None: the VAE."""
         self.latents = latents_of(model)
-        self.latents.check_vae(vae, name="VAE")
+        check_vae(self.latents, vae, name="VAE")
         if decoder is not None:
-            self.latents.check_vae(decoder, name="decoder")
+            check_vae(self.latents, decoder, name="decoder")
         self.model, self.vae, self.decoder = model, checked_vae(vae), vae if decoder is None else decoder
-        found = family_of(model.get_model_object("diffusion_model"))
-        self.family = found or self.latents.family(type(model.model).__name__)
         self.device, self.dtype = model.load_device, compute_dtype(model)
         self.adapter = None if adapter is None else adapter.adapter
         self.patcher = model if adapter is None else patch_flux(model, adapter)
@@ -124,8 +122,13 @@ class ComfyHost:
 
     @cached_property
     def geometry(self) -> FluxGeometry:
-        """ValueError for another model than a FLUX, which is tiled and guided without."""
+        """ValueError for a model of none of the families of adapters, which is tiled and guided without."""
         return flux_geometry(self.model)
+
+    @cached_property
+    def family(self) -> ModelFamily:
+        """The same."""
+        return FAMILIES[self.geometry.family]
 
     @cached_property
     def options(self) -> dict[str, Any]:

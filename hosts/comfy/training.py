@@ -18,11 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from ...dino.encode import DinoEncoder
 from ...files.fingerprints import fingerprint_of, first_numbers
 from ...flux_patch.adapter import LoadedAdapter
-from ...flux_patch.families import BlockKind
+from ...flux_patch.families import FAMILIES, BlockKind
 from ..attention import differentiable_attention
 from .adapter import HostAdapter
 from .host import ComfyHost
-from .model import keep_for_backward
+from .model import flux_geometry, keep_for_backward
 
 SHAPE = (64, 64)  # of the first latents that there is room for
 ACTIVATIONS = {True: 4, False: 40}  # by checkpointing: memory of a training step over an inference step's; a guess
@@ -37,6 +37,8 @@ class TrainingHost(ComfyHost):
     """
 
     def __init__(self, model: Any, vae: Any, adapter: LoadedAdapter, *, gradient_checkpointing: bool = True) -> None:
+        geometry, inner = flux_geometry(model), model.get_model_object("diffusion_model")
+        FAMILIES[geometry.family].check_channels((inner.first if hasattr(inner, "first") else inner.img_in).in_features)
         adapter.module.to(model.load_device, torch.float32)
         super().__init__(model.clone(disable_dynamic=True), vae, adapter=HostAdapter(adapter, None))
         self.activations = ACTIVATIONS[gradient_checkpointing]
@@ -109,9 +111,10 @@ def _attention(chosen: Any, *args: Any, **kwargs: Any) -> Tensor:
 def _train_blocks(patcher: Any, kind: BlockKind, *, checkpointing: bool) -> None:
     blocks = getattr(patcher.model.diffusion_model, kind.comfy)
     if not kind.replaced:
-        for number, block in enumerate(blocks):
-            trained = TrainedForward(block.forward, checkpointing=checkpointing)
-            patcher.add_object_patch(f"diffusion_model.{kind.comfy}.{number}.forward", trained)
+        for number in range(len(blocks)):
+            name = f"diffusion_model.{kind.comfy}.{number}.forward"
+            own = patcher.get_model_object(name)  # not the block's, where a training before may still have its patch
+            patcher.add_object_patch(name, TrainedForward(own, checkpointing=checkpointing))
         return
     before = patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
     place = f"{kind.name}_block"

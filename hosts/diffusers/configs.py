@@ -100,9 +100,11 @@ def _values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             rest += [(key, each) for each in value]
 
 
-def other_model(source: str | Path, kind: Any) -> ValueError:
-    """What is said of a model that ComfyUI may run, and this host does not."""
+def other_model(source: str | Path, kind: Any, *, title: str = "") -> ValueError:
+    """What is said of a model that ComfyUI may run, and this host does not. kind: its class in diffusers, where it is told.
+    title: what people call it, where that is known."""
+    said = title or (called(str(kind)) if kind else "no model of diffusers")
     return ValueError(
-        f"{source} holds {printable(called(str(kind)))}, needed is a FLUX.1 or FLUX.2 transformer: give its folder or file, or "
+        f"{source} holds {printable(said)}, needed is a FLUX.1 or FLUX.2 transformer: give its folder or file, or "
         "take the nodes in ComfyUI for other models"
     )

@@ -88,18 +88,11 @@ def check_models(
 ) -> None:
     """Raise ValueError for a model or a pair that this path cannot run. name: what the second is here."""
     family = FAMILIES[geometry_of(transformer).family]
-    channels, latent = transformer.config["in_channels"], latent_channels(vae)
-    if channels != family.token_channels:
-        plain = "use a dev, schnell, Krea or Kontext model (Fill, Canny and Depth models need further inputs)"
-        raise ValueError(
-            f"the FLUX model takes {channels} channels per token, plain {family.title} takes {family.token_channels}: "
-            + (plain if family is FLUX1 else f"use {family.members}")
-        )
-    if latent != family.latent_channels:
+    family.check_channels(transformer.config["in_channels"])
+    latent = latent_channels(vae)
+    if latent != family.channels:
         vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else "FLUX.2's VAE or taef2"
-        raise ValueError(
-            f"the {name} has {latent} latent channels, {family.title} needs {family.latent_channels}: use {vaes}"
-        )
+        raise ValueError(f"the {name} has {latent} latent channels, {family.title} needs {family.channels}: use {vaes}")
 
 
 def latent_channels(vae: AutoencoderKL | AutoencoderTiny) -> int:

@@ -72,7 +72,7 @@ class DiffusersHost:
             check_models(transformer, decoder, name="decoder")
             self.decoder = self.turns.add(_frozen(decoder, self.dtype))
         self.geometry = geometry_of(transformer)
-        self.family = FAMILIES[self.geometry.family]
+        self.family = self.latents = FAMILIES[self.geometry.family]
         self.adapter, self.hooks = adapter, None
         if adapter is not None:
             adapter.module.check_geometry(self.geometry)

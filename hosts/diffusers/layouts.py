@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ...files.errors import printable, whole
 from ...flux_patch.families import FLUX1, FLUX2, ModelFamily
+from ...flux_patch.names import of_tensors
+from .configs import other_model
 
 Shapes = Mapping[str, tuple[int, ...]]
 SCALES = (".scale_weight", ".weight_scale")  # of layers in 8-bit floats, in files for ComfyUI, older and newer ones
@@ -25,6 +27,8 @@ EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 def flux_config(shapes: Shapes, *, name: str, kind: str = "transformer") -> dict[str, Any]:
     """diffusers' config of a FLUX transformer, or another ``kind`` of its layers, read from its tensors in either layout."""
+    if other := of_tensors(shapes):
+        raise other_model(name, None, title=other)
     diffusers_layout = "x_embedder.weight" in shapes
     if not diffusers_layout and "img_in.weight" not in shapes:
         some = ", ".join(map(printable, sorted(shapes)[:3])) or "nothing"

@@ -160,7 +160,7 @@ def _pretrained(source: str | Path, folder: dict[str, Any], kinds: dict[str, Any
         config = usual.load_config(**folder)
     check_config(config, name=str(source))
     kind = config.get("_class_name")
-    if kind not in kinds and "Transformer2DModel" in str(kind):
+    if kind not in kinds and "Transformer" in str(kind):  # before its weights are downloaded
         raise other_model(source, kind)
     check_quantised(config, name=str(source))
     with loading(source):

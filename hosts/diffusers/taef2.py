@@ -15,7 +15,7 @@ from ...files.errors import printable
 from ...flux_patch.families import FLUX2
 
 WIDTH, FOLDED = 64, 2  # channels of a map; cells of its own in a cell of the model, on each axis
-CHANNELS = FLUX2.latent_channels // FOLDED**2
+CHANNELS = FLUX2.channels // FOLDED**2
 POOLED = re.compile(r"(?:^|\.)\d+\.pool\.\d+\.weight$")
 
 
@@ -39,7 +39,7 @@ class Taef2(nn.Module):
             Block(),
             conv(WIDTH, 3),
         )
-        self.config = {"latent_channels": FLUX2.latent_channels}
+        self.config = {"latent_channels": FLUX2.channels}
 
     @property
     def dtype(self) -> torch.dtype:

@@ -36,6 +36,23 @@ def test_the_whole_picture_tells_more_than_tiles_and_these_more_than_smaller_one
     assert small + 0.1 < tile < whole and whole > 0.9
 
 
+@pytest.mark.parametrize("side", [128, world.SIDE])
+def test_what_is_right_is_counted_by_area_and_of_objects_only(scenes, side):
+    share, own = cell_labels(scenes[0])
+    inside = (own != world.GROUND) & (share > 0.5)
+
+    def always(kind):
+        return lambda pixels: torch.eye(world.GROUND + 1)[kind][None, :, None, None].expand(
+            -1, -1, *(length // 2 for length in pixels.shape[-2:])
+        )
+
+    found = [reader.right(always(kind), scenes[0], side) for kind in range(world.GROUND + 1)]
+    assert found[world.GROUND] == 0 and sum(found) == pytest.approx(1)
+    if side == world.SIDE:
+        shares = [float((share * (inside & (own == kind))).sum() / share[inside].sum()) for kind in range(world.GROUND)]
+        assert found[:-1] == pytest.approx(shares)
+
+
 def test_sources_of_all_levels_show_one_scene_and_their_share_of_its_textures(scenes):
     judge = classifier.load()
     for scene in scenes[:1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 
 import comfy.latent_formats
@@ -29,6 +30,7 @@ from inside_tools import (
 from inside_zoo import CPU, KINDS, built, decoder, draw, drawn, text
 
 from dinotile import nodes
+from dinotile.flux_patch.latents import Latents
 from dinotile.hosts.comfy.host import ComfyHost
 from dinotile.hosts.comfy.latents import latents_of
 from dinotile.hosts.comfy.sampling import denoise_sigmas
@@ -45,7 +47,7 @@ def latent(model, seed: int = 1, batch: int = 1, extra: int = 0):
 
 
 def planned(model, of=None, *, tile: int = TILE, extra: int = 0):
-    grid, cell = latents_of(model).grid, latents_of(model).cell
+    grid, cell = latents_of(model).token, latents_of(model).cell
     height, width = (side * grid + extra * cell for side in TOKENS)
     return node(nodes.PlanTiles, width, height, tile * grid, grid, model=model if of is None else of)[0]
 
@@ -63,7 +65,7 @@ def sample(model, name, latents, *, cfg=2.0, noise=None, steps=2, more=None, sam
 
 def small(model):
     """A picture of which the canvas shows twice the size."""
-    height, width = (side * latents_of(model).grid // 2 for side in TOKENS)
+    height, width = (side * latents_of(model).token // 2 for side in TOKENS)
     return picture(3, height=height, width=width)
 
 
@@ -105,20 +107,25 @@ def family(name):
 def guided_family(name):
     """DINO guidance by a small VAE of the family's latents, and the whole path in one node."""
     model = built(name)
-    vae, grid, image = decoder(model), latents_of(model).grid, small(model)
+    vae, grid, image = decoder(model), latents_of(model).token, small(model)
     latents, words = latent(model), text(name)
     plain = sample(model, name, latents, cfg=1.0, steps=1)
     led = sample(
         node(nodes.DinoGuidance, model, dino(), image, vae, 1.0, 1.0, 0.05, 1), name, latents, cfg=1.0, steps=1
     )
-    result = node(
-        nodes.Upscale, image[:, 1:, 2:], model, vae, words, words, 2.0, 0.5, 1, "euler", "simple", 1.0, TILE * grid, grid, 1.0,
-        0, anchor=1.0, decoder=vae, denoise_mask=torch.ones(1, image.shape[1] - 1, image.shape[2] - 2),
-    )  # fmt: skip
+
+    def upscaled(**guidance):
+        return node(
+            nodes.Upscale, image[:, 1:, 2:], model, vae, words, words, 2.0, 0.5, 1, "euler", "simple", 1.0, TILE * grid, grid,
+            1.0, 0, decoder=vae, denoise_mask=torch.ones(1, image.shape[1] - 1, image.shape[2] - 2), **guidance,
+        )  # fmt: skip
+
+    free, anchored, result = upscaled(), upscaled(anchor=1.0), upscaled(guide=1.0, dino=dino())
     return {
         "led": apart(led, plain),
-        "finite": all(bool(one.isfinite().all()) for one in (led, result)),
+        "finite": all(bool(one.isfinite().all()) for one in (led, anchored, result)),
         "size": list(result.shape) == [1, 2 * (image.shape[1] - 1), 2 * (image.shape[2] - 2), 3],
+        "one node": [apart(anchored, free), apart(result, free)],
     }
 
 
@@ -155,9 +162,14 @@ def told_size():
 
 @check
 def rows_of_the_table():
-    """The families that a host without an adapter is of."""
+    """The families that a host without an adapter is of, and whether the table has the latents that the model says it has."""
     models = {name: built(name) for name in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")}
-    return {name: ComfyHost(model, decoder(model)).family.name for name, model in models.items()}
+    hosts = {name: ComfyHost(model, decoder(model)) for name, model in models.items()}
+    told = [field.name for field in fields(Latents)]
+    return {
+        host.family.name: [[getattr(of, part) for part in told] for of in (host.family, host.latents)]
+        for host in hosts.values()
+    }
 
 
 @check
@@ -221,6 +233,7 @@ def adapters_refused():
     new = {name: partial(node, nodes.NewAdapter, model, dino(), "2/3", "all", 32, 8) for name, model in models.items()}
     said = {name: partial(action, 1, 2, 0) for name, action in new.items()}
     said["patched"] = lambda: node(nodes.PatchFlux, z_image, adapter())
+    said["family"] = lambda: ComfyHost(z_image, decoder(z_image)).family
     said["empty"] = lambda: node(nodes.EmptyConditioning, z_image, 8, 3.5)
     return {name: refusal(action) for name, action in said.items()}
 

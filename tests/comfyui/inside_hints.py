@@ -26,6 +26,7 @@ from inside_tools import (
     check_families,
     counted,
     features,
+    fill_model,
     flux,
     once,
     patched,
@@ -40,7 +41,6 @@ from inside_tools import (
     watch,
     where,
 )
-from safetensors.torch import load_file
 from torch.nn.functional import pixel_unshuffle
 
 import nodes as host_nodes
@@ -236,14 +236,6 @@ def reference_latents():
         sample(watch(model, see), positive, steps=1, denoise=0.5, latent=latent, noise=torch.zeros_like(latent))
         out[name] = {"worst, cells": worst[0], "sizes": sorted(sizes)}
     return out
-
-
-def fill_model():
-    """The tiny FLUX with the 384 input channels per token of FLUX.1 Fill: noise, masked picture, 64 pixels of the mask."""
-    state = load_file(BASE / "models" / "diffusion_models" / "flux.safetensors")
-    first = state["x_embedder.weight"]  # [256, 64]
-    more = torch.randn(len(first), 320, generator=torch.Generator().manual_seed(6)) * 0.05
-    return comfy.sd.load_diffusion_model_state_dict(state | {"x_embedder.weight": torch.cat([first, more], dim=1)})
 
 
 @check

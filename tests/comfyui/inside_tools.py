@@ -25,6 +25,7 @@ args.base_directory = str(BASE)
 import comfy.clip_vision  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -109,6 +110,14 @@ def flux(name: str | None = None):
         return once(f"flux {name}", lambda: built(name, **OWN_SIZES[name]))
     path = model_path(f"{name}.safetensors", "diffusion_models")
     return once(f"flux {name}", lambda: comfy.sd.load_diffusion_model(path))
+
+
+def fill_model():
+    """The tiny FLUX with the 384 input channels per token of FLUX.1 Fill: noise, masked picture, 64 pixels of the mask."""
+    state = comfy.utils.load_torch_file(str(BASE / "models" / "diffusion_models" / "flux.safetensors"))
+    first = state["x_embedder.weight"]  # [256, 64]
+    more = torch.randn(len(first), 320, generator=torch.Generator().manual_seed(6)) * 0.05
+    return comfy.sd.load_diffusion_model_state_dict(state | {"x_embedder.weight": torch.cat([first, more], dim=1)})
 
 
 def host_clip_vision(config: dict):
@@ -212,7 +221,7 @@ def tiled(model, of=None, *, moving: bool = False):
 
 
 def random_latent(seed: int = 0, batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
-    channels = used().family.latent_channels
+    channels = used().family.channels
     return framed(torch.randn(batch, channels, rows, columns, generator=torch.Generator().manual_seed(seed)))
 
 
@@ -222,7 +231,7 @@ def framed(latent: Tensor) -> Tensor:
 
 def where(batch: int = 1, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
     """A latent whose channels 0, 1, 2 are a cell's row, its column and the number of its picture."""
-    latent = torch.zeros(batch, used().family.latent_channels, rows, columns)
+    latent = torch.zeros(batch, used().family.channels, rows, columns)
     latent[:, 0] = torch.arange(rows)[:, None]
     latent[:, 1] = torch.arange(columns)[None, :]
     latent[:, 2] = torch.arange(batch)[:, None, None]

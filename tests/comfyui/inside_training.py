@@ -20,7 +20,10 @@ from inside_tools import (
     apart,
     check,
     check_every_family,
+    check_on,
     dino,
+    features,
+    fill_model,
     flux,
     folder,
     main,
@@ -30,6 +33,7 @@ from inside_tools import (
     picture,
     plan,
     project,
+    random_latent,
     refusal,
     same,
     sample,
@@ -60,6 +64,7 @@ from dinotile.flux_patch.checkpoint import load_adapter
 from dinotile.flux_patch.rows import DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy import training as host_training
+from dinotile.hosts.comfy.latents import flat
 from dinotile.hosts.host import Text
 from dinotile.training.adapter.start import copied
 from dinotile.training.core.state import checkpoints
@@ -189,37 +194,44 @@ def for_diffusers():
 
 
 class Watch(TorchFunctionMode):
-    """Whether cuDNN's kernels may be taken, at every attention."""
+    """Whether cuDNN's kernels may be taken, at every attention that has a backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[bool] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and any(each.requires_grad for each in args[:3]):
             self.seen.append(torch.backends.cuda.cudnn_sdp_enabled())
         return func(*args, **(kwargs or {}))
 
 
-@check
 def kernels():
-    """Of FLUX's and the adapter's attention, where the host allows every kernel just around it, as it does on CUDA."""
+    """Of the model's and the adapter's attention, where the host allows every kernel just around it, as it does on CUDA."""
     every = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
     def as_on_cuda(*args, **kwargs):
         with sdpa_kernel(every):
             return F.scaled_dot_product_attention(*args, **kwargs)
 
-    flux(), vae(), dino(), adapter()  # loaded in the inference mode of a node
+    model, small, chosen = flux(), decoder(flux()), adapter().adapter  # loaded in the inference mode of a node
+    ((context, more),), seen = text(0), flat(random_latent(3, rows=8, columns=12))
     before, comfy.ops.scaled_dot_product_attention = comfy.ops.scaled_dot_product_attention, as_on_cuda
     try:
         with Watch() as watch, host_training.gradients():
-            patches = torch.randn(2, 6, 7, 128)
-            found = FeatureMap(patches, patches[:, 0, 0], "dinov2-demo", "3", (84, 98))
-            velocity_and_gradients(adapter(), found, model=flux())
+            host = host_training.TrainingHost(model, small, copied(chosen))
+            module, patches = host.adapter.module.requires_grad_(True).train(), torch.randn(1, 6, 7, 128)
+            tokens = module.project(FeatureMap(patches, patches[:, 0, 0], "dinov2-demo", "3", (84, 98)))
+            heard = Text(context.clone(), more.get("pooled_output", torch.zeros(1, 0)).clone())
+            row, sigmas = DinoRow(tokens, settings=Strength(1.0)), torch.tensor([0.6])
+            with host.running():
+                host.velocity(seen.clone(), sigmas, text=heard, rows=[row]).square().mean().backward()
     finally:
         comfy.ops.scaled_dot_product_attention = before
     return {"attentions": len(watch.seen), "in cuDNN": sum(watch.seen)}
+
+
+check_on(kernels, "krea2")  # whose blocks no patch replaces
 
 
 # Training
@@ -506,6 +518,41 @@ def interrupted():
     }
 
 
+def patches_in_patches() -> int:
+    """How many trainings' patches lie in one another after trainings with nothing between them."""
+    deepest = 0
+    with host_training.gradients():
+        for _ in range(3):
+            host = host_training.TrainingHost(flux(), decoder(flux()), copied(adapter().adapter))
+            replaced = host.patcher.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
+            for each in (*host.patcher.object_patches.values(), *replaced.values()):
+                depth = 0
+                while isinstance(each, host_training.TrainedForward | host_training.TrainedBlock):
+                    each, depth = getattr(each, "forward", None) or getattr(each, "inner", None), depth + 1
+                deepest = max(deepest, depth)
+    return deepest
+
+
+def beside_the_sampler() -> float:
+    """How far a training's velocity is from that of the host's own sampling, of the same text and DINO rows."""
+    model, chosen, found = flux(), adapter(), features()
+    ((context, more),) = text(0)
+    told = {name: value for name, value in more.items() if name != "guidance" or used().family.name != "chroma"}
+    noise, level = random_latent(3), 0.6
+    positive = project(chosen, found, positive=[[context, told]])[0]
+    sigmas = torch.tensor([level, 0.0])
+    sampled = sample(patched(chosen), positive, latent=torch.zeros_like(noise), noise=noise, sigmas=sigmas)
+    x = level * noise
+    wanted = (x - model.model.process_latent_in(sampled)) / level
+    with host_training.gradients(), torch.no_grad():
+        frozen = host_training.TrainingHost(model, decoder(model), copied(chosen.adapter))
+        tokens = frozen.adapter.module.project(found.to(frozen.device))
+        heard = Text(context.clone(), more.get("pooled_output", torch.zeros(1, 0)).clone(), 3.5)
+        row, flat_x = DinoRow(tokens, settings=Strength(1.0)), flat(x).clone()
+        velocity = frozen.velocity(flat_x, sigmas[:1].clone(), text=heard, rows=[row])
+    return apart(velocity, flat(wanted))
+
+
 @check_every_family
 def of_family():
     """An adapter of a family, and the same trained with checkpointing."""
@@ -519,6 +566,8 @@ def of_family():
         "mechanisms": learned.config.mechanisms,
         "values": [float(weight.abs().max()) for name, weight in weights.items() if name.endswith(".v.weight")],
         "checkpointed": max(float((weights[name] - others[name]).abs().max()) for name in weights),
+        "beside the sampler": beside_the_sampler(),
+        "patches in patches": patches_in_patches(),
         "the model is as it was": same(sample(model, text(0)), plain),
     }
 
@@ -566,6 +615,7 @@ def refusals():
         "adapter of another FLUX": lambda: train("bad", model=flux("flux-wide"), adapter=adapter()),
         "layers": lambda: train("bad", layers="9"),
         "VAE of another FLUX": lambda: train("bad", model=flux("flux2")),
+        "FLUX.1 Fill": lambda: train("bad", model=fill_model()),
         "NaN": lambda: train("bad", vae=vae("vae-nan")),
         "tile above picture": lambda: train("bad", picture=32, tile=64),
     }

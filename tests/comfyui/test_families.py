@@ -58,6 +58,7 @@ def test_an_anchor_changes_the_estimates_of_any_tiled_model(numbers, family):
 def test_dino_guidance_and_the_whole_path_run_with_the_small_vae_of_the_models_latents(numbers, family):
     found = numbers(f"guided {family}")
     assert found["led"] > 1e-4 and found["finite"] and found["size"]
+    assert min(found["one node"]) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["FLUX.1", "FLUX.2", "Z-Image", "Qwen-Image", "Krea 2", "OmniGen 2"])
@@ -69,7 +70,8 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
 def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
     """Which is how its texts are padded."""
     found = numbers("rows_of_the_table")
-    assert list(found.values()) == ["flux1", "flux2", "chroma", "krea2"]
+    assert list(found) == ["flux1", "flux2", "chroma", "krea2"]
+    assert all(row == model for row, model in found.values()), found
 
 
 def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
@@ -93,10 +95,10 @@ def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, fami
 
 
 @pytest.mark.parametrize(
-    "family", [name for name in GRIDS if name not in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")] + ["patched"]
+    "family", [name for name in GRIDS if name not in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")] + ["patched", "family"]
 )
 def test_a_model_that_no_adapter_knows_is_refused_by_its_name_with_what_works_there(numbers, family):
-    name = "Z-Image" if family == "patched" else family
+    name = "Z-Image" if family in ("patched", "family") else family
     parts = (f"the model is {name}", "FLUX.1 (dev", "Chroma and Krea 2", "Tile Model, Source Anchor and DINO Guidance")
     one_sentence(numbers("adapters_refused")[family], parts)
 

@@ -87,8 +87,10 @@ def test_gradient_checkpointing_changes_no_gradient(numbers, flux):
     assert numbers("for_diffusers")[f"{flux}: computed again differs by"] < 1e-5
 
 
-def test_attention_that_is_differentiated_never_runs_in_cudnn_though_the_host_allows_it(numbers):
-    assert numbers("kernels")["attentions"] > 5 and numbers("kernels")["in cuDNN"] == 0
+@pytest.mark.parametrize("of", ["", "krea2_"])
+def test_attention_that_is_differentiated_never_runs_in_cudnn_though_the_host_allows_it(numbers, of):
+    found = numbers(f"{of}kernels")
+    assert found["attentions"] >= 3 and found["in cuDNN"] == 0
 
 
 def test_pictures_become_the_same_latents_and_back(base, call):
@@ -231,6 +233,13 @@ def test_a_finished_training_leaves_no_folder_and_a_cancelled_one_its_own(number
     assert found["folders after a whole run"] == 0 and found["folders beside"] == 6 and not found["left"]
 
 
+@pytest.mark.parametrize("of", ["", "flux2_", "chroma_", "krea2_"])
+def test_training_hears_and_sees_what_the_hosts_sampler_does(numbers, of):
+    found = numbers(f"{of}of_family")
+    assert found["beside the sampler"] < 1e-5
+    assert found["patches in patches"] == 1
+
+
 @pytest.mark.parametrize("family", ["flux2", "chroma", "krea2"])
 def test_an_adapter_of_another_family_learns_with_checkpointing_as_without(numbers, family):
     found = numbers(f"{family}_of_family")
@@ -257,6 +266,7 @@ REFUSED = {
     "adapter of another FLUX": ("width 128", "width 256"),
     "layers": ('layers "9"', "blocks 1 to 4"),
     "VAE of another FLUX": ("the VAE has latents of 16 channels per 8 px", "the model of 128 channels per 16 px"),
+    "FLUX.1 Fill": ("384 channels per token", "Fill, Canny and Depth models need further inputs"),
     "NaN": ("not finite at step 1", "nothing was learned"),
     "tile above picture": ("tile 64", "picture 32"),
 }

@@ -16,7 +16,7 @@ def test_the_first_family_is_what_diffusers_flux_is():
     assert tuple(flux.config.axes_dims_rope) == FLUX1.axes and flux.config.attention_head_dim == FLUX1.head_width
     assert (flux.config.joint_attention_dim,) == FLUX1.text_widths
     assert flux.config.pooled_projection_dim == FLUX1.pooled_width
-    assert vae.encoder(torch.zeros(1, 3, 32, 48, device="meta")).shape == (1, FLUX1.latent_channels, 4, 6)
+    assert vae.encoder(torch.zeros(1, 3, 32, 48, device="meta")).shape == (1, FLUX1.channels, 4, 6)
     assert 32 // 4 == FLUX1.cell and FLUX1.token == 16
     assert all(hasattr(flux, kind.diffusers) for kind in FLUX1.blocks)
 
@@ -32,7 +32,7 @@ def test_the_second_family_is_what_diffusers_flux_2_is():
     assert all(hasattr(flux, kind.diffusers) for kind in FLUX2.blocks) and "vector" not in FLUX2.mechanisms
     assert geometry_of(flux) == FluxGeometry(6144, 48, 1, 1, 15360, 0, "flux2")
     patch = vae.config.patch_size
-    assert vae.config.latent_channels * patch[0] * patch[1] == FLUX2.latent_channels
+    assert vae.config.latent_channels * patch[0] * patch[1] == FLUX2.channels
     halvings = len(vae.config.block_out_channels) - 1
     assert 2**halvings * patch[0] == FLUX2.cell
 

@@ -59,6 +59,15 @@ def test_each_region_gets_its_own_patches_and_the_latents_of_the_whole(shared, f
     assert torch.allclose(left[-TOKENS:], module.out(module.norm(latents))[0], atol=1e-6)
 
 
+def test_each_picture_of_a_batch_has_its_own(shared):
+    both = shared.module.project(make_features(seed=4, batch=2))
+    wide = both.to("cpu", torch.float64)
+    assert wide.shared.dtype == torch.float64
+    found = [wide.sequence(image, WHOLE, 4)[-TOKENS:] for image in (0, 1, 2)]
+    assert all(torch.equal(one, both.shared[image % 2].double()) for image, one in enumerate(found))
+    assert not torch.equal(found[0], found[1])
+
+
 def test_they_have_no_place(shared, features):
     rotation = call_of(shared, shared.module.project(features)).key_rotation
     unmoved = torch.eye(2).expand_as(rotation[-TOKENS:])
@@ -77,8 +86,11 @@ def test_the_learned_null_has_shared_tokens_too(shared):
 
 
 def test_the_text_is_told_of_the_region_alone(shared, config, features):
-    context = call_of(shared, shared.module.project(features)).context
+    tokens = shared.module.project(features)
+    context = call_of(shared, tokens).context
     assert context is not None and context.shape == (1, 1 + config.context_grid**2, config.geometry.context)
+    assert torch.equal(call_of(shared, replace(tokens, shared=torch.randn(1, TOKENS, 32))).context, context)
+    assert not torch.equal(call_of(shared, replace(tokens, patches=tokens.patches.flip(1))).context, context)
 
 
 def test_the_flatdino_lies_in_the_file_and_no_optimiser_finds_it(shared, flat, features, tmp_path):

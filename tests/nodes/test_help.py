@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from dinotile.flux_patch.families import FAMILIES
+
 from .test_locales import PACK, SCHEMA
 
 PAGES = PACK / "web" / "docs"
@@ -98,3 +100,13 @@ def test_a_table_that_differs_from_the_schema_is_seen():
         assert old in page
         changed = page.replace(old, new, 1)
         assert written(changed, SCHEMA[name]) == page != changed
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+def test_no_page_refuses_a_family_of_adapters(page):
+    """As pages did that were written before there was another one than FLUX.1."""
+    said = (PAGES / page).read_text(encoding="utf-8")
+    assert not re.search("not supported|supports FLUX", said)
+    assert all(
+        family.title in line for line in said.splitlines() if "adapters are for" in line for family in FAMILIES.values()
+    )

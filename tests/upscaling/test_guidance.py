@@ -41,7 +41,7 @@ def parts(upscaler, texts):
     """v(text, DINO) of one tile, and how a sampler combines them."""
     x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     sigmas, box = torch.tensor([0.5]), Box(0, 0, 8, 8)
-    plan = upscaler.host.family.plan_tiles(64, 64, tile=64, overlap=16)
+    plan = upscaler.host.latents.plan_tiles(64, 64, tile=64, overlap=16)
     guide = upscaler.guide(strength=1.0)(picture(64, 64), plan=plan, size=(64, 64))
     rows = {True: [guide.row(0, box, canvas=(8, 8))], False: [DinoRow(None, 0, WHOLE, Strength(1.0))]}
 

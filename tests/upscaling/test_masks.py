@@ -97,7 +97,7 @@ def test_where_the_dino_mask_is_black_dino_does_not_act(upscaler):
 
 
 def test_a_mask_is_the_mean_of_each_latent_cell_of_the_padded_canvas():
-    cells = in_cells(left_half(30, 40), height=60, width=80, family=FLUX1)
+    cells = in_cells(left_half(30, 40), height=60, width=80, latents=FLUX1)
     assert cells.shape == (1, 1, 8, 10)  # 64 x 80 px
     assert cells[0, 0, :, :4].min() > 0.99 and cells[0, 0, :, 6:].max() < 0.01
 

@@ -51,7 +51,7 @@ def test_the_report_tells_the_tiles_that_were_sampled_where_windows_move(upscale
     settings = dataclasses.replace(SETTINGS, steps=1, overlap=32, tile_fit="exact", moving=True)
     sampled = []
     handle = upscaler.host.transformer.x_embedder.register_forward_pre_hook(
-        lambda module, args: sampled.append(args[0].shape[:2].numel() * upscaler.host.family.token**2)
+        lambda module, args: sampled.append(args[0].shape[:2].numel() * upscaler.host.latents.token**2)
     )
     _, report = upscaler.upscale(picture(104, 88), settings)
     handle.remove()

@@ -63,7 +63,7 @@ def test_each_tile_is_told_of_its_own_region_of_its_own_picture(flux, vae, redux
     pixels, seen = picture(40, 50, batch=2), []
     parts = {"dino": tiny_encoder("tiny-v2"), "adapter": tiny_adapter(flux), "text": text, "negative": text}
     upscaler = Upscaler(flux, vae, redux=redux, **parts)
-    velocity, plan = upscaler.host.velocity, upscaler.host.family.plan_tiles(80, 112, tile=64, overlap=16)
+    velocity, plan = upscaler.host.velocity, upscaler.host.latents.plan_tiles(80, 112, tile=64, overlap=16)
 
     def see(x, sigmas, *, text, **more):
         seen.append(text.context)

@@ -72,7 +72,7 @@ def run(upscaler, small):
 
 @pytest.fixture(scope="module")
 def plan(upscaler):
-    return upscaler.host.family.plan_tiles(128, 192, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit="exact")
+    return upscaler.host.latents.plan_tiles(128, 192, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit="exact")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_where_windows_move_the_tiles_of_the_last_step_are_measured_and_tried_ag
     settings = dataclasses.replace(SETTINGS, denoise=0.9, steps=3, retry=0.9, moving=True)
     _, report = upscaler.upscale(small, settings)
     assert report["tiles"]["count"] == len(report["fidelity"]["tiles"][0]) >= len(report["retry"]) > 2
-    laid = moved(upscaler.host.family.plan_tiles(128, 192, tile=80, overlap=16, fit="exact"), step=2, seed=0)
+    laid = moved(upscaler.host.latents.plan_tiles(128, 192, tile=80, overlap=16, fit="exact"), step=2, seed=0)
     edges = {*laid.tops[1:], *(box.bottom for box in laid.boxes), *laid.lefts[1:], *(box.right for box in laid.boxes)}
     assert {border["at"] for border in report["seams"]["worst"]} <= edges
 

@@ -41,8 +41,8 @@ class AttentionMass(TorchFunctionMode):
             return
         assert host.adapter is not None
         config = host.adapter.config
-        rows_of_tokens, columns = host.family.tokens(*rows[0].clean.shape[-2:])
-        text, self._image = rows[0].text.context.shape[1], rows_of_tokens * columns
+        rows_of_tokens, columns = host.latents.tokens(*rows[0].clean.shape[-2:])
+        text, self._image = rows[0].text.of_length(host.family.text_length).context.shape[1], rows_of_tokens * columns
         parts = {"text": slice(0, text)}
         at = text
         if "context" in config.mechanisms:

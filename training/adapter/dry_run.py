@@ -103,11 +103,11 @@ class DryRun:
 def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
     """Look at the data, the headers of the models, and the judge; ValueError for what ``train`` would refuse there."""
     geometry, adapter, dino_size = _models(config)
-    data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="")
+    data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="", family=geometry.family)
     usable = [index for index in counted(range(len(data)), "look", progress) if data.usable(index)]
     tokens = {names[0] for names in TEXT_ARRAYS.values()}
     texts = [data.entries[index] for index in usable if tokens & set(data.entries[index].members)]
-    context = stored_text(texts[0])[0] if texts else None
+    context = stored_text(texts[0], geometry.family)[0] if texts else None
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DinoAdapter(adapter).parameters())
     device, optimisation = find_device(config.model.device), config.optimisation

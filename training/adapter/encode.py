@@ -79,11 +79,14 @@ class PictureEncoder:
     def encoded(self, sample: Sample, features: FeatureMap | None, *, degraded: Tensor | None = None) -> EncodedPicture:
         """degraded: [3, H, W], what DINO saw, encoded where rows begin there."""
         geometry, context, pooled = self.host.geometry, sample.context, sample.pooled
-        for kind, text, width in (("t5", context, geometry.context), ("clip", pooled, geometry.vector)):
+        for kind, text, width in (
+            ("text tokens", context, geometry.context),
+            ("a pooled text", pooled, geometry.vector),
+        ):
             if text is not None and text.shape[-1] != width:
                 raise ValueError(
-                    f"{sample.name} brings {kind} text of width {text.shape[-1]}, the FLUX model takes {width}: encode the "
-                    f"captions with this model's own text encoders"
+                    f"{sample.name} brings {kind} {text.shape[-1]} wide, the model takes {width}: encode the captions with "
+                    "this model's own text encoders, or take the files of other models away"
                 )
         if features is not None and features.cls.shape[-1] != self.width:
             raise ValueError(

@@ -61,7 +61,8 @@ def train(
     )
     assert host.adapter is not None
     needed = (host.adapter.config.dino, host.adapter.config.how)
-    data = open_data(config.data, needs_features=needed, encoder=encoder.fingerprint, device=device)
+    family, weights = host.family.name, encoder.fingerprint
+    data = open_data(config.data, needs_features=needed, encoder=weights, family=family, device=device)
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
     kept = kept_pictures(config, host, encoder)

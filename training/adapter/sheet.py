@@ -52,7 +52,7 @@ def redraw(validation: Validation, source: Tensor, seen: EncodedPicture) -> Tens
     """The source [3, H, W] brought to a noise level and back by FLUX with these conditions, in tiles of the training's size."""
     host, config = validation.host, validation.config
     assert host.adapter is not None
-    tile, token = config.data.tile or max(source.shape[-2:]), host.family.token
+    tile, token = config.data.tile or max(source.shape[-2:]), host.latents.token
     starts = config.conditions.start[1] if config.conditions.from_source else min(REDRAW, config.optimisation.sigma[1])
     settings = UpscaleSettings(
         scale=1.0,

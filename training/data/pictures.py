@@ -34,16 +34,17 @@ def open_data(
     *,
     needs_features: tuple[str, str] | None,
     encoder: str = "",
+    family: str = "",
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Data:
     """The data that ``settings`` names, with at least one usable sample.
 
     needs_features: spec and how (``encoded_how``) that precomputed features must come from; encoder: the fingerprint of its
-    weights, empty to accept any. device: where compressed features are restored. Raises ValueError where there is nothing to
-    train on.
+    weights, empty to accept any. family: of models, whose text is read where there are several. device: where compressed
+    features are restored. Raises ValueError where there is nothing to train on.
     """
-    data = Data(settings, needs_features=needs_features, encoder=encoder, device=device)
+    data = Data(settings, needs_features=needs_features, encoder=encoder, family=family, device=device)
     if not any(data.usable(index) for index in counted(range(len(data)), "look", progress)):
         raise ValueError(
             f"none of the {len(data)} samples in {settings.path} can be used: {data.skipped}; check the data"
@@ -63,6 +64,7 @@ class Data:
         *,
         needs_features: tuple[str, str] | None,
         encoder: str,
+        family: str = "",
         device: torch.device | str = "cpu",
     ) -> None:
         self.entries = find_entries(settings.path)
@@ -72,7 +74,7 @@ class Data:
         self.least = settings.tile or min(sides)  # px of a picture's side
         # DINO's features of a mirrored picture are not the mirrored features.
         self.flip = settings.flip and not settings.features
-        self.family = settings.features
+        self.family, self.models = settings.features, family
         self.plain = made_by(settings.encoder, needed=needs_features) if settings.encoder else None
         self.needs_features, self.encoder, self.device = needs_features, encoder, device
         self.flat = load_flat(expanded(settings.flat), device=device) if settings.flat else None
@@ -96,7 +98,7 @@ class Data:
             self._check_size(*size)
             if self.family:
                 self._stored(entry, fingerprint(content))
-            stored_text(entry)
+            stored_text(entry, self.models)
         return index not in self._unusable
 
     def get(self, index: int, *, generator: torch.Generator) -> Sample | None:
@@ -144,7 +146,7 @@ class Data:
         if "source.png" in entry.members:
             source = resize(decode(entry.members["source.png"].read())[None], height=rows, width=columns)[0]
             source = self._crop(source, box, mirrored=mirrored)
-        context, pooled, mask = stored_text(entry)
+        context, pooled, mask = stored_text(entry, self.models)
         return Sample(
             name=entry.name,
             pixels=self._crop(pixels, box, mirrored=mirrored),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from ...dino.feature_map import Scales, encoded_how
 from ..core.config import Settings
 
 TEXT_ARRAYS = {"flux1": ("t5.npy", "clip.npy"), "flux2": ("flux2.npy",)}  # by family of models
-TEXT_INFO, TEXT_MASK = "text.json", "t5_mask.npy"
-TEXT_FILES: tuple[str, ...] = (TEXT_INFO, *sum(TEXT_ARRAYS.values(), ()))  # arrays without an info are the data's own
+TEXT_INFO, TEXT_MASK = {"flux1": "text.json", "flux2": "flux2.json"}, "t5_mask.npy"
+TEXT_FILES: tuple[str, ...] = (
+    *TEXT_INFO.values(),
+    *sum(TEXT_ARRAYS.values(), ()),
+)  # arrays without an info are the data's own
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # 3: for names
 
@@ -54,14 +57,12 @@ class FeatureInfo(Info):
 
 
 class TextInfo(Info):
-    """caption: fingerprint of the caption's file. encoder: of the text encoders' weights. masked: whether there is a mask.
-    family: of models, whose arrays count."""
+    """caption: fingerprint of the caption's file. encoder: of the text encoders' weights. masked: whether there is a mask."""
 
     caption: str
     encoder: str
     tokens: int
     masked: bool = False
-    family: Literal["flux1", "flux2"] = "flux1"
 
     def pack(self) -> bytes:
         return (json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True) + "\n").encode()

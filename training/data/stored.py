@@ -69,15 +69,18 @@ def _square(patches: Tensor) -> Tensor:
     return patches.unflatten(0, (side, side)) if patches.ndim == 2 else patches
 
 
-def stored_text(entry: Entry) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def stored_text(entry: Entry, family: str = "") -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """T5's tokens [n, 4096], CLIP's vector [768] and True for the tokens [n] that count, or FLUX.2's tokens [n, C], a vector [0]
-    and None; None where the sample has none. Raises ``Unusable``, also where `dinotile features` has not finished the text or
-    made it of another caption."""
-    info, family = None, "flux1" if any(name in entry.members for name in TEXT_ARRAYS["flux1"]) else "flux2"
-    if TEXT_INFO in entry.members:
-        with unusable(f"with a damaged {TEXT_INFO}"):
-            info = TextInfo.model_validate_json(entry.members[TEXT_INFO].read())
-        family = info.family
+    and None; None where the sample has none. family: of models, whose text is wanted where a sample has several. Raises
+    ``Unusable``, also where `dinotile features` has not finished the text or made it of another caption."""
+    there = [
+        name for name, arrays in TEXT_ARRAYS.items() if not entry.members.keys().isdisjoint((TEXT_INFO[name], *arrays))
+    ]
+    family = family if family in there else (there or list(TEXT_ARRAYS))[0]
+    info, told = None, TEXT_INFO[family]
+    if told in entry.members:
+        with unusable(f"with a damaged {told}"):
+            info = TextInfo.model_validate_json(entry.members[told].read())
         missing = [name for name in TEXT_ARRAYS[family] if name not in entry.members]
         if missing:
             raise Unusable(f"without {', '.join(missing)}")

@@ -35,40 +35,36 @@ class TextRecipe:
         tokens = USUAL_TOKENS[self.family.name] if tokens is None else tokens
         if not 1 <= tokens <= MOST_TOKENS:
             raise ValueError(
-                f"{tokens} text tokens are asked for, T5 gives 1 to {MOST_TOKENS}: take 256, or 512 for dev and FLUX.2"
+                f"{tokens} text tokens are asked for, allowed are 1 to {MOST_TOKENS}: take 256, or 512 for dev and FLUX.2"
             )
         if masked and self.family is FLUX2:
             raise ValueError("mask_padding leaves out the padding of FLUX.1's T5, and this is FLUX.2: leave it out")
         self.encoder = encoder
         self.tokens, self.masked = tokens, masked
-        self.arrays = TEXT_ARRAYS[self.family.name]
-        self.files = (TEXT_INFO, *([TEXT_MASK] if masked else []), *self.arrays)
+        self.arrays, self.info = TEXT_ARRAYS[self.family.name], TEXT_INFO[self.family.name]
+        self.files = (self.info, *([TEXT_MASK] if masked else []), *self.arrays)
 
     def make(self, entry: Entry) -> dict[str, bytes] | None:
         """The files to write by ending, None where they are there. Arrays that the data brought stay as they are."""
         members = entry.members
         there = {ending for ending in self.arrays if ending in members}
-        whole, ours = len(there) == len(self.arrays), TEXT_INFO in members
+        whole, ours = len(there) == len(self.arrays), self.info in members
         if whole and not (ours and "txt" in members):
             return None
         if "txt" not in members:
             raise Unusable("without a caption")
         content = members["txt"].read()
         info = TextInfo(
-            caption=fingerprint(content),
-            encoder=self.fingerprint,
-            tokens=self.tokens,
-            masked=self.masked,
-            family=self.family.name,  # type: ignore[arg-type]
+            caption=fingerprint(content), encoder=self.fingerprint, tokens=self.tokens, masked=self.masked
         ).pack()
-        if all(ending in members for ending in self.files) and members[TEXT_INFO].read() == info:
+        if all(ending in members for ending in self.files) and members[self.info].read() == info:
             return None
         text = self.encoder.encode(_caption(content), tokens=self.tokens, masked=self.masked)
         arrays = dict(zip(self.arrays, self._rows(text), strict=True))
         if there and not ours:
             return {ending: array for ending, array in arrays.items() if ending not in there}
         mask = {} if text.mask is None else {TEXT_MASK: to_npy(text.mask[0])}  # [tokens]
-        return {TEXT_INFO: info, **mask, **arrays}
+        return {self.info: info, **mask, **arrays}
 
     def _rows(self, text: Text) -> tuple[bytes, ...]:
         """Tokens [tokens, C], and FLUX.1's vector [768]."""

@@ -130,7 +130,7 @@ def test_each_tile_is_shown_its_own_part_of_the_enlarged_picture(flux):
     assert report["tiles"]["count"] == 2 and report["model_memory"]["controlnet"] > 0
     larger = torch.nn.functional.interpolate(source, size=(64, 112), mode="bicubic", antialias=True).clamp(0, 1)
     latents = host.encode(larger)
-    plan = host.family.plan_tiles(64, 112, tile=64, overlap=16, fit="exact").latent
+    plan = host.latents.plan_tiles(64, 112, tile=64, overlap=16, fit="exact").latent
 
     def velocity(x, sigma, rows):
         hint = Hint(torch.stack([cut(latents[row.image], row.box) for row in rows]), 0.7)
@@ -151,7 +151,7 @@ def test_a_second_try_is_shown_the_enlarged_picture_too(flux):
     forward = host.controlnet.forward
     host.controlnet.forward = lambda **given: seen.append(given["controlnet_cond"]) or forward(**given)
     sampler = JointEuler(host, Text.empty(host.geometry), dataclasses.replace(SETTINGS, steps=1))
-    plan = host.family.plan_tiles(64, 112, tile=64, overlap=16, fit="exact")
+    plan = host.latents.plan_tiles(64, 112, tile=64, overlap=16, fit="exact")
     for shown in (enlarged, latents):
         sampler(latents, plan=plan, guide=None, enlarged=None if shown is latents else shown)
         assert torch.equal(seen.pop(), torch.cat([pack(cut(shown, box)) for box in plan.latent.boxes])) and not seen

@@ -42,14 +42,14 @@ def pipeline(vae):
 def test_latents_are_those_of_diffusers_own_pipeline(vae, pipeline):
     pixels = picture(48, 64)
     latents = encode(vae, pixels)
-    assert latents.shape == (1, FLUX2.latent_channels, 3, 4)
+    assert latents.shape == (1, FLUX2.channels, 3, 4)
     with torch.no_grad():
         wanted = pipeline._encode_vae_image(pixels * 2 - 1, None)
     assert (latents - wanted).abs().max() < 1e-5 < 0.1 < wanted.abs().max()  # it is walked in strips
 
 
 def test_pictures_are_those_of_diffusers_own_pipeline(vae, pipeline):
-    latents = torch.randn(1, FLUX2.latent_channels, 3, 4, generator=torch.Generator().manual_seed(2)) / 4
+    latents = torch.randn(1, FLUX2.channels, 3, 4, generator=torch.Generator().manual_seed(2)) / 4
     mean = vae.bn.running_mean.view(1, -1, 1, 1)
     std = (vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).sqrt()
     with torch.no_grad():

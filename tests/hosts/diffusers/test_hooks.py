@@ -40,7 +40,7 @@ def vae_of(transformer):
 def inputs(transformer, batch=2):
     generator, geometry = torch.Generator().manual_seed(1), geometry_of(transformer)
     family = FAMILIES[geometry.family]
-    size = family.latent_channels, family.patch * HEIGHT, family.patch * WIDTH
+    size = family.channels, family.patch * HEIGHT, family.patch * WIDTH
     return {
         "latents": torch.randn(batch, *size, generator=generator),
         "sigmas": torch.full((batch,), 0.4),

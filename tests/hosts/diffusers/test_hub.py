@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
 
 from dinotile.cli.sentences import for_the_user
-from dinotile.hosts.diffusers.load import load_controlnet, load_transformer, load_vae
+from dinotile.hosts.diffusers.load import load_controlnet, load_transformer, load_vae, read_geometry
 from dinotile.hosts.diffusers.redux import load_teacher
 from dinotile.hosts.diffusers.sources import dino_path, loading
 from dinotile.hosts.diffusers.text import load_text_encoder
@@ -159,3 +160,20 @@ def test_every_command_says_it_in_one_line(offline, dinotile, tmp_path, argument
     code, out, err = dinotile(*(part.format(photo=photo, folder=tmp_path) for part in arguments))
     assert code == 2 and out == "" and err.count("\n") == 1, err
     assert "is not whole in" in err and "`hf download " in err and not [word for word in INTERNALS if word in err]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ChromaTransformer2DModel", "Chroma"), ("HunyuanVideoTransformer3DModel", "HunyuanVideo")]
+)
+def test_another_models_repository_is_refused_by_its_name_before_its_weights_are_asked_for(
+    offline, tmp_path, kind, name
+):
+    repository = tmp_path / "hub" / "models--owner--name"
+    folder = repository / "snapshots" / "0" / "transformer"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"_class_name": kind}))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    for load in (load_transformer, read_geometry):
+        with pytest.raises(ValueError, match=f"owner/name holds {name}, needed is a FLUX.1 or FLUX.2 transformer"):
+            load("owner/name")

@@ -147,7 +147,7 @@ def test_it_makes_the_first_enlargement_and_the_size_stays_exact(written):
     settings = UpscaleSettings(scale=1.7, denoise=0.0, steps=1, tile=64, overlap=16)
     found, report = upscaler.upscale(source, settings)
     larger = F.interpolate(model.call(source), size=(68, 88), mode="bicubic", antialias=True).clamp(0, 1)
-    padded = pad_to_grid(larger, grid=upscaler.host.family.token)
+    padded = pad_to_grid(larger, grid=upscaler.host.latents.token)
     wanted = upscaler.host.decode(upscaler.host.encode(padded))[..., :68, :88]
     assert found.shape == (1, 3, 68, 88)
     assert (found - wanted).abs().max() < 1e-5

@@ -45,6 +45,18 @@ def test_every_site_and_the_context_get_a_gradient(pictures):
         assert module.get_parameter(name).grad.abs().max() > 0, name
 
 
+def test_the_log_tells_how_much_attention_goes_to_each_part(pictures):
+    """Also to the text, which the host makes longer than the data has it."""
+    trainer = tiny_trainer(
+        settings(pictures, conditions=WITH_DINO), mechanisms=("cross_attention", "context"), flux2=True
+    )
+    found = trainer.step(details=True).details["attention"]
+    parts = [found[name] for name in ("text", "context_cls", "context_patches", "image")]
+    assert sum(parts) == pytest.approx(1, abs=1e-4) and min(parts) > 0
+    assert found["text"] > found["image"]  # 512 tokens of it, and 4 of a tile
+    assert found["site_cls"] + found["site_patches"] == pytest.approx(1, abs=1e-4)
+
+
 def test_an_interrupted_run_goes_on_to_the_same_adapter(pictures, tmp_path):
     def of(name):
         optimisation = {"steps": 4, "batch": 2, "learning_rate": 1e-3}
@@ -102,5 +114,5 @@ def test_captions_reach_the_model_and_another_models_are_refused(pictures, tmp_p
     rows = trainer.task.rows([0, 1], step=1, total=2)
     assert all(row.text.context.shape == (1, 3, 48) and bool((row.text.context == 2).all()) for row in rows)
     assert all(row.text.pooled.shape == (1, 0) for row in rows)
-    with pytest.raises(ValueError, match="text of width .*, the FLUX model takes"):
+    with pytest.raises(ValueError, match="brings text tokens 48 wide, the model takes 32: encode the captions"):
         tiny_trainer(settings(pictures, conditions=shares)).step()

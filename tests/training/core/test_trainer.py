@@ -238,13 +238,13 @@ def test_progress_is_told_for_every_step(pictures, tmp_path):
     assert told == [("train", step, 3, f"loss {mean:.4f}") for step, mean in enumerate(means, start=1)]
 
 
-@pytest.mark.parametrize("kind, width", [("t5", 48), ("clip", 24)])
-def test_text_of_another_width_is_refused_with_both_named(pictures, tmp_path, kind, width):
+@pytest.mark.parametrize("kind, width, said", [("t5", 48, "text tokens"), ("clip", 24, "a pooled text")])
+def test_text_of_another_width_is_refused_with_both_named(pictures, tmp_path, kind, width, said):
     folder = tmp_path / "pictures"
     shutil.copytree(pictures, folder)
     first = next(folder.glob("*.png"))
     np.save(folder / f"{first.stem}.{kind}.npy", np.zeros((8, width) if kind == "t5" else width, np.float16))
     trainer = tiny_trainer(settings(folder, conditions={"none": 0, "text": 1, "dino": 0, "both": 0}))
-    with pytest.raises(ValueError, match=f"{kind} text of width {width}, the FLUX model takes"):
+    with pytest.raises(ValueError, match=f"brings {said} {width} wide, the model takes"):
         for _ in range(20):
             trainer.step()

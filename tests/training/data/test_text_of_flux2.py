@@ -1,7 +1,5 @@
 """Captions through FLUX.2's language model, a tiny real one, as the trainer reads them."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -38,15 +36,14 @@ def computed(path, recipe):
     return report.computed, report.kept
 
 
-def sample(folder, index=0):
-    data = open_data(DataSettings(path=str(folder), picture=32, tile=32), needs_features=None)
+def sample(folder, index=0, family="flux2"):
+    data = open_data(DataSettings(path=str(folder), picture=32, tile=32), needs_features=None, family=family)
     return data.get(index, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_text_beside_a_picture_is_its_captions_of_the_language_model(folder, recipe):
     assert computed(folder, recipe) == (2, 0) and computed(folder, recipe) == (0, 2)
-    assert sorted(path.name for path in folder.glob("a.*.*")) == ["a.flux2.npy", "a.text.json"]
-    assert json.loads((folder / "a.text.json").read_text())["family"] == "flux2"
+    assert sorted(path.name for path in folder.glob("a.*.*")) == ["a.flux2.json", "a.flux2.npy"]
     for index, caption in enumerate(("a red fox", "a blue fox")):
         found, wanted = sample(folder, index), recipe.encoder.encode(caption, tokens=7)
         assert found.context.shape == (7, 3 * KLEIN) and found.pooled.shape == (0,) and found.mask is None
@@ -57,12 +54,27 @@ def test_the_text_beside_a_picture_is_its_captions_of_the_language_model(folder,
     assert computed(folder, recipe) == (1, 1)
 
 
-def test_of_two_families_texts_the_last_that_was_asked_for_counts(folder, recipe, tmp_path_factory):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """FLUX.1's recipe."""
     pipeline = save_text_pipeline(tmp_path_factory.mktemp("first"), t5_width=4096, clip_width=768)
-    first = TextRecipe(load_text_encoder(pipeline, device="cpu", dtype=torch.float32), tokens=5)
-    assert computed(folder, first) == (2, 0) and sample(folder).context.shape == (5, 4096)
-    assert computed(folder, recipe) == (2, 0) and sample(folder).context.shape == (7, 3 * KLEIN)
-    assert computed(folder, first) == (2, 0) and sample(folder).context.shape == (5, 4096)
+    return TextRecipe(load_text_encoder(pipeline, device="cpu", dtype=torch.float32), tokens=5)
+
+
+def test_texts_of_two_families_lie_side_by_side_and_each_model_reads_its_own(folder, recipe, first):
+    assert computed(folder, first) == computed(folder, recipe) == (2, 0)
+    assert computed(folder, first) == computed(folder, recipe) == (0, 2)
+    assert sample(folder, family="flux1").context.shape == (5, 4096)
+    assert sample(folder, family="flux2").context.shape == (7, 3 * KLEIN)
+    assert sample(folder, family="krea2").context is not None  # to be refused by its width, not left out
+
+
+def test_text_of_one_family_that_the_data_brought_outlives_that_of_another(folder, recipe, first):
+    own, vector = npy(np.ones((3, 4096), np.float16)), npy(np.ones(768, np.float16))
+    for ending, content in (("t5.npy", own), ("clip.npy", vector)):
+        (folder / f"a.{ending}").write_bytes(content)
+    assert computed(folder, recipe) == (2, 0) and computed(folder, first) == (1, 1)
+    assert (folder / "a.t5.npy").read_bytes() == own and sample(folder, family="flux1").context.shape == (3, 4096)
 
 
 def test_arrays_of_another_maker_are_read_and_stay(folder, recipe):

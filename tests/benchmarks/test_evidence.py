@@ -1,0 +1,62 @@
+"""That tables of docs/evidence.md are what the files of results say."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of a section's first table, without its head and without emphasis."""
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    (section,) = (part for part in text.split("\n## ")[1:] if part.startswith(f"{heading}\n"))
+    lines = [line for line in section.split("\n\n")[2 if heading == "Colours" else 1 :] if line.startswith("|")][0]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines.splitlines()[2:]]
+
+
+def shares(pair: list[float]) -> str:
+    mean, half = (round(100 * value) for value in pair)
+    return f"{mean} % \u00b1 {half}"
+
+
+def test_the_table_of_colours_is_that_of_the_named_command():
+    found = json.loads((RESULTS / "color_match.json").read_text())
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert f"`{found['about']['command']}`" in text
+    rows = iter(table("Colours"))
+    for name, ways in found["rows"].items():
+        if name == "photo, denoise 0.5":  # left out, for room
+            continue
+        for way, of in ways.items():
+            row = next(rows)
+            assert row[1:4] == [way, f"{of['colour error']:.2f}", f"{of['psnr']:.2f}"]
+            texture = [f"{100 * of['right texture']:.0f} %", f"{of['sharpness']:.2f}"] if name[0] == "w" else ["-", "-"]
+            assert row[4:] == [*texture, f"{of['seams']:.3f}"]
+    assert next(rows, None) is None
+
+
+def test_the_table_of_twenty_pictures_is_that_of_both_runs():
+    found = json.loads((RESULTS / "semantics_twenty.json").read_text())["rows"]
+    names = (
+        "ControlNet, no DINO",
+        "ControlNet, DINO",
+        "encoder without labels, ControlNet, DINO",
+        "ControlNet, each tile's own caption",
+    )
+    for row, name in zip(table("Twenty pictures"), names, strict=True):
+        of = found[name]
+        wanted = [shares(of["accuracy"]), shares(of["agreement"]), f"{of['outline'][0]:.2f}", f"{of['colour'][0]:.2f}"]
+        assert row[1:] == wanted, name
+
+
+def test_the_table_of_the_reader_is_what_it_reads():
+    found = json.loads((RESULTS / "semantics_reader.json").read_text())["right texture"]
+    assert [row[1] for row in table("How much a tile tells")] == [shares(pair) for pair in found.values()]
+
+
+def test_what_follows_from_the_colours_is_in_the_table():
+    rows = json.loads((RESULTS / "color_match.json").read_text())["rows"].values()
+    less = [1 - row["wavelet"]["colour error"] / row["off"]["colour error"] for row in rows]
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert f"*wavelet* takes {100 * min(less):.0f} to {100 * max(less):.0f} % of the colour error away" in text
