@@ -148,7 +148,7 @@ class Tiles:
 
     def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
         """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
-        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.boxes[tile]
+        host, settings, family, box = self.host, self.settings, self.host.family, self.plan.box(tile)
         host.check_interrupt()
         with timed(self.seconds, "enlarge"):
             plain = self.ground.part(box)
@@ -160,7 +160,7 @@ class Tiles:
                 lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
         masks = [part_of_mask(mask, box, size=self.ground.size, family=family) for mask in self.redrawn]
         kept = context_mask(share, family=family)
-        cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
+        cells, canvas = self.plan.latent.box(tile), (self.plan.latent.height, self.plan.latent.width)
         with timed(self.seconds, "sample"):
             drawn = self.sampler.at(cells, canvas=canvas)(
                 latents,
@@ -180,7 +180,7 @@ class Tiles:
 
     def _matched(self, result: Tensor, plain: Tensor, tile: int) -> Tensor:
         """A tile in the colours of the enlarged picture, by what of it lies on the picture."""
-        way, box = self.settings.color_match, self.plan.boxes[tile]
+        way, box = self.settings.color_match, self.plan.box(tile)
         if way == "off":
             return result
         alone = self.plan.alone(tile)
