@@ -31,6 +31,7 @@ class Store:
 
     def check(self, settings: UpscaleSettings, *, jobs: int, compare: bool) -> None:
         """ValueError for what does not go together."""
+        from ..tiling.store import check_store
         from ..upscaling.sequential import check_sequential
 
         if self.size != MOST_STORED and self.folder is None:
@@ -43,6 +44,8 @@ class Store:
             raise ValueError(
                 "--store keeps finished tiles, which mode joint has none of: leave out --store or --mode joint"
             )
+        if self.folder is not None:
+            check_store(self.folder, most=self.size)
         if self.folder is not None or settings.mode == "sequential":
             check_sequential(settings)
             if compare:

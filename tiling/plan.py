@@ -109,9 +109,14 @@ class TilePlan:
             raise ValueError(f"plan number {odd[0]} is not a multiple of {cell}: plan a canvas of multiples of it")
         return self.each(lambda n: n // cell, cell=1)
 
+    def box(self, tile: int) -> Box:
+        """One of ``boxes``, which takes a while to make of thousands."""
+        row, column = divmod(tile, len(self.lefts))
+        return Box(self.tops[row], self.lefts[column], self.heights[row], self.widths[column])
+
     def alone(self, tile: int) -> TilePlan:
         """One of its tiles as a canvas of its own."""
-        box = self.boxes[tile]
+        box = self.box(tile)
         sides = (0,), (box.height,), (0,), (box.width,)
         return TilePlan(box.height, box.width, self.overlap, *sides, grid=self.grid, cell=self.cell)
 

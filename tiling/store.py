@@ -40,8 +40,7 @@ class TileStore:
     def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
         """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
         ValueError for a folder that cannot be used."""
-        if not most > 0:
-            raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST_STORED:g}")
+        _check_size(most)
         self.folder, self.job, self.most = folder, folder / job, most * 2**30
         self.damaged: list[int] = []
         make_folder(folder)
@@ -139,8 +138,27 @@ def _sum(tile: int, turn: int, content: bytes) -> str:
     return fingerprint_of([f"{tile} {turn} ".encode(), content])
 
 
+def check_store(folder: Path, *, most: float = MOST_STORED) -> None:
+    """ValueError, as of ``TileStore``, for a size, and for a folder that is there and no store; makes none."""
+    _check_size(most)
+    if folder.exists():
+        _is_new(folder)
+
+
+def _check_size(most: float) -> None:
+    if not most > 0:
+        raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST_STORED:g}")
+
+
 def _check_mark(folder: Path) -> None:
     """ValueError for the store of another version; a new or empty folder becomes one of this."""
+    if _is_new(folder):
+        with replacing(folder / MARK, advice=UNWRITTEN) as part:
+            part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether it is an empty folder, and no store of this version; ValueError where it is neither."""
     mark = folder / MARK
     try:
         others = [path for path in folder.iterdir() if not OURS.fullmatch(path.name)]
@@ -151,9 +169,7 @@ def _check_mark(folder: Path) -> None:
     if new and others:
         raise ValueError(f"folder {folder} holds other files, and no finished tiles: name an empty one for the store")
     if new:
-        with replacing(mark, advice=UNWRITTEN) as part:
-            part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
-        return
+        return True
     try:
         version = json.loads(content)["version"]
     except (LookupError, TypeError, ValueError, RecursionError) as error:
@@ -162,6 +178,7 @@ def _check_mark(folder: Path) -> None:
         raise ValueError(
             f"store {folder} is of version {version}, this DINOTile writes {VERSION}: name another folder for the store"
         )
+    return False
 
 
 def _size(job: Path) -> int:

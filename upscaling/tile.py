@@ -185,7 +185,7 @@ class Tiles:
 
     def make(self, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0) -> Tensor:
         """A tile [1, 3, h, w] in 0..1, with these neighbours in sight, which are in the mosaic."""
-        host, settings, box = self.host, self.settings, self.plan.boxes[tile]
+        host, settings, box = self.host, self.settings, self.plan.box(tile)
         host.check_interrupt()
         with timed(self.seconds, "enlarge"):
             plain = self.ground.part(box)
@@ -197,7 +197,7 @@ class Tiles:
                 lost = settings.vae_detail * (shown - finite(host.decode(latents), "decode").to(shown))
         masks = [part_of_mask(mask, box, size=self.ground.size, latents=host.latents) for mask in self.redrawn]
         kept = context_mask(share, latents=host.latents)
-        cells, canvas = self.plan.latent.boxes[tile], (self.plan.latent.height, self.plan.latent.width)
+        cells, canvas = self.plan.latent.box(tile), (self.plan.latent.height, self.plan.latent.width)
         estimates = None
         if settings.anchor > 0 and settings.denoise > 0:
             with timed(self.seconds, "guidance"):
@@ -239,7 +239,7 @@ class Tiles:
 
     def _matched(self, result: Tensor, plain: Tensor, tile: int) -> Tensor:
         """A tile in the colours of the enlarged picture, by what of it lies on the picture."""
-        way, box = self.settings.color_match, self.plan.boxes[tile]
+        way, box = self.settings.color_match, self.plan.box(tile)
         if way == "off":
             return result
         alone = self.plan.alone(tile)

@@ -35,6 +35,13 @@ def test_a_wave_sees_earlier_ones_only(plan):
 
 
 @plans
+def test_a_tile_lies_where_the_plan_has_it_also_alone(plan):
+    for number, box in enumerate(plan.boxes):
+        alone = plan.alone(number)
+        assert plan.box(number) == box and (alone.height, alone.width, alone.count) == (box.height, box.width, 1)
+
+
+@plans
 def test_of_two_neighbours_one_sees_the_other(plan):
     for tile in range(plan.count):
         for other in neighbours(plan, tile):
