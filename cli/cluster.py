@@ -7,7 +7,9 @@ next that is free. Pictures, models and results lie at the same paths on every m
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from .manifest import DONE, FAILED, RUNNING
 
 LOCAL = "local"
 DEATHS = 3  # of workers at a picture, before it counts as failed
+ANSWER = 10  # seconds for a cluster's machine to take a connection: Ray itself waits for minutes
 PATIENCE = 30  # seconds without a worker before that is said
 STARTS = 3  # of a cluster on this machine: Ray gives up on a crowded one after 30 seconds
 STAGE = "pictures"
@@ -97,6 +100,8 @@ def _connected(ray: Any, address: str, workers: int | None) -> str:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers otherwise
             ray.init(LOCAL, num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
         else:
+            if found := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
+                socket.create_connection((found[1], int(found[2])), timeout=ANSWER).close()
             ray.init(address, log_to_driver=False, logging_level="error")
         return ""
     except Exception as error:  # of Ray's many kinds, the bare one too, where a machine starts too slowly for it

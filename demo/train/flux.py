@@ -150,6 +150,7 @@ def export(flux: nn.Module, vae: nn.Module, *, steps: int, seed: int, loss: floa
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # a shape that is drawn once is not worth a graph
 def report(flux: nn.Module, vae: nn.Module) -> str:
     """The held-out cat, bicubic 2x, then redrawn: PSNR to the true picture at some strengths."""
     true = held_out()

@@ -101,12 +101,13 @@ def _words(patches: Tensor, pool: int, grid: tuple[int, int], bits: int) -> Base
 
 
 def _book(rows: Tensor, words: int) -> Tensor:
-    """The means of k-means [words, d]; fewer where there are fewer rows."""
+    """The means of k-means [words, d]; the rows themselves where there are no more of them than words."""
+    if len(distinct := rows.unique(dim=0)) <= words:
+        return distinct
     try:
         from sklearn.cluster import MiniBatchKMeans
     except ImportError as error:
         raise ValueError('baselines need scikit-learn: pip install "dinotile[flatdino]", or leave --fit out') from error
-    words = min(words, len(rows))
     options: dict[str, Any] = {"random_state": 0, "n_init": 3, "batch_size": 4096}
     means = MiniBatchKMeans(words, **options).fit(rows.numpy())
     return torch.from_numpy(np.asarray(means.cluster_centers_)).float()
