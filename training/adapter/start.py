@@ -136,7 +136,11 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in loaded),
         unused=tuple(name for name in weights if name not in mine and not name.startswith(FLAT)),
-        other=(*_other(theirs, adapter.config), *([] if flux in (None, adapter.config.geometry) else [str(flux)])),
+        other=(
+            *_other(theirs, adapter.config),
+            *_other_flat(adapter, weights),
+            *([] if flux in (None, adapter.config.geometry) else [str(flux)]),
+        ),
     )
 
 
@@ -153,6 +157,18 @@ def _other(theirs: Mapping[str, Any], mine: AdapterConfig) -> tuple[str, ...]:
     theirs = {**{name: getattr(AdapterConfig, name) for name in YOUNGER}, **theirs} if theirs else {}
     pairs = [(name, theirs.get(name), getattr(mine, name)) for name in names]
     return tuple(f"{name} {printable(old)}, not {new}" for name, old, new in pairs if old not in (None, new))
+
+
+def _other_flat(adapter: DinoAdapter, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Whether both have shared tokens, and what was learned of the file's was learned of another FlatDINO's latents."""
+    theirs = {name: tensor for name, tensor in weights.items() if name.startswith(FLAT)}
+    mine = {name: tensor for name, tensor in adapter.named_buffers() if name.startswith(FLAT)}
+    if not theirs or not mine:
+        return ()
+    alike = theirs.keys() == mine.keys() and all(
+        torch.equal(mine[name].cpu().float(), theirs[name].float()) for name in mine
+    )
+    return () if alike else ("another FlatDINO",)
 
 
 def _some(names: tuple[str, ...]) -> str:

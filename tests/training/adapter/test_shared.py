@@ -3,13 +3,16 @@
 import pytest
 import torch
 
-from dinotile.dino.compress.checkpoint import save_flat
+from dinotile.dino.compress.checkpoint import LoadedFlat, save_flat
 from dinotile.dino.compress.config import FlatConfig
 from dinotile.dino.compress.model import new_flat
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.flux_patch.adapter import adapter_config
+from dinotile.flux_patch.checkpoint import load_adapter, new_adapter, save_adapter
+from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.training.adapter.dry_run import dry_run
 from dinotile.training.adapter.run import train
+from dinotile.training.adapter.start import warm_start
 from dinotile.training.core.monitor import read_log
 
 from ..tiny import settings, write_models
@@ -65,3 +68,13 @@ def test_a_flatdino_of_another_layer_or_no_file_at_all_is_refused_before_trainin
     with pytest.raises(ValueError, match="no-such"):
         train(told(tmp_path / "no-such.safetensors"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_start_tells_that_what_it_takes_was_learned_of_other_latents(tmp_path):
+    geometry = FluxGeometry(256, 2, 1, 1, 32, 24)
+    config = adapter_config(SPECS["dinov2-demo"], geometry, layers="3", width=16, grid=4, flat=FLAT)
+    first, other = (LoadedFlat(new_flat(FLAT, seed=seed).eval(), str(seed)) for seed in (0, 1))
+    save_adapter(new_adapter(config, flat=first), tmp_path / "a.safetensors", trained=True)
+    for flat, said in ((first, ()), (other, ("another FlatDINO",))):
+        report = warm_start(new_adapter(config, seed=1, flat=flat).module, tmp_path / "a.safetensors")
+        assert report.other == said and not report.new and not report.unused
