@@ -18,7 +18,6 @@ from ...dino.guidance.x0 import GuidanceSettings
 from ...files.pixels import proportional
 from ..finite import finite
 from ..host import Estimates
-from . import vae as vae_path
 from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
@@ -119,6 +118,8 @@ def after_cfg(args: dict[str, Any]) -> Tensor:
 
 def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:
     """A run's estimates on a canvas of that height and width in latent cells."""
+    from . import vae as vae_path  # here, because the host's start waits for what is imported above
+
     vae, inner = guidance.decoder, model.model
     height, width = (side * latents_of(model).cell for side in cells)
     rows, columns = guidance.pixels.shape[-2:]

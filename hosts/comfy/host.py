@@ -22,7 +22,6 @@ from ...flux_patch.rows import DinoRow
 from ..finite import finite
 from ..host import Hint, Text
 from ..memory import in_less
-from . import vae as vae_path
 from .adapter import HostAdapter
 from .inject import cond_key
 from .latents import check_vae, flat, framed, latents_of
@@ -72,9 +71,13 @@ class ComfyHost:
         return self._coded(self.decoder, pixels)
 
     def _coded(self, vae: Any, pixels: Tensor, told: Share | None = None) -> Tensor:
+        from . import vae as vae_path  # here, because the host's start waits for what is imported above
+
         return flat(self.patcher.model.process_latent_in(vae_path.encode(vae, pixels, told))).float()
 
     def _shown(self, vae: Any, latents: Tensor, told: Share | None = None) -> Tensor:
+        from . import vae as vae_path
+
         inner = self.patcher.model
         return vae_path.decode(vae, inner.process_latent_out(framed(latents, inner)), told).float()
 
