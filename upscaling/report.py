@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files.peak import process_peak
 from ..files.progress import Progress
 from ..tiling.plan import TilePlan
 
@@ -54,12 +55,7 @@ def sizes(
 def peak_memory(device: torch.device) -> dict[str, int | None]:
     """Largest memory in bytes: of the process so far, and on the GPU since the last ``restart_peak``."""
     cuda = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    try:
-        import resource
-    except ImportError:  # Windows has no such count
-        return {"process": None, "device": cuda}
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": cuda}
+    return {"process": process_peak(), "device": cuda}
 
 
 def model_memory(**models: nn.Module | None) -> dict[str, int]:

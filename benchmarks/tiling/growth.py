@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import torch
 
 from dinotile.benchmarks.figures import about, publish
 from dinotile.benchmarks.tiling.small import clouds, small_upscaler
+from dinotile.files.peak import process_peak
 from dinotile.files.pictures import Picture, load_picture, save_picture
 from dinotile.files.pixels import resize
 from dinotile.files.sources import open_picture
@@ -84,7 +84,7 @@ def one(mode: str, source: Path, result: Path, *, demo: bool) -> dict[str, Any]:
         upscaler, (settings, _, _) = load_upscaler(), split_options({"tile_batch": 1})
     else:
         upscaler, settings = small_upscaler(), SMALL
-    before, start, busy = peak(), time.perf_counter(), time.process_time()
+    before, start, busy = process_peak(), time.perf_counter(), time.process_time()
     settings = replace(settings, mode=mode)
     if mode == "joint":
         picture, report = upscale_picture(upscaler, load_picture(source), settings)
@@ -95,14 +95,10 @@ def one(mode: str, source: Path, result: Path, *, demo: bool) -> dict[str, Any]:
         "tiles": report["tiles"]["count"],
         "seconds": round(time.perf_counter() - start, 2),
         "processor_seconds": round(time.process_time() - busy, 2),
-        "peak_bytes": peak(),
+        "peak_bytes": process_peak(),
         "peak_bytes_before": before,
         "stages": report["seconds"],
     }
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def draw(figures: list[dict[str, Any]], path: Path) -> None:
