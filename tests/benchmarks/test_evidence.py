@@ -7,11 +7,11 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def table(heading: str) -> list[list[str]]:
-    """The cells of a section's first table, without its head and without emphasis."""
+def table(heading: str, number: int = 0) -> list[list[str]]:
+    """The cells of a section's first table, or another one, without its head and without emphasis."""
     text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
     (section,) = (part for part in text.split("\n## ")[1:] if part.startswith(f"{heading}\n"))
-    lines = [line for line in section.split("\n\n")[2 if heading == "Colours" else 1 :] if line.startswith("|")][0]
+    lines = [line for line in section.split("\n\n")[2 if heading == "Colours" else 1 :] if line.startswith("|")][number]
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines.splitlines()[2:]]
 
 
@@ -60,3 +60,10 @@ def test_what_follows_from_the_colours_is_in_the_table():
     less = [1 - row["wavelet"]["colour error"] / row["off"]["colour error"] for row in rows]
     text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
     assert f"*wavelet* takes {100 * min(less):.0f} to {100 * max(less):.0f} % of the colour error away" in text
+
+
+def test_the_rows_of_tiles_of_64_are_those_of_their_file():
+    rows = json.loads((RESULTS / "semantics_tiles_64.json").read_text())["rows"]
+    shown = {row[0]: row[1] for row in table("How much a tile tells", 1)}
+    for name, row in (("tile ControlNet", "no DINO"), ("with DINO of the whole picture", "DINO")):
+        assert shown[name] == f"{shares(rows[f'ControlNet, {row}, tiles of 64']['accuracy'])} (2 seeds)"
