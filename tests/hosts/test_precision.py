@@ -16,7 +16,7 @@ def turing(monkeypatch):
 
 def test_a_gpu_without_bfloat16_is_named_with_what_to_set(turing, monkeypatch):
     told = r"needs a GPU that computes in bfloat16 \(compute capability 8.0\), Tesla T4 has 7.5: {}"
-    for module in ("dinotile.upscaling.api", "dinotile.training.adapter.run"):
+    for module in ("dinotile.upscaling.api", "dinotile.upscaling.device"):
         monkeypatch.setattr(f"{module}.find_device", lambda name: torch.device("cuda"))
     config = TrainConfig.model_validate(
         {"data": {"path": "x"}, "output": {"folder": "y"}, "optimisation": {"precision": "bf16"}}
