@@ -78,6 +78,8 @@ def insides(request, host, host_python, base, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(host, host_python, base, insides):
+    rooms = ("flux_patch", "files", "dino", "tiling", "hosts", "upscaling", "training", "nodes")
+    subprocess.run([host_python, "-m", "compileall", "-q", *(PACK / room for room in rooms)])  # as a first start does
     server = Server(host, host_python, base, PACK)
     server.start()
     yield server

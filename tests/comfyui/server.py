@@ -65,13 +65,14 @@ class Server:
             "sqlite:///:memory:",
         ]
         command += ["--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(self.port)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=self.host,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},  # on a shared machine waiting threads are slower than one
+                env=environment | {"OMP_NUM_THREADS": "1"},  # on a shared machine waiting threads are slower than one
             )
         end = time.monotonic() + START_LIMIT
         while time.monotonic() < end and self.process.poll() is None:

@@ -101,6 +101,7 @@ def test_the_host_hands_on_the_texts_of_every_language(server):
 
 
 def test_the_pack_is_imported_in_a_fifth_of_a_second(server, report):
+    """In every start but the first, where Python compiles it."""
     line = re.search(r"([\d.]+) seconds( \(IMPORT FAILED\))?: .*DINOTile", server.log)
     assert line and not line[2]
     report(f"import of the pack: {line[1]} s")
