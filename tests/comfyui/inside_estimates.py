@@ -31,7 +31,6 @@ from dinotile.hosts.comfy import vae as vae_path
 from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.host import ComfyHost
 
-
 SMALL = HEIGHT // 4, WIDTH // 4  # px of the sources, to be made twice as large
 
 
