@@ -52,10 +52,7 @@ UNTRAINED = (
     "**The adapter is new and changes nothing**: the picture is plain tiled FLUX, bit for bit. No trained FLUX.1 adapter can be "
     "downloaded yet. Open the subgraph and take **Load DINO Adapter** for **New DINO Adapter** when you have trained one."
 )
-RUN = (
-    "Choose your picture in **Load Image**, press **Run**, and slide over **Before and after** (with *Nodes 2.0* on, in the main "
-    "menu)."
-)
+RUN = "Choose your picture in **Load Image**, press **Run**, and slide over **Before and after**."
 
 
 def slug(title: str) -> str:
@@ -92,8 +89,8 @@ TOYS = Inner("Demo models", {})
 
 TEMPLATES = {
     "FLUX.1 upscale": one_node(
-        "Choose your picture above, press **Run**, slide over **Before and after** (*Nodes 2.0*, in the main "
-        "menu).\n\nStock FLUX.1 dev, no adapter. At every step **anchor** pulls the picture to the source, and **guide** to "
+        "Choose your picture above, press **Run**, slide over **Before and after**."
+        "\n\nStock FLUX.1 dev, no adapter. At every step **anchor** pulls the picture to the source, and **guide** to "
         "where DINO sees the same. **denoise**: how much is redrawn.\n\nDINO's file *model.safetensors* goes "
         "to *models/dino/dinov2-with-registers-base*.\n\nFaster: a TAESD (*taef1*) by **Load VAE** into *decoder*."
     ),
@@ -143,8 +140,8 @@ TEMPLATES = {
         "## What DINO does\n\nA small world in which every shape has a texture of its own: crescents have slanted stripes, "
         "bars are sandy. The source has lost all texture, and a tile shows a piece of an outline.\n\nThe same toy FLUX redraws "
         "it twice with the same noise, in 16 tiles, at denoise 0.9: above with **dino_strength** 0, below with 1. Press **Run** "
-        "(a minute, on a CPU too; all files are there) and look at both side by side, or slide over **Without and with DINO** "
-        "(*Nodes 2.0*, in the main menu): without, FLUX has lost what the tiles are parts of; with DINO each shape is there and "
+        "(a minute, on a CPU too; all files are there) and look at both side by side, or slide over **Without and with DINO**: "
+        "without, FLUX has lost what the tiles are parts of; with DINO each shape is there and "
         "has its own texture.\n\nThe encoder is a toy that was taught "
         "these shapes. FLUX.1 needs an adapter of its own for this, which must be trained first.",
         ((250, 0, ("1",)), (250, 0, ("6", "40")), (260, 160, ("43", "44")), (230, 0, ("45",)), (330, 0, ("9", "42"))),
@@ -157,15 +154,15 @@ TEMPLATES = {
         seeds="fixed",
     ),
     "FLUX.2 klein guided": one_node(
-        "Choose your picture above, press **Run**, slide over **Before and after** (*Nodes 2.0*, in the main "
-        "menu).\n\nStock FLUX.2 klein 4B. At every step **anchor** pulls the picture to the source, and **guide** to "
+        "Choose your picture above, press **Run**, slide over **Before and after**."
+        "\n\nStock FLUX.2 klein 4B. At every step **anchor** pulls the picture to the source, and **guide** to "
         "where DINO sees the same; **retry** does tiles again that lost their likeness. FLUX.2's schedule is steep: "
         "**denoise** 0.15 begins at noise 0.57, 0.3 at 0.76.\n\nDINO's file *model.safetensors* goes to "
         "*models/dino/dinov2-with-registers-base*.\n\nFaster: FLUX.2's small VAE (*taef2*) by **Load VAE** into *decoder*."
     ),
     "Z-Image Turbo guided": one_node(
-        "Choose your picture above, press **Run**, slide over **Before and after** (*Nodes 2.0*, in the main "
-        "menu).\n\nStock Z-Image Turbo. At every step **anchor** pulls the picture to the source, and **guide** to "
+        "Choose your picture above, press **Run**, slide over **Before and after**."
+        "\n\nStock Z-Image Turbo. At every step **anchor** pulls the picture to the source, and **guide** to "
         "where DINO sees the same; **retry** does tiles again that lost their likeness. New detail: "
         "**denoise** 0.4 to 0.6.\n\nDINO's file *model.safetensors* goes to "
         "*models/dino/dinov2-with-registers-base*.\n\nFaster: a TAESD (*taef1*) by **Load VAE** into *decoder*."

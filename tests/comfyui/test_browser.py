@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from .conftest import LINES
-from .page import RENDERERS, find_browser, opened, saved_widgets
+from .page import LIMIT, RENDERERS, find_browser, opened, saved_widgets
 
 PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
@@ -116,7 +118,33 @@ def test_the_demo_runs_from_the_page_and_its_progress_goes_through_encoding_tile
         assert len(set(shown)) >= 3, shown
         page.wait(RESULT[drawn], [2 * side for side in SMALL])
         page.shot(f"ran-{drawn}")
+        if drawn == "canvas":
+            slide(page)
 
+
+def slide(page):
+    """The middle of the comparison shows another picture on either side of the mouse, and the first again."""
+    left, top, width, height = page.wait(COMPARED)
+    middle = {"x": left + 0.4 * width, "y": top + 0.4 * height, "width": 0.2 * width, "height": 0.2 * height}
+
+    def drawn(share: float, *, until: Callable[[bytes], bool]) -> bytes:
+        page.page.mouse.move(left + share * width, top + 0.6 * height)
+        end = time.monotonic() + LIMIT / 1000
+        while not until(shown := page.page.screenshot(clip=middle)):
+            assert time.monotonic() < end
+            page.page.wait_for_timeout(100)
+        return shown
+
+    begun = page.page.screenshot(clip=middle)  # with the edge in it
+    after = drawn(0.25, until=lambda shown: shown != begun)
+    before = drawn(0.75, until=lambda shown: shown not in (begun, after))
+    assert before != drawn(0.25, until=lambda shown: shown == after)
+
+
+COMPARED = """() => {
+  const node = app.rootGraph.nodes.find(node => node.type === 'ImageCompare'), { ds } = app.canvas;
+  return [...[0, 1].map(axis => (node.pos[axis] + ds.offset[axis]) * ds.scale), ...node.size.map(side => side * ds.scale)];
+}"""  # left, top, width, height of the node on the page
 
 RESULT = {  # whether Save Image shows a picture of this size
     "canvas": "([width, height]) => app.rootGraph.nodes.find(node => node.type === 'SaveImage').imgs?.some("
