@@ -7,11 +7,13 @@ import comfy.sd
 import comfy.utils
 import node_helpers
 import torch
-from inside_estimates import demo_vae
+from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
+from inside_estimates import anchored, demo_vae
 from inside_hints import control_model
 from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
 
 from dinotile import nodes
+from dinotile.hosts.comfy.prints import print_of
 from dinotile.tiling.color_match import smooth
 
 TILE, OVERLAP, HEIGHT, WIDTH = 64, 16, 96, 144
@@ -123,4 +125,17 @@ def places_of_conditioning():
         "refused": refusal(
             lambda: sequential(positive=[[context, {**said, "concat_latent_image": left}]], guided=False)
         ),
+        "anchored": refusal(
+            lambda: sequential(model=anchored(flux(), picture(height=HEIGHT, width=WIDTH), demo_vae()), guided=False)
+        ),
     }
+
+
+@check
+def names_of_models():
+    """What a model is known by where tiles are kept tells its patches apart, whatever clone of it was in use before."""
+    models = [flux(), *(ModelSamplingFlux().patch(flux(), shift, 0.5, 1024, 1024)[0] for shift in (1.15, 3.0))]
+    models += [RescaleCFG().patch(flux(), share)[0] for share in (0.5, 0.7)]
+    before = [print_of(model) for model in models]
+    sequential(model=models[1], guided=False)  # which leaves its schedule in the weights' place
+    return {"names": len(set(before)), "the same": [print_of(model) for model in models] == before}

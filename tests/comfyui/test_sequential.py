@@ -48,3 +48,8 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))
+    one_sentence(found["anchored"], ("Source Anchor", "set anchor here"))
+
+
+def test_tiles_are_kept_for_a_model_with_its_patches_whatever_was_in_use_before(numbers):
+    assert numbers("names_of_models") == {"names": 5, "the same": True}
