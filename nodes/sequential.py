@@ -13,7 +13,7 @@ from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import covering
-from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
 from ..upscaling.masks import flat
@@ -104,9 +104,7 @@ class SequentialUpscale(io.ComfyNode):
         check_patches(model)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)
-        plan = host.latents.plan_tiles(
-            *canvas_size(*size, grid=host.latents.token), tile=tile, overlap=overlap, fit=tile_fit
-        )
+        plan = settings.plan(*pixels.shape[-2:], latents=host.latents)
         made_by, open_store = "", None
         if keep.strip():
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]

@@ -22,7 +22,7 @@ from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
-NODES = {"anchor": "Source Anchor", "dino": "DINO Guidance"}  # kinds, in the order in which they act, and who makes them
+NODES = {"anchor": "Source Anchor", "dino": "DINO Guidance"}  # of each kind, in the order in which they act
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,20 +99,24 @@ def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(di
     models = {"model_path": arguments[arguments.index("--model-path") + 1], "dino": None, "adapter": None}
     settings = {"scale": 4.0, "tile": 64, "overlap": 16, "steps": 2, "mode": "sequential"}
     options = {"variant": "demo", "device": "cpu", **models, **settings}
-    batch = Batch([], recipe=False, store=Store(tmp_path / "store"))
+    batch, shared = Batch([], recipe=False, store=Store(tmp_path / "store")), tmp_path / "shared.png"
     workers = [Worker(batch, options) for _ in range(2)]
-    shares, turns, groups = Shares.of(workers[0].waves(source).waves, workers=2), cycle(workers), 0
+    shares, turns, groups = Shares.of(workers[0].waves(source, shared).waves, workers=2), cycle(workers), 0
     while not shares.over:
         for group in reversed(shares.following()):
-            assert next(turns).tiles(source, group).failed == ""
-            shares.finished(group)
+            done = next(turns).tiles(source, group)
+            assert done.failed == ""
+            shares.finished(group, seconds=done.seconds)
             groups += 1
-    last = workers[0].upscale(source, tmp_path / "shared.png")
-    assert last.failed == "" and last.report["kept"]["sampled"] == 0
-    assert len(last.report["kept"]["reused"]) == shares.total == shares.done > groups > 4
-    assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+        for gone in [*batch.store.folder.glob("*/*.tile")][:1]:  # as another job may need its room
+            gone.unlink()
+    last = workers[0].upscale(source, shared)
+    assert last.failed == "" and last.report["kept"]["sampled"] == 1
+    assert len(last.report["kept"]["reused"]) + 1 == shares.total == shares.done > groups > 4
+    assert shared.read_bytes() == (tmp_path / "alone.png").read_bytes()
     (failed,) = {worker.tiles(Path(tmp_path / "none.png"), [0]).failed for worker in workers}
     assert "none.png" in failed
+    assert "does not exist" in workers[0].waves(source, shared / "below.png").failed  # before there are any tiles
 
 
 def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinotile, dinotile_process, job, tmp_path):
@@ -135,6 +139,8 @@ def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinoti
     assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     (picture_,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
     assert picture_["kept"]["sampled"] == 0
+    (done,) = [line for line in lines(tmp_path) if line["status"] == "done"]
+    assert done["seconds"] > 20 * sum(picture_["seconds"].values())  # of all workers, not of who put the rows together
 
 
 def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):

@@ -160,6 +160,24 @@ def test_a_damaged_tile_is_done_again_and_the_picture_is_the_same(upscaler, tmp_
     assert report["kept"]["damaged"] == [5] and report["kept"]["sampled"] == 1 and torch.equal(first, again)
 
 
+def test_a_tile_that_is_asked_for_alone_brings_those_that_it_sees_and_that_are_gone(upscaler, tmp_path):
+    store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
+    run(upscaler, pixels, open_store=store)
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "store").glob("*/*.tile")}
+    (folder,) = (tmp_path / "store").glob("*/")
+    for gone, asked, made in (([0, 1, 4], [4], 3), ([0, 2, 5], [2, 5], 2), ([], [3], 0), ([3], [3, 3], 1)):
+        for number in gone:
+            (folder / f"{number}.tile").unlink()
+        report = upscaler.upscale_tiles(Pixels(pixels), SETTINGS, write=pytest.fail, open_store=store, only=asked)
+        left = {number for number in gone if not (folder / f"{number}.tile").exists()}
+        assert report["kept"]["sampled"] == made == len(gone) - len(left) and not set(asked) & left
+        for number in left:
+            (folder / f"{number}.tile").write_bytes(expected[f"{number}.tile"])
+        assert {path.name: path.read_bytes() for path in folder.glob("*.tile")} == expected
+    with pytest.raises(ValueError, match="tile 7 is outside of the plan, which has tiles 1 to 6"):
+        upscaler.upscale_tiles(Pixels(pixels), SETTINGS, write=pytest.fail, open_store=store, only=[6])
+
+
 def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path):
     store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
     first, _ = run(upscaler, pixels, open_store=store)
