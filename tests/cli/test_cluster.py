@@ -119,6 +119,7 @@ def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(di
     shares, turns, groups = Shares.of(workers[0].waves(source, shared).waves, workers=2), cycle(workers), 0
     while not shares.over:
         for group in reversed(shares.following()):
+            assert not shares.over and shares.following() == []  # before all of a wave are finished
             done = next(turns).tiles(source, group)
             assert done.failed == ""
             shares.finished(group, seconds=done.seconds)

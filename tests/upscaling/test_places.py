@@ -20,7 +20,7 @@ from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..dino.tiny import tiny_encoder
-from ..tiny import picture, redux_model, siglip_model, tiny_adapter, tiny_vae
+from ..tiny import picture, redux_model, siglip_model, tiny_adapter, tiny_flux, tiny_vae
 
 GRID = 3
 SETTINGS = UpscaleSettings(
@@ -76,7 +76,7 @@ def test_dino_redux_and_the_dino_mask_tell_each_tile_of_its_own_place(flux, vae,
 def test_the_anchor_holds_each_tile_to_the_source_below_it(flux, vae, monkeypatch, scale):
     seen, start = [], tile.guided_estimates
     upscaler = Upscaler(flux, vae, decoder=tiny_vae(seed=3))
-    host, settings = upscaler.host, dataclasses.replace(SETTINGS, scale=scale, anchor=0.5, steps=2)
+    host, settings = upscaler.host, dataclasses.replace(SETTINGS, scale=scale, anchor=0.5, steps=2, guide_to=0.6)
 
     def see(pixels, given, *, canvas, **more):
         seen.append((pixels, given, canvas))
@@ -86,7 +86,7 @@ def test_the_anchor_holds_each_tile_to_the_source_below_it(flux, vae, monkeypatc
     _, report = upscaler.upscale(PIXELS, settings)
     plan, (height, width) = settings.plan(56, 78, latents=host.latents), scaled_size(56, 78, scale=scale)
     told = report["guidance"]["pictures"][0]["anchor"]
-    assert told["moved"] == 2 * plan.count and told["last"] > 0 and report["guidance"]["outside_window"] == 0
+    assert told["moved"] == report["guidance"]["outside_window"] == plan.count and told["last"] > 0
     large = resize(PIXELS, height=height, width=width)
     small = resize(large, height=56, width=78)
     for number, (pixels, given, canvas) in zip(order(plan), seen, strict=True):
@@ -113,6 +113,10 @@ def test_masks_and_dinos_own_keep_their_part_of_each_tile(flux, vae):
     plain, less = (upscaler.upscale(PIXELS, settings)[0] for settings in (SETTINGS, adaptive))
     masked, _ = upscaler.upscale(PIXELS, SETTINGS, masks=Masks(denoise=LEFT))
     far = slice(128, 156)  # where no neighbour that is masked is seen
+    both = Masks(denoise=torch.cat([LEFT, 1 - LEFT]))
+    first, second = upscaler.upscale(PIXELS.repeat(2, 1, 1, 1), SETTINGS, masks=both)[0].split(1)
+    assert torch.equal(first, masked) and (second - still)[..., :40, far].abs().max() < 1e-4
+    assert (second - plain)[..., :40, :40].abs().max() < 1e-4
     assert (masked - still)[..., :40, :40].abs().max() < 1e-4
     assert (masked - plain)[..., :40, far].abs().max() < 1e-4
     assert (plain - still)[..., :40, :40].abs().max() > 0.01
@@ -120,12 +124,13 @@ def test_masks_and_dinos_own_keep_their_part_of_each_tile(flux, vae):
 
 
 def test_all_that_tiles_depend_on_makes_another_job_and_nothing_else_does(flux, vae):
-    plain, other = Upscaler(flux, vae), Upscaler(flux, vae, dtype=torch.bfloat16)
+    plain, other = Upscaler(flux, vae), Upscaler(tiny_flux(), tiny_vae(), dtype=torch.bfloat16)  # which converts them
     upscaler = guided(flux, vae)
     jobs = [job(plain), job(other), job(upscaler), job(guided(flux, vae, seed=1))]
     jobs += [job(plain, masks=Masks(denoise=mask)) for mask in (LEFT, 1 - LEFT)]
     jobs += [job(upscaler, masks=Masks(dino=mask)) for mask in (LEFT, 1 - LEFT)]
     given = {"seed": 1, "denoise": 0.4, "steps": 2, "scale": 1.5, "vae_detail": 0.5, "color_match": "wavelet"}
+    given |= {"anchor": 0.5, "guide_to": 0.1}
     jobs += [job(plain, dataclasses.replace(SETTINGS, **{name: value})) for name, value in given.items()]
     assert len(set(jobs)) == len(jobs)
     for same in ({"tile_batch": 3}, {"mode": "auto"}):

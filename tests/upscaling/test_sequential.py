@@ -120,6 +120,7 @@ def test_neighbours_meet_better_than_tiles_that_see_none(upscaler, monkeypatch):
         make = Tiles.make
 
         def kept(self, tile, mosaic, **more):
+            assert tile not in made
             made[tile] = make(self, tile, mosaic, **more)
             return made[tile]
 
@@ -191,14 +192,24 @@ def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path
     assert not torch.equal(third, fourth)
 
 
-def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_its_total(upscaler, tmp_path):
+def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_its_total(
+    upscaler, tmp_path, monkeypatch
+):
     store, pixels, told = partial(TileStore, tmp_path / "store"), picture(*SIZE), []
+    make, seen_by = Tiles.make, []
+
+    def watched(self, tile, mosaic, *, sees, turn=0):
+        seen_by.append((tile, sees, turn))
+        return make(self, tile, mosaic, sees=sees, turn=turn)
+
     run(upscaler, pixels, open_store=store)
     for number in (1, 4):
         next((tmp_path / "store").glob(f"*/{number}.tile")).unlink()
+    monkeypatch.setattr(Tiles, "make", watched)
     asked = {"open_store": store, "redo": partial(chosen_tiles, "5,1"), "progress": lambda *line: told.append(line)}
     _, report = run(upscaler, pixels, **asked)
     assert report["kept"] == {"reused": [1, 3, 4, 6], "redone": [1, 5], "sampled": 2, "damaged": []}
+    assert seen_by == [(1, [0, 2], 0), (4, [0, 1, 2, 3, 5], 0), (0, [1, 3, 4], 1), (4, [0, 1, 2, 3, 5], 1)]
     told = [line for line in told if line[0] == "sample"]
     shares = [line[1] for line in told]
     assert {line[2] for line in told} == {8} and shares == sorted(shares) and shares[-1] == 8
