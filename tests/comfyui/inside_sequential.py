@@ -44,10 +44,13 @@ def one_after_the_other():
     repeated = len(calls)
     calls.clear()
     third = sequential(model=model, keep="kept", redo="1")
+    held: list[tuple[float, int]] = []
     matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
 
-    def off(anchor):
-        result = sequential(vae=demo_vae(), guided=False, anchor=anchor)
+    def off(anchor, **more):
+        calls.clear()
+        result = sequential(model=model, vae=demo_vae(), guided=False, anchor=anchor, keep="anchored", **more)
+        held.append((anchor, len(calls)))
         return float((result - picture(height=HEIGHT, width=WIDTH)).square().mean())
 
     coarse = [smooth((each - picture(height=HEIGHT, width=WIDTH)).movedim(-1, 1)) for each in (usual, matched)]
@@ -65,7 +68,8 @@ def one_after_the_other():
         "without DINO differs by": apart(blind, usual),
         "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
         "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
-        "off the source by": [off(0.0), off(1.0)],
+        "off the source by": [off(0.0), off(1.0), off(1.0, decoder=tiny_vae()), off(0.5), off(1.0)],
+        "calls with an anchor": held,
         "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),
         "a path is no name": refusal(lambda: sequential(keep="../other")),
     }
@@ -102,6 +106,9 @@ def places_of_conditioning():
     both, other = sequential(positive=two, guided=False), sequential(positive=swapped, guided=False)
     far, outer = slice(WIDTH - 16, WIDTH), sequential(positive=text(3), guided=False)
 
+    still = torch.stack([torch.zeros(HEIGHT, WIDTH), torch.ones(HEIGHT, WIDTH)])
+    masked = sequential(guided=False, pictures=2, denoise_mask=still)
+
     net, hints = control_model(latent_input=False), []
     control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
     hint = torch.zeros(1, 3, HEIGHT, WIDTH)
@@ -120,6 +127,7 @@ def places_of_conditioning():
         "the first text, far left": apart(both[:, :, :16], plain[:, :, :16]),
         "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
         "masks act": apart(both, other),
+        "masks of two pictures": [apart(each, plain[0]) for each in masked],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(
