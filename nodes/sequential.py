@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
-from ..hosts.comfy.progress import HostProgress
+from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
@@ -92,6 +92,7 @@ class SequentialUpscale(io.ComfyNode):
         # Here, because the host's start waits for what is imported above.
         from ..hosts.comfy.place import PlaceCrop, check_patches
         from ..hosts.comfy.prints import print_of
+        from ..tiling.preview import Filling
         from ..tiling.store import TileStore
         from ..upscaling.redo import chosen_tiles
         from ..upscaling.rows import Pixels
@@ -120,13 +121,19 @@ class SequentialUpscale(io.ComfyNode):
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
         for number, picture in enumerate(pixels.split(1)):
-            rows: list[torch.Tensor] = []
+            rows, filling = list[torch.Tensor](), Filling(picture, size)
+
+            def write(part: torch.Tensor, rows: list[torch.Tensor] = rows, filling: Filling = filling) -> None:
+                rows.append(part)
+                filling.put(part)
+
+            parts = {"dino": PART, "sample": plan.count * PART}
             upscale_tiles(
                 host,
                 Pixels(picture),
                 settings,
                 sampler=sampling,
-                write=rows.append,
+                write=write,
                 make_guide=make_guide,
                 encoder=dino if settings.dino_uses else None,
                 enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
@@ -134,7 +141,7 @@ class SequentialUpscale(io.ComfyNode):
                 open_store=open_store,
                 made_by=made_by,
                 redo=partial(chosen_tiles, redo.strip()) if redo.strip() else None,
-                progress=HostProgress(parts={"dino": PART, "sample": plan.count * PART}),
+                progress=HostProgress(filling.draw if wants_previews() else None, parts=parts),
             )
             results.append(torch.cat(rows, dim=2))
         return io.NodeOutput(to_host(with_alpha(torch.cat(results), image)))

@@ -170,7 +170,6 @@ def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows 
     for done, (tile, whole) in enumerate(zip(order(plan), whole_after(plan), strict=True)):
         note = f"tile {done + 1} of {plan.count}"
         _finish(replace(tiles, progress=partial(_part, told, done, note)), tile, mosaic, store=store, kept=kept)
-        told(done + 1, note)
         if write is not None:
             for top in range(written, min(whole, size[0]), plan.tile_height):
                 bottom = min(top + plan.tile_height, whole, size[0])
@@ -178,6 +177,7 @@ def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows 
                     write(mosaic.rows(top, bottom)[..., : size[1]])
         written = max(written, whole)
         mosaic.forget_above(whole)
+        told(done + 1, note)
 
 
 def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:

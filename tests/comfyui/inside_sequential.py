@@ -5,7 +5,9 @@ from __future__ import annotations
 import comfy.controlnet
 import comfy.sd
 import comfy.utils
+import latent_preview
 import node_helpers
+import numpy as np
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
 from inside_estimates import anchored, demo_vae
@@ -137,6 +139,24 @@ def places_of_conditioning():
             lambda: sequential(model=anchored(flux(), picture(height=HEIGHT, width=WIDTH), demo_vae()), guided=False)
         ),
     }
+
+
+@check
+def filling():
+    """What the host is sent to show while tiles are drawn, and what it is shown at last."""
+    shown, before = [], latent_preview.args.preview_method
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: shown.append(preview))
+    latent_preview.args.preview_method = latent_preview.LatentPreviewMethod.NoPreviews
+    sequential(guided=False)
+    unasked = [preview for preview in shown if preview]
+    latent_preview.args.preview_method = latent_preview.LatentPreviewMethod.Latent2RGB
+    result = sequential(guided=False)
+    comfy.utils.set_progress_bar_global_hook(None)
+    latent_preview.args.preview_method = before
+    pictures = [torch.from_numpy(np.array(preview[1])) / 255 for preview in shown if preview]
+    light = [float((each - result[0]).abs().mean()) for each in pictures]
+    return {"unasked": len(unasked), "shapes": {str(list(each.shape)) for each in pictures} == {str([HEIGHT, WIDTH, 3])},
+            "off": light}  # fmt: skip
 
 
 @check

@@ -54,5 +54,12 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     one_sentence(found["anchored"], ("Source Anchor", "set anchor here"))
 
 
+def test_the_host_shows_a_picture_that_fills_in_where_previews_are_wanted(numbers):
+    found = numbers("filling")
+    assert found["unasked"] == 0 and found["shapes"]
+    first, *_, last = found["off"]
+    assert first > 0.1 and last < 1 / 255 and found["off"] == sorted(found["off"], reverse=True)
+
+
 def test_tiles_are_kept_for_a_model_with_its_patches_whatever_was_in_use_before(numbers):
     assert numbers("names_of_models") == {"names": 5, "the same": True}
