@@ -1,4 +1,4 @@
-"""What DINO adds to a block at FLUX.1's width, counted in diffusers; test_inside.py has ComfyUI's numbers."""
+"""What DINO adds to a block at FLUX.1's width, counted in diffusers; test_inside_beside.py has ComfyUI's numbers."""
 
 import pytest
 

@@ -14,6 +14,8 @@ from .server import Server
 
 PACK = Path(__file__).parents[2]
 LINES: list[str] = []
+FAMILIES = pytest.mark.parametrize("of", ["", "flux2_"], ids=["FLUX.1", "FLUX.2"])  # whose checks have such prefixes
+EVERY = pytest.mark.parametrize("of", ["", "flux2_", "chroma_", "krea2_"], ids=["FLUX.1", "FLUX.2", "Chroma", "Krea 2"])
 SCRIPTS = {"inside.py": "measured", "inside_redux.py": "fitted", "inside_training.py": "trained"}  # and their fixtures
 
 
@@ -119,6 +121,11 @@ def numbers_of(measured: dict):
 @pytest.fixture(scope="session")
 def measured(insides) -> dict:
     return insides["inside.py"].result()
+
+
+@pytest.fixture
+def numbers(measured):
+    return numbers_of(measured)
 
 
 def apart(a, b) -> float:

@@ -1,7 +1,7 @@
 """Runs inside the host's Python: the pack on tiny models through ComfyUI's real samplers, measured.
 
 python inside.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json, {check: {number: value}}, and the tensors that
-test_parity.py compares with diffusers. test_inside.py holds what the numbers must be.
+test_parity.py compares with diffusers. test_inside_*.py hold what the numbers must be.
 """
 
 from inside_tools import main  # makes the host's and the pack's modules importable

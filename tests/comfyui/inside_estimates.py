@@ -15,6 +15,7 @@ from inside_tools import (
     flux,
     node,
     picture,
+    plan,
     refusal,
     same,
     sample,
@@ -29,6 +30,8 @@ from dinotile.files.pixels import resize
 from dinotile.hosts.comfy import vae as vae_path
 from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.host import ComfyHost
+
+SMALL = HEIGHT // 4, WIDTH // 4  # px of the sources, to be made twice as large
 
 
 def demo_vae():
@@ -68,10 +71,9 @@ def estimates():
         "euler_ancestral": {"sampler": "euler_ancestral"},
         "cfg": {"cfg": 2.0},
     }
+    image = picture(3, height=SMALL[0], width=SMALL[1])
+    latent, of = encoded(vae, image), plan(height=2 * SMALL[0], width=2 * SMALL[1])
     for name, options in runs.items():
-        share = 2 if name == "euler" else 4  # of tiles; the others in a moment
-        image = picture(3, height=HEIGHT // share, width=WIDTH // share)
-        latent = encoded(vae, image)
         plain = sample(flux(), text(0), text(1), latent=latent, **options)
         results = {
             "anchor": anchored(flux(), image, vae),
@@ -81,7 +83,7 @@ def estimates():
         if name == "euler":
             results |= {
                 "the other way round": anchored(guided(flux(), image, vae), image, vae, 0.5),
-                "tiled": anchored(tiled(flux()), image, vae),
+                "tiled": anchored(tiled(flux(), of), image, vae),
             }
         found = {key: sample(model, text(0), text(1), latent=latent, **options) for key, model in results.items()}
         out[name] = {"off": off_by(vae, plain, image)} | {key: off_by(vae, one, image) for key, one in found.items()}
@@ -93,7 +95,7 @@ def estimates():
 @check
 def estimates_off():
     """What must leave the model as it is."""
-    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    vae, image = demo_vae(), picture(3, height=SMALL[0], width=SMALL[1])
     latent = encoded(vae, image)
     plain = sample(flux(), text(0), latent=latent)
     nowhere = torch.zeros(1, HEIGHT, WIDTH)
@@ -108,7 +110,7 @@ def estimates_off():
 def estimates_of_many():
     """Two pictures, each with its own source; and one source for two latents."""
     vae = demo_vae()
-    images = torch.cat([picture(seed, height=HEIGHT // 2, width=WIDTH // 2) for seed in (3, 4)])
+    images = torch.cat([picture(seed, height=SMALL[0], width=SMALL[1]) for seed in (3, 4)])
     latent = torch.cat([encoded(vae, image[None]) for image in images])
     both = sample(anchored(flux(), images, vae), text(0), latent=latent)
     alone = sample(anchored(flux(), images[1:], vae), text(0), latent=latent[1:], noise=noise_of(2)[1:])
@@ -123,7 +125,7 @@ def estimates_of_many():
             refusal(lambda: anchored(guided(flux(), images, vae), images, vae)),
             guided(anchored(flux(), images, vae, mask=torch.zeros(1, 4, 6)), images, vae) is None,
         ],
-        "of another shape": refusal(lambda: sample(anchored(flux(), images[:1, :40], vae), text(0), latent=latent[:1])),
+        "of another shape": refusal(lambda: sample(anchored(flux(), images[:1, :20], vae), text(0), latent=latent[:1])),
     }
 
 
@@ -132,7 +134,7 @@ def estimates_by_moved_weights():
     """DINO's weights are where the host moved them in inference mode, and then moved them back outside of it."""
     vae, image, encoder = (
         demo_vae(),
-        picture(3, height=HEIGHT // 2, width=WIDTH // 2),
+        picture(3, height=SMALL[0], width=SMALL[1]),
         node(nodes.LoadDino, "dino.safetensors"),
     )
     latent, out = encoded(vae, image), []
@@ -147,14 +149,14 @@ def estimates_by_moved_weights():
 def noise_of(batch):
     from inside_tools import random_latent
 
-    return random_latent(2, batch, HEIGHT // 8, WIDTH // 8)
+    return random_latent(2, batch, SMALL[0] // 4, SMALL[1] // 4)
 
 
 @check
 def estimates_by_the_vae():
     """FLUX.1's own VAE as the decoder, and what is refused."""
     vae = comfy.sd.VAE(sd={name: tensor for name, tensor in flux_state().items() if "quant" not in name})
-    image = picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    image = picture(3, height=SMALL[0], width=SMALL[1])
     latent = encoded(vae, image)
     return {
         "acts": not same(
@@ -168,7 +170,7 @@ def estimates_by_the_vae():
 @check
 def estimates_of_a_broken_vae():
     """The encoder, which a decoder does not need, gives what is not finite."""
-    vae, image = demo_vae(), picture(3, height=HEIGHT // 2, width=WIDTH // 2)
+    vae, image = demo_vae(), picture(3, height=SMALL[0], width=SMALL[1])
     latent = encoded(vae, image)
     for weight in vae.first_stage_model.taesd_encoder.parameters():
         weight.data = weight.data * torch.nan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import numbers_of, one_sentence
+from .conftest import one_sentence
 
 GRIDS = {  # channels, px per cell, cells that tiles keep to, and whether latents have a frame
     "FLUX.1": [16, 8, 2, False],
@@ -18,11 +18,6 @@ GRIDS = {  # channels, px per cell, cells that tiles keep to, and whether latent
     "HiDream": [16, 8, 2, False],
     "OmniGen 2": [16, 8, 2, False],
 }
-
-
-@pytest.fixture
-def numbers(measured):
-    return numbers_of(measured)
 
 
 @pytest.mark.parametrize("family", GRIDS)

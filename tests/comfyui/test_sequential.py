@@ -1,13 +1,6 @@
 """Promises about tiles one after the other, kept inside a real ComfyUI (inside_sequential.py)."""
 
-import pytest
-
-from .conftest import numbers_of, one_sentence
-
-
-@pytest.fixture
-def numbers(measured):
-    return numbers_of(measured)
+from .conftest import one_sentence
 
 
 def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
