@@ -197,7 +197,7 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     """Height and width of a picture, and the settings for it; ValueError where it cannot be done so."""
     from ..files.pictures import load_picture
     from ..files.sources import open_picture, upright_size
-    from ..upscaling.forecast import plan_of
+    from ..flux_patch.families import FLUX1
     from ..upscaling.redo import chosen_tiles
 
     height, width = upright_size(source, max_megapixels=batch.max_megapixels)
@@ -206,5 +206,5 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
     masks.check(height, width)
     if batch.store.redo:
-        chosen_tiles(batch.store.redo, plan_of(fitted, height=height, width=width))
+        chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1))
     return height, width, fitted

@@ -126,7 +126,7 @@ class _Cluster:
         needs = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
         self.needs = f"1 {kind}"
         made = ray.remote(max_restarts=-1, **needs)(Worker)
-        alone = replace(batch, jobs=[], folder=None, report=None, done=[], failed={}, manifest=None, keep_going=True)
+        alone = replace(batch, jobs=[], folder=None, report=None, done=[], failed={}, manifest=None)
         self.workers = workers or max(1, int(has.get(kind, 1)))
         self.first: Step = "waves" if batch.store.folder is not None and self.count < self.workers else "picture"
         if self.first == "picture":
@@ -144,15 +144,15 @@ class _Cluster:
             self.idle.append(worker)
         else:
             job = self.waiting.popleft()
-            source = job.source.absolute()
+            source, output = job.source.absolute(), job.output.absolute()
             if job.step == self.first:
                 self.batch.note(job.source, job.output, RUNNING)
             if job.step == "waves":
-                call = worker.waves.remote(source)
+                call = worker.waves.remote(source, output)
             elif job.step == "tiles":
                 call = worker.tiles.remote(source, job.tiles)
             else:
-                call = worker.upscale.remote(source, job.output.absolute())
+                call = worker.upscale.remote(source, output)
             self.calls[call] = worker, job
 
     def run(self) -> Iterator[str]:
@@ -220,11 +220,10 @@ class _Cluster:
             self._further(job, outcome)
             return
         self.ended += 1
-        self.shares.pop(job.source, None)
+        before = shares.seconds if (shares := self.shares.pop(job.source, None)) else 0.0
+        seconds = round(before + outcome.seconds, 3)
         self.batch.done.append(outcome.report | {"file": str(job.source), "written": str(job.output)})
-        self.batch.note(
-            job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, outcome.seconds)
-        )
+        self.batch.note(job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, seconds))
         yield from outcome.lines
 
     def _further(self, job: Job, outcome: Outcome) -> None:
@@ -233,7 +232,7 @@ class _Cluster:
             shares = self.shares[job.source] = Shares.of(outcome.waves, workers=self.workers)
         else:
             shares = self.shares[job.source]
-            shares.finished(job.tiles)
+            shares.finished(job.tiles, seconds=outcome.seconds)
         if shares.over:
             self.waiting.append(Job(job.source, job.output))
         else:

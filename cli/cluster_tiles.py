@@ -27,11 +27,13 @@ class Job:
 
 @dataclass
 class Shares:
-    """The waves of a picture's tiles that are left, in groups, and how many groups of the present one are not finished."""
+    """The waves of a picture's tiles that are left, in groups, and how many groups of the present one are not finished.
+    seconds: of all workers at them."""
 
     left: deque[list[tuple[int, ...]]]
     running: int = 0
     done: int = 0
+    seconds: float = 0.0
     total: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,9 +51,10 @@ class Shares:
         self.running = len(groups)
         return groups
 
-    def finished(self, group: Sequence[int]) -> None:
+    def finished(self, group: Sequence[int], *, seconds: float) -> None:
         self.running -= 1
         self.done += len(group)
+        self.seconds += seconds
 
     @property
     def over(self) -> bool:

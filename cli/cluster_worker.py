@@ -69,8 +69,7 @@ class Worker:
     def upscale(self, source: Path, output: Path) -> Outcome:
         start, lines = time.perf_counter(), list[str]()
         upscaler, settings, masks = self._parts()
-        batch = replace(self.batch, jobs=[(source, output)], done=[], failed={})
-        look(batch, settings=settings, masks=masks)
+        batch = self._looked(source, output)
         for _ in batch.left():
             with batch.trying(source, go_on=True):
                 lines += upscale_file(
@@ -86,23 +85,19 @@ class Worker:
         done = {} if source in batch.failed else {"lines": lines, "report": batch.done[0]}
         return self._outcome(start, batch, source, **done)
 
-    def waves(self, source: Path) -> Outcome:
+    def waves(self, source: Path, output: Path) -> Outcome:
         """All tiles of a picture: each wave needs those before it."""
         from ..files.sources import upright_size
-        from ..tiling.canvas import scaled_size
         from ..tiling.order import waves
-        from ..tiling.plan import canvas_size
 
         start, found = time.perf_counter(), list[list[int]]()
         upscaler, settings, _ = self._parts()
-        batch = replace(self.batch, done=[], failed={})
-        with batch.trying(source, go_on=True):
-            height, width = upright_size(source, max_megapixels=batch.max_megapixels)
-            settings, latents = batch.fitted(settings, height, width), upscaler.host.latents
-            canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=latents.token)
-            found = waves(
-                latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
-            )
+        batch = self._looked(source, output)
+        for _ in batch.left():
+            with batch.trying(source, go_on=True):
+                height, width = upright_size(source, max_megapixels=batch.max_megapixels)
+                fitted = batch.fitted(settings, height, width)
+                found = waves(fitted.plan(height, width, latents=upscaler.host.latents))
         return self._outcome(start, batch, source, waves=found)
 
     def tiles(self, source: Path, numbers: Sequence[int]) -> Outcome:
@@ -119,6 +114,13 @@ class Worker:
             assert store.folder is not None
             finish_tiles(upscaler, picture, settings, numbers, masks=masks, store=store.folder, store_size=store.size)
         return self._outcome(start, batch, source)
+
+    def _looked(self, source: Path, output: Path) -> Batch:
+        """A batch of this picture alone, where it was looked at all that can be wrong with it."""
+        _, settings, masks = self._parts()
+        batch = replace(self.batch, jobs=[(source, output)], done=[], failed={}, keep_going=True)
+        look(batch, settings=settings, masks=masks)
+        return batch
 
     def _outcome(self, start: float, batch: Batch, source: Path, **found: Any) -> Outcome:
         seconds = round(time.perf_counter() - start, 3)

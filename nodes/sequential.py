@@ -10,10 +10,10 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
-from ..hosts.comfy.progress import HostProgress
+from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import covering
-from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
 from ..upscaling.masks import flat
@@ -92,6 +92,7 @@ class SequentialUpscale(io.ComfyNode):
         # Here, because the host's start waits for what is imported above.
         from ..hosts.comfy.place import PlaceCrop, check_patches
         from ..hosts.comfy.prints import print_of
+        from ..tiling.preview import Filling
         from ..tiling.store import TileStore
         from ..upscaling.redo import chosen_tiles
         from ..upscaling.rows import Pixels
@@ -104,9 +105,7 @@ class SequentialUpscale(io.ComfyNode):
         check_patches(model)
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)
-        plan = host.latents.plan_tiles(
-            *canvas_size(*size, grid=host.latents.token), tile=tile, overlap=overlap, fit=tile_fit
-        )
+        plan = settings.plan(*pixels.shape[-2:], latents=host.latents)
         made_by, open_store = "", None
         if keep.strip():
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
@@ -122,13 +121,19 @@ class SequentialUpscale(io.ComfyNode):
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
         for number, picture in enumerate(pixels.split(1)):
-            rows: list[torch.Tensor] = []
+            rows, filling = list[torch.Tensor](), Filling(picture, size)
+
+            def write(part: torch.Tensor, rows: list[torch.Tensor] = rows, filling: Filling = filling) -> None:
+                rows.append(part)
+                filling.put(part)
+
+            parts = {"dino": PART, "sample": plan.count * PART}
             upscale_tiles(
                 host,
                 Pixels(picture),
                 settings,
                 sampler=sampling,
-                write=rows.append,
+                write=write,
                 make_guide=make_guide,
                 encoder=dino if settings.dino_uses else None,
                 enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
@@ -136,7 +141,7 @@ class SequentialUpscale(io.ComfyNode):
                 open_store=open_store,
                 made_by=made_by,
                 redo=partial(chosen_tiles, redo.strip()) if redo.strip() else None,
-                progress=HostProgress(parts={"dino": PART, "sample": plan.count * PART}),
+                progress=HostProgress(filling.draw if wants_previews() else None, parts=parts),
             )
             results.append(torch.cat(rows, dim=2))
         return io.NodeOutput(to_host(with_alpha(torch.cat(results), image)))

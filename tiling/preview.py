@@ -1,4 +1,4 @@
-"""A picture of a tile plan."""
+"""Pictures of a tile plan, and of a result that is not finished."""
 
 from __future__ import annotations
 
@@ -7,8 +7,32 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..files.pixels import resize
 from ..files.progress import Progress, counted
 from .plan import TilePlan
+
+SHOWN = 512  # px of the longer side, at most
+
+
+class Filling:
+    """A picture of a result of that height and width that fills in from its top; what is not there yet is the source
+    [1, 3, h, w]'s, at half its light."""
+
+    def __init__(self, source: Tensor, size: tuple[int, int]) -> None:
+        self.height, self.done = size[0], 0
+        height, width = (max(1, side * SHOWN // max(*size, SHOWN)) for side in size)
+        self.pixels = resize(source.float().cpu(), height=height, width=width) / 2
+
+    def put(self, rows: Tensor) -> None:
+        """The next rows of the result, [1, 3, n, W]."""
+        shown, after = self.pixels.shape[-2], self.done + rows.shape[-2]
+        top, bottom = (end * shown // self.height for end in (self.done, after))
+        if bottom > top:
+            self.pixels[..., top:bottom, :] = resize(rows, height=bottom - top, width=self.pixels.shape[-1])
+        self.done = after
+
+    def draw(self) -> Image.Image:
+        return Image.fromarray((self.pixels[0].movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy())
 
 
 def draw_plan(image: Tensor, plan: TilePlan, *, progress: Progress | None = None) -> Tensor:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from ..files.weights import read_shapes, weight_files
-from ..flux_patch.families import FAMILIES, FLUX1, FLUX2, plan_tiles
+from ..flux_patch.families import FAMILIES, FLUX1, FLUX2
 from ..flux_patch.geometry import FluxGeometry
 from ..hosts.diffusers.load import read_geometry
 from ..hosts.diffusers.sources import ModelFiles, Source, dino_path, local_path
 from ..hosts.rate import REACHED
-from ..tiling.canvas import canvas_size, scaled_size
+from ..tiling.canvas import scaled_size
 from ..tiling.moving import moved
 from ..tiling.plan import TilePlan
 from .settings import UpscaleSettings
@@ -108,7 +108,7 @@ def forecast(
     """Of a picture of that height and width, one tile in a call. text: tokens. Left out: DINO's own time, decoders, ControlNet,
     Redux, retries, upscale models, and text encoders, which are gone before FLUX is loaded."""
     size, geometry = scaled_size(height, width, scale=settings.scale), models.geometry
-    plan = plan_of(settings, height=height, width=width)
+    plan = settings.plan(height, width, latents=FLUX1)
     canvas = plan.height, plan.width
     if settings.moving and plan.count > 1:
         plan = moved(plan, step=0, seed=settings.seed)
@@ -129,12 +129,6 @@ def forecast(
         kept = {"a block": kept["FLUX"] / (geometry.double_blocks + geometry.single_blocks)}
     tiles = GIB * tokens / 4096 * geometry.hidden / OF_FLUX1.hidden * wide / 2
     return Forecast(size, plan, calls, flops, {**kept, "a tile": tiles})
-
-
-def plan_of(settings: UpscaleSettings, *, height: int, width: int) -> TilePlan:
-    """The tiles of a picture of that height and width, where they do not move."""
-    canvas = canvas_size(*scaled_size(height, width, scale=settings.scale), grid=FLUX1.token)
-    return plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
 
 
 def canvas_bytes(size: tuple[int, int]) -> float:

@@ -23,7 +23,7 @@ from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.color_match import match_color
 from ..tiling.moving import moved
-from ..tiling.plan import TilePlan, canvas_size
+from ..tiling.plan import TilePlan
 from .adaptive import adaptive_mask
 from .check import check
 from .guides import check_guide
@@ -98,8 +98,7 @@ def upscale(
     masks.check(*pixels.shape[-2:])
     seconds: dict[str, float] = {}
     size = scaled_size(*pixels.shape[-2:], scale=settings.scale)
-    canvas = canvas_size(*size, grid=host.latents.token)
-    plan = host.latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    plan = settings.plan(*pixels.shape[-2:], latents=host.latents)
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]
     with timed(seconds, "dino", None if wanted is None and settings.adaptive == 0 else progress):

@@ -10,7 +10,7 @@ at the whole picture, as in joint mode, and every tile gets the tokens of its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..tiling.mosaic import Mosaic, levels_of
 from ..tiling.order import neighbours, order, seen, whole_after
-from ..tiling.plan import TilePlan, canvas_size
+from ..tiling.plan import TilePlan
 from ..tiling.store import TileStore
 from .adaptive import adaptive_mask
 from .guides import check_guide
@@ -109,15 +109,14 @@ def upscale_tiles(
     Other parameters as in ``pipeline.upscale``. open_store: opens the store of finished tiles for a job's fingerprint, which is
     made of all that tiles depend on; made_by: what tells the models from others. redo: numbers of finished tiles from 0, of a
     plan, that are done again with other noise, in sight of all their neighbours; needs a store. only: the tiles that are finished
-    in the store, where those that they see are; nothing is written then. ValueError for settings that need the whole canvas.
+    in the store, with those that they see; nothing is written then. ValueError for settings that need the whole canvas.
     """
     check_sequential(settings)
     check_guide(settings, encoder)
     masks.check(source.height, source.width)
     seconds: dict[str, float] = {}
     size = scaled_size(source.height, source.width, scale=settings.scale)
-    canvas = canvas_size(*size, grid=host.latents.token)
-    plan = host.latents.plan_tiles(*canvas, tile=settings.tile, overlap=settings.overlap, fit=settings.tile_fit)
+    plan = settings.plan(source.height, source.width, latents=host.latents)
     again = [] if redo is None else sorted(set(redo(plan)))
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]
@@ -165,23 +164,12 @@ def upscale_tiles(
 
 
 def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows | None, told: Told) -> None:
-    """Every tile, from the store or made now, and rows as soon as they are whole."""
+    """Every tile, and rows as soon as they are whole."""
     plan, size = tiles.plan, tiles.ground.size
     mosaic, written = Mosaic(plan), 0
     for done, (tile, whole) in enumerate(zip(order(plan), whole_after(plan), strict=True)):
-        found, note = None if store is None else store.get(tile), f"tile {done + 1} of {plan.count}"
-        if found is not None:
-            mosaic.put(tile, found[0])
-            if tile not in kept.sampled:
-                kept.reused.add(tile)
-        else:
-            shown = replace(tiles, progress=partial(_part, told, done, note))
-            levels = levels_of(shown.make(tile, mosaic, sees=seen(plan, tile)))
-            mosaic.put(tile, levels)
-            kept.sampled.add(tile)
-            if store is not None:
-                store.put(tile, levels)
-        told(done + 1, note)
+        note = f"tile {done + 1} of {plan.count}"
+        _finish(replace(tiles, progress=partial(_part, told, done, note)), tile, mosaic, store=store, kept=kept)
         if write is not None:
             for top in range(written, min(whole, size[0]), plan.tile_height):
                 bottom = min(top + plan.tile_height, whole, size[0])
@@ -189,45 +177,54 @@ def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows 
                     write(mosaic.rows(top, bottom)[..., : size[1]])
         written = max(written, whole)
         mosaic.forget_above(whole)
+        told(done + 1, note)
 
 
 def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:
     if store is None:
         raise ValueError("redo takes the other tiles from a store, and none was named: name one with --store")
     for done, tile in enumerate(again):
-        around, note = neighbours(tiles.plan, tile), f"tile {tile + 1} again"
-        mosaic, turn = _of_store(store, tiles.plan, (*around, tile))
-        shown = replace(tiles, progress=partial(_part, told, done, note))
-        store.put(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn + 1)), turn=turn + 1)
+        mosaic, around, note = Mosaic(tiles.plan), neighbours(tiles.plan, tile), f"tile {tile + 1} again"
+        shown, before = replace(tiles, progress=partial(_part, told, done, note)), store.get(tile)
+        for other in around:
+            _finish(shown, other, mosaic, store=store, kept=kept)
+        turn = 1 if before is None else before[1] + 1
+        store.put(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn)), turn=turn)
         kept.redone.append(tile)
         told(done + 1, note)
 
 
 def _some(tiles: Tiles, only: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:
-    assert store is not None, "where else would they be"
     for done, tile in enumerate(only):
+        if tile >= tiles.plan.count:
+            raise ValueError(
+                f"tile {tile + 1} is outside of the plan, which has tiles 1 to {tiles.plan.count}: leave the picture as it is "
+                "while its tiles are drawn"
+            )
         note = f"tile {tile + 1}"
-        if store.get(tile) is not None:
-            kept.reused.add(tile)
-        else:
-            sees = seen(tiles.plan, tile)
-            mosaic, _ = _of_store(store, tiles.plan, sees)
-            shown = replace(tiles, progress=partial(_part, told, done, note))
-            store.put(tile, levels_of(shown.make(tile, mosaic, sees=sees)))
-            kept.sampled.add(tile)
+        shown = replace(tiles, progress=partial(_part, told, done, note))
+        _finish(shown, tile, Mosaic(tiles.plan), store=store, kept=kept)
         told(done + 1, note)
 
 
-def _of_store(store: TileStore, plan: TilePlan, numbers: Iterable[int]) -> tuple[Mosaic, int]:
-    """These tiles, and the turn of the last one's noise."""
-    mosaic, turn = Mosaic(plan), 0
-    for tile in numbers:
-        found = store.get(tile)
-        if found is None:
-            raise ValueError(f"tile {tile + 1} went from the store {store.folder} meanwhile: start again")
-        mosaic.put(tile, found[0])
-        turn = found[1]
-    return mosaic, turn
+def _finish(tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None, kept: Kept) -> None:
+    """Put a tile into the mosaic, from the store or made now; before it those that it sees and that are not there, as other jobs
+    may have taken their room."""
+    found = None if store is None else store.get(tile)
+    if found is not None:
+        levels = found[0]
+        if tile not in kept.sampled:
+            kept.reused.add(tile)
+    else:
+        sees = seen(tiles.plan, tile)
+        for other in sees:
+            if other not in mosaic.tiles:
+                _finish(tiles, other, mosaic, store=store, kept=kept)
+        levels = levels_of(tiles.make(tile, mosaic, sees=sees))
+        kept.sampled.add(tile)
+        if store is not None:
+            store.put(tile, levels)
+    mosaic.put(tile, levels)
 
 
 def _telling(progress: Progress | None, before: int, total: int) -> Told:

@@ -7,9 +7,11 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from ..dino.guidance.x0 import GuidanceSettings
+from ..flux_patch.latents import Latents
 from ..hosts.diffusers.sources import find_variant
+from ..tiling.canvas import scaled_size
 from ..tiling.color_match import MATCHES, ColorMatch, check_color_match
-from ..tiling.plan import FITS, Fit
+from ..tiling.plan import FITS, Fit, TilePlan, canvas_size
 from .limits import LIMITS, check_tiles
 
 MASKS = ("dino_mask", "denoise_mask")  # options that are pictures
@@ -92,6 +94,11 @@ class UpscaleSettings:
         _ = self.on_estimates  # refuses its own
         check_color_match(self.color_match)
         check_tiles(self.tile, self.overlap, self.tile_fit)
+
+    def plan(self, height: int, width: int, *, latents: Latents) -> TilePlan:
+        """The tiles of a picture of that height and width, where they do not move."""
+        canvas = canvas_size(*scaled_size(height, width, scale=self.scale), grid=latents.token)
+        return latents.plan_tiles(*canvas, tile=self.tile, overlap=self.overlap, fit=self.tile_fit)
 
     @property
     def on_estimates(self) -> GuidanceSettings:

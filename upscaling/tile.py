@@ -121,7 +121,7 @@ class TileCanvas(Canvas):
     footing: Footing
 
     def shrunk(self, shown: Tensor, *, size: tuple[int, int]) -> Tensor:
-        return self.footing.shrunk(shown[..., : self.size[0], : self.size[1]])
+        return self.footing.shrunk(shown)
 
     def enlarged(self, picture: Tensor) -> Tensor:
         return self.footing.enlarged(picture)

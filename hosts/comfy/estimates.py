@@ -22,7 +22,7 @@ from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
-KINDS = ("anchor", "dino")  # in the order in which they act
+NODES = {"anchor": "Source Anchor", "dino": "DINO Guidance"}  # of each kind, in the order in which they act
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +64,12 @@ def guide_model(model: Any, guidance: Guidance) -> Any:
     check_vae(latents_of(model), guidance.decoder, name="decoder")
     model = clone_of(model)
     wrappers, others = model.wrappers.get(Wrappers.OUTER_SAMPLE, {}), {guidance.kind: guidance}
-    for kind in KINDS:
+    for kind, node in NODES.items():
         for wrapper in wrappers.get(f"{RUN}_{kind}", ()):
             if kind == guidance.kind:
-                node = "DINO Guidance" if kind == "dino" else "Source Anchor"
                 raise ValueError(f"the model has a {node} already: remove one, or raise the strength of the other")
             others[kind] = wrapper.keywords["guidance"]
-    if len(others) == len(KINDS) and others["anchor"].leaves_nothing_to(others["dino"].settings):
+    if len(others) == len(NODES) and others["anchor"].leaves_nothing_to(others["dino"].settings):
         raise ValueError(
             "DINO Guidance has nothing to do beside a Source Anchor of strength 1, which gives all of the source: lower the "
             "anchor, or remove DINO Guidance"
@@ -81,6 +80,16 @@ def guide_model(model: Any, guidance: Guidance) -> Any:
     if after_cfg not in model.model_options.get("sampler_post_cfg_function", []):
         model.set_model_sampler_post_cfg_function(after_cfg)
     return model
+
+
+def check_unguided(model: Any) -> None:
+    """ValueError for a model with guidance to a whole picture, which a part of it is not."""
+    for kind, node in NODES.items():
+        if model.wrappers.get(Wrappers.OUTER_SAMPLE, {}).get(f"{RUN}_{kind}"):
+            raise ValueError(
+                f"the model has a {node}, which holds every tile to the whole picture: connect the model without it, and set "
+                "anchor here, or use DINO Tiled Upscale"
+            )
 
 
 def outer_sample(
@@ -110,7 +119,7 @@ def outer_sample(
 def after_cfg(args: dict[str, Any]) -> Tensor:
     """The post-CFG function of all guided models."""
     estimate, runs = flat(args["denoised"]), args["model_options"].get(RUN, {})
-    for kind in KINDS:
+    for kind in NODES:
         if kind in runs:
             estimate = runs[kind](estimate, float(args["sigma"].max()))
     return like(estimate, args["denoised"])

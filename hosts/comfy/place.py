@@ -12,6 +12,7 @@ from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
 from .control import HintCrop
 from .crop import crop_reference
+from .estimates import check_unguided
 from .patch_crop import shows_picture
 from .shown import COVERS, MASK, REDUX, weigh
 from .tiles import area_weights
@@ -87,7 +88,8 @@ class PlaceCrop:
 
 
 def check_patches(model: Any) -> None:
-    """ValueError for a model whose patches show the whole picture, which a part of it is not given."""
+    """ValueError for a model that is patched with what shows the whole picture, which a part of it is not given."""
+    check_unguided(model)
     patches = model.model_options.get("transformer_options", {}).get("patches", {})
     if any(shows_picture(patch) for listed in patches.values() for patch in listed):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -43,7 +44,7 @@ def _add(digest: Any, thing: Any) -> None:
     elif isinstance(thing, comfy.model_patcher.ModelPatcher):
         _add(digest, _weights(thing))
         _add(digest, thing.patches)
-        _add(digest, _said(thing.model_options))
+        _add(digest, _said([thing.model_options, thing.object_patches, thing.wrappers]))
     elif isinstance(thing, nn.Module):
         digest.update(heads_fingerprint(thing.state_dict()).encode())
     elif isinstance(thing, comfy.controlnet.ControlBase):
@@ -64,18 +65,30 @@ def _add(digest: Any, thing: Any) -> None:
 
 
 def _weights(patcher: Any) -> str:
-    """Of a model as it is without its patches, which may be in its weights already."""
+    """Of a model as it is without its patches, which may be in it already, or those of another clone."""
     weights = dict(patcher.model.state_dict())
     for key, kept in patcher.backup.items():
         weights[key] = kept.weight
+    for name, kept in patcher.object_patches_backup.items():
+        weights = {key: value for key, value in weights.items() if not key.startswith(f"{name}.")}
+        if isinstance(kept, nn.Module):
+            weights |= {f"{name}.{key}": value for key, value in kept.state_dict().items()}
     return heads_fingerprint({key: value for key, value in weights.items() if isinstance(value, Tensor)})
 
 
 def _said(options: Any) -> Any:
-    """Model options with objects by the names of their kinds."""
+    """Model options and patches: plain values as they are, functions by their names and what they were made with, and other
+    objects, which may change while they run, by the names of their kinds."""
     if isinstance(options, Mapping):
         return {str(key): _said(value) for key, value in options.items()}
     if isinstance(options, (list, tuple)):
         return [_said(each) for each in options]
-    plain = options is None or isinstance(options, (bool, int, float, str, Tensor, torch.dtype))
-    return options if plain else getattr(options, "__qualname__", type(options).__qualname__)
+    if options is None or isinstance(options, (bool, int, float, str, Tensor, torch.dtype)):
+        return options
+    if isinstance(options, nn.Module):
+        return [type(options).__qualname__, heads_fingerprint(options.state_dict())]
+    if isinstance(options, partial):
+        return [_said(options.func), _said(options.args), _said(options.keywords)]
+    name = getattr(options, "__qualname__", type(options).__qualname__)
+    made = [cell.cell_contents for cell in getattr(options, "__closure__", None) or ()]
+    return [name, _said([each for each in made if not callable(each)])]

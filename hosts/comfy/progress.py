@@ -16,6 +16,13 @@ PREVIEWS = 50  # per run
 Interrupted = comfy.model_management.InterruptProcessingException
 
 
+def wants_previews() -> bool:
+    """Whether the user has the host show any."""
+    import latent_preview  # here, because the host's start waits for what is imported above
+
+    return latent_preview.args.preview_method != latent_preview.LatentPreviewMethod.NoPreviews
+
+
 def only_interrupts(stage: str, done: float, total: float, note: str = "") -> None:
     """A ``files.progress.Progress`` that shows nothing."""
     comfy.model_management.throw_exception_if_processing_interrupted()
@@ -39,12 +46,12 @@ class HostProgress:
         self.preview: Any = None
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        part = int(PREVIEWS * done / total)
-        if self.draw is not None and part > self.drawn:
-            self.drawn, self.preview = part, ("PNG", self.draw(), None)
         if self.parts is not None:
             before = sum(self.parts[name] for name in takewhile(lambda name: name != stage, self.parts))
             done, total = round(before + self.parts[stage] * done / total), sum(self.parts.values())
+        part = int(PREVIEWS * done / total)
+        if self.draw is not None and part > self.drawn:
+            self.drawn, self.preview = part, ("PNG", self.draw(), None)
         if stage != self.stage:
             self.bar, self.stage = comfy.utils.ProgressBar(total), stage
         preview, self.preview = self.preview, None

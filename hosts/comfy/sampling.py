@@ -120,7 +120,9 @@ class StepProgress:
         self.run: JointRun | None = None
         self.done = 0  # steps
         self.before, self.each = 0, 1  # evaluations before this step, and in a step
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.previewer = None  # which may be a model that is loaded for this
+        if hasattr(progress, "preview"):
+            self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         model.add_wrapper_with_key(Wrappers.APPLY_MODEL, "dinotile_progress", self.apply_model)
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +142,7 @@ class StepProgress:
         if self.run is not None:
             self.each, self.before = max(self.each, self.run.evaluations - self.before), self.run.evaluations
         self.done = step + 1
-        if self.previewer is not None and hasattr(self.progress, "preview"):
+        if self.previewer is not None and self.progress is not None:
             self.progress.preview = self.previewer.decode_latent_to_preview_image("JPEG", x0)
         self.tell(self.done)
 

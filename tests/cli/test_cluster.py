@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dinotile.cli.cluster_tiles import Shares
 from dinotile.cli.cluster_worker import Worker
 from dinotile.cli.kept import Store
 from dinotile.files.pictures import Picture, save_picture
+from dinotile.tiling.wanted import WantedSize
 
 from ..tiny import picture
 
@@ -93,26 +95,46 @@ def test_a_worker_that_is_killed_costs_no_picture_and_results_are_those_of_one_m
 def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(dinotile, job, tmp_path):
     """Without Ray: what two workers are asked, the last group of each wave first."""
     arguments, out = job
-    source = tmp_path / "in" / "3.png"
-    alone = [*arguments[2:], "--mode", "sequential", "--scale", "4", "--no-recipe", "--device", "cpu"]
+    source, mask = tmp_path / "in" / "3.png", tmp_path / "mask.png"
+    save_picture(Picture(picture(40, 64, seed=5)), mask)
+    alone = [
+        *arguments[2:],
+        "--mode",
+        "sequential",
+        "--width",
+        "256",
+        "--no-recipe",
+        "--device",
+        "cpu",
+        "--denoise-mask",
+        mask,
+    ]
     assert dinotile("upscale", source, *alone, "-o", tmp_path / "alone.png")[0] == 0
     models = {"model_path": arguments[arguments.index("--model-path") + 1], "dino": None, "adapter": None}
-    settings = {"scale": 4.0, "tile": 64, "overlap": 16, "steps": 2, "mode": "sequential"}
-    options = {"variant": "demo", "device": "cpu", **models, **settings}
-    batch = Batch([], recipe=False, store=Store(tmp_path / "store"))
+    settings = {"tile": 64, "overlap": 16, "steps": 2, "mode": "sequential"}
+    options = {"variant": "demo", "device": "cpu", "denoise_mask": str(mask), **models, **settings}
+    batch, shared = Batch([], recipe=False, store=Store(tmp_path / "store")), tmp_path / "shared.png"
+    batch.wanted = WantedSize(width=256)
     workers = [Worker(batch, options) for _ in range(2)]
-    shares, turns, groups = Shares.of(workers[0].waves(source).waves, workers=2), cycle(workers), 0
+    shares, turns, groups = Shares.of(workers[0].waves(source, shared).waves, workers=2), cycle(workers), 0
     while not shares.over:
         for group in reversed(shares.following()):
-            assert next(turns).tiles(source, group).failed == ""
-            shares.finished(group)
+            assert not shares.over and shares.following() == []  # before all of a wave are finished
+            done = next(turns).tiles(source, group)
+            assert done.failed == ""
+            shares.finished(group, seconds=done.seconds)
             groups += 1
-    last = workers[0].upscale(source, tmp_path / "shared.png")
-    assert last.failed == "" and last.report["kept"]["sampled"] == 0
-    assert len(last.report["kept"]["reused"]) == shares.total == shares.done > groups > 4
-    assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+        for gone in [*batch.store.folder.glob("*/*.tile")][:1]:  # as another job may need its room
+            gone.unlink()
+    last = workers[0].upscale(source, shared)
+    assert last.failed == "" and last.report["kept"]["sampled"] == 1
+    assert len(last.report["kept"]["reused"]) + 1 == shares.total == shares.done > groups > 4
+    assert shared.read_bytes() == (tmp_path / "alone.png").read_bytes()
     (failed,) = {worker.tiles(Path(tmp_path / "none.png"), [0]).failed for worker in workers}
     assert "none.png" in failed
+    workers[1].batch = replace(batch, store=Store(tmp_path / "small", 1e-6))
+    assert "raise --store-size" in workers[1].tiles(source, [0]).failed
+    assert "does not exist" in workers[0].waves(source, shared / "below.png").failed  # before there are any tiles
 
 
 def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinotile, dinotile_process, job, tmp_path):
@@ -135,6 +157,8 @@ def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinoti
     assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     (picture_,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
     assert picture_["kept"]["sampled"] == 0
+    (done,) = [line for line in lines(tmp_path) if line["status"] == "done"]
+    assert done["seconds"] > 20 * sum(picture_["seconds"].values())  # of all workers, not of who put the rows together
 
 
 def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import comfy.controlnet
 import comfy.sd
 import comfy.utils
+import latent_preview
 import node_helpers
+import numpy as np
 import torch
-from inside_estimates import demo_vae
+from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
+from inside_estimates import anchored, demo_vae
 from inside_hints import control_model
 from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
 
 from dinotile import nodes
+from dinotile.hosts.comfy.prints import print_of
 from dinotile.tiling.color_match import smooth
 
 TILE, OVERLAP, HEIGHT, WIDTH = 64, 16, 96, 144
@@ -42,10 +46,13 @@ def one_after_the_other():
     repeated = len(calls)
     calls.clear()
     third = sequential(model=model, keep="kept", redo="1")
+    held: list[tuple[float, int]] = []
     matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
 
-    def off(anchor):
-        result = sequential(vae=demo_vae(), guided=False, anchor=anchor)
+    def off(anchor, **more):
+        calls.clear()
+        result = sequential(model=model, vae=demo_vae(), guided=False, anchor=anchor, keep="anchored", **more)
+        held.append((anchor, len(calls)))
         return float((result - picture(height=HEIGHT, width=WIDTH)).square().mean())
 
     coarse = [smooth((each - picture(height=HEIGHT, width=WIDTH)).movedim(-1, 1)) for each in (usual, matched)]
@@ -63,7 +70,8 @@ def one_after_the_other():
         "without DINO differs by": apart(blind, usual),
         "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
         "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
-        "off the source by": [off(0.0), off(1.0)],
+        "off the source by": [off(0.0), off(1.0), off(1.0, decoder=tiny_vae()), off(1.0)],
+        "calls with an anchor": held,
         "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),
         "a path is no name": refusal(lambda: sequential(keep="../other")),
     }
@@ -100,6 +108,9 @@ def places_of_conditioning():
     both, other = sequential(positive=two, guided=False), sequential(positive=swapped, guided=False)
     far, outer = slice(WIDTH - 16, WIDTH), sequential(positive=text(3), guided=False)
 
+    still = torch.stack([torch.zeros(HEIGHT, WIDTH), torch.ones(HEIGHT, WIDTH)])
+    masked = sequential(guided=False, pictures=2, denoise_mask=still)
+
     net, hints = control_model(latent_input=False), []
     control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
     hint = torch.zeros(1, 3, HEIGHT, WIDTH)
@@ -118,9 +129,41 @@ def places_of_conditioning():
         "the first text, far left": apart(both[:, :, :16], plain[:, :, :16]),
         "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
         "masks act": apart(both, other),
+        "masks of two pictures": [apart(each, plain[0]) for each in masked],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(
             lambda: sequential(positive=[[context, {**said, "concat_latent_image": left}]], guided=False)
         ),
+        "anchored": refusal(
+            lambda: sequential(model=anchored(flux(), picture(height=HEIGHT, width=WIDTH), demo_vae()), guided=False)
+        ),
     }
+
+
+@check
+def filling():
+    """What the host is sent to show while tiles are drawn, and what it is shown at last."""
+    shown, before = [], latent_preview.args.preview_method
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: shown.append(preview))
+    latent_preview.args.preview_method = latent_preview.LatentPreviewMethod.NoPreviews
+    sequential(guided=False)
+    unasked = [preview for preview in shown if preview]
+    latent_preview.args.preview_method = latent_preview.LatentPreviewMethod.Latent2RGB
+    result = sequential(guided=False)
+    comfy.utils.set_progress_bar_global_hook(None)
+    latent_preview.args.preview_method = before
+    pictures = [torch.from_numpy(np.array(preview[1])) / 255 for preview in shown if preview]
+    light = [float((each - result[0]).abs().mean()) for each in pictures]
+    return {"unasked": len(unasked), "shapes": {str(list(each.shape)) for each in pictures} == {str([HEIGHT, WIDTH, 3])},
+            "off": light}  # fmt: skip
+
+
+@check
+def names_of_models():
+    """What a model is known by where tiles are kept tells its patches apart, whatever clone of it was in use before."""
+    models = [flux(), *(ModelSamplingFlux().patch(flux(), shift, 0.5, 1024, 1024)[0] for shift in (1.15, 3.0))]
+    models += [RescaleCFG().patch(flux(), share)[0] for share in (0.5, 0.7)]
+    before = [print_of(model) for model in models]
+    sequential(model=models[1], guided=False)  # which leaves its schedule in the weights' place
+    return {"names": len(set(before)), "the same": [print_of(model) for model in models] == before}

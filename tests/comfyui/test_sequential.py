@@ -19,9 +19,11 @@ def test_coarse_colours_are_the_sources_where_that_is_asked_for(numbers):
     assert matched < 0.7 * usual and usual > 0.05  # the tiny VAE draws much that is black or white
 
 
-def test_the_anchor_holds_tiles_to_the_source(numbers):
-    free, held = numbers("one_after_the_other")["off the source by"]
-    assert held < 0.5 * free
+def test_the_anchor_holds_tiles_to_the_source_and_each_strength_and_decoder_has_its_own(numbers):
+    found = numbers("one_after_the_other")
+    free, held, other, again = found["off the source by"]
+    assert held < 0.5 * free and other > 2 * held  # a random decoder shows nothing of the source
+    assert again == held and found["calls with an anchor"] == [[0, 8], [1, 8], [1, 8], [1, 0]]
 
 
 def test_seed_and_dino_change_the_result(numbers):
@@ -38,6 +40,19 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     found = numbers("places_of_conditioning")
     assert found["an area of all is as none"] == 0
     assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
+    assert found["masks of two pictures"][0] > 0.01 and found["masks of two pictures"][1] == 0
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))
+    one_sentence(found["anchored"], ("Source Anchor", "set anchor here"))
+
+
+def test_the_host_shows_a_picture_that_fills_in_where_previews_are_wanted(numbers):
+    found = numbers("filling")
+    assert found["unasked"] == 0 and found["shapes"]
+    first, *_, last = found["off"]
+    assert first > 0.1 and last < 1 / 255 and found["off"] == sorted(found["off"], reverse=True)
+
+
+def test_tiles_are_kept_for_a_model_with_its_patches_whatever_was_in_use_before(numbers):
+    assert numbers("names_of_models") == {"names": 5, "the same": True}

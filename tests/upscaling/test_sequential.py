@@ -120,6 +120,7 @@ def test_neighbours_meet_better_than_tiles_that_see_none(upscaler, monkeypatch):
         make = Tiles.make
 
         def kept(self, tile, mosaic, **more):
+            assert tile not in made
             made[tile] = make(self, tile, mosaic, **more)
             return made[tile]
 
@@ -160,6 +161,24 @@ def test_a_damaged_tile_is_done_again_and_the_picture_is_the_same(upscaler, tmp_
     assert report["kept"]["damaged"] == [5] and report["kept"]["sampled"] == 1 and torch.equal(first, again)
 
 
+def test_a_tile_that_is_asked_for_alone_brings_those_that_it_sees_and_that_are_gone(upscaler, tmp_path):
+    store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
+    run(upscaler, pixels, open_store=store)
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "store").glob("*/*.tile")}
+    (folder,) = (tmp_path / "store").glob("*/")
+    for gone, asked, made in (([0, 1, 4], [4], 3), ([0, 2, 5], [2, 5], 2), ([], [3], 0), ([3], [3, 3], 1)):
+        for number in gone:
+            (folder / f"{number}.tile").unlink()
+        report = upscaler.upscale_tiles(Pixels(pixels), SETTINGS, write=pytest.fail, open_store=store, only=asked)
+        left = {number for number in gone if not (folder / f"{number}.tile").exists()}
+        assert report["kept"]["sampled"] == made == len(gone) - len(left) and not set(asked) & left
+        for number in left:
+            (folder / f"{number}.tile").write_bytes(expected[f"{number}.tile"])
+        assert {path.name: path.read_bytes() for path in folder.glob("*.tile")} == expected
+    with pytest.raises(ValueError, match="tile 7 is outside of the plan, which has tiles 1 to 6"):
+        upscaler.upscale_tiles(Pixels(pixels), SETTINGS, write=pytest.fail, open_store=store, only=[6])
+
+
 def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path):
     store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
     first, _ = run(upscaler, pixels, open_store=store)
@@ -173,14 +192,24 @@ def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path
     assert not torch.equal(third, fourth)
 
 
-def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_its_total(upscaler, tmp_path):
+def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_its_total(
+    upscaler, tmp_path, monkeypatch
+):
     store, pixels, told = partial(TileStore, tmp_path / "store"), picture(*SIZE), []
+    make, seen_by = Tiles.make, []
+
+    def watched(self, tile, mosaic, *, sees, turn=0):
+        seen_by.append((tile, sees, turn))
+        return make(self, tile, mosaic, sees=sees, turn=turn)
+
     run(upscaler, pixels, open_store=store)
     for number in (1, 4):
         next((tmp_path / "store").glob(f"*/{number}.tile")).unlink()
+    monkeypatch.setattr(Tiles, "make", watched)
     asked = {"open_store": store, "redo": partial(chosen_tiles, "5,1"), "progress": lambda *line: told.append(line)}
     _, report = run(upscaler, pixels, **asked)
     assert report["kept"] == {"reused": [1, 3, 4, 6], "redone": [1, 5], "sampled": 2, "damaged": []}
+    assert seen_by == [(1, [0, 2], 0), (4, [0, 1, 2, 3, 5], 0), (0, [1, 3, 4], 1), (4, [0, 1, 2, 3, 5], 1)]
     told = [line for line in told if line[0] == "sample"]
     shares = [line[1] for line in told]
     assert {line[2] for line in told} == {8} and shares == sorted(shares) and shares[-1] == 8
