@@ -50,7 +50,7 @@ def upscale_file(
     form = source.form
     if recipe is not None:
         form = replace(form, metadata=replace(form.metadata, recipe=recipe(settings=settings)))
-    columns, done = span(0, width, side=width, source=source.width), 0
+    done = 0
     transparency = _Alpha(source)
     with written(output, form, height=height, width=width) as write:
 
@@ -59,7 +59,7 @@ def upscale_file(
             alpha, end = None, done + rows.shape[-2]
             if form.alpha:
                 lines = span(done, end, side=height, source=source.height)
-                alpha = resized(transparency, lines, columns).clamp_(0, 1)
+                alpha = resized(transparency, lines, width=width).clamp_(0, 1)
             write(rows, alpha)
             done = end
 

@@ -12,6 +12,7 @@ from ..files.fingerprints import fingerprint_of
 from ..files.resampling import Span, applied, span
 
 STRIP = 256  # rows that are looked at together
+BLOCK = 256  # columns that are resized together
 
 
 class Source(Protocol):
@@ -55,14 +56,16 @@ def reduced(source: Source, *, longest: int) -> Tensor:
     if side <= longest:
         return source.rows(0, source.height)
     height, width = (max(1, round(each * longest / side)) for each in (source.height, source.width))
-    columns = span(0, width, side=width, source=source.width)
     out = torch.empty(1, 3, height, width)
     for top in range(0, height, STRIP):
         rows = span(top, min(height, top + STRIP), side=height, source=source.height)
-        out[..., rows.start : rows.stop, :] = resized(source, rows, columns)
+        out[..., rows.start : rows.stop, :] = resized(source, rows, width=width)
     return out.clamp_(0, 1)
 
 
-def resized(source: Source, rows: Span, columns: Span) -> Tensor:
-    """Entries of the picture that these spans make of it."""
-    return applied(rows, columns, source.rows(rows.first, rows.last), top=rows.first)
+def resized(source: Source, rows: Span, *, width: int) -> Tensor:
+    """The entries of a span of the picture, at that width; in blocks, as a span's weights take both its sides."""
+    pixels = source.rows(rows.first, rows.last)
+    starts = range(0, width, BLOCK)
+    blocks = (span(start, min(width, start + BLOCK), side=width, source=source.width) for start in starts)
+    return torch.cat([applied(rows, columns, pixels, top=rows.first) for columns in blocks], dim=-1)
