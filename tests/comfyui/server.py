@@ -46,7 +46,8 @@ class Server:
         self.host, self.python, self.base = host, python, base
         for folder in ("input", "output", "temp", "user", "custom_nodes"):
             (base / folder).mkdir(parents=True, exist_ok=True)
-        install(pack, base / "custom_nodes" / "DINOTile")
+        self.pack = base / "custom_nodes" / "DINOTile"
+        install(pack, self.pack)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

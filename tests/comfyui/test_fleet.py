@@ -80,6 +80,20 @@ def waits(server, seed):
     return any(entry[2]["upscale"]["inputs"]["seed"] == seed for entry in server.get("/queue")["queue_pending"])
 
 
+def keep_busy(server):
+    """With a graph that nobody waits to see the end of."""
+    name = server.upload(Image.new("RGB", (512, 512)), "large.png")
+    assert server.queue(graphs.one_node(name, steps=1000, seed=2)).ok
+
+
+def until(happened, process):
+    """Wait for it, while that process runs."""
+    end = time.monotonic() + LIMIT
+    while not happened():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+
+
 def contents(job, out="out"):
     """Pixels: the host writes into a file's text where the server has its models."""
     return {path.name: np.asarray(Image.open(path)).tolist() for path in (job / out).glob("*.png")}
@@ -103,11 +117,11 @@ def test_two_servers_share_the_pictures_and_one_that_is_killed_costs_none(server
         save_picture(Picture(1 - picture(40, 40 + 8 * number)), job / "in" / f"{number}.png")
     write(job, "workflow.json", steps=20)
     write(job, "other.json", steps=12, seed=1)
-    both, lone = start(job, server.url, second.url), start(job, second.url, out="lone", workflow="other.json")
-    end = time.monotonic() + LIMIT
-    while not (ends(job, "lone") and waits(second, 0)):
-        assert time.monotonic() < end and both.poll() is None
-        time.sleep(0.02)
+    lone = start(job, second.url, out="lone", workflow="other.json")
+    until(lambda: ends(job, "lone"), lone)
+    keep_busy(second)
+    both = start(job, server.url, second.url)
+    until(lambda: waits(second, 0), both)
     second.process.kill()
     second.process.wait()
     code, out, err = ended(both)
