@@ -81,7 +81,6 @@ def insides(request, host, host_python, base, tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(request, host, host_python, base):
     server = Server(host, host_python, base, PACK)
-    subprocess.run([host_python, "-m", "compileall", "-q", server.pack], check=True)  # as a first start does
     server.start()
     request.getfixturevalue("insides")  # now, so that nothing lengthens the start, whose seconds a test asks of
     yield server
