@@ -1,4 +1,5 @@
 import os
+import signal
 
 from .fixtures import *  # noqa: F403
 
@@ -30,6 +31,11 @@ ORDER = (
 def pytest_xdist_auto_num_workers(config):
     """Two processes where no ComfyUI takes part; its tests share a server and print what they measured at the end."""
     return min(2, os.cpu_count() or 1) if config.option.markexpr == "not host" else 0
+
+
+def pytest_configure():
+    """What a shell starts in the background ignores SIGINT, and so would all that tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

@@ -101,7 +101,6 @@ def test_ctrl_c_leaves_nothing_and_the_next_run_works(dinotile, dinotile_process
     process = dinotile_process(
         "upscale",
         *(photo, "-o", tmp_path / "out.png", *models, "--steps", "1000", "--scale", "8"),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         read_until(process, b"sample")

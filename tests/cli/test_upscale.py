@@ -49,12 +49,17 @@ def processor_seconds(code):
 
 def test_help_is_fast_and_loads_nothing_heavy():
     """Over an empty command of typer's with as many options, so that neither the machine nor typer's own imports and drawing
-    count; the best of eight."""
+    count; the best of at most eight."""
     code = "import sys; sys.argv = ['dinotile', 'upscale', '--help']; from dinotile.cli.app import main\n"
     code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'diffusers'} & set(sys.modules)))"
-    pairs = [(processor_seconds(code), processor_seconds(EMPTY)) for _ in range(8)]
-    assert all("--dino-strength" in ours[1] and ours[1].strip().endswith("[]") for ours, _ in pairs)
-    assert min(ours[0] for ours, _ in pairs) < min(empty[0] for _, empty in pairs) + 0.2
+    ours = empty = float("inf")
+    for _ in range(8):
+        seconds, said = processor_seconds(code)
+        assert "--dino-strength" in said and said.strip().endswith("[]")
+        ours, empty = min(ours, seconds), min(empty, processor_seconds(EMPTY)[0])
+        if ours < empty + 0.2:
+            return
+    raise AssertionError(f"{ours} s, {empty} s of an empty command")
 
 
 def test_the_bare_command_shows_its_help_and_version_its_version(dinotile):

@@ -4,8 +4,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 
@@ -63,19 +65,39 @@ def base(host, tmp_path_factory) -> Path:
     return base
 
 
+@dataclass
+class Insides:
+    """What the scripts measure: one at a time beside the tests of the server, two once somebody waits for a result."""
+
+    futures: dict[str, Future[dict]]
+    lanes: Semaphore
+    awaited: bool = False
+
+    def result(self, script: str) -> dict:
+        if not self.awaited:
+            self.awaited = True
+            self.lanes.release()
+        return self.futures[script].result()
+
+
 @pytest.fixture(scope="session")
 def insides(request, host, host_python, base, tmp_path_factory):
-    """What the scripts measure that the chosen tests need, as futures: they run one by one beside the tests of the server,
-    with models of their own."""
+    """The scripts that the chosen tests need, each with models of its own."""
     needed = {name for item in request.session.items for name in item.fixturenames}
-    own = shutil.copytree(base, tmp_path_factory.mktemp("inside") / "base")
+    scripts = [script for script, fixture in SCRIPTS.items() if fixture in needed]
+    lanes = Semaphore(1)
 
-    def run(script: str) -> dict:
-        out = tmp_path_factory.mktemp(Path(script).stem)
-        return measure_inside(script, host=host, host_python=host_python, base=own, out=out)
+    def run(script: str, own: Path) -> dict:
+        with lanes:
+            return measure_inside(script, host=host, host_python=host_python, base=own / "base", out=own)
 
-    with ThreadPoolExecutor(1) as pool:
-        yield {script: pool.submit(run, script) for script, fixture in SCRIPTS.items() if fixture in needed}
+    with ThreadPoolExecutor(len(scripts) or 1) as pool:
+        futures = {}
+        for script in scripts:
+            own = tmp_path_factory.mktemp(Path(script).stem)
+            shutil.copytree(base, own / "base")
+            futures[script] = pool.submit(run, script, own)
+        yield Insides(futures, lanes)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +141,7 @@ def numbers_of(measured: dict):
 
 @pytest.fixture(scope="session")
 def measured(insides) -> dict:
-    return insides["inside.py"].result()
+    return insides.result("inside.py")
 
 
 @pytest.fixture

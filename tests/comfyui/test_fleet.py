@@ -20,7 +20,7 @@ from .conftest import PACK
 from .server import Server
 
 LIMIT = 900  # seconds; a machine may be crowded
-COUNT = 6
+COUNT = 4
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,12 @@ def write(job, name, **inputs):
 
 
 def start(job, *servers, out="out", workflow="workflow.json"):
-    command = [sys.executable, "-m", "dinotile.cli", "run", workflow, "--image", "in", "-o", f"{out}/"]
+    return run(job, workflow, "in", f"{out}/", *servers, options=("--manifest", f"{out}/jobs.jsonl"))
+
+
+def run(job, workflow, image, output, *servers, options=()):
+    command = [sys.executable, "-m", "dinotile.cli", "run", workflow, "--image", image, "-o", output, *options]
     command += [part for server in servers for part in ("--server", server)]
-    command += ["--manifest", f"{out}/jobs.jsonl"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=job, env=os.environ | {"COLUMNS": "200"}, **pipes)
 
@@ -75,15 +78,22 @@ def ends(job, out="out"):
     return Counter(os.path.basename(line["output"]) for line in lines(job, out) if line["status"] == "done")
 
 
-def waits(server, seed):
-    """Whether a server has a graph of a seed in its queue, behind another: it is taken, and not done for a while."""
-    return any(entry[2]["upscale"]["inputs"]["seed"] == seed for entry in server.get("/queue")["queue_pending"])
+def queued(server, state, seed):
+    """Whether a server has a graph of a seed in its queue: "pending" behind another, or "running"."""
+    return any(entry[2]["upscale"]["inputs"]["seed"] == seed for entry in server.get("/queue")[f"queue_{state}"])
 
 
-def keep_busy(server):
-    """With a graph that nobody waits to see the end of."""
-    name = server.upload(Image.new("RGB", (512, 512)), "large.png")
-    assert server.queue(graphs.one_node(name, steps=1000, seed=2)).ok
+def long_run(job, server):
+    """A command for one picture that the server works on, and longer than it will live."""
+    large = Image.new("RGB", (512, 512))
+    large.save(job / "large.png")
+    write(job, "long.json", steps=1000, seed=3)
+    assert server.queue(graphs.one_node(server.upload(large, "large.png"), steps=1000, seed=2)).ok  # until it is queued
+    process = run(job, "long.json", "large.png", "large out.png", server.url)
+    until(lambda: queued(server, "running", 2) and queued(server, "pending", 3), process)
+    server.post("/interrupt", {})
+    until(lambda: queued(server, "running", 3), process)
+    return process
 
 
 def until(happened, process):
@@ -115,15 +125,21 @@ def test_two_servers_share_the_pictures_and_one_that_is_killed_costs_none(server
     # half of the inputs change, and another workflow is asked for: all of it is sent again, and the second server dies
     for number in range(0, COUNT, 2):
         save_picture(Picture(1 - picture(40, 40 + 8 * number)), job / "in" / f"{number}.png")
-    write(job, "workflow.json", steps=20)
+    write(job, "workflow.json", steps=4)
     write(job, "other.json", steps=12, seed=1)
     lone = start(job, second.url, out="lone", workflow="other.json")
     until(lambda: ends(job, "lone"), lone)
-    keep_busy(second)
+    single = long_run(job, second)
     both = start(job, server.url, second.url)
-    until(lambda: waits(second, 0), both)
+    until(lambda: queued(second, "pending", 0), both)
     second.process.kill()
     second.process.wait()
+    start_of_wait = time.monotonic()
+    code, out, err = ended(single)
+    assert time.monotonic() - start_of_wait < 20
+    *_, sentence = err.splitlines()
+    assert (code, out) == (2, "") and not (job / "large out.png").exists(), err
+    assert sentence.startswith(f"dinotile: {second.url} vanished in the middle of the run")
     code, out, err = ended(both)
     assert code == 0 and f"{second.url} is left out: " in out and "vanished in the middle" in out, out + err
     assert f"0 of {COUNT} pictures are done already, {COUNT} changed since and done again" in out

@@ -168,8 +168,7 @@ def test_the_node_and_the_command_line_draw_the_same_picture(server, options, tm
         for kind in ("LoadImage", "DinoTile_Upscale", "SaveImage")
     )
     photo = Image.open(SAMPLE)
-    if options:  # the whole only once
-        photo = photo.crop((0, 0, photo.width // 2, photo.height // 2))
+    photo = photo.crop((0, 0, photo.width // 2, photo.height // 2))
     photo.save(tmp_path / "photo.png")
     prompt[loader]["inputs"]["image"] = server.upload(photo, "parity.png")
     inputs, chosen = prompt[upscale]["inputs"], dict(options)

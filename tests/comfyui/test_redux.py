@@ -12,7 +12,7 @@ from .conftest import apart, numbers_of, one_sentence
 
 @pytest.fixture(scope="module")
 def fitted(insides) -> dict:
-    return insides["inside_redux.py"].result()
+    return insides.result("inside_redux.py")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from .test_graphs import soft_picture
 
 @pytest.fixture(scope="module")
 def trained(insides) -> dict:
-    return insides["inside_training.py"].result()
+    return insides.result("inside_training.py")
 
 
 @pytest.fixture
