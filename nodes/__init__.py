@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..hosts.comfy.folders import register_folders
+from ..hosts.comfy.mistakes import quieten_mistakes
 from ..hosts.comfy.told import register_version
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .compress import CompressFeatures, LoadFlatDino, RestoreFeatures
@@ -57,6 +58,7 @@ class DinoTileExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folders()
         register_version()
+        quieten_mistakes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -35,7 +35,8 @@ def files(base) -> set[str]:
 
 
 def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
-    """The sentence with which node ``at`` refuses the prompt while it runs."""
+    """The sentence with which node ``at`` refuses the prompt while it runs; it is all that the log says of it."""
+    before = len(server.log)
     result = server.run(prompt)
     assert result.error is not None, result
     assert result.error["node_id"] == at
@@ -44,6 +45,9 @@ def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
     assert "\n" not in sentence and 20 < len(sentence) < 400
     for part in parts:
         assert part in sentence
+    logged = server.log[before:]
+    assert "Traceback" not in logged and f"!!! Exception during processing !!! {sentence}" in logged
+    assert result.error["traceback"]  # for the page's report
     return sentence
 
 

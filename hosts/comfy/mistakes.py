@@ -1,0 +1,35 @@
+"""A user's mistake is one sentence in the host's log too.
+
+The host logs what ends a node twice: its message, and then the traceback. Where this pack itself raised a ValueError, the
+message says what is wrong and what to do, and the traceback says nothing to who made the mistake. The page's report and
+``/history`` keep it.
+"""
+
+from __future__ import annotations
+
+import dis
+import logging
+import sys
+from types import TracebackType
+
+PACKAGE = __name__.rpartition(".hosts.")[0]
+RAISE = dis.opmap["RAISE_VARARGS"]
+
+
+def quieten_mistakes() -> None:
+    """From now on."""
+    logging.getLogger().addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (str(record.msg).startswith("Traceback (most recent call last)") and _is_mistake(sys.exc_info()[1]))
+
+
+def _is_mistake(error: BaseException | None) -> bool:
+    """Whether a ``raise`` of this package made it; a ValueError of what its code calls is a fault like any other."""
+    trace: TracebackType | None = error.__traceback__ if isinstance(error, ValueError) else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith(f"{PACKAGE}."):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == RAISE
