@@ -18,10 +18,11 @@ RAISE = dis.opmap["RAISE_VARARGS"]
 
 def quieten_mistakes() -> None:
     """From now on."""
-    logging.getLogger().addFilter(_is_news)
+    logging.getLogger().addFilter(is_news)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a record belongs in the log: all but the traceback of a mistake that is being handled."""
     return not (str(record.msg).startswith("Traceback (most recent call last)") and _is_mistake(sys.exc_info()[1]))
 
 

@@ -6,7 +6,7 @@ from types import FunctionType
 import pytest
 
 from dinotile.flux_patch.families import plan_tiles
-from dinotile.hosts.comfy.mistakes import _is_news
+from dinotile.hosts.comfy.mistakes import is_news
 
 
 def ours(function):
@@ -37,7 +37,7 @@ def kept(action, message="Traceback (most recent call last):\n  File ..."):
     try:
         action()
     except Exception:
-        return _is_news(logging.LogRecord("root", logging.ERROR, "", 0, message, None, None))
+        return is_news(logging.LogRecord("root", logging.ERROR, "", 0, message, None, None))
     raise AssertionError("nothing was raised")
 
 
