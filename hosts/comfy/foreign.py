@@ -34,4 +34,6 @@ def _foreign(model_options: dict, conds: list) -> Iterator[Any]:
 
 
 def _name(patch: Any) -> str:
+    if isinstance(patch, tuple):  # with the kind of layer that it is for
+        patch = patch[-1]
     return getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]

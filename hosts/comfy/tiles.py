@@ -23,7 +23,7 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from ..memory import Memory, in_less
-from .crop import Area, crop_entries
+from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
@@ -82,6 +82,8 @@ class TileRun:
         for name in ("default", "gligen"):
             if name in cond:
                 raise ValueError(f"a conditioning with {name!r} cannot be sampled in tiles: connect one without it")
+        if self.plan.count > 1:
+            check_entries(cond["model_conds"])
         fixed = []
         for number, (box, pair) in enumerate(zip(self.plan.boxes, self.windows, strict=True)):
             mask = self._mask(cond, box, pair, device)

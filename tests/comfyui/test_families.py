@@ -73,20 +73,35 @@ def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
     assert numbers("told_size") == {"right": [True, True], "differ": True}
 
 
-@pytest.mark.parametrize("family", ["SDXL", "SD 1.5", "SD 3", "Qwen-Image"])
-def test_a_tiles_hint_for_a_controlnet_is_its_part_of_the_whole_hint(numbers, family):
-    found = numbers(f"controlled {family}")
-    tiles, *calls = found["tiles"]
-    assert tiles > 1 and calls == [tiles, tiles]
-    assert found["worst"] < 1e-6 and found["acts"] > 1e-3
+HINTS = (
+    *(
+        "SDXL, ControlLoRA",
+        "SD 1.5, T2I adapter",
+        "SD 3.5",
+        "Qwen-Image, a type of a union, inpainting",
+        "Qwen-Image Fun",
+    ),
+    *("FLUX.1, a type of a union, inpainting", "Z-Image Fun, inpainting", "Qwen-Image DiffSynth, inpainting"),
+    *("Anima LLLite", "SUPIR", "Wan Uni3C", "Wan VACE"),
+)
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_tiles_with_a_hint_are_what_cutting_the_picture_and_the_hint_by_hand_gives(numbers, hint):
+    found = numbers(f"by hand {hint}")
+    assert found["apart"] < 1e-5 < 0.01 < found["acts"]
     assert found["one tile"]
 
 
-@pytest.mark.parametrize("family", ["z", "qwen"])
-def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, family):
-    found = numbers(f"control_of_{family}_image")
-    assert found["rows and worst"] == [8, 2, 0]  # calls of one tile, with its positive and its negative
-    assert found["acts"] > 1e-3 and found["one tile"] and found["the person's own"]
+@pytest.mark.parametrize(
+    ("hint", "parts"),
+    [
+        ("PiD", ("the latent of PiD Conditioning cannot be cut into tiles", "without Tile Model")),
+        ("SUPIR of another size", ("picture of SUPIR is 256 x 256 px, the canvas 192 x 128", "that was enlarged")),
+    ],
+)
+def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts):
+    one_sentence(numbers("hints_refused")[hint], parts)
 
 
 @pytest.mark.parametrize(
