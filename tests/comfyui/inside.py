@@ -15,6 +15,7 @@ import inside_encoders  # noqa: F401
 import inside_estimates  # noqa: F401
 import inside_families  # noqa: F401
 import inside_flux2  # noqa: F401
+import inside_fp8  # noqa: F401
 import inside_guidance  # noqa: F401
 import inside_hint_patches  # noqa: F401
 import inside_hints  # noqa: F401

@@ -62,6 +62,16 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
     assert found["rows"] == 16 and found["worst"] == 0
 
 
+@pytest.mark.parametrize("kind", ["flux2", "chroma", "krea2"])
+def test_weights_of_8_bits_leave_dino_as_precise_and_strength_0_the_plain_model(numbers, kind):
+    found = numbers(f"fp8 {kind}")
+    narrow = "Tensor, torch.float8_e4m3fn" if kind == "chroma" else "QuantizedTensor, torch.float32"
+    assert narrow in found["weights"]
+    assert found["DINO is computed in"] == ["torch.float32"]
+    assert found["strength 0 is plain"]
+    assert found["one by one differs by"] < 1e-4 < 0.01 < found["on differs by"]
+
+
 def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
     """Which is how its texts are padded."""
     found = numbers("rows_of_the_table")
