@@ -17,6 +17,7 @@ import inside_families  # noqa: F401
 import inside_flux2  # noqa: F401
 import inside_fp8  # noqa: F401
 import inside_guidance  # noqa: F401
+import inside_guiders  # noqa: F401
 import inside_hint_patches  # noqa: F401
 import inside_hints  # noqa: F401
 import inside_memory  # noqa: F401

@@ -72,6 +72,15 @@ def test_weights_of_8_bits_leave_dino_as_precise_and_strength_0_the_plain_model(
     assert found["one by one differs by"] < 1e-4 < 0.01 < found["on differs by"]
 
 
+@pytest.mark.parametrize("guider", ["one conditioning", "three", "three, nested", "perpendicular", "two models"])
+def test_any_guider_is_tiled_and_its_own_estimate_anchored(numbers, guider):
+    found = numbers(f"guider {guider}")
+    if guider != "perpendicular":  # which takes norms of the whole canvas
+        assert found["by hand"] < 1e-5
+    assert found["in two parts"] < 1e-5
+    assert found["anchored"] < 1e-5 < 0.1 < found["anchor acts by"]
+
+
 def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
     """Which is how its texts are padded."""
     found = numbers("rows_of_the_table")
