@@ -209,7 +209,7 @@ class TileWrapper:
                 options[MEMO].clear()  # of regions that do not come again
             plan = run.tiles.plan
             if size != (plan.height, plan.width):
-                raise ValueError(self._other_size(size))
+                raise ValueError(self._other_size(size, windows=model_options.get("context_handler") is not None))
             found = self.find_patches(model_options, conds) if plan.count > 1 else ()
             split = partial(run.tiles.split, device=x_in.device, patches=found, group=run.group)
             tiles = [None if c is None else split(c, slot=i) for i, c in enumerate(conds)]
@@ -219,7 +219,9 @@ class TileWrapper:
         ways = run.ways(pictures=len(x_in), patched=lambda: bool(found))
         return in_less(evaluate, stage="sample", ways=ways, memory=run.memory)
 
-    def _other_size(self, size: tuple[int, ...]) -> str:
+    def _other_size(self, size: tuple[int, ...], *, windows: bool) -> str:
+        if windows:
+            return "context windows cut the picture, as tiles do: remove their node from the model, or sample without tiles"
         return (
             f"the latent is {size[1] * self.plan.cell} x {size[0] * self.plan.cell} px, the tile plan was made for "
             f"{self.plan.width} x {self.plan.height} px: connect the width and height of the picture that is sampled to Plan "

@@ -24,6 +24,7 @@ import inside_memory  # noqa: F401
 import inside_models  # noqa: F401
 import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
+import inside_plugged  # noqa: F401
 import inside_progress  # noqa: F401
 import inside_regions  # noqa: F401
 import inside_retry  # noqa: F401

@@ -72,6 +72,17 @@ def test_weights_of_8_bits_leave_dino_as_precise_and_strength_0_the_plain_model(
     assert found["one by one differs by"] < 1e-4 < 0.01 < found["on differs by"]
 
 
+@pytest.mark.parametrize(
+    ("node", "parts"),
+    [
+        ("windows", ("context windows cut the picture, as tiles do", "remove their node")),
+        ("cache", ("Flux KV Cache keeps the references of one tile for all others", "remove it from the model")),
+    ],
+)
+def test_a_node_that_cannot_be_with_tiles_is_refused_in_a_sentence(numbers, node, parts):
+    one_sentence(numbers("plugged_refused")[node], parts)
+
+
 @pytest.mark.parametrize("guider", ["one conditioning", "three", "three, nested", "perpendicular", "two models"])
 def test_any_guider_is_tiled_and_its_own_estimate_anchored(numbers, guider):
     found = numbers(f"guider {guider}")
@@ -103,11 +114,12 @@ HINTS = (
     *("FLUX.1, a type of a union, inpainting", "Z-Image Fun, inpainting", "Qwen-Image DiffSynth, inpainting"),
     *("Anima LLLite", "SUPIR", "Wan Uni3C", "Wan VACE"),
 )
+PLUGGED = ("Z-Image, LoRAs", "SDXL, FreeU and Perturbed-Attention Guidance", "Qwen-Image, Skip Layer Guidance")
 
 
-@pytest.mark.parametrize("hint", HINTS)
-def test_tiles_with_a_hint_are_what_cutting_the_picture_and_the_hint_by_hand_gives(numbers, hint):
-    found = numbers(f"by hand {hint}")
+@pytest.mark.parametrize("plugged", HINTS + PLUGGED)
+def test_tiles_are_what_cutting_the_picture_and_its_hint_by_hand_gives(numbers, plugged):
+    found = numbers(f"by hand {plugged}")
     assert found["apart"] < 1e-5 < 0.01 < found["acts"]
     assert found["one tile"]
 
