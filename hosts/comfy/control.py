@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ...tiling.plan import Box, TilePlan
 
+# Set by a run before tiles are made, which a copy lacks: a ControlLoRA's network is one, a T2I adapter's device another.
+OF_THE_RUN = ("timestep_range", "model_sampling_current", "control_model", "manual_cast_dtype", "device")
+
 
 class HintCrop:
     """Crops ControlNets to the tiles of one sampling run. Each hint is fitted to the canvas once, whatever the tiles, and theirs
@@ -24,10 +27,12 @@ class HintCrop:
             ratio *= control.vae.spacial_compression_encode()
         tile = control.copy()
         tile.cond_hint_original = self._crop(control.cond_hint_original, box, plan, ratio, algorithm)
-        tile.extra_concat_orig = [self._crop(extra, box, plan, 1, algorithm) for extra in control.extra_concat_orig]
-        tile.timestep_range = control.timestep_range
-        if hasattr(control, "model_sampling_current"):
-            tile.model_sampling_current = control.model_sampling_current
+        tile.extra_concat_orig = [
+            self._crop(extra, box, plan, control.compression_ratio, algorithm) for extra in control.extra_concat_orig
+        ]
+        for name in OF_THE_RUN:
+            if hasattr(control, name):
+                setattr(tile, name, getattr(control, name))
         for device, clone in getattr(control, "multigpu_clones", {}).items():  # since ComfyUI 0.23
             tile.multigpu_clones[device] = self(clone, box, plan)
         if control.previous_controlnet is not None:

@@ -11,6 +11,10 @@ from torch import Tensor
 from ...tiling.plan import TilePlan
 
 Area = tuple[int, int, int, int]  # height, width, top, left
+STRETCHED = {  # what a model stretches to whatever it is given, though it shows the whole picture
+    "lq_latent": "the latent of PiD Conditioning",
+    "effnet": "the prior of a Stable Cascade stage B",
+}
 
 
 def crop_entries(
@@ -38,13 +42,20 @@ def crop_entries(
     return cropped
 
 
+def check_entries(entries: dict[str, Any]) -> None:
+    """ValueError for entries of which a tile's part cannot be cut."""
+    for name, what in STRETCHED.items():
+        if name in entries and bool(entries[name].cond.any()):
+            raise ValueError(f"{what} cannot be cut into tiles: sample it without Tile Model")
+
+
 def crop_cells(entry: Any, area: Area, plan: TilePlan) -> Any:
-    """The tile's part of an entry whose tensor [B, C, .., h, w] has the canvas's cells, which the host would crop by itself were
+    """The tile's part of an entry whose tensor [B, .., h, w] has the canvas's cells, which the host would crop by itself were
     it one of noise's shape; any other entry as it is."""
     cells = getattr(entry, "cond", None)
     if not isinstance(cells, Tensor) or any(kind.__name__ == "CONDNoiseShape" for kind in type(entry).__mro__):
         return entry
-    if cells.ndim not in (4, 5) or tuple(cells.shape[-2:]) != (plan.height, plan.width):
+    if cells.ndim < 4 or tuple(cells.shape[-2:]) != (plan.height, plan.width):
         return entry
     height, width, top, left = area
     return with_cond(entry, cells[..., top : top + height, left : left + width])

@@ -1,4 +1,4 @@
-"""ComfyUI's estimates of the clean latents, changed after CFG through the host's own hook: for any sampler, guider and batch."""
+"""ComfyUI's estimates of the clean latents, changed after all that a guider does: for any sampler, guider and batch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
+PATH = "dinotile_path"  # of the wrapper of the one path's own
 NODES = {"anchor": "Source Anchor", "dino": "DINO Guidance"}  # of each kind, in the order in which they act
 
 
@@ -48,14 +49,16 @@ class Guidance:
 
 
 def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
-    """A clone of the model whose estimates go through these. start: the first noise level of the run."""
+    """A clone of the model whose estimates go through these, after other guidance. start: the first noise level of the run."""
     model = clone_of(model)
 
-    def after_cfg(args: dict[str, Any]) -> Tensor:
-        denoised = args["denoised"]
-        return like(estimates(flat(denoised), float(args["sigma"].max()), start=start), denoised)
+    def predict_noise(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        denoised = executor(x, timestep, *args, **kwargs)
+        return like(estimates(flat(denoised), float(timestep.max()), start=start), denoised)
 
-    model.set_model_sampler_post_cfg_function(after_cfg)
+    model.add_wrapper_with_key(Wrappers.PREDICT_NOISE, PATH, predict_noise)
+    wrappers = model.wrappers[Wrappers.PREDICT_NOISE]
+    model.wrappers[Wrappers.PREDICT_NOISE] = {PATH: wrappers.pop(PATH), **wrappers}  # the first is around the others
     return model
 
 
@@ -77,8 +80,8 @@ def guide_model(model: Any, guidance: Guidance) -> Any:
     model.add_wrapper_with_key(
         Wrappers.OUTER_SAMPLE, f"{RUN}_{guidance.kind}", partial(outer_sample, guidance=guidance)
     )
-    if after_cfg not in model.model_options.get("sampler_post_cfg_function", []):
-        model.set_model_sampler_post_cfg_function(after_cfg)
+    if not model.wrappers.get(Wrappers.PREDICT_NOISE, {}).get(RUN):
+        model.add_wrapper_with_key(Wrappers.PREDICT_NOISE, RUN, predict_noise)
     return model
 
 
@@ -116,13 +119,17 @@ def outer_sample(
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def after_cfg(args: dict[str, Any]) -> Tensor:
-    """The post-CFG function of all guided models."""
-    estimate, runs = flat(args["denoised"]), args["model_options"].get(RUN, {})
+def predict_noise(
+    executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any, **kwargs: Any
+) -> Tensor:
+    """PREDICT_NOISE of all guided models: of what the guider made of its conditionings, whichever they are. What is done after
+    CFG would be done to a part of that by guiders of three conditionings."""
+    denoised = executor(x, timestep, model_options, *args, **kwargs)
+    estimate, runs = flat(denoised), model_options.get(RUN, {})
     for kind in NODES:
         if kind in runs:
-            estimate = runs[kind](estimate, float(args["sigma"].max()))
-    return like(estimate, args["denoised"])
+            estimate = runs[kind](estimate, float(timestep.max()))
+    return like(estimate, denoised)
 
 
 def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:

@@ -11,10 +11,20 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from .inject import OPTIONS, BlockPatch
 
+OF_ONE_CALL = {  # what keeps of a call what it uses elsewhere, and so of one tile for all: by the name of its patch
+    "KV_Attn_Input": "Flux KV Cache keeps the references of one tile for all others",
+    "SelfAttentionGuidance": "Self-Attention Guidance takes the attention of one tile for that of the whole picture",
+}
+
 
 def foreign_patches(model_options: dict, conds: list) -> tuple[str, ...]:
-    """Their names. The pack's own and torch.compile treat each row alone and do not count."""
-    return tuple(dict.fromkeys(_name(patch) for patch in _foreign(model_options, conds)))
+    """Their names. The pack's own and torch.compile treat each row alone and do not count; ValueError for what cannot be with
+    tiles."""
+    names = tuple(dict.fromkeys(_name(patch) for patch in _foreign(model_options, conds)))
+    for name, why in OF_ONE_CALL.items():
+        if name in names:
+            raise ValueError(f"{why}: remove it from the model, or sample without tiles")
+    return names
 
 
 def _foreign(model_options: dict, conds: list) -> Iterator[Any]:
@@ -34,4 +44,6 @@ def _foreign(model_options: dict, conds: list) -> Iterator[Any]:
 
 
 def _name(patch: Any) -> str:
+    if isinstance(patch, tuple):  # with the kind of layer that it is for
+        patch = patch[-1]
     return getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]

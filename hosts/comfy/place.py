@@ -13,16 +13,21 @@ from ...tiling.plan import Box, TilePlan
 from .control import HintCrop
 from .crop import crop_reference
 from .estimates import check_unguided
-from .patch_crop import shows_picture
+from .patch_crop import kind_of, owner
 from .shown import COVERS, MASK, REDUX, weigh
 from .tiles import area_weights
 
-WHOLE = (
-    "gligen",
-    "default",
-    "concat_latent_image",
-    "noise_concat",
-)  # of the whole canvas, or not meant for parts of one
+WHOLE = (  # of the whole canvas, or not meant for parts of one
+    *("gligen", "default", "concat_latent_image", "concat_image", "noise_concat", "image_cond", "lq_latent"),
+    *(
+        "stable_cascade_prior",
+        "vace_frames",
+        "control_video",
+        "camera_conditions",
+        "pose_video_latent",
+        "time_dim_concat",
+    ),
+)
 
 
 class PlaceCrop:
@@ -91,7 +96,7 @@ def check_patches(model: Any) -> None:
     """ValueError for a model that is patched with what shows the whole picture, which a part of it is not given."""
     check_unguided(model)
     patches = model.model_options.get("transformer_options", {}).get("patches", {})
-    if any(shows_picture(patch) for listed in patches.values() for patch in listed):
+    if any(kind_of(owner(patch)) for listed in patches.values() for patch in listed):
         raise ValueError(
             "the model has a ControlNet that is a patch of it, which shows the whole picture: use DINO Tiled Upscale, or a model "
             "without that patch"

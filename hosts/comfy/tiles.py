@@ -23,7 +23,7 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from ..memory import Memory, in_less
-from .crop import Area, crop_entries
+from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
@@ -82,6 +82,8 @@ class TileRun:
         for name in ("default", "gligen"):
             if name in cond:
                 raise ValueError(f"a conditioning with {name!r} cannot be sampled in tiles: connect one without it")
+        if self.plan.count > 1:
+            check_entries(cond["model_conds"])
         fixed = []
         for number, (box, pair) in enumerate(zip(self.plan.boxes, self.windows, strict=True)):
             mask = self._mask(cond, box, pair, device)
@@ -207,7 +209,7 @@ class TileWrapper:
                 options[MEMO].clear()  # of regions that do not come again
             plan = run.tiles.plan
             if size != (plan.height, plan.width):
-                raise ValueError(self._other_size(size))
+                raise ValueError(self._other_size(size, windows=model_options.get("context_handler") is not None))
             found = self.find_patches(model_options, conds) if plan.count > 1 else ()
             split = partial(run.tiles.split, device=x_in.device, patches=found, group=run.group)
             tiles = [None if c is None else split(c, slot=i) for i, c in enumerate(conds)]
@@ -217,7 +219,9 @@ class TileWrapper:
         ways = run.ways(pictures=len(x_in), patched=lambda: bool(found))
         return in_less(evaluate, stage="sample", ways=ways, memory=run.memory)
 
-    def _other_size(self, size: tuple[int, ...]) -> str:
+    def _other_size(self, size: tuple[int, ...], *, windows: bool) -> str:
+        if windows:
+            return "context windows cut the picture, as tiles do: remove their node from the model, or sample without tiles"
         return (
             f"the latent is {size[1] * self.plan.cell} x {size[0] * self.plan.cell} px, the tile plan was made for "
             f"{self.plan.width} x {self.plan.height} px: connect the width and height of the picture that is sampled to Plan "

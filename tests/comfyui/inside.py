@@ -15,12 +15,16 @@ import inside_encoders  # noqa: F401
 import inside_estimates  # noqa: F401
 import inside_families  # noqa: F401
 import inside_flux2  # noqa: F401
+import inside_fp8  # noqa: F401
 import inside_guidance  # noqa: F401
+import inside_guiders  # noqa: F401
+import inside_hint_patches  # noqa: F401
 import inside_hints  # noqa: F401
 import inside_memory  # noqa: F401
 import inside_models  # noqa: F401
 import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
+import inside_plugged  # noqa: F401
 import inside_progress  # noqa: F401
 import inside_regions  # noqa: F401
 import inside_retry  # noqa: F401

@@ -1,4 +1,8 @@
-"""Checks for inside.py: ordinary ControlNets of other families than FLUX.1, tiny and random, of the host's own classes."""
+"""Checks for inside.py: hints of ControlNets and of patches, tiny and random, of the host's own classes and nodes.
+
+One step in tiles against the same by hand: every tile sampled alone, as a picture that was cut out with its hint and mask, and
+the results averaged by the tiles' windows.
+"""
 
 from __future__ import annotations
 
@@ -8,98 +12,181 @@ from functools import partial
 from typing import Any
 
 import comfy.cldm.cldm
-import comfy.cldm.mmdit
+import comfy.cldm.dit_embedder
 import comfy.controlnet
 import comfy.latent_formats
+import comfy.ldm.flux.controlnet
 import comfy.ldm.qwen_image.controlnet
 import comfy.ops
+import comfy.samplers
+import comfy.t2i_adapter.adapter
 import torch
-from inside_families import latent, planned, sample
-from inside_tools import CHECKS, apart, one_by_one, picture, same, tiled, watch
-from inside_zoo import CPU, KINDS, WIDTH, built, decoder, draw
+from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply, SetUnionControlNetType
+from inside_families import latent, planned
+from inside_tools import CHECKS, apart, picture, same, tiled
+from inside_zoo import CPU, KINDS, WIDTH, built, decoder, draw, drawn, text
+from torch import Tensor
+
+from dinotile.tiling.windows import tile_windows, window
 
 NOT_THEIRS = ("image_model", "out_channels", "transformer_depth_output")  # of a model's sizes: those of its other half
+OPERATIONS = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": CPU}
+Apply = Callable[[Any, list, list, Tensor, Tensor], tuple[Any, list, list]]
 
 
+@dataclass(frozen=True)
+class Hint:
+    """How a hint is given to a family's models. make: with such a model and its VAE, what a person's nodes do with the model, the
+    positive, the negative, a picture [1, H, W, 3] and a mask [1, H, W]. sizes: of the model, others than the zoo's."""
+
+    family: str
+    make: Callable[[Any, Any], Apply]
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def local_vae(model: Any) -> Any:
+    """A VAE of a model's latents of which each cell sees one of its own px, so that a part's latents are the latents' part."""
+    vae = decoder(model)
+    for weight in vae.first_stage_model.parameters():
+        if weight.ndim == 4 and weight.shape[-1] == 3:
+            middle = weight.data[..., 1, 1].clone()
+            weight.data.zero_()
+            weight.data[..., 1, 1] = middle * 3  # as strong as the nine
+    return vae
+
+
+def step(model: Any, latents: Tensor, noise: Tensor, conds: tuple[list, list]) -> Tensor:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(*conds)
+    guider.set_cfg(2.0)
+    sigmas = torch.tensor([0.8, 0.0])
+    return guider.sample(noise, latents, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=5)
+
+
+def by_hand(kind: Hint) -> dict:
+    model = built(kind.family, **kind.sizes)
+    of, latents = planned(model), latent(model)
+    noise, apply = drawn(*latents.shape, seed=2), kind.make(model, local_vae(model))
+    hint = picture(7, height=of.height, width=of.width)
+    mask = (picture(8, height=of.height, width=of.width)[..., 0] > 0.5).float()
+    size = {"width": of.tile_width, "height": of.tile_height}  # which SDXL is told
+
+    def words() -> list[list]:
+        return [[[c, {**size, **d}] for c, d in text(kind.family, seed)] for seed in (0, 1)]
+
+    chosen, *conds = apply(model, *words(), hint, mask)
+    in_tiles = step(tiled(chosen, of), latents, noise, conds)
+    fused, weights = torch.zeros_like(latents), torch.zeros_like(latents)
+    for box, cells, pair in zip(of.boxes, of.latent.boxes, tile_windows(of.latent), strict=True):
+        pixels = (slice(None), slice(box.top, box.bottom), slice(box.left, box.right))
+        place = (..., slice(cells.top, cells.bottom), slice(cells.left, cells.right))
+        alone, *own = apply(model, *words(), hint[pixels], mask[pixels])
+        fused[place] += step(alone, latents[place], noise[place], own) * window(pair)
+        weights[place] += window(pair)
+    whole, one = (step(each, latents, noise, conds) for each in (chosen, tiled(chosen, planned(model, tile=99))))
+    return {
+        "apart": apart(in_tiles, fused / weights),
+        "acts": apart(in_tiles, step(tiled(model, of), latents, noise, words())),
+        "one tile": same(one, whole),
+    }
+
+
+def sizes_of(family: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: size for name, size in (KINDS[family].unet | more).items() if name not in NOT_THEIRS}
+
+
+def net_of(family: str, cls: Callable[..., torch.nn.Module], sizes: Mapping[str, Any], **more: Any) -> torch.nn.Module:
+    net = cls(**sizes_of(family, sizes), **more, **OPERATIONS)
+    draw(net, still=False)
+    return net.requires_grad_(False)
+
+
+def applied(control: Any, vae: Any = None, *, union: str | None = None) -> Apply:
+    """By the host's nodes, with the mask where the ControlNet has one."""
+    if union is not None:
+        (control,) = SetUnionControlNetType.execute(control, union).args
+
+    def apply(model: Any, positive: list, negative: list, image: Tensor, mask: Tensor) -> tuple[Any, list, list]:
+        conds = ControlNetInpaintingAliMamaApply.execute(
+            positive, negative, control, vae, image, mask, 0.8, 0.0, 1.0
+        ).args
+        return model, *conds
+
+    return apply
+
+
+def on_latents(kind: Any, latents: Any, net: torch.nn.Module, **more: Any) -> Any:
+    return kind(net, compression_ratio=1, latent_format=latents, load_device=CPU, **more)
+
+
+TWICE = {"num_res_blocks": [2, 2, 2, 2], "transformer_depth": [0] * 8, "transformer_depth_output": [0] * 12}
 TWO_BLOCKS = {  # as SD 3's last block gets nothing
     "depth": 2,
     "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": 128}},
 }
 
 
-def sd3_latents() -> Any:
-    """As the host has them for ControlNets."""
-    made = comfy.latent_formats.SD3()
-    made.shift_factor = 0
-    return made
+def sdxl_lora(model: Any, vae: Any) -> Apply:
+    """Of which the host makes a network, from the model, when the run starts."""
+    net = net_of("SDXL", comfy.cldm.cldm.ControlNet, {}, hint_channels=3)
+    own = ("input_hint_block", "zero_convs", "middle_block_out")
+    weights = {name: weight for name, weight in net.state_dict().items() if name.startswith(own)}
+    out, inner = net.state_dict()["middle_block.0.in_layers.2.weight"].shape[:2]
+    weights["middle_block.0.in_layers.2.up"] = drawn(out, 2, seed=4)
+    weights["middle_block.0.in_layers.2.down"] = drawn(2, inner, 3, 3, seed=5) * 0.1
+    return applied(comfy.controlnet.ControlLora(weights))
 
 
-@dataclass(frozen=True)
-class Control:
-    """One family's ControlNet. latents: what its hints are encoded to, None for pixels. sizes: of the model, others than the
-    zoo's."""
-
-    net: Callable[..., torch.nn.Module]
-    latents: Callable[[], Any] | None = None
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-
-
-CONTROLS = {
-    "SDXL": Control(partial(comfy.cldm.cldm.ControlNet, hint_channels=3)),
-    "SD 1.5": Control(partial(comfy.cldm.cldm.ControlNet, hint_channels=3)),
-    "SD 3": Control(
-        partial(comfy.cldm.mmdit.ControlNet, num_blocks=1, control_latent_channels=16), sd3_latents, TWO_BLOCKS
-    ),
-    "Qwen-Image": Control(comfy.ldm.qwen_image.controlnet.QwenImageControlNetModel, comfy.latent_formats.Wan21),
-}
-
-
-def control_of(name: str, vae: Any, hint: torch.Tensor) -> Any:
-    """The host's ControlNet with a hint [1, 3, H, W]."""
-    kind = CONTROLS[name]
-    sizes = {key: value for key, value in (KINDS[name].unet | kind.sizes).items() if key not in NOT_THEIRS}
-    net = kind.net(**sizes, operations=comfy.ops.disable_weight_init, dtype=torch.float32, device=CPU)
+def t2i(model: Any, vae: Any) -> Apply:
+    net = comfy.t2i_adapter.adapter.Adapter_light(cin=192, channels=[32] * 4, nums_rb=1)
     draw(net, still=False)
-    of_latents = {} if kind.latents is None else {"compression_ratio": 1, "latent_format": kind.latents()}
-    made = comfy.controlnet.ControlNet(net.requires_grad_(False), load_device=CPU, **of_latents)
-    return made.set_cond_hint(hint, 0.8, vae=None if kind.latents is None else vae)
+    net.requires_grad_(False)
+    return applied(comfy.controlnet.T2IAdapter(net, net.input_channels, 8, "nearest-exact", CPU))
 
 
-def controlled(name: str) -> dict:
-    """How far each tile's hint is from its part of the whole one, and one tile against none."""
-    model = built(name, **CONTROLS[name].sizes)
-    vae, of = decoder(model), planned(model)
-    hint = picture(7, height=of.height, width=of.width).movedim(-1, 1)
-    control = control_of(name, vae, hint)
-    given, boxes = [], []
-
-    def see(module, args, kwargs):
-        given.append(kwargs["hint"][:1])
-
-    def look(call):
-        boxes.append(call.options["dinotile"]["tiles"][0]["box"])
-
-    def part(left: int, top: int, right: int, bottom: int) -> torch.Tensor:
-        pixels = hint[..., top:bottom, left:right]
-        if control.latent_format is None:
-            return pixels
-        return control.latent_format.process_in(vae.encode(pixels.movedim(1, -1)))
-
-    latents, options = latent(model), {"cfg": 1.0, "steps": 1}
-    with_control = {**options, "more": {"control": control, "control_apply_to_uncond": True}}
-    handle = control.control_model.register_forward_pre_hook(see, with_kwargs=True)
-    in_tiles = sample(one_by_one(watch(tiled(model, of), look)), name, latents, **with_control)
-    handle.remove()
-    return {
-        "tiles": [of.count, len(given), len(boxes)],
-        "worst": max(apart(seen, part(*box)) for seen, box in zip(given, boxes, strict=True)),
-        "acts": apart(in_tiles, sample(tiled(model, of), name, latents, **options)),
-        "one tile": same(
-            sample(tiled(model, planned(model, tile=99)), name, latents, **with_control),
-            sample(model, name, latents, **with_control),
-        ),
-    }
+def sd35(model: Any, vae: Any) -> Apply:
+    net = comfy.cldm.dit_embedder.ControlNetEmbedder(
+        img_size=None, patch_size=2, in_chans=16, num_layers=1, attention_head_dim=64, num_attention_heads=2,
+        adm_in_channels=48, main_model_double=2, double_y_emb=False, **OPERATIONS,
+    )  # fmt: skip
+    draw(net, still=False)
+    kind = partial(comfy.controlnet.ControlNetSD35, preprocess_image=lambda pixels: 1.0 - pixels)
+    return applied(on_latents(kind, comfy.latent_formats.SD3(), net.requires_grad_(False)), vae)
 
 
-for kind in CONTROLS:
-    CHECKS[f"controlled {kind}"] = partial(controlled, kind)
+def qwen_union(model: Any, vae: Any) -> Apply:
+    net = net_of("Qwen-Image", comfy.ldm.qwen_image.controlnet.QwenImageControlNetModel, {}, extra_condition_channels=4)
+    kind, latents = comfy.controlnet.ControlNet, comfy.latent_formats.Wan21()
+    return applied(on_latents(kind, latents, net, concat_mask=True, extra_conds=[]), vae, union="depth")
+
+
+def qwen_fun(model: Any, vae: Any) -> Apply:
+    net = comfy.ldm.qwen_image.controlnet.QwenImageFunControlNetModel(
+        inner_dim=64, num_attention_heads=2, attention_head_dim=32, num_control_blocks=1, main_model_double=1,
+        injection_layers=(0,), **OPERATIONS,
+    )  # fmt: skip
+    draw(net, still=False)
+    kind = comfy.controlnet.QwenFunControlNet
+    return applied(on_latents(kind, comfy.latent_formats.Wan21(), net.requires_grad_(False), extra_conds=[]), vae)
+
+
+def flux_union(model: Any, vae: Any) -> Apply:
+    net = comfy.ldm.flux.controlnet.ControlNetFlux(
+        **KINDS["FLUX.1"].unet, latent_input=True, num_union_modes=10, control_latent_channels=17, **OPERATIONS
+    )
+    draw(net, still=False)
+    more = {"concat_mask": True, "extra_conds": ["y", "guidance"]}
+    kind, latents = comfy.controlnet.ControlNet, comfy.latent_formats.Flux()
+    return applied(on_latents(kind, latents, net.requires_grad_(False), **more), vae, union="depth")
+
+
+HINTS = {
+    "SDXL, ControlLoRA": Hint("SDXL", sdxl_lora),
+    "SD 1.5, T2I adapter": Hint("SD 1.5", t2i, TWICE),
+    "SD 3.5": Hint("SD 3", sd35, TWO_BLOCKS),
+    "Qwen-Image, a type of a union, inpainting": Hint("Qwen-Image", qwen_union),
+    "Qwen-Image Fun": Hint("Qwen-Image", qwen_fun),
+    "FLUX.1, a type of a union, inpainting": Hint("FLUX.1", flux_union),
+}
+for name, hint in HINTS.items():
+    CHECKS[f"by hand {name}"] = partial(by_hand, hint)

@@ -6,12 +6,8 @@ from dataclasses import fields
 from functools import partial
 
 import comfy.latent_formats
-import comfy.model_patcher
-import comfy.ops
 import comfy.samplers
 import torch
-from comfy.ldm.lumina.controlnet import ZImage_Control
-from comfy_extras.nodes_model_patch import QwenImageBlockWiseControlNet, QwenImageDiffsynthControlnet
 from inside_tools import (
     CHECKS,
     adapter,
@@ -27,7 +23,7 @@ from inside_tools import (
     tiled,
     watch,
 )
-from inside_zoo import CPU, KINDS, built, decoder, draw, drawn, text
+from inside_zoo import KINDS, built, decoder, drawn, text
 
 from dinotile import nodes
 from dinotile.flux_patch.latents import Latents
@@ -236,52 +232,6 @@ def adapters_refused():
     said["family"] = lambda: ComfyHost(z_image, decoder(z_image)).family
     said["empty"] = lambda: node(nodes.EmptyConditioning, z_image, 8, 3.5)
     return {name: refusal(action) for name, action in said.items()}
-
-
-def control_patches(name, net):
-    """The host's own ControlNets that are patches: what they show of each tile, and that they act on it."""
-    model = built(name)
-    draw(net, still=False)
-    patcher, vae = comfy.model_patcher.ModelPatcher(net, load_device=CPU, offload_device=CPU), decoder(model)
-    of, seen = planned(model), []
-    hint = picture(7, height=of.height, width=of.width)
-    (controlled,) = QwenImageDiffsynthControlnet().diffsynth_controlnet(model, patcher, vae, hint, 1.0)
-    (own,) = controlled.model_options["transformer_options"]["patches"]["double_block"]
-    cells = own.encode_latent_cond(hint)
-
-    def look(call):
-        (patch,) = call.options["patches"]["double_block"]
-        left, top, right, bottom = (side // of.cell for side in call.options["dinotile"]["tiles"][0]["box"])
-        wanted = cells[..., top:bottom, left:right]
-        if hasattr(net, "process_input_latent_image"):
-            wanted = net.process_input_latent_image(wanted.clone())
-        seen.append([len(call.x), float((patch.encoded_image - wanted).abs().max())])
-
-    latents, options = latent(model), {"cfg": 2.0, "steps": 1}
-    in_tiles = sample(watch(tiled(controlled, of), look), name, latents, **options)
-    return {
-        "rows and worst": [len(seen), max(rows for rows, _ in seen), max(worst for _, worst in seen)],
-        "acts": apart(in_tiles, sample(tiled(model, of), name, latents, **options)),
-        "one tile": same(
-            sample(tiled(controlled, planned(model, tile=max(TOKENS))), name, latents, **options),
-            sample(controlled, name, latents, **options),
-        ),
-        "the person's own": own.encoded_image_size == (of.height, of.width),
-    }
-
-
-@check
-def control_of_z_image():
-    net = ZImage_Control(
-        dim=256, n_heads=2, n_kv_heads=2, multiple_of=32, n_control_layers=1, operations=comfy.ops.disable_weight_init
-    )
-    return control_patches("Z-Image", net)
-
-
-@check
-def control_of_qwen_image():
-    net = QwenImageBlockWiseControlNet(num_layers=1, dim=64, operations=comfy.ops.disable_weight_init)
-    return control_patches("Qwen-Image", net)
 
 
 for kind in KINDS:

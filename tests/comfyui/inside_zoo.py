@@ -137,10 +137,34 @@ KINDS = {
     ),
 }  # fmt: skip
 
+WAN = {"patch_size": (1, 2, 2), "text_len": 512, "in_dim": 16, "out_dim": 16, "dim": 96, "ffn_dim": 64, "freq_dim": 32}
+WAN |= {"image_model": "wan2.1", "text_dim": WIDTH, "num_heads": 2, "num_layers": 1, "window_size": (-1, -1)}
+RARE = {  # of which only hints are tried
+    "Cosmos Predict 2": Kind(  # of which Anima is one
+        kinds.CosmosT2IPredict2,
+        {"image_model": "cosmos_predict2", "in_channels": 16, "out_channels": 16, "max_img_h": 240, "max_img_w": 240}
+        | {"max_frames": 128, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 96, "num_blocks": 1, "num_heads": 2}
+        | {"crossattn_emb_channels": WIDTH, "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 8},
+    ),
+    "Wan 2.1": Kind(kinds.WAN21_T2V, WAN | {"model_type": "t2v"}),
+    "Wan 2.1 VACE": Kind(kinds.WAN21_Vace, WAN | {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}),
+    "PiD": Kind(
+        kinds.PiD,
+        {"image_model": "pid", "num_groups": 2, "hidden_size": 64, "pixel_hidden_size": 8, "pixel_attn_hidden_size": 32}
+        | {"pixel_num_groups": 2, "patch_depth": 1, "pixel_depth": 1, "txt_embed_dim": WIDTH, "txt_max_length": WORDS}
+        | {"lq_hidden_dim": 16, "lq_num_res_blocks": 1},
+        lambda seed: {"lq_latent": drawn(1, 16, 2, 3, seed=seed), "degrade_sigma": torch.tensor([0.1])},
+    ),
+}  # fmt: skip
+
+
+def kind_of(name: str) -> Kind:
+    return (KINDS | RARE)[name]
+
 
 def built(name: str, *, still: bool = False, **sizes):
     """A MODEL of a family with random weights; still: with zeros, so that it predicts nothing. sizes: others than its own."""
-    kind = KINDS[name]
+    kind = kind_of(name)
     config = kind.config(kind.unet | sizes)
     config.set_inference_dtype(torch.float32, None)
     config.custom_operations = comfy.ops.disable_weight_init
@@ -165,7 +189,7 @@ def draw(module: torch.nn.Module, *, still: bool) -> None:
 
 
 def text(name: str, seed: int = 0) -> list:
-    kind = KINDS[name]
+    kind = kind_of(name)
     return [[drawn(1, WORDS, kind.width, seed=seed + 30), kind.said(seed)]]
 
 

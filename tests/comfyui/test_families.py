@@ -62,6 +62,36 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
     assert found["rows"] == 16 and found["worst"] == 0
 
 
+@pytest.mark.parametrize("kind", ["flux2", "chroma", "krea2"])
+def test_weights_of_8_bits_leave_dino_as_precise_and_strength_0_the_plain_model(numbers, kind):
+    found = numbers(f"fp8 {kind}")
+    narrow = "Tensor, torch.float8_e4m3fn" if kind == "chroma" else "QuantizedTensor, torch.float32"
+    assert narrow in found["weights"]
+    assert found["DINO is computed in"] == ["torch.float32"]
+    assert found["strength 0 is plain"]
+    assert found["one by one differs by"] < 1e-4 < 0.01 < found["on differs by"]
+
+
+@pytest.mark.parametrize(
+    ("node", "parts"),
+    [
+        ("windows", ("context windows cut the picture, as tiles do", "remove their node")),
+        ("cache", ("Flux KV Cache keeps the references of one tile for all others", "remove it from the model")),
+    ],
+)
+def test_a_node_that_cannot_be_with_tiles_is_refused_in_a_sentence(numbers, node, parts):
+    one_sentence(numbers("plugged_refused")[node], parts)
+
+
+@pytest.mark.parametrize("guider", ["one conditioning", "three", "three, nested", "perpendicular", "two models"])
+def test_any_guider_is_tiled_and_its_own_estimate_anchored(numbers, guider):
+    found = numbers(f"guider {guider}")
+    if guider != "perpendicular":  # which takes norms of the whole canvas
+        assert found["by hand"] < 1e-5
+    assert found["in two parts"] < 1e-5
+    assert found["anchored"] < 1e-5 < 0.1 < found["anchor acts by"]
+
+
 def test_a_flux_is_of_its_row_of_the_table_with_no_adapter_too(numbers):
     """Which is how its texts are padded."""
     found = numbers("rows_of_the_table")
@@ -73,20 +103,36 @@ def test_a_model_that_is_told_sizes_is_told_that_of_a_tile(numbers):
     assert numbers("told_size") == {"right": [True, True], "differ": True}
 
 
-@pytest.mark.parametrize("family", ["SDXL", "SD 1.5", "SD 3", "Qwen-Image"])
-def test_a_tiles_hint_for_a_controlnet_is_its_part_of_the_whole_hint(numbers, family):
-    found = numbers(f"controlled {family}")
-    tiles, *calls = found["tiles"]
-    assert tiles > 1 and calls == [tiles, tiles]
-    assert found["worst"] < 1e-6 and found["acts"] > 1e-3
+HINTS = (
+    *(
+        "SDXL, ControlLoRA",
+        "SD 1.5, T2I adapter",
+        "SD 3.5",
+        "Qwen-Image, a type of a union, inpainting",
+        "Qwen-Image Fun",
+    ),
+    *("FLUX.1, a type of a union, inpainting", "Z-Image Fun, inpainting", "Qwen-Image DiffSynth, inpainting"),
+    *("Anima LLLite", "SUPIR", "Wan Uni3C", "Wan VACE"),
+)
+PLUGGED = ("Z-Image, LoRAs", "SDXL, FreeU and Perturbed-Attention Guidance", "Qwen-Image, Skip Layer Guidance")
+
+
+@pytest.mark.parametrize("plugged", HINTS + PLUGGED)
+def test_tiles_are_what_cutting_the_picture_and_its_hint_by_hand_gives(numbers, plugged):
+    found = numbers(f"by hand {plugged}")
+    assert found["apart"] < 1e-5 < 0.01 < found["acts"]
     assert found["one tile"]
 
 
-@pytest.mark.parametrize("family", ["z", "qwen"])
-def test_a_controlnet_that_is_a_patch_shows_each_tile_its_own_part(numbers, family):
-    found = numbers(f"control_of_{family}_image")
-    assert found["rows and worst"] == [8, 2, 0]  # calls of one tile, with its positive and its negative
-    assert found["acts"] > 1e-3 and found["one tile"] and found["the person's own"]
+@pytest.mark.parametrize(
+    ("hint", "parts"),
+    [
+        ("PiD", ("the latent of PiD Conditioning cannot be cut into tiles", "without Tile Model")),
+        ("SUPIR of another size", ("picture of SUPIR is 256 x 256 px, the canvas 192 x 128", "that was enlarged")),
+    ],
+)
+def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts):
+    one_sentence(numbers("hints_refused")[hint], parts)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ from .conftest import EVERY, one_sentence
 def test_core_nodes_act_on_tiles_alike_however_many_fit_or_say_why_not(numbers, report):
     found = numbers("core_patches")
     others = sorted(name for name, said in found.items() if said == "for other models")
-    assert set(others) <= {"FreeU", "FreeU_V2", "HyperTile", "SelfAttentionGuidance", "TomePatchModel"}
+    assert set(others) <= {"FreeU", "FreeU_V2", "HyperTile", "TomePatchModel"}
+    of_one_call = {name: found.pop(name) for name, said in list(found.items()) if str(said).startswith("tiles: ")}
+    assert set(of_one_call) == {"FluxKVCache", "SelfAttentionGuidance"}
+    assert all("one tile for" in said and "or sample without tiles" in said for said in of_one_call.values())
     refused = {
         name: of["one row"] for name, of in found.items() if name not in others and isinstance(of["one row"], str)
     }
