@@ -42,7 +42,7 @@ def upscale_file(
     own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
     settings = batch.fitted(settings, *own)
     settings = replace(settings, mode=batch.mode(settings, *own))
-    said = partial(recipe, source=made_from, options=options)
+    said = partial(recipe, source=made_from, options=options, masks=masks)
     if settings.mode == "sequential":
         store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
         facts = in_rows(
@@ -54,6 +54,7 @@ def upscale_file(
             store=store.folder,
             store_size=store.size,
             redo=store.redo,
+            redone=store.redone,
             recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
             progress=progress,
         )
