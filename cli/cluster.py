@@ -223,7 +223,9 @@ class _Cluster:
         before = shares.seconds if (shares := self.shares.pop(job.source, None)) else 0.0
         seconds = round(before + outcome.seconds, 3)
         self.batch.done.append(outcome.report | {"file": str(job.source), "written": str(job.output)})
-        self.batch.note(job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, seconds))
+        self.batch.note(
+            job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.source, job.output, seconds)
+        )
         yield from outcome.lines
 
     def _further(self, job: Job, outcome: Outcome) -> None:

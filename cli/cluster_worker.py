@@ -96,7 +96,7 @@ class Worker:
         for _ in batch.left():
             with batch.trying(source, go_on=True):
                 height, width = upright_size(source, max_megapixels=batch.max_megapixels)
-                fitted = batch.fitted(settings, height, width)
+                fitted = batch.fitted(settings, source, height, width)
                 found = waves(fitted.plan(height, width, latents=upscaler.host.latents))
         return self._outcome(start, batch, source, waves=found)
 
@@ -110,7 +110,8 @@ class Worker:
         batch = replace(self.batch, done=[], failed={})
         with batch.trying(source, go_on=True):
             picture = open_picture(source, max_megapixels=batch.max_megapixels)
-            settings, store = batch.fitted(settings, picture.height, picture.width), batch.store
+            settings, store = batch.fitted(settings, source, picture.height, picture.width), batch.store
+            upscaler = batch.told(upscaler, source)
             assert store.folder is not None
             finish_tiles(upscaler, picture, settings, numbers, masks=masks, store=store.folder, store_size=store.size)
         return self._outcome(start, batch, source)
@@ -127,11 +128,11 @@ class Worker:
         return Outcome(self.where, seconds, failed=batch.failed.get(source, ""), **found)
 
     def _parts(self) -> tuple[Upscaler, UpscaleSettings, Masks]:
-        from ..upscaling.api import load_upscaler, split_options
+        from ..upscaling.api import load_upscaler
         from ..upscaling.masks import load_masks
 
         if self.loaded is None:
-            settings, models, masks = split_options(self.options)
+            settings, models, masks = self.batch.split(self.options)
             where = load_masks(**masks, max_megapixels=self.batch.max_megapixels)
             self.loaded = load_upscaler(**models), settings, where
         return self.loaded

@@ -40,9 +40,9 @@ def upscale_file(
 
     start = time.perf_counter()
     own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings = batch.fitted(settings, *own)
+    settings, upscaler = batch.fitted(settings, source, *own), batch.told(upscaler, source)
     settings = replace(settings, mode=batch.mode(settings, *own))
-    said = partial(recipe, source=made_from, options=options, masks=masks)
+    said = partial(recipe, source=made_from, options={**options, **batch.own_of(source)}, masks=masks)
     if settings.mode == "sequential":
         store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
         facts = in_rows(

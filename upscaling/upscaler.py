@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +65,14 @@ class Upscaler:
         redux: ReduxTeacher | None = None,
         text: Text | None = None,
         negative: Text | None = None,
+        texts: Mapping[str, Text] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: Offload = "none",
         attention_slicing: bool = False,
         compile: bool = False,
     ) -> None:
-        """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter."""
+        """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter. texts: of further prompts."""
         check_pair(dino, adapter, uses=dino_uses)
         modules = (transformer, vae, decoder, controlnet, redux and redux.model)  # PARTS
         modules += tuple(each and each.module for each in (upscale_model, adapter)) + (dino and dino.model,)
@@ -90,6 +92,7 @@ class Upscaler:
             compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
+        self.texts = texts or {}
         self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
         self.guided, self.upscale_model = adapter is not None, upscale_model
         if upscale_model is not None:
@@ -117,6 +120,12 @@ class Upscaler:
         }
         used = [name for name, part in parts.items() if part is not None]
         return f"Upscaler({self.host.family.title} on {self.host.device}, with {', '.join(used) or 'nothing else'})"
+
+    def with_prompt(self, prompt: str) -> Upscaler:
+        """The same models, told another of the prompts that they were loaded with."""
+        other = copy(self)
+        other.text = self.texts[prompt]
+        return other
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model and its adapter."""
