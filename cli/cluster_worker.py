@@ -33,7 +33,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a picture: lines to print and its report, or its tiles in waves; or why it failed."""
+    """Of a picture, or of some of its tiles: lines to print and the report; or its tiles in waves; or why it failed."""
 
     where: str
     seconds: float
@@ -105,7 +105,7 @@ class Worker:
         from ..files.sources import open_picture
         from ..upscaling.large import finish_tiles
 
-        start = time.perf_counter()
+        start, facts = time.perf_counter(), dict[str, Any]()
         upscaler, settings, masks = self._parts()
         batch = replace(self.batch, done=[], failed={})
         with batch.trying(source, go_on=True):
@@ -113,8 +113,9 @@ class Worker:
             settings, store = batch.fitted(settings, source, picture.height, picture.width), batch.store
             upscaler = batch.told(upscaler, source)
             assert store.folder is not None
-            finish_tiles(upscaler, picture, settings, numbers, masks=masks, store=store.folder, store_size=store.size)
-        return self._outcome(start, batch, source)
+            kept = {"store": store.folder, "store_size": store.size}
+            facts = finish_tiles(upscaler, picture, settings, numbers, masks=masks, **kept)
+        return self._outcome(start, batch, source, report=facts)
 
     def _looked(self, source: Path, output: Path) -> Batch:
         """A batch of this picture alone, where it was looked at all that can be wrong with it."""

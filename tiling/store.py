@@ -131,8 +131,9 @@ class TileStore:
     def redo(self, tile: int, levels: Tensor, *, turn: int) -> None:
         """``put``, for a tile that was done again: that is noted first, so that a kill leaves a turn that is known as missing."""
         redone = self.redone
-        known = redone is not None and redone.count(tile) == turn - 1
-        write_redone(self.job, [*redone, tile] if known else None, advice=UNWRITTEN)
+        if redone is not None:
+            redone = [*redone, tile] if redone.count(tile) == turn - 1 else None
+        write_redone(self.job, redone, advice=UNWRITTEN)
         self.put(tile, levels, turn=turn)
 
     def made(self, tile: int, sees: Sequence[int]) -> None:

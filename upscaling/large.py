@@ -103,9 +103,10 @@ def finish_tiles(
     masks: Masks = EVERYWHERE,
     store: Path,
     store_size: float = MOST_STORED,
-) -> None:
-    """These tiles, from 0, of what ``upscale_file`` does with the same, into the store, where those that they see are."""
-    upscaler.upscale_tiles(
+) -> dict[str, Any]:
+    """These tiles, from 0, of what ``upscale_file`` does with the same, into the store, where those that they see are;
+    its report."""
+    return upscaler.upscale_tiles(
         source,
         replace(settings, mode="sequential"),
         write=lambda rows: None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from dinotile.upscaling.recipe import recipe_of
 
 from ..tiny import picture, tiny_flux, tiny_vae
 from ..tiny_text import save_text_pipeline
+
+PACK = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -123,5 +126,10 @@ def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, mode
     ):
         code, _, err = dinotile("upscale", *words, *models, "-o", f"{tmp_path}/out/")
         assert code == 2 and said in err and json.loads(listed.read_text()) == A
+    workflow = PACK / "workflows" / "api" / "demo.json"
+    code, _, err = dinotile("run", workflow, "--server", "127.0.0.1:1", "--image", listed, "-o", tmp_path / "o.png")
+    assert code == 2 and "http://127.0.0.1:1 cannot be reached" in err
+    code, _, err = dinotile("run", workflow, "--image", listed, "-o", listed, "--overwrite")
+    assert code == 2 and json.loads(listed.read_text()) == A
     with pytest.raises(ValueError, match="has seed, which no list takes here: give source, output"):
         find_listed([str(wrote(listed, {**A, "seed": 1}))], own=())
