@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from ..files.kinds import MEGAPIXELS
+from ..files.writing import check_writable
 from .bars import followed
 from .batch import Batch, upscale_batch
+from .kept import Store
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 from .upscale import PATHS
 
@@ -29,9 +34,10 @@ def again(
         raise ValueError(f"there is no picture {result}: give a result of dinotile upscale")
     from ..files.fingerprints import file_fingerprint
     from ..files.pictures import load_picture
-    from ..upscaling.recipe import options_of, other_than, recipe_of
+    from ..upscaling.recipe import check_masks, options_of, other_than, recipe_of, redone_of
 
     recipe = recipe_of(result, max_megapixels=max_megapixels)
+    redone = redone_of(recipe, result)
     name = Path(recipe["source"]["file"]).name
     places = [source] if source else [result.with_name(name), Path(name)]
     found = next((place for place in places if place.is_file()), None)
@@ -44,9 +50,12 @@ def again(
     options = options_of(recipe)
     check_inputs_stay([output], [result, found, *(options.get(name) for name in PATHS)])
     check_free([output], overwrite=overwrite)
+    check_masks(recipe, options, max_megapixels=max_megapixels)
     before = load_picture(result, max_megapixels=max_megapixels).pixels
     batch = Batch([(found, output)], max_megapixels=max_megapixels)
-    followed(lambda bars: upscale_batch(batch, options, progress=bars))
+    with tiles_for(output, redone) as store:
+        batch.store = store
+        followed(lambda bars: upscale_batch(batch, options, progress=bars))
     for line in other_than(recipe, recipe_of(output)):
         typer.echo(line)
     after = load_picture(output, max_megapixels=max_megapixels).pixels
@@ -54,3 +63,14 @@ def again(
     typer.echo(
         "other sizes" if most is None else "the same pixels" if most == 0 else f"pixels differ by at most {most:g}/255"
     )
+
+
+@contextmanager
+def tiles_for(output: Path, redone: Sequence[int]) -> Iterator[Store]:
+    """Where tiles are kept that are to be done again, beside the result, for as long as it takes; nowhere, if there are none."""
+    if not redone:
+        yield Store()
+        return
+    check_writable(output)
+    with TemporaryDirectory(prefix=".dinotile-again-", dir=output.parent) as folder:
+        yield Store(Path(folder), redone=tuple(redone))

@@ -18,13 +18,12 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     from ..hosts.diffusers.sources import find_variant, local_path, model_files
     from ..hosts.host import EMPTY_TOKENS
     from ..hosts.rate import matrix_rate
-    from ..upscaling.api import split_options
     from ..upscaling.device import find_device, find_dtype
     from ..upscaling.forecast import Models, forecast, spoken
     from ..upscaling.guides import check_pair
     from ..upscaling.masks import load_masks
 
-    settings, models, masks = split_options(options)
+    settings, models, masks = batch.split(options)
     batch.store.check(settings, jobs=len(batch.jobs), compare=batch.compare)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
     variant, no_dino = models.get("variant", "demo"), bool(models.get("no_dino"))

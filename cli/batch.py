@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.fingerprints import fingerprint
 from ..files.kinds import MEGAPIXELS
 from ..files.progress import Progress
 from ..files.writing import check_picture_output, check_writable, make_folder
@@ -16,13 +18,15 @@ from ..tiling.wanted import WantedSize
 from .batch_report import write_report
 from .compare import extent, place
 from .kept import Store
-from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest
+from .lists import PROMPT
+from .manifest import DONE, FAILED, RUNNING, Manifest, check_manifest, named
 from .one import upscale_file
 from .sentences import for_the_user
 
 if TYPE_CHECKING:
     from ..upscaling.masks import Masks
     from ..upscaling.settings import UpscaleSettings
+    from ..upscaling.upscaler import Upscaler
 
 TOLD = 20  # unusable pictures in one sentence
 
@@ -32,7 +36,8 @@ class Batch:
     """jobs: each picture and where its result goes. folder: made where it is not there. done: reports by picture.
     failed: why a picture has no result. keep_going: whether the others are then done. recipe: whether results say how they were
     made. wanted: the size of results, where it is no factor. compare: whether pictures beside plain enlargement are written.
-    manifest: where each picture's end is noted; stamp: the fingerprint of the settings."""
+    manifest: where each picture's end is noted; stamp: the fingerprint of the settings. own: options that pictures have of their
+    own, by absolute path."""
 
     jobs: list[tuple[Path, Path]]
     folder: Path | None = None
@@ -47,10 +52,36 @@ class Batch:
     failed: dict[Path, str] = field(default_factory=dict)
     manifest: Manifest | None = None
     stamp: str = ""
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def fitted(self, settings: UpscaleSettings, height: int, width: int) -> UpscaleSettings:
+    def fitted(self, settings: UpscaleSettings, source: Path, height: int, width: int) -> UpscaleSettings:
         """The settings for a picture of that size; ValueError where its size cannot be had."""
-        return replace(settings, scale=self.wanted.scale(height, width)) if self.wanted.given else settings
+        own = {name: value for name, value in self.own_of(source).items() if name != PROMPT}
+        scale = {"scale": self.wanted.scale(height, width)} if self.wanted.given else {}
+        return replace(settings, **own, **scale)
+
+    def own_of(self, source: Path) -> dict[str, Any]:
+        return self.own.get(named(source), {})
+
+    def told(self, upscaler: Upscaler, source: Path) -> Upscaler:
+        """The upscaler with the picture's own prompt."""
+        prompt = self.own_of(source).get(PROMPT)
+        return upscaler if prompt is None else upscaler.with_prompt(prompt)
+
+    def split(self, options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, Any], dict[str, Any]]:
+        """``split_options``, with the prompts of all pictures for ``load_upscaler``."""
+        from ..upscaling.api import split_options
+
+        prompts = sorted({own[PROMPT] for own in self.own.values() if PROMPT in own})
+        if prompts:
+            split_options({**options, PROMPT: prompts[0]})  # refuses what would do nothing
+        settings, models, masks = split_options(options)
+        return settings, {**models, **({"prompts": prompts} if prompts else {})}, masks
+
+    def stamped(self, source: Path) -> str:
+        """The fingerprint of what decides how this picture comes out."""
+        own = self.own_of(source)
+        return fingerprint(f"{self.stamp} {json.dumps(own, sort_keys=True)}".encode()) if own else self.stamp
 
     def mode(self, settings: UpscaleSettings, height: int, width: int) -> str:
         from ..upscaling.mode import mode_for
@@ -84,16 +115,21 @@ class Batch:
         if source in self.failed:
             self.note(source, output, FAILED, why=self.failed[source], seconds=seconds)
         elif len(self.done) > before:
-            self.note(source, output, DONE, **self.made(output, seconds))
+            self.note(source, output, DONE, **self.made(source, output, seconds))
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
         if self.manifest is not None:
             self.manifest.note(source, output, status, **facts)
 
-    def made(self, output: Path, seconds: float) -> dict[str, Any]:
+    def made(self, source: Path, output: Path, seconds: float) -> dict[str, Any]:
         """What the manifest says of the last picture that is done."""
         fingerprint = self.done[-1]["fingerprint"]
-        return {"input": fingerprint, "settings": self.stamp, "size": output.stat().st_size, "seconds": seconds}
+        return {
+            "input": fingerprint,
+            "settings": self.stamped(source),
+            "size": output.stat().st_size,
+            "seconds": seconds,
+        }
 
     def taken(self, paths: Sequence[Path]) -> list[Path]:
         """Those of the paths that no earlier run of this job wrote, as its manifest knows."""
@@ -118,11 +154,11 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 
     options: the keywords of ``dinotile.upscale``. The report is written of what was done, however it ends.
     """
-    from ..upscaling.api import load_upscaler, split_options
+    from ..upscaling.api import load_upscaler
     from ..upscaling.masks import load_masks
     from ..upscaling.report import timed
 
-    settings, models, masks = split_options(options)
+    settings, models, masks = batch.split(options)
     batch.store.check(settings, jobs=len(batch.jobs), compare=batch.compare)
     where = load_masks(**masks, max_megapixels=batch.max_megapixels)
     outputs = dict(batch.jobs)
@@ -155,7 +191,7 @@ def resume(batch: Batch, path: Path, options: dict[str, Any]) -> str:
     """Leave out of the jobs what a manifest at ``path`` knows as done, and tell it in a sentence. Nothing is written yet."""
     check_manifest(path, batch.jobs, folder=batch.folder, report=batch.report)
     batch.manifest, batch.stamp = Manifest.read(path), stamp_of(batch, options)
-    left = batch.manifest.left(batch.jobs, batch.stamp)
+    left = batch.manifest.left(batch.jobs, batch.stamped)
     said, batch.jobs = batch.manifest.told(batch.jobs, left), left
     return said
 
@@ -201,7 +237,7 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     from ..upscaling.redo import chosen_tiles
 
     height, width = upright_size(source, max_megapixels=batch.max_megapixels)
-    fitted = batch.fitted(settings, height, width)
+    fitted = batch.fitted(settings, source, height, width)
     sequential = batch.mode(fitted, height, width) == "sequential"
     (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
     masks.check(height, width)

@@ -28,6 +28,7 @@ from .batch_report import plural, write_report
 from .cluster_tiles import Job, Shares, Step
 from .cluster_worker import Outcome, State, Worker
 from .manifest import DONE, FAILED, RUNNING
+from .one import line
 
 LOCAL = "local"
 DEATHS = 3  # of workers at a picture, before it counts as failed
@@ -220,11 +221,16 @@ class _Cluster:
             self._further(job, outcome)
             return
         self.ended += 1
-        before = shares.seconds if (shares := self.shares.pop(job.source, None)) else 0.0
-        seconds = round(before + outcome.seconds, 3)
-        self.batch.done.append(outcome.report | {"file": str(job.source), "written": str(job.output)})
-        self.batch.note(job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.output, seconds))
-        yield from outcome.lines
+        shares = self.shares.pop(job.source, None)
+        report, lines, seconds = outcome.report, outcome.lines, outcome.seconds
+        if shares is not None:
+            report, seconds = shares.whole(outcome), round(shares.seconds + seconds, 3)
+            lines = [line(job.output, report, seconds=seconds), *lines[1:]]
+        self.batch.done.append(report | {"file": str(job.source), "written": str(job.output)})
+        self.batch.note(
+            job.source, job.output, DONE, where=outcome.where, **self.batch.made(job.source, job.output, seconds)
+        )
+        yield from lines
 
     def _further(self, job: Job, outcome: Outcome) -> None:
         """The next wave of a picture's tiles, as soon as the last one is finished; after all of them the picture itself."""
@@ -232,7 +238,7 @@ class _Cluster:
             shares = self.shares[job.source] = Shares.of(outcome.waves, workers=self.workers)
         else:
             shares = self.shares[job.source]
-            shares.finished(job.tiles, seconds=outcome.seconds)
+            shares.finished(job.tiles, outcome)
         if shares.over:
             self.waiting.append(Job(job.source, job.output))
         else:

@@ -33,7 +33,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a picture: lines to print and its report, or its tiles in waves; or why it failed."""
+    """Of a picture, or of some of its tiles: lines to print and the report; or its tiles in waves; or why it failed."""
 
     where: str
     seconds: float
@@ -96,7 +96,7 @@ class Worker:
         for _ in batch.left():
             with batch.trying(source, go_on=True):
                 height, width = upright_size(source, max_megapixels=batch.max_megapixels)
-                fitted = batch.fitted(settings, height, width)
+                fitted = batch.fitted(settings, source, height, width)
                 found = waves(fitted.plan(height, width, latents=upscaler.host.latents))
         return self._outcome(start, batch, source, waves=found)
 
@@ -105,15 +105,17 @@ class Worker:
         from ..files.sources import open_picture
         from ..upscaling.large import finish_tiles
 
-        start = time.perf_counter()
+        start, facts = time.perf_counter(), dict[str, Any]()
         upscaler, settings, masks = self._parts()
         batch = replace(self.batch, done=[], failed={})
         with batch.trying(source, go_on=True):
             picture = open_picture(source, max_megapixels=batch.max_megapixels)
-            settings, store = batch.fitted(settings, picture.height, picture.width), batch.store
+            settings, store = batch.fitted(settings, source, picture.height, picture.width), batch.store
+            upscaler = batch.told(upscaler, source)
             assert store.folder is not None
-            finish_tiles(upscaler, picture, settings, numbers, masks=masks, store=store.folder, store_size=store.size)
-        return self._outcome(start, batch, source)
+            kept = {"store": store.folder, "store_size": store.size}
+            facts = finish_tiles(upscaler, picture, settings, numbers, masks=masks, **kept)
+        return self._outcome(start, batch, source, report=facts)
 
     def _looked(self, source: Path, output: Path) -> Batch:
         """A batch of this picture alone, where it was looked at all that can be wrong with it."""
@@ -127,11 +129,11 @@ class Worker:
         return Outcome(self.where, seconds, failed=batch.failed.get(source, ""), **found)
 
     def _parts(self) -> tuple[Upscaler, UpscaleSettings, Masks]:
-        from ..upscaling.api import load_upscaler, split_options
+        from ..upscaling.api import load_upscaler
         from ..upscaling.masks import load_masks
 
         if self.loaded is None:
-            settings, models, masks = split_options(self.options)
+            settings, models, masks = self.batch.split(self.options)
             where = load_masks(**masks, max_megapixels=self.batch.max_megapixels)
             self.loaded = load_upscaler(**models), settings, where
         return self.loaded

@@ -13,7 +13,9 @@ from .outputs import OVERWRITE
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="IN...", help=f"Pictures: {', '.join(FORMATS)}; files, folders, patterns."),
+    typer.Argument(
+        metavar="IN...", help=f"Pictures: {', '.join(FORMATS)}; files, folders, patterns, or lists, LIST.jsonl."
+    ),
 ]
 Output = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="A file, or a folder (ending with /).")]
 Store = Annotated[
@@ -50,6 +52,13 @@ Manifest = Annotated[
         metavar="JOBS.jsonl",
         help="Note there what became of each picture, a line each, and leave out what is done already, by the same settings and "
         "models, of the same input. Failed pictures are listed at the end, with exit code 1; the others are done.",
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STATUS",
+        help="Of a manifest that is given as IN, the pictures that are so: failed, running (cut short) or done.",
     ),
 ]
 Ray = Annotated[

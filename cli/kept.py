@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Store:
-    """folder: of finished tiles, or None. size: GiB of it at most. redo: tiles that are done again."""
+    """folder: of finished tiles, or None. size: GiB of it at most. redo: tiles that are done again; redone: instead of it, by
+    numbers from 0, in that order."""
 
     folder: Path | None = None
     size: float = MOST_STORED
     redo: str = ""
+    redone: tuple[int, ...] = ()
 
     @property
     def absolute(self) -> Store:

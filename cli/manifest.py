@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,10 +116,10 @@ class Manifest:
             entry.status == RUNNING or (output.is_file() and output.stat().st_size == entry.size)
         )
 
-    def left(self, jobs: Iterable[tuple[Path, Path]], settings: str) -> list[tuple[Path, Path]]:
-        """The jobs without those that are done, by the same settings, of an input that is unchanged."""
+    def left(self, jobs: Iterable[tuple[Path, Path]], settings: Callable[[Path], str]) -> list[tuple[Path, Path]]:
+        """The jobs without those that are done, by the same settings, of an input that is unchanged. settings: of a source."""
         given = list(jobs)
-        left = [(source, output) for source, output in given if not self._settled(source, output, settings)]
+        left = [(source, output) for source, output in given if not self._settled(source, output, settings(source))]
         self.kept = len(given) - len(left)
         return left
 

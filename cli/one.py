@@ -36,13 +36,12 @@ def upscale_file(
     from ..upscaling.api import upscale_picture
     from ..upscaling.large import upscale_file as in_rows
     from ..upscaling.recipe import recipe, source_of
-    from ..upscaling.settings import DINO_ALONE
 
     start = time.perf_counter()
     own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings = batch.fitted(settings, *own)
+    settings, upscaler = batch.fitted(settings, source, *own), batch.told(upscaler, source)
     settings = replace(settings, mode=batch.mode(settings, *own))
-    said = partial(recipe, source=made_from, options=options)
+    said = partial(recipe, source=made_from, options={**options, **batch.own_of(source)}, masks=masks)
     if settings.mode == "sequential":
         store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
         facts = in_rows(
@@ -54,6 +53,7 @@ def upscale_file(
             store=store.folder,
             store_size=store.size,
             redo=store.redo,
+            redone=store.redone,
             recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
             progress=progress,
         )
@@ -69,6 +69,15 @@ def upscale_file(
             save_picture(beside(picture, result), place(output))
     named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
     batch.done.append({**named, **facts})
+    yield line(output, facts, seconds=time.perf_counter() - start)
+    if note:
+        yield note
+
+
+def line(output: Path, facts: dict[str, Any], *, seconds: float) -> str:
+    """What is printed of a picture, by its report."""
+    from ..upscaling.settings import DINO_ALONE
+
     size, tiles = facts["output"], plural(facts["tiles"]["count"], "tile")
     used = facts["dino"] or any(facts["settings"][name] for name in DINO_ALONE)
     guided = "with DINO" if used else "without DINO"
@@ -77,12 +86,11 @@ def upscale_file(
     if facts["settings"]["mode"] == "sequential":
         again = f", one after the other{told_kept(facts['kept'])}"
     less = f", less at a time as memory ended: {scarce(facts)}" if facts["out_of_memory"] else ""
-    yield (
-        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}{less}, "
-        f"{time.perf_counter() - start:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
+    by = f", by {plural(facts['workers'], 'worker')}" if facts.get("workers", 1) > 1 else ""
+    return (
+        f"{output}  {size['width']} x {size['height']} px, {tiles}, {plural(facts['steps'], 'step')}, {guided}{again}{less}{by}, "
+        f"{seconds:.1f} s" + (f", peak memory {peak / 2**30:.2f} GiB" if peak else "")
     )
-    if note:
-        yield note
 
 
 def told_kept(kept: dict[str, Any]) -> str:

@@ -14,10 +14,10 @@ from ..files.writing import same_file
 OVERWRITE = "Replace output files that exist already; an input is never replaced."
 
 
-def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
+def plan_outputs(inputs: Sequence[Path], output: str, *, names: Sequence[str] = ()) -> list[Path]:
     """One output file per input. ``output`` is a file for one input; a folder for several, where it exists as one, or
-    where it ends with a slash. In a folder, results are named after their inputs, as .png. Raises ValueError, also where
-    one of them would replace any of the inputs."""
+    where it ends with a slash. In a folder, results have the names that were given, or else those of their inputs, as .png.
+    Raises ValueError, also where one of them would replace any of the inputs."""
     if not output:
         raise ValueError("the output is empty text: give a file, or a folder that ends with a slash")
     folder = Path(output).is_dir() or output.endswith(("/", os.sep))
@@ -27,7 +27,8 @@ def plan_outputs(inputs: Sequence[Path], output: str) -> list[Path]:
                 f"output {output} is one file for {len(inputs)} inputs: give a folder, ending with a slash"
             )
         folder = True
-    outputs = [Path(output) / f"{path.stem}.png" for path in inputs] if folder else [Path(output)]
+    known = [name or f"{path.stem}.png" for path, name in zip(inputs, names or [""] * len(inputs), strict=True)]
+    outputs = [Path(output) / name for name in known] if folder else [Path(output)]
     path, times = Counter(outputs).most_common(1)[0]
     if times > 1:
         raise ValueError(f"several inputs would be written to {path}: give inputs with different names")

@@ -11,7 +11,8 @@ import typer
 
 from .bars import Bars, errors, followed
 from .batch_report import leave_if
-from .inputs import find_pictures
+from .job_options import Only
+from .lists import find_listed, lists_of
 from .outputs import OVERWRITE, check_free, check_inputs_stay, plan_outputs
 from .remote.address import DEFAULT_SERVER, MAX_BYTES
 
@@ -56,7 +57,11 @@ Manifest = Annotated[
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.json", help="A workflow, exported as API.")],
     image: Annotated[
-        str, typer.Option(metavar="IN", help="The picture for its LoadImage node; or a folder, or a pattern, of many.")
+        str,
+        typer.Option(
+            metavar="IN",
+            help="The picture for its LoadImage node; or a folder, a pattern or a list (LIST.jsonl) of many.",
+        ),
     ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT", help="Where its first picture goes; of many, a folder.")
@@ -72,16 +77,22 @@ def run(
     max_bytes: MaxBytes = MAX_BYTES,
     overwrite: Overwrite = False,
     manifest: Manifest = None,
+    only: Only = None,
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
     access: dict[str, Any] = {"header": header, "cacert": cacert, "insecure": insecure, "max_bytes": max_bytes}
-    servers, pictures = server or [DEFAULT_SERVER], find_pictures([image])
+    servers, listed = server or [DEFAULT_SERVER], find_listed([image], only=only, own=())
+    if not listed:
+        typer.echo(f"no picture of {image} is {only}: nothing to do")
+        return
+    pictures = [each.source for each in listed]
     if len(servers) == len(pictures) == 1 and manifest is None and not Path(output).is_dir():
         run_one(workflow, pictures[0], Path(output), servers[0], settings or [], timeout, access, overwrite=overwrite)
         return
     from .fleet import Fleet, run_fleet
 
-    outputs = plan_outputs(pictures, output)
+    outputs = plan_outputs(pictures, output, names=[each.name for each in listed])
+    check_inputs_stay(outputs, lists_of([image]))
     fleet = Fleet(
         list(zip(pictures, outputs, strict=True)),
         workflow,

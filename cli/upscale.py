@@ -20,12 +20,14 @@ from .batch_report import earlier, leave_if
 from .cluster import upscale_on_ray
 from .compare import place
 from .features import Device
-from .inputs import find_pictures
 from .kept import Store
+from .lists import find_listed, lists_of
+from .manifest import named
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FILES = (  # options of the command alone
     "inputs",
+    "only",
     "output",
     "report",
     "overwrite",
@@ -129,6 +131,7 @@ def upscale(
     manifest: job.Manifest = None,
     ray: job.Ray = None,
     workers: job.Workers = None,
+    only: job.Only = None,
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
@@ -143,8 +146,12 @@ def upscale(
     from ..files.containers import check_size
 
     check_size(1, 1, max_megapixels=max_megapixels)
-    pictures = find_pictures(inputs)
-    outputs = plan_outputs(pictures, output)
+    listed = find_listed(inputs, only=only)
+    if not listed:
+        typer.echo(f"no picture of {', '.join(inputs)} is {only}: nothing to do")
+        return
+    pictures = [each.source for each in listed]
+    outputs = plan_outputs(pictures, output, names=[each.name for each in listed])
     wanted = WantedSize(width, height, longest, megapixels)
     if wanted.given and scale != 2.0:
         raise ValueError("--scale and a size of the result were given: give one of them")
@@ -152,8 +159,9 @@ def upscale(
     written = [*drawn, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *drawn])
-    check_inputs_stay(written, [options[name] for name in PATHS])
+    check_inputs_stay(written, [*(options[name] for name in PATHS), *lists_of(inputs)])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report)
+    batch.own = {named(each.source): dict(each.own) for each in listed if each.own}
     batch.keep_going = keep_going or bool(manifest or ray)
     batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
     batch.store = Store(store, store_size, redo)

@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -23,19 +24,19 @@ from ..files.errors import reason
 from ..files.fingerprints import fingerprint_of
 from ..files.kinds import MOST_STORED
 from ..files.writing import OURS, abandoned, hold, make_folder, remove_abandoned, replacing
+from .mark import UNWRITTEN, check_mark, is_new
+from .redone import NAME, read_redone, write_redone
 
 log = logging.getLogger("dinotile")
-VERSION = 1
-MARK = "dinotile-tiles.json"  # in the folder, with the version
 LOCK = "in-use"  # in a job's folder, which nothing without it is: held while a run works on it
 TILE = ".tile"
 TRIES = 100  # to have a folder that others remove
 HEAD = 4096  # most bytes of a tile's first line
-UNWRITTEN = "finished tiles are kept there: name another folder for the store, or none"
 
 
 class TileStore:
-    """The finished tiles of one job in a store's folder. damaged: those that were found so."""
+    """The finished tiles of one job in a store's folder. damaged: those that were found so. closed: why nothing can be written
+    there, where tiles are only read; or empty."""
 
     def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
         """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
@@ -43,13 +44,15 @@ class TileStore:
         _check_size(most)
         self.folder, self.job, self.most = folder, folder / job, most * 2**30
         self.damaged: list[int] = []
+        self.closed = ""
         make_folder(folder)
-        _check_mark(folder)
+        check_mark(folder)
         self.lock = self._held()
-        remove_abandoned(self.job, seconds=60)
         self.left = 0.0  # bytes that may be written before the store is measured again, as others write to it too
         try:
-            self.room()
+            if not self.closed:
+                remove_abandoned(self.job, seconds=60)
+                self.room()
         except BaseException:
             self.close()
             raise
@@ -95,6 +98,50 @@ class TileStore:
                 "finished tiles stay"
             ) from error
 
+    def check_open(self, tile: int) -> None:
+        """ValueError where a tile that is to be made could not be kept."""
+        if self.closed:
+            raise ValueError(
+                f"tile {tile + 1} is not finished in store {self.folder}, which cannot be written ({self.closed}): {UNWRITTEN}"
+            )
+
+    @property
+    def redone(self) -> list[int] | None:
+        """Numbers of the tiles that were done again, from 0, in their order, each as often; None where it is not known any more
+        how tiles came to be as they are."""
+        redone = read_redone(self.job)
+        if redone:
+            last = self.get(redone[-1])
+            if last is not None and last[1] == redone.count(redone[-1]) - 1:
+                return redone[:-1]  # a run was killed before it had the tile
+        return redone
+
+    def alone(self) -> None:
+        """Have the job for this run only, until ``close``, as tiles change under it; ValueError where another works on it, and
+        where it is only read."""
+        if self.closed:
+            raise ValueError(
+                f"no tile of store {self.folder} can be done again, as it cannot be written ({self.closed}): {UNWRITTEN}"
+            )
+        if not hold(self.lock):
+            raise ValueError(
+                f"another run works on this picture's tiles in store {self.folder}: wait for it, and do tiles again then"
+            )
+
+    def redo(self, tile: int, levels: Tensor, *, turn: int) -> None:
+        """``put``, for a tile that was done again: that is noted first, so that a kill leaves a turn that is known as missing."""
+        redone = self.redone
+        if redone is not None:
+            redone = [*redone, tile] if redone.count(tile) == turn - 1 else None
+        write_redone(self.job, redone, advice=UNWRITTEN)
+        self.put(tile, levels, turn=turn)
+
+    def made(self, tile: int, sees: Sequence[int]) -> None:
+        """Note that a tile was not there: made in sight of one that was done again, it is another than before."""
+        redone = self.redone
+        if redone and not {tile, *sees}.isdisjoint(redone):
+            write_redone(self.job, None, advice=UNWRITTEN)
+
     def room(self, needed: int = 0) -> None:
         """Remove other jobs until the store has room for so many bytes more; ValueError where there is none."""
         jobs = {path: _size(path) for path in self.folder.iterdir() if os.path.exists(path / LOCK)}
@@ -118,10 +165,13 @@ class TileStore:
         for _ in range(TRIES):
             make_folder(self.job)
             try:
-                lock = path.open("w")
-                hold(lock, shared=True, wait=True)
+                lock = self._opened(path)
+                if not hold(lock, shared=True):
+                    log.warning("%s is another run's alone, as tiles are done again: waiting for it", self.job)
+                    hold(lock, shared=True, wait=True)
                 if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                    os.utime(self.job)  # also a run that finds all tiles there has used them
+                    if not self.closed:
+                        os.utime(self.job)  # also a run that finds all tiles there has used them
                     return lock
                 lock.close()
             except FileNotFoundError:
@@ -129,6 +179,19 @@ class TileStore:
             except OSError as error:
                 raise ValueError(f"store {self.folder} cannot be written ({reason(error)}): {UNWRITTEN}") from error
         raise ValueError(f"store {self.folder} loses its folders while they are used: {UNWRITTEN}")
+
+    def _opened(self, path: Path) -> IO[str]:
+        """The lock, for reading alone where the job is there and the folder is not to be written."""
+        try:
+            return path.open("w")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            with suppress(OSError):
+                lock = path.open()
+                self.closed = reason(error)
+                return lock
+            raise
 
     def _path(self, tile: int) -> Path:
         return self.job / f"{tile}{TILE}"
@@ -142,43 +205,12 @@ def check_store(folder: Path, *, most: float = MOST_STORED) -> None:
     """ValueError, as of ``TileStore``, for a size, and for a folder that is there and no store; makes none."""
     _check_size(most)
     if folder.exists():
-        _is_new(folder)
+        is_new(folder)
 
 
 def _check_size(most: float) -> None:
     if not most > 0:
         raise ValueError(f"store size {most:g} must be above 0, in GiB: usually {MOST_STORED:g}")
-
-
-def _check_mark(folder: Path) -> None:
-    """ValueError for the store of another version; a new or empty folder becomes one of this."""
-    if _is_new(folder):
-        with replacing(folder / MARK, advice=UNWRITTEN) as part:
-            part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")
-
-
-def _is_new(folder: Path) -> bool:
-    """Whether it is an empty folder, and no store of this version; ValueError where it is neither."""
-    mark = folder / MARK
-    try:
-        others = [path for path in folder.iterdir() if not OURS.fullmatch(path.name)]
-        new = not mark.exists()  # looked for after the others, as two runs may begin at once
-        content = b"" if new else mark.read_bytes()
-    except OSError as error:
-        raise ValueError(f"store {folder} cannot be read ({reason(error)}): {UNWRITTEN}") from error
-    if new and others:
-        raise ValueError(f"folder {folder} holds other files, and no finished tiles: name an empty one for the store")
-    if new:
-        return True
-    try:
-        version = json.loads(content)["version"]
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{mark} is damaged: remove the folder, or name another one for the store") from error
-    if version != VERSION:
-        raise ValueError(
-            f"store {folder} is of version {version}, this DINOTile writes {VERSION}: name another folder for the store"
-        )
-    return False
 
 
 def _size(job: Path) -> int:
@@ -205,7 +237,7 @@ def _removed(job: Path) -> bool:
         if not hold(held):
             return False
         for path in job.iterdir():
-            if path.suffix == TILE or OURS.fullmatch(path.name):
+            if path.suffix == TILE or path.name == NAME or OURS.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         lock.unlink()  # the last, as it tells that this is a job
     with suppress(OSError):  # Windows removes no open file

@@ -78,7 +78,7 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     """Options of an upscaling as settings and those of ``load_upscaler`` and ``load_masks``; ValueError for unknown ones, and
     for those that would do nothing."""
     settings = {field.name for field in fields(UpscaleSettings)} | {STRENGTH}
-    models = set(inspect.signature(load_upscaler).parameters) - {"progress", "dino_uses"}
+    models = set(inspect.signature(load_upscaler).parameters) - {"progress", "dino_uses", "prompts"}
     known = settings | models | set(MASKS)
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -144,6 +144,7 @@ def load_upscaler(
     attention_slicing: bool = False,
     compile: bool = False,
     dino_uses: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Upscaler:
     """All models of a variant on their device. Paths are files, diffusers folders or hub names; None: the variant's.
@@ -158,6 +159,7 @@ def load_upscaler(
     the variant's, else bicubic.
     decoder: a small one of the model's latents (TAEF1, TAEF2), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
+    prompts: further ones, for ``Upscaler.with_prompt``.
     """
     files = files_for(locals(), cfg=True, estimates=True)
     where = find_device(device)
@@ -178,7 +180,7 @@ def load_upscaler(
     parts["texts"] = partial(
         _texts,
         files.flux,
-        [prompt, negative],
+        [prompt, negative, *prompts],
         tokens=tokens,
         masked=mask_padding,
         encoder={"device": where, "dtype": kind, "offload": offload},
@@ -192,7 +194,7 @@ def load_upscaler(
     if redux is not None:
         parts["redux"] = partial(load_teacher, redux, redux, device=where, dtype=kind)
     loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
-    text, away = loaded["texts"]
+    text, away, *others = loaded["texts"]
     return Upscaler(
         loaded["flux"],
         loaded["vae"],
@@ -205,6 +207,7 @@ def load_upscaler(
         redux=loaded.get("redux"),
         text=text,
         negative=away,
+        texts=dict(zip(prompts, others, strict=True)),
         device=where,
         dino_uses=dino_uses,
         dtype=kind,

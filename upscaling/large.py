@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from ..files.kinds import MOST_STORED
 from ..files.progress import Progress
 from ..files.resampling import span
 from ..files.sources import PictureFile
-from ..files.streams import written
+from ..files.streams import Form, written
+from ..files.writing import check_picture_output
 from ..tiling.canvas import scaled_size
 from ..tiling.store import TileStore
 from .masks import EVERYWHERE, Masks
@@ -34,30 +36,45 @@ def upscale_file(
     store: Path | None = None,
     store_size: float = MOST_STORED,
     redo: str = "",
+    redone: Sequence[int] = (),
     recipe: Callable[..., str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """``Upscaler.upscale_tiles`` into a file, with the transparency and what else the source's file says; its report, with a note
     of what the result's file does not hold, or None.
 
-    store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``. recipe: what the file is to say
-    of how it was made, of settings with the mode. ValueError for bad input, before anything is written to ``output``.
+    store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``; redone: instead of it, numbers
+    from 0 in the order in which they are done again. recipe: what the file is to say of how it was made, by settings with the
+    mode and tiles that were ever done again. ValueError for bad input, before anything is written to ``output``.
     """
-    if redo and store is None:
+    if (redo or redone) and store is None:
         raise ValueError("redo takes all other tiles from a store, and none was named: name one with --store")
     settings = replace(settings, mode="sequential")
     height, width = scaled_size(source.height, source.width, scale=settings.scale)
-    form = source.form
-    if recipe is not None:
-        form = replace(form, metadata=replace(form.metadata, recipe=recipe(settings=settings)))
-    done = 0
+    done, kept, write = 0, None, None
     transparency = _Alpha(source)
-    with written(output, form, height=height, width=width) as write:
+    check_picture_output(output, height=height, width=width)
+
+    def opened(job: str) -> TileStore:
+        nonlocal kept
+        kept = TileStore(store or Path(), job, most=store_size)
+        return kept
+
+    def form() -> Form:
+        """What the file says before its rows: how tiles came to be is known by then."""
+        if recipe is None:
+            return source.form
+        said = recipe(settings=settings, redone=[] if kept is None else kept.redone)
+        return replace(source.form, metadata=replace(source.form.metadata, recipe=said))
+
+    with ExitStack() as file:
 
         def put(rows: Tensor) -> None:
-            nonlocal done
+            nonlocal done, write
+            if write is None:
+                write = file.enter_context(written(output, form(), height=height, width=width))
             alpha, end = None, done + rows.shape[-2]
-            if form.alpha:
+            if source.form.alpha:
                 lines = span(done, end, side=height, source=source.height)
                 alpha = resized(transparency, lines, width=width).clamp_(0, 1)
             write(rows, alpha)
@@ -68,10 +85,11 @@ def upscale_file(
             settings,
             write=put,
             masks=masks,
-            open_store=None if store is None else partial(TileStore, store, most=store_size),
-            redo=partial(chosen_tiles, redo) if redo else None,
+            open_store=None if store is None else opened,
+            redo=(lambda plan: list(redone)) if redone else partial(chosen_tiles, redo) if redo else None,
             progress=progress,
         )
+    assert write is not None
     notes = source.note, write.note
     return {**report, "note": "; ".join(note for note in notes if note) or None}
 
@@ -85,9 +103,10 @@ def finish_tiles(
     masks: Masks = EVERYWHERE,
     store: Path,
     store_size: float = MOST_STORED,
-) -> None:
-    """These tiles, from 0, of what ``upscale_file`` does with the same, into the store, where those that they see are."""
-    upscaler.upscale_tiles(
+) -> dict[str, Any]:
+    """These tiles, from 0, of what ``upscale_file`` does with the same, into the store, where those that they see are;
+    its report."""
+    return upscaler.upscale_tiles(
         source,
         replace(settings, mode="sequential"),
         write=lambda rows: None,

@@ -1,25 +1,27 @@
 """How a result was made, as its file says it, so that the picture can be made again.
 
-A recipe holds what was asked for, the settings that this came to, and by which versions and weights. Of the source it holds the
-name and a fingerprint; of folders only what the options name.
+A recipe holds what was asked for, the settings that this came to, which tiles were done again, and by which versions and weights.
+Of the source it holds the name and a fingerprint, of masks a fingerprint; of folders only what the options name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..files.errors import printable
-from ..files.fingerprints import file_fingerprint
+from ..files.fingerprints import file_fingerprint, fingerprint
 from ..files.kinds import MEGAPIXELS
 from ..files.metadata import RECIPE
 from ..files.pictures import load_picture
-from .settings import UpscaleSettings
+from .masks import EVERYWHERE, Masks, load_masks
+from .settings import MASKS, UpscaleSettings
 
+REDONE, SHORT = "redone", "out_of_memory"  # parts of a recipe that few have
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -34,16 +36,24 @@ def recipe(
     options: Mapping[str, Any],
     settings: UpscaleSettings,
     report: Mapping[str, Any],
+    masks: Masks = EVERYWHERE,
+    redone: Sequence[int] | None = (),
 ) -> str:
-    """JSON in ASCII. options: what was given to ``dinotile.upscale``; None is not said. report: of ``Upscaler.upscale``."""
-    said = {
+    """JSON in ASCII. options: what was given to ``dinotile.upscale``; None is not said. report: of ``Upscaler.upscale``.
+    masks: of the options. redone: tiles that were done again, from 0, in that order; None where that is not known."""
+    said: dict[str, Any] = {
         RECIPE: version("dinotile"),
         "source": source,
         "options": {name: _plain(value) for name, value in options.items() if value not in (None, False, "")},
         "settings": asdict(settings),
+        "masks": _masks(masks),
         "weights": report["weights"],
         "versions": {**{name: version(name) for name in LIBRARIES}, "computed on": report["computed_on"]},
     }
+    if redone is None or redone:
+        said[REDONE] = redone and [tile + 1 for tile in redone]
+    if report.get(SHORT):
+        said[SHORT] = report[SHORT]
     return json.dumps(said)
 
 
@@ -65,6 +75,8 @@ def recipe_of(path: Path, *, max_megapixels: float = MEGAPIXELS) -> dict[str, An
             and isinstance(name, str)
             and Path(name).name
             and all(isinstance(value, plain) for value in said["options"].values())
+            and all(type(tile) is int and tile > 0 for tile in said.get(REDONE) or [])
+            and isinstance(said.get("masks", {}), dict)
         ):
             return said
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -80,6 +92,26 @@ def options_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **recipe["settings"]}
 
 
+def redone_of(recipe: Mapping[str, Any], path: Path) -> list[int]:
+    """Tiles that were done again after all were there, from 0, in that order. ValueError where that is not known."""
+    redone = recipe.get(REDONE, [])
+    if redone is None:
+        raise ValueError(
+            f"tiles of {path} were done again, and of some it is not known after which others, as their store had lost tiles: it "
+            "cannot be made again, keep the file"
+        )
+    return [tile - 1 for tile in redone]
+
+
+def check_masks(recipe: Mapping[str, Any], options: Mapping[str, Any], *, max_megapixels: float = MEGAPIXELS) -> None:
+    """ValueError where a mask of the options is another picture than it was, or not there."""
+    given = {name: options[name] for name in MASKS if options.get(name)}
+    was, now = recipe.get("masks", {}), _masks(load_masks(**given, max_megapixels=max_megapixels))
+    for name, mask in given.items():
+        if name in was and was[name] != now[name]:
+            raise ValueError(f"{name.replace('_', ' ')} {mask} is another picture than it was: put that in its place")
+
+
 def other_than(recipe: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     """What a recipe of the same picture made again says otherwise: versions and weights."""
     found = []
@@ -90,7 +122,14 @@ def other_than(recipe: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]
                 found.append(f"{name} was {_told(was)}, here it is {_told(now)}")
     if recipe[RECIPE] != again[RECIPE]:
         found.append(f"dinotile was {recipe[RECIPE]}, here it is {again[RECIPE]}")
+    for shortage in recipe.get(SHORT, []):
+        found.append(f"memory ended, and it went on with {_told(shortage.get('goes_on_with'))}")
     return found
+
+
+def _masks(masks: Masks) -> dict[str, str]:
+    both = zip(MASKS, (masks.dino, masks.denoise), strict=True)
+    return {name: fingerprint(mask.float().cpu().numpy().tobytes()) for name, mask in both if mask is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -108,8 +108,9 @@ def upscale_tiles(
 
     Other parameters as in ``pipeline.upscale``. open_store: opens the store of finished tiles for a job's fingerprint, which is
     made of all that tiles depend on; made_by: what tells the models from others. redo: numbers of finished tiles from 0, of a
-    plan, that are done again with other noise, in sight of all their neighbours; needs a store. only: the tiles that are finished
-    in the store, with those that they see; nothing is written then. ValueError for settings that need the whole canvas.
+    plan, that are done again in this order with other noise, in sight of all their neighbours; needs a store. only: the tiles
+    that are finished in the store, with those that they see; nothing is written then. ValueError for settings that need the whole
+    canvas.
     """
     check_sequential(settings)
     check_guide(settings, encoder)
@@ -117,7 +118,7 @@ def upscale_tiles(
     seconds: dict[str, float] = {}
     size = scaled_size(source.height, source.width, scale=settings.scale)
     plan = settings.plan(source.height, source.width, latents=host.latents)
-    again = [] if redo is None else sorted(set(redo(plan)))
+    again = [] if redo is None else redo(plan)
     wanted = make_guide if settings.dino_strength > 0 else None
     redrawn = [] if masks.denoise is None else [masks.denoise]
     guide = None
@@ -137,10 +138,13 @@ def upscale_tiles(
         if only is not None:
             _some(tiles, only, store=store, kept=kept, told=_telling(progress, 0, len(only)))
         else:
-            if again:
+            looked = bool(again) or (store is not None and bool(store.redone))  # so that it is known how all came to be
+            if looked:
+                if again:
+                    _check_redo(store).alone()
                 _run(tiles, store=store, kept=kept, write=None, told=_telling(progress, 0, total))
-                _redo(tiles, again, store=store, kept=kept, told=_telling(progress, plan.count, total))
-            _run(tiles, store=store, kept=kept, write=write, told=_telling(progress, len(again) and total, total))
+                _redo(tiles, again, store=_check_redo(store), kept=kept, told=_telling(progress, plan.count, total))
+            _run(tiles, store=store, kept=kept, write=write, told=_telling(progress, looked and total, total))
     finally:
         if store is not None:
             store.close()
@@ -180,16 +184,20 @@ def _run(tiles: Tiles, *, store: TileStore | None, kept: Kept, write: WriteRows 
         told(done + 1, note)
 
 
-def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore | None, kept: Kept, told: Told) -> None:
+def _check_redo(store: TileStore | None) -> TileStore:
     if store is None:
         raise ValueError("redo takes the other tiles from a store, and none was named: name one with --store")
+    return store
+
+
+def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore, kept: Kept, told: Told) -> None:
     for done, tile in enumerate(again):
         mosaic, around, note = Mosaic(tiles.plan), neighbours(tiles.plan, tile), f"tile {tile + 1} again"
         shown, before = replace(tiles, progress=partial(_part, told, done, note)), store.get(tile)
         for other in around:
             _finish(shown, other, mosaic, store=store, kept=kept)
         turn = 1 if before is None else before[1] + 1
-        store.put(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn)), turn=turn)
+        store.redo(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn)), turn=turn)
         kept.redone.append(tile)
         told(done + 1, note)
 
@@ -217,12 +225,15 @@ def _finish(tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None,
             kept.reused.add(tile)
     else:
         sees = seen(tiles.plan, tile)
+        if store is not None:
+            store.check_open(tile)
         for other in sees:
             if other not in mosaic.tiles:
                 _finish(tiles, other, mosaic, store=store, kept=kept)
         levels = levels_of(tiles.make(tile, mosaic, sees=sees))
         kept.sampled.add(tile)
         if store is not None:
+            store.made(tile, sees)
             store.put(tile, levels)
     mosaic.put(tile, levels)
 

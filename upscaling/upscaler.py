@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,14 @@ from .settings import UpscaleSettings
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
 
+PARTS = (
+    "flux",
+    "vae",
+    "decoder",
+    "controlnet",
+    "redux",
+)  # of an upscaler, told from others by their tensors' first numbers
+
 
 class Upscaler:
     """``pipeline.upscale`` on diffusers' models. Keeps no tensors of a picture between calls, but for the encoder's cache."""
@@ -56,16 +65,17 @@ class Upscaler:
         redux: ReduxTeacher | None = None,
         text: Text | None = None,
         negative: Text | None = None,
+        texts: Mapping[str, Text] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: Offload = "none",
         attention_slicing: bool = False,
         compile: bool = False,
     ) -> None:
-        """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter."""
+        """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter. texts: of further prompts."""
         check_pair(dino, adapter, uses=dino_uses)
-        modules = (transformer, vae, decoder, controlnet, *(each and each.module for each in (upscale_model, adapter)))
-        modules += tuple(each and each.model for each in (dino, redux))
+        modules = (transformer, vae, decoder, controlnet, redux and redux.model)  # PARTS
+        modules += tuple(each and each.module for each in (upscale_model, adapter)) + (dino and dino.model,)
         self.made_of = [
             None if each is None else heads_fingerprint(each.state_dict()) for each in modules
         ]  # before any moves
@@ -82,6 +92,7 @@ class Upscaler:
             compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
+        self.texts = texts or {}
         self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
         self.guided, self.upscale_model = adapter is not None, upscale_model
         if upscale_model is not None:
@@ -109,6 +120,12 @@ class Upscaler:
         }
         used = [name for name, part in parts.items() if part is not None]
         return f"Upscaler({self.host.family.title} on {self.host.device}, with {', '.join(used) or 'nothing else'})"
+
+    def with_prompt(self, prompt: str) -> Upscaler:
+        """The same models, told another of the prompts that they were loaded with."""
+        other = copy(self)
+        other.text = self.texts[prompt]
+        return other
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
         """Who gives each tile its DINO row where the caller brings nobody else; there must be a DINO model and its adapter."""
@@ -226,6 +243,9 @@ class Upscaler:
 
     def fingerprint(self) -> str:
         """Of all that a picture depends on, but for itself and the settings: models and texts."""
+        return fingerprint(f"{self.made_of} {self._words()} {self.dino_layers} {self._weights()}".encode())
+
+    def _words(self) -> str:
         words = {}
         for name, text in (("text", self.text), ("negative", self.negative)):
             parts = {} if text is None else {"context": text.context, "pooled": text.pooled, "mask": text.mask}
@@ -235,7 +255,7 @@ class Upscaler:
                 if part is not None
                 for row, numbers in enumerate(part.flatten(0, -2))
             }
-        return fingerprint(f"{self.made_of} {heads_fingerprint(words)} {self.dino_layers} {self._weights()}".encode())
+        return heads_fingerprint(words)
 
     def _sampler(self, settings: UpscaleSettings, redux: tuple[ReduxTokens, tuple[float, float]] | None) -> JointEuler:
         return JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)
@@ -260,7 +280,9 @@ class Upscaler:
 
     def identity(self) -> dict[str, Any]:
         """What a report says of the models and where they compute, before there is one."""
-        return {"weights": self._weights(), "computed_on": self._place()}
+        alike = dict(zip(PARTS, self.made_of, strict=False)) | {"text": self._words()}
+        parts = {name: {"fingerprint": made} for name, made in alike.items() if made is not None}
+        return {"weights": parts | self._weights(), "computed_on": self._place()}
 
     def _weights(self) -> dict[str, Any]:
         """What tells DINO and adapter from others, where they are."""

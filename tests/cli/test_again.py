@@ -1,8 +1,10 @@
 """A result of ``dinotile upscale`` says how it was made, and ``dinotile again`` makes the same."""
 
 import json
+import shutil
 
 import pytest
+import torch
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
@@ -10,8 +12,11 @@ from typer.testing import CliRunner
 import dinotile
 from dinotile import demo
 from dinotile.cli.app import app
+from dinotile.files.pictures import load_picture
 from dinotile.upscaling import api
 from dinotile.upscaling.recipe import recipe_of
+
+from ..tiny import tiny_flux, tiny_vae
 
 
 def run(*words):
@@ -140,3 +145,53 @@ def rewritten(source, place, recipe):
     info.add_text("dinotile", json.dumps(recipe))
     with Image.open(source) as image:
         image.save(place, pnginfo=info)
+
+
+SMALL = ("--steps", 1, "--tile", 64, "--overlap", 16, "--no-dino")  # 2 x 2 tiles
+
+
+def test_tiles_that_were_done_again_are_so_in_the_recipe_in_their_order(made, tmp_path):
+    command = ("upscale", made / "photo.png", *SMALL, "--store", tmp_path / "tiles", "-o")
+    results = []
+    for name, more in (("a", ()), ("b", ("--redo", "4,1")), ("c", ("--redo", "1")), ("d", ())):
+        assert run(*command, tmp_path / f"{name}.png", *more).exit_code == 0
+        results.append(load_picture(tmp_path / f"{name}.png").pixels)
+    said = [recipe_of(tmp_path / f"{name}.png").get("redone") for name in "abcd"]
+    assert said == [None, [1, 4], [1, 4, 1], [1, 4, 1]] and "redone" not in recipe_of(tmp_path / "a.png")
+    assert torch.equal(results[2], results[3]) and not torch.equal(results[1], results[2])
+    for name in "ac":
+        done = run(
+            "again", tmp_path / f"{name}.png", "-o", tmp_path / "new.png", "--source", made / "photo.png", "--overwrite"
+        )
+        assert done.output.splitlines()[-1] == "the same pixels"
+    assert recipe_of(tmp_path / "new.png")["redone"] == [1, 4, 1]  # so that a result's result is made again too
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png", "d.png", "new.png", "tiles"]
+    next((tmp_path / "tiles").glob("*/2.tile")).write_bytes(b"damaged")  # in sight of tile 1, which is another one now
+    assert run(*command, tmp_path / "e.png").exit_code == 0 and recipe_of(tmp_path / "e.png")["redone"] is None
+    said = refused("again", tmp_path / "e.png", "-o", tmp_path / "f.png", "--source", made / "photo.png")
+    assert "it cannot be made again, keep the file" in said and not (tmp_path / "f.png").exists()
+
+
+def test_a_mask_that_is_another_one_is_refused_before_any_work(made, tmp_path):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (64, 48), 200).save(mask)
+    assert run("upscale", made / "photo.png", *SMALL, "--denoise-mask", mask, "-o", tmp_path / "out.png").exit_code == 0
+    Image.new("L", (64, 48), 90).save(mask)
+    said = refused("again", tmp_path / "out.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
+    assert said == f"denoise mask {mask} is another picture than it was: put that in its place"
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_another_flux_or_vae_under_the_same_name_and_a_memory_that_ended_are_told(made, models, tmp_path):
+    folder = shutil.copytree(models[1], tmp_path / "model")
+    command = ("upscale", made / "photo.png", "-o", tmp_path / "out.png", "--model-path", folder, *models[2:])
+    assert run(*command).exit_code == 0
+    recipe = recipe_of(tmp_path / "out.png")
+    recipe["out_of_memory"] = [{"stage": "sample", "goes_on_with": "tiles of 32 x 32 px"}]
+    rewritten(tmp_path / "out.png", tmp_path / "out.png", recipe)
+    tiny_flux(seed=7).save_pretrained(folder / "transformer")
+    tiny_vae(seed=7).save_pretrained(folder / "vae")
+    done = run("again", tmp_path / "out.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
+    lines = done.output.splitlines()[-4:]
+    assert [line.split(" was ")[0] for line in lines[:2]] == ["flux", "vae"]
+    assert lines[2] == "memory ended, and it went on with tiles of 32 x 32 px" and lines[3].startswith("pixels differ")

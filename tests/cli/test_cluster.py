@@ -122,7 +122,7 @@ def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(di
             assert not shares.over and shares.following() == []  # before all of a wave are finished
             done = next(turns).tiles(source, group)
             assert done.failed == ""
-            shares.finished(group, seconds=done.seconds)
+            shares.finished(group, done)
             groups += 1
         for gone in [*batch.store.folder.glob("*/*.tile")][:1]:  # as another job may need its room
             gone.unlink()
@@ -130,6 +130,11 @@ def test_workers_that_share_the_tiles_of_a_picture_draw_what_one_machine_does(di
     assert last.failed == "" and last.report["kept"]["sampled"] == 1
     assert len(last.report["kept"]["reused"]) + 1 == shares.total == shares.done > groups > 4
     assert shared.read_bytes() == (tmp_path / "alone.png").read_bytes()
+    whole, parts = shares.whole(last), [found.report for _, found in shares.finds]
+    assert whole["kept"]["reused"] == [] and whole["kept"]["sampled"] > shares.total  # all, and those that were gone
+    assert whole["seconds"]["sample"] > max(part["seconds"]["sample"] for part in parts) > 0
+    assert whole["peak_memory"]["process"] >= last.report["peak_memory"]["process"]
+    assert whole["workers"] == len({worker.where for worker in workers}) == 1  # two of one process
     (failed,) = {worker.tiles(Path(tmp_path / "none.png"), [0]).failed for worker in workers}
     assert "none.png" in failed
     workers[1].batch = replace(batch, store=Store(tmp_path / "small", 1e-6))
@@ -156,9 +161,11 @@ def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinoti
     assert process.returncode == 0 and "its worker was lost, another goes on with it" in said, said + err
     assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     (picture_,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
-    assert picture_["kept"]["sampled"] == 0
+    kept, count = picture_["kept"], picture_["tiles"]["count"]
+    assert kept["sampled"] > 0 and count - 3 <= kept["sampled"] + len(kept["reused"]) <= count + 1
+    assert picture_["workers"] in (2, 3) and f", by {picture_['workers']} workers, " in said
     (done,) = [line for line in lines(tmp_path) if line["status"] == "done"]
-    assert done["seconds"] > 20 * sum(picture_["seconds"].values())  # of all workers, not of who put the rows together
+    assert done["seconds"] > sum(picture_["seconds"].values()) > 0.5 * done["seconds"]  # of all workers
 
 
 def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):

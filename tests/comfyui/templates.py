@@ -153,6 +153,17 @@ TEMPLATES = {
         heights={"1": 640, "6": 322, "45": 130, "42": 400},
         seeds="fixed",
     ),
+    "What FlatDINO keeps": Drawing(
+        "Press **Run** (a second, on a CPU), slide over **DINO's and restored**: patches that DINO sees as alike have one colour."
+        "\n\nA FlatDINO turns a picture's patches, 12 x 12 of 128 numbers, into 16 tokens of 16, a 72nd, and back. What each "
+        "thing is and where stays; outlines are lost: the crescent is an oval.\n\n*Restore DINO Features* gives what goes where "
+        "DINO features go. This FlatDINO is a toy that knows these shapes, and takes square pictures.",
+        (
+            (210, 0, ("6", "2")), (210, 0, ("3", "4")), (205, 240, ("5",)), (205, 480, ("7",)), (200, 0, ("8", "9")),
+            (230, 0, ("42", "1")),
+        ),
+        heights={"6": 322, "3": 280, "8": 300, "9": 300, "42": 380, "1": 300},
+    ),
     "FLUX.2 klein guided": one_node(
         "Choose your picture above, press **Run**, slide over **Before and after**."
         "\n\nStock FLUX.2 klein 4B. At every step **anchor** pulls the picture to the source, and **guide** to "

@@ -1,9 +1,6 @@
 """Bad input over HTTP: one clear sentence, nothing half-written, and the next prompt works."""
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 
 import pytest
@@ -12,57 +9,10 @@ from PIL import Image
 
 from . import graphs, models
 from .graphs import node
+from .refusals import all_is_well_afterwards as all_is_well_afterwards
+from .refusals import refused
+from .refusals import small as small
 from .test_graphs import soft_picture
-
-
-@pytest.fixture(scope="module")
-def small(server) -> str:
-    return server.upload(soft_picture(48, 64), "small.png")
-
-
-@pytest.fixture(autouse=True)
-def all_is_well_afterwards(server, base, small):
-    """Whatever happened, no file is left and a good prompt gives a picture."""
-    before = files(base)
-    yield
-    assert files(base) == before
-    assert server.run(graphs.one_node(small, seed=uuid.uuid4().int % 2**32)).ok
-
-
-def files(base) -> set[str]:
-    below = [path for folder in ("output", "models") for path in (base / folder).rglob("*")]
-    return {str(path) for path in (*base.iterdir(), *below) if path.is_file()}
-
-
-def refused(server, prompt: graphs.Prompt, at: str, *parts: str) -> str:
-    """The sentence with which node ``at`` refuses the prompt while it runs; it is all that the log says of it."""
-    before = len(server.log)
-    result = server.run(prompt)
-    assert result.error is not None, result
-    assert result.error["node_id"] == at
-    assert result.error["exception_type"] == "ValueError"
-    sentence = result.error["exception_message"].strip()
-    assert "\n" not in sentence and 20 < len(sentence) < 400
-    for part in parts:
-        assert part in sentence
-    logged = server.log[before:]
-    assert "Traceback" not in logged and f"!!! Exception during processing !!! {sentence}" in logged
-    assert result.error["traceback"]  # for the page's report
-    return sentence
-
-
-def refused_at_once(server, prompt: graphs.Prompt, at: str, inputs: set[str], *parts: str) -> None:
-    """Node ``at`` refuses the prompt at these inputs before any node runs, and the log has no traceback."""
-    before = len(server.log)
-    result = server.run(prompt)
-    assert not result.prompt_id and set(result.node_errors) == {at}, result
-    errors = result.node_errors[at]["errors"]
-    assert {error["type"] for error in errors} == {"custom_validation_failed"}
-    assert {error["extra_info"]["input_name"] for error in errors} == inputs
-    for error in errors:
-        for part in parts:
-            assert part in error["details"]
-    assert "Traceback" not in server.log[before:] and "got prompt" in server.log[before:]
 
 
 @pytest.mark.parametrize(
@@ -193,121 +143,6 @@ def test_a_model_that_is_tiled_twice_is_refused(server, small):
     refused(server, prompt, "sampler", "already tiled")
 
 
-BAD_TILES = [
-    ({"overlap": 256, "tile": 256}, "overlap 256 must be smaller than tile 256: raise the tile or lower the overlap"),
-    ({"tile": 250}, "tile 250 must be a multiple of 16"),
-    ({"tile": 17000}, "tile 17000 must be from 16 to 4096"),
-    ({"overlap": -1}, "overlap -1 must be from 0 to 2048"),
-]
-
-
-@pytest.mark.parametrize(("inputs", "said"), BAD_TILES)
-def test_tiles_that_cover_nothing_are_refused_before_any_model_loads(server, small, inputs, said):
-    prompt = graphs.step_by_step(small) | graphs.by_tiled_sampler()
-    prompt["plan"]["inputs"] |= inputs
-    refused_at_once(server, prompt, "plan", {"tile", "overlap"}, said)
-    prompt = graphs.one_node(small, **inputs)
-    refused_at_once(server, prompt, "upscale", {"tile", "overlap", "dino", "adapter"}, said)
-
-
-def test_an_adapter_without_a_dino_model_is_refused_before_any_model_loads(server, small):
-    prompt = graphs.one_node(small)
-    del prompt["upscale"]["inputs"]["dino"]
-    said = "an adapter was given without a DINO model"
-    refused_at_once(server, prompt, "upscale", {"tile", "overlap", "adapter"}, said)
-
-
-def test_tiles_that_come_by_a_link_are_looked_at_when_the_node_runs(server, small):
-    prompt = graphs.one_node(small, tile=("side", 0), overlap=64) | {"side": node("PrimitiveInt", value=64)}
-    refused(server, prompt, "upscale", "overlap 64 must be smaller than tile 64")
-
-
-def test_what_is_no_number_is_refused_by_the_host(server, small):
-    result = server.run(graphs.one_node(small, tile="wide"))
-    assert [error["type"] for error in result.node_errors["upscale"]["errors"]] == ["invalid_input_type"]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "said"),
-    [
-        ({"tile": 512, "picture": 256}, "tile 512 is larger than picture 256: lower the tile or raise the picture"),
-        ({"picture": 9000}, "picture 9000 must be from 16 to 8192"),
-    ],
-)
-def test_a_training_whose_tile_is_larger_than_its_picture_is_refused_before_any_model_loads(
-    server, small, base, inputs, said
-):
-    (base / "input" / "few").mkdir(exist_ok=True)
-    settings = {"steps": 1, "batch": 1, "learning_rate": 1e-4, "picture": 64, "tile": 64, "layers": "2/3"}
-    settings |= {"mechanisms": "all", "width": 32, "grid": 8, "highest_sigma": 1.0, "guidance": 1.0}
-    settings |= {"gradient_checkpointing": False, "remember": 0, "seed": 0, "filename_prefix": "never"}
-    prompt = graphs.one_node(small)
-    links = {"model": ("flux", 0), "vae": ("vae", 0), "dino": ("dino", 0)}
-    prompt["train"] = node("DinoTile_TrainAdapter", folder="few", **links, **settings | inputs)
-    del prompt["save"], prompt["upscale"]
-    refused_at_once(server, prompt, "train", {"folder", "picture", "tile"}, said)
-
-
-@pytest.fixture
-def occupied(base):
-    """A file in the output folder where a folder would have to be."""
-    path = base / "output" / "occupied"
-    path.write_bytes(b"")
-    yield path.name
-    path.unlink()
-
-
-@pytest.fixture
-def locked(base):
-    """A folder in the output folder into which nobody may write."""
-    folder = base / "output" / "locked"
-    folder.mkdir(mode=0o500)
-    fixed = os.access(folder, os.W_OK) and subprocess.run(["chattr", "+i", folder]).returncode == 0  # for root
-    if os.access(folder, os.W_OK):
-        pytest.skip("this user may write everywhere")
-    yield folder.name
-    if fixed:
-        subprocess.run(["chattr", "-i", folder], check=True)
-    folder.rmdir()
-
-
-def saving(prefix: str) -> graphs.Prompt:
-    adapter = graphs.with_dino()["adapter"]
-    return {
-        "adapter": adapter,
-        "saved": node("DinoTile_SaveAdapter", adapter=("adapter", 0), filename_prefix=prefix),
-    }
-
-
-@pytest.mark.parametrize("prefix", ["../outside", "adapters/../../outside", "", "..", "/outside"])
-def test_an_adapter_is_saved_below_the_output_folder_only(server, prefix):
-    refused(server, saving(prefix), "saved", repr(prefix), "must lie in output", "give a name such as")
-
-
-def test_an_adapter_below_a_file_is_refused(server, occupied):
-    refused(server, saving(f"{occupied}/mine"), "saved", f"{occupied}/mine cannot be written", "choose another name")
-
-
-def test_an_adapter_in_a_folder_without_permission_is_refused(server, locked):
-    refused(server, saving(f"{locked}/mine"), "saved", f"{locked}/mine", "cannot be written", "choose another place")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
-def test_an_adapter_that_the_disk_has_no_room_for_is_refused(server, small):
-    import resource
-
-    prompt = graphs.one_node(small) | saving("full/mine")
-    del prompt["save"], prompt["upscale"]
-    prompt["adapter"] = graphs.new_adapter(width=1024)
-    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-    room = server.log_path.stat().st_size + 2**20  # the log goes on, the adapter is larger
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        refused(server, prompt, "saved", "full/mine_00001_.safetensors cannot be written", "make room")
-    finally:
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("at", ["upscale", "features", "tiles view"])
 def test_a_batch_without_pictures_is_refused(server, small, base, at):
     """What Trim Video leaves of a clip that has ended."""
@@ -331,33 +166,6 @@ def test_a_dino_without_its_adapter_is_refused(server, small):
     prompt = graphs.one_node(small)
     del prompt["upscale"]["inputs"]["adapter"]
     refused(server, prompt, "upscale", "a DINO model was given without an adapter")
-
-
-@pytest.mark.parametrize(
-    ("at", "key"), [("dino", "dino_name"), ("adapter", "adapter_name"), ("flux", "unet_name"), ("vae", "vae_name")]
-)
-def test_a_missing_model_file_is_named_before_anything_runs(server, small, at, key):
-    prompt = graphs.one_node(small)
-    prompt[at]["inputs"][key] = "nothing.safetensors"
-    result = server.run(prompt)
-    (error,) = result.node_errors[at]["errors"]
-    assert error["type"] == "value_not_in_list"
-    assert error["extra_info"]["input_name"] == key
-
-
-def test_numbers_outside_their_range_are_named_before_anything_runs(server, small):
-    result = server.run(graphs.one_node(small, denoise=1.5, dino_strength=-0.1, tile=8))
-    errors = result.node_errors["upscale"]["errors"]
-    named = {error["extra_info"]["input_name"] for error in errors}
-    assert named == {
-        "denoise",
-        "dino_strength",
-        "tile",
-        "overlap",
-        "dino",
-        "adapter",
-    }  # the last four looked at together
-    assert all("tile 8 must be from 16 to 4096" in error["details"] for error in errors if "tile" in error["details"])
 
 
 @pytest.mark.parametrize(

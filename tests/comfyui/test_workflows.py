@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 
 from dinotile.demo.train import world
@@ -18,7 +18,7 @@ from .drawing import draw
 from .flat import address, flat, graph
 from .server import Result
 from .templates import TEMPLATES, slug
-from .thumbnails import SHOWN, SIDE, halves, on_demo_models, save, three
+from .thumbnails import SHAPES, SHOWN, SIDE, halves, on_demo_models, save, three
 
 PACK = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
@@ -80,6 +80,7 @@ def test_the_workflows_are_those_that_are_meant():
         "FLUX.1 upscale",
         "FLUX.2 klein guided",
         "What DINO does",
+        "What FlatDINO keeps",
         "Z-Image Turbo guided",
         "demo",
     ]
@@ -360,6 +361,36 @@ def test_in_the_template_that_shows_it_dino_brings_back_what_flux_alone_loses(se
     assert kept < lost / 3, (kept, lost)
 
 
+def test_in_the_template_about_flatdino_restored_colours_are_dinos_but_for_the_outlines(server):
+    """The pictures that are compared: each shape keeps its colour, and most of what differs is where shapes end."""
+    scene = world.scene(np.random.default_rng(2_000_001))
+    with Image.open(PACK / "web" / "examples" / "dinotile_shapes.png") as shapes:
+        server.upload(shapes.convert("RGB"), "dinotile_shapes.png")
+    result = server.run(prompt("What FlatDINO keeps"))
+    assert result.ok, result
+    (compared,) = (output for output in result.outputs.values() if "b_images" in output)
+    whole, restored = (
+        np.asarray(server.picture(compared[side][0]).convert("RGB"), float) / 255 for side in ("a_images", "b_images")
+    )
+    labels = np.asarray(
+        Image.fromarray(scene.labels().astype(np.uint8)).resize(whole.shape[1::-1], Image.Resampling.NEAREST)
+    )
+    kinds = [labels == kind for kind in np.unique(labels)]
+    apart = np.abs(whole - restored).mean(2)
+    for kind in kinds:
+        others = min(
+            np.abs(restored[kind].mean(0) - whole[other].mean(0)).mean() for other in kinds if other is not kind
+        )
+        assert np.abs(restored[kind].mean(0) - whole[kind].mean(0)).mean() < others / 2
+    inside = ~np.logical_or.reduce([np.asarray(_grown(kind)) & ~kind for kind in kinds])
+    assert 0.005 < apart[inside].mean() < apart[~inside].mean() / 1.5
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A mask and all within 5 px of it: about half of a patch of the shapes."""
+    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(11))) > 0
+
+
 def test_the_page_is_given_the_pictures_that_the_templates_begin_with(server):
     assert "/extensions/DINOTile/examples.js" in server.get("/extensions")
     for picture in (PACK / "web" / "examples").iterdir():
@@ -369,7 +400,7 @@ def test_the_page_is_given_the_pictures_that_the_templates_begin_with(server):
 
 def drawn_for_the_browser(server, name: str) -> Image.Image:
     """A template's thumbnail, of what comes of it on the demo models."""
-    if name == "What DINO does":
+    if name in SHAPES:
         with Image.open(PACK / "web" / "examples" / "dinotile_shapes.png") as shapes:
             before, said = shapes.convert("RGB"), ""
     else:
@@ -384,8 +415,8 @@ def drawn_for_the_browser(server, name: str) -> Image.Image:
     assert result.ok, result
     (compared,) = (output for output in result.outputs.values() if "b_images" in output)
     first, second = (server.picture(compared[side][0]).convert("RGB") for side in ("a_images", "b_images"))
-    if name == "What DINO does":
-        return three(before, first, second)
+    if name in SHAPES:
+        return three(before, first, second, said=SHAPES[name])
     return halves(before, second, said=said)
 
 

@@ -30,6 +30,10 @@ SHOWN = {  # of the photo in demo/: (left, top, side) in px, and what is said of
     "Z-Image Turbo guided": ((264, 0, 96), "after, demo models"),
     "demo": ((100, 56, 96), "after, demo models"),
 }
+SHAPES = {  # templates that begin with the shapes, and what is said of what they compare
+    "What DINO does": ("without DINO", "with DINO"),
+    "What FlatDINO keeps": ("DINO's patches", "from 1/72"),
+}
 LEFT_OUT = {"DualCLIPLoader", "CLIPLoader", "ControlNetLoader"}
 
 
@@ -64,14 +68,14 @@ def halves(before: Image.Image, after: Image.Image, *, said: str) -> Image.Image
     return made
 
 
-def three(source: Image.Image, without: Image.Image, with_dino: Image.Image) -> Image.Image:
+def three(source: Image.Image, first: Image.Image, second: Image.Image, *, said: tuple[str, str]) -> Image.Image:
     """The source above, what came of it below."""
     made, half = Image.new("RGB", (SIDE, SIDE), "white"), SIDE // 2 - 2
     draw = ImageDraw.Draw(made)
     for picture, place, text in (
         (source, (SIDE // 4, 0), "source"),
-        (without, (0, half + 4), "without DINO"),
-        (with_dino, (half + 4, half + 4), "with DINO"),
+        (first, (0, half + 4), said[0]),
+        (second, (half + 4, half + 4), said[1]),
     ):
         made.paste(picture.resize((half, half), Image.Resampling.BICUBIC), place)
         label(draw, (place[0] + 8, place[1] + half - 8), text)

@@ -11,9 +11,10 @@ import torch
 
 from dinotile.files.writing import abandoned, hold
 from dinotile.tiling import store as stores
+from dinotile.tiling.mark import MARK
 from dinotile.tiling.store import TileStore
 
-from ..limits import closed, largest_file
+from ..limits import closed, largest_file, read_only
 
 
 def levels(seed=0, side=16):
@@ -69,14 +70,14 @@ def test_a_damaged_tile_is_noticed_and_told(folder, caplog, damage):
 
 def test_the_store_of_another_version_and_a_folder_with_other_files_are_refused(folder):
     TileStore(folder, "job")
-    (folder / stores.MARK).write_text(json.dumps({"version": 99}))
+    (folder / MARK).write_text(json.dumps({"version": 99}))
     with pytest.raises(ValueError, match="is of version 99, this DINOTile writes 1: name another folder"):
         TileStore(folder, "job")
     for content in (b"{", b"\xff\xfe\x00", b"[" * 9999, b"7"):
-        (folder / stores.MARK).write_bytes(content)
+        (folder / MARK).write_bytes(content)
         with pytest.raises(ValueError, match="is damaged: remove the folder"):
             TileStore(folder, "job")
-    (folder / stores.MARK).rename(folder / "photo.jpg")
+    (folder / MARK).rename(folder / "photo.jpg")
     with pytest.raises(ValueError, match="holds other files, and no finished tiles"):
         TileStore(folder, "job")
 
@@ -131,7 +132,7 @@ def test_a_folder_of_somebody_elses_folders_is_refused_and_nothing_but_jobs_ever
     (folder / "old" / "0.tile").write_bytes(b"0" * 5000)
     TileStore(folder, "job", most=4000 / 2**30)
     left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    assert left == [stores.MARK, "job", "job/in-use", "old", "old/notes.txt", "photos", "photos/2026", "photos/a"]
+    assert left == [MARK, "job", "job/in-use", "old", "old/notes.txt", "photos", "photos/2026", "photos/a"]
 
 
 def test_a_job_whose_tiles_are_all_there_is_used_too_when_others_make_room(folder):
@@ -183,9 +184,9 @@ def test_a_job_that_another_person_closed_is_let_be():
 
 def test_a_mark_that_was_never_finished_keeps_nobody_out(folder):
     folder.mkdir()
-    (folder / f".{stores.MARK}.01234567.part").write_bytes(b"{")
+    (folder / f".{MARK}.01234567.part").write_bytes(b"{")
     TileStore(folder, "job").put(0, levels())
-    assert (folder / stores.MARK).exists()
+    assert (folder / MARK).exists()
 
 
 def test_what_killed_processes_left_is_removed_when_it_is_old(folder):
@@ -197,3 +198,78 @@ def test_what_killed_processes_left_is_removed_when_it_is_old(folder):
     os.utime(left, (1, 1))
     TileStore(folder, "job")
     assert not left.exists()
+
+
+def test_it_is_known_which_tiles_were_done_again_in_which_order_until_one_is_lost(folder):
+    store = TileStore(folder, "job")
+    for tile in range(4):
+        store.put(tile, levels(tile))
+    for tile, turn in ((2, 1), (0, 1), (2, 2)):
+        store.redo(tile, levels(10 + tile), turn=turn)
+    store.close()
+    store = TileStore(folder, "job")
+    assert store.redone == [2, 0, 2] and same(store.get(2), levels(12), turn=2)
+    store.made(3, [1])
+    assert store.redone == [2, 0, 2]
+    store.made(1, [0])  # in sight of one that was done again, as the first was not
+    assert store.redone is None
+    store.redo(1, levels(), turn=1)
+    assert TileStore(folder, "job").redone is None
+
+
+def test_a_kill_between_the_note_and_the_tile_leaves_what_was_before(folder):
+    store = TileStore(folder, "job")
+    store.put(0, levels(0))
+    store.redo(0, levels(1), turn=1)
+    (folder / "job" / "redone.json").write_text('{"redone": [0, 0]}')
+    assert store.redone == [0]
+    store.redo(0, levels(2), turn=2)
+    assert store.redone == [0, 0] and same(store.get(0), levels(2), turn=2)
+    for text in ("{", '{"redone": [true]}', '{"redone": [-1]}', '{"redone": {}}', "[]", "[" * 9999):
+        (folder / "job" / "redone.json").write_text(text)
+        assert store.redone is None
+
+
+def test_tiles_are_done_again_by_a_run_that_has_them_to_itself(folder, caplog):
+    store, other = TileStore(folder, "job"), TileStore(folder, "job")
+    with pytest.raises(ValueError, match="another run works on this picture's tiles in store .*: wait for it"):
+        store.alone()
+    store.close()
+    other.alone()
+    thread = threading.Thread(target=lambda: TileStore(folder, "job").put(0, levels()))
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive() and other.get(0) is None
+    other.close()
+    thread.join(60)
+    assert same(TileStore(folder, "job").get(0), levels()) and "waiting for it" in caplog.text
+
+
+def test_making_room_leaves_no_note_for_the_next_of_that_job(folder):
+    store = TileStore(folder, "first")
+    store.put(0, levels(0))
+    store.redo(0, levels(1), turn=1)
+    store.close()
+    TileStore(folder, "second", most=1e-9)
+    assert not (folder / "first").exists() and TileStore(folder, "first").redone == []
+
+
+def test_a_store_that_may_only_be_read_gives_its_tiles_and_takes_none():
+    with tempfile.TemporaryDirectory() as place:  # which everybody may enter, as no folder of pytest's
+        folder = Path(place, "store")
+        store = TileStore(folder, "job")
+        store.put(0, levels())
+        store.close()
+        before = sorted((path, path.stat().st_mtime_ns) for path in Path(place).rglob("*"))
+        Path(place).chmod(0o755)
+        with read_only(folder):
+            store = TileStore(folder, "job")
+            assert same(store.get(0), levels()) and store.get(1) is None and store.closed
+            with pytest.raises(ValueError, match="tile 2 is not finished in store .*cannot be written .*name another"):
+                store.check_open(1)
+            with pytest.raises(ValueError, match="no tile of store .* can be done again, as it cannot be written"):
+                store.alone()
+            store.close()
+            with pytest.raises(ValueError, match="folder .*other cannot be made"):
+                TileStore(folder, "other")
+        assert sorted((path, path.stat().st_mtime_ns) for path in Path(place).rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Whose traceback the host's log keeps; what it then shows is in tests/comfyui/test_bad_input.py."""
+"""Whose traceback the host's log keeps; what it then shows is in tests/comfyui/refusals.py."""
 
 import logging
 from types import FunctionType

@@ -1,152 +1,35 @@
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.dino.encode import EncodeSettings
-from dinotile.files.pixels import resize
 from dinotile.flux_patch.adapter import AdapterConfig
 from dinotile.flux_patch.checkpoint import described, load_adapter, save_adapter
-from dinotile.flux_patch.geometry import FluxGeometry, geometry_of
+from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.flux_patch.rows import WHOLE, DinoRow
 from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.diffusers.host import DiffusersHost
-from dinotile.hosts.diffusers.redux import _siglip_config, load_teacher
+from dinotile.hosts.diffusers.redux import load_teacher
 from dinotile.hosts.host import Text
 from dinotile.training.data.pictures import decode
 from dinotile.training.redux.fit import FitSettings, fit_redux, split
 from dinotile.training.redux.store import TokenStore
 from dinotile.training.redux.tokens import context_inputs, context_targets, passing_adapter
 
-from ...dino.tiny import tiny_encoder
 from ...limits import largest_file
 from ...near import assert_near
 from ...tiny import picture, redux_model, siglip_model, tiny_flux, tiny_vae
-from ..pictures import encoded
 
 CONTEXT = 32  # of tiny_flux
 SETTINGS = FitSettings(layers="3", side=56, grid=4, held_out=0.2)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A folder as black-forest-labs/FLUX.1-Redux-dev has it."""
-    folder = tmp_path_factory.mktemp("redux")
-    siglip_model().save_pretrained(folder / "image_encoder")
-    redux_model().save_pretrained(folder / "image_embedder")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(models):
-    return load_teacher(models, models)
-
-
-@pytest.fixture(scope="module")
-def geometry():
-    return geometry_of(tiny_flux())
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return tiny_encoder("tiny-v2")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Forty pictures of smooth colours."""
-    from dinotile.files.pictures import to_image
-
-    place = tmp_path_factory.mktemp("pictures")
-    for number in range(40):
-        (place / f"{number:02}.png").write_bytes(encoded(to_image(picture(56, 56, seed=number))))
-    return place
-
-
 def fitted(folder, place, *, encoder, teacher, geometry, **changes):
     settings = FitSettings(**{**vars(SETTINGS), **changes})
     return fit_redux(folder, encoder=encoder, teacher=teacher, geometry=geometry, settings=settings, folder=place)
-
-
-def test_the_teacher_gives_the_tokens_of_the_original_classes(models, teacher):
-    pixels = picture(60, 90)
-    inputs = 2 * resize(pixels, height=50, width=50) - 1
-    hidden = siglip_model()(pixel_values=inputs).last_hidden_state  # [1, 36, 48]
-    wanted = redux_model()(hidden).image_embeds
-    found = teacher.tokens(pixels)
-    assert (teacher.side, teacher.grid, teacher.width) == (50, 6, CONTEXT)
-    assert found.shape == (1, 6, 6, CONTEXT)
-    assert torch.allclose(found.flatten(1, 2), wanted, atol=1e-5)
-
-
-def test_files_of_other_layouts_give_the_same_teacher(models, teacher, tmp_path):
-    """Redux's single file; SigLIP within a whole model, as google publishes it."""
-    state = {name: tensor.clone() for name, tensor in siglip_model().state_dict().items()}
-    state = {f"vision_model.{name.removeprefix('vision_model.')}": tensor for name, tensor in state.items()}
-    save_file({**state, "text_model.x": torch.zeros(1), "logit_scale": torch.zeros(1)}, tmp_path / "model.safetensors")
-    config = json.loads((models / "image_encoder/config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": config}))
-    save_file(redux_model().state_dict(), tmp_path / "flux1-redux-dev.safetensors")
-    other = load_teacher(tmp_path, tmp_path / "flux1-redux-dev.safetensors")
-    pixels = picture(60, 90)
-    assert_near(other.tokens(pixels), teacher.tokens(pixels))
-
-
-def test_flux_1_redux_itself_is_recognised_from_its_tensors(tmp_path):
-    shapes = {
-        "embeddings.patch_embedding.weight": (1152, 3, 14, 14),
-        "embeddings.position_embedding.weight": (729, 1152),
-        **{f"encoder.layers.{n}.mlp.fc1.weight": (4304, 1152) for n in range(27)},
-    }
-    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    assert _siglip_config(state, tmp_path / "sigclip_vision_patch14_384.safetensors") == {
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "image_size": 384,
-    }
-
-
-@pytest.mark.parametrize(
-    ("siglip", "redux", "said"),
-    [
-        ({"vision_model.embeddings.class_embedding": (4,)}, {}, "siglip.safetensors is no SigLIP vision model"),
-        ({}, {"redux_up.weight": (8, 48)}, "redux.safetensors is no FLUX.1 Redux model .*redux_down.bias"),
-        ({}, redux_model(inputs=40), "takes tokens 40 wide, SigLIP siglip.safetensors gives 48"),
-        (
-            {**siglip_model().state_dict(), "embeddings.position_embedding.weight": torch.zeros(16, 48)},
-            {},
-            "siglip.safetensors does not hold a whole SigLIP",
-        ),
-        (
-            {**siglip_model().state_dict(), "encoder.layers.9999999.mlp.fc1.weight": torch.zeros(4)},
-            {},
-            "siglip.safetensors does not hold a whole SigLIP .*do not fit",
-        ),
-        ({**siglip_model().state_dict(), "post_layernorm.weight": torch.ones(48).int()}, {}, "as torch.int32"),
-        ({}, {name: tensor.int() for name, tensor in redux_model().state_dict().items()}, "as torch.int32"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, siglip, redux, said):
-    for name, content, default in (("siglip", siglip, siglip_model()), ("redux", redux, redux_model())):
-        state = getattr(content or default, "state_dict", lambda content=content: content)()
-        tensors = {k: torch.zeros(v) if isinstance(v, tuple) else v.contiguous() for k, v in state.items()}
-        save_file(tensors, tmp_path / f"{name}.safetensors")
-    siglip_model().config.to_json_file(tmp_path / "config.json")
-    with pytest.raises(ValueError, match=said):
-        load_teacher(tmp_path / "siglip.safetensors", tmp_path / "redux.safetensors")
-
-
-def test_a_folder_without_the_files_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds none of image_encoder/model.safetensors"):
-        load_teacher(tmp_path, tmp_path)
 
 
 def held_out_cosine(adapter, folder, *, encoder, teacher, which):
@@ -310,26 +193,6 @@ def test_the_command_replaces_no_input_and_a_file_that_is_there_on_purpose_only(
         before = out.read_bytes()
         code, _, err = dinotile("fit-redux", *common, *options, "-o", out, *more)
         assert code == 2 and words in err and err.count("\n") == 1 and out.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"image_size": 10**6}, "1000000 px"),
-        ({"num_attention_heads": 10**400}, "whole SigLIP"),
-        ({"num_attention_heads": float("inf")}, "whole SigLIP"),
-        ({"hidden_act": 3}, "whole SigLIP"),
-        ({"layer_norm_eps": "x"}, "whole SigLIP"),
-    ],
-    ids=str,
-)
-def test_a_config_that_does_not_fit_the_tensors_is_refused(models, tmp_path, change, said):
-    content = (models / "image_encoder/model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(content)
-    config = json.loads((models / "image_encoder/config.json").read_text()) | change
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"model.safetensors does not hold a whole SigLIP .*{said}|{said}"):
-        load_teacher(tmp_path, models)
 
 
 def test_tokens_of_a_run_that_was_killed_are_removed_and_those_of_another_run_are_not(tmp_path):

@@ -1,0 +1,114 @@
+"""Pictures named in a file, a line each: a list that a person wrote, or the manifest of an earlier job."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..files.errors import printable, reason
+from ..files.paths import expanded
+from ..upscaling.limits import LIMITS
+from .inputs import find_pictures
+from .manifest import START, STATUSES, Manifest
+
+ENDING = ".jsonl"
+SOURCE, OUTPUT, PROMPT = "source", "output", "prompt"
+OWN: dict[str, tuple[type, ...]] = {"seed": (int,), "denoise": (int, float), PROMPT: (str,)}  # options of one picture
+KINDS = {
+    SOURCE: "a path",
+    OUTPUT: "the name of a file",
+    "seed": "a whole number",
+    "denoise": "a number",
+    PROMPT: "text",
+}
+FORM = 'write {"source": "photo.jpg"} on a line for each picture'
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A picture; name: of its result in the folder, or empty; own: options that are its own; where: it was named."""
+
+    source: Path
+    name: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+
+def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collection[str] = OWN) -> list[Listed]:
+    """As ``find_pictures``, where a file that ends in .jsonl is a list. only: pictures of manifests with that status, and of
+    nothing else. own: the options that lists may have. Raises ValueError, with the number of the line."""
+    if only is not None and only not in STATUSES:
+        raise ValueError(f"--only {only} is no status of a manifest: give {', '.join(STATUSES[:-1])} or {STATUSES[-1]}")
+    found: dict[str, Listed] = {}
+    for given in inputs:
+        path = expanded(given) if given.lower().endswith(ENDING) else None
+        if path is None or not path.is_file():
+            if only is not None:
+                raise ValueError(
+                    f"--only {only} chooses from a manifest, and {given or 'empty text'} is none: give {ENDING} files"
+                )
+            for picture in find_pictures([given]):
+                found.setdefault(os.path.realpath(picture), Listed(picture))
+            continue
+        for each in _read(path, only=only, own=own):
+            before = found.setdefault(os.path.realpath(each.source), each)
+            if before is not each and (before.own or each.own or before.name != each.name):
+                first = f"as {before.where} did" if before.where else "as an input did"
+                raise ValueError(f"{each.where} names {each.source} once more, {first}: name each picture once")
+    return list(found.values())
+
+
+def lists_of(inputs: Iterable[str]) -> list[Path]:
+    return [path for given in inputs if given.lower().endswith(ENDING) and (path := expanded(given)).is_file()]
+
+
+def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]:
+    try:
+        with path.open("rb") as file:
+            manifest = file.read(len(START)) == START
+            file.seek(0)
+            lines = [] if manifest else file.read().splitlines()
+    except OSError as error:
+        raise ValueError(f"list {path} cannot be read ({reason(error)}): give another one") from error
+    if manifest:
+        last = {entry.source: (output, entry.status) for output, entry in Manifest.read(path).entries.items()}
+        chosen = {source: output for source, (output, status) in last.items() if only in (None, status)}
+        return [Listed(Path(source), Path(output).name, where=str(path)) for source, output in chosen.items()]
+    if only is not None:
+        raise ValueError(f"--only {only} chooses from a manifest, and {path} is a list without statuses: leave it out")
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise ValueError(f"list {path} names no picture: {FORM}")
+    return [_listed(line, f"line {number} of {path}", path.parent, own) for number, line in numbered]
+
+
+def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> Listed:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON ({printable(str(error))}): {FORM}") from error
+    if not isinstance(said, dict) or SOURCE not in said:
+        raise ValueError(f"{where} names no source: {FORM}")
+    allowed = {SOURCE: (str,), OUTPUT: (str,), **{name: OWN[name] for name in own}}
+    for name, value in said.items():
+        if name not in allowed:
+            raise ValueError(f"{where} has {printable(name)}, which no list takes here: give {', '.join(allowed)}")
+        if not isinstance(value, allowed[name]) or isinstance(value, bool) or value == "":
+            raise ValueError(f"{where} has {name} {printable(json.dumps(value))}, needed is {KINDS[name]}: mend it")
+        if name in LIMITS:
+            try:
+                LIMITS[name].check(name, value)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+    name = said.get(OUTPUT, "")
+    if name != Path(name).name:
+        raise ValueError(
+            f"{where} has output {printable(name)}, needed is a name without a folder: --output names that"
+        )
+    source = expanded(said[SOURCE])
+    listed = Listed(source if source.is_absolute() else folder / source, name, where=where)
+    return replace(listed, own={key: value for key, value in said.items() if key not in (SOURCE, OUTPUT)})

@@ -1,0 +1,135 @@
+"""Pictures named in a list: a manifest of an earlier job, or lines that a person wrote."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dinotile.cli.lists import find_listed
+from dinotile.files.pictures import Picture, save_picture
+from dinotile.upscaling.recipe import recipe_of
+
+from ..tiny import picture, tiny_flux, tiny_vae
+from ..tiny_text import save_text_pipeline
+
+PACK = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate("abc"):
+        save_picture(Picture(picture(20 + number, 24)), tmp_path / "in" / f"{name}.png")
+    return tmp_path / "in"
+
+
+def wrote(path, *lines):
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_what_failed_of_a_manifest_is_done_by_another_command_and_by_nobody_twice(dinotile, models, pictures, tmp_path):
+    whole = (pictures / "b.png").read_bytes()
+    (pictures / "b.png").write_bytes(whole[:100])
+    manifest = tmp_path / "jobs.jsonl"
+    assert dinotile("upscale", pictures, "-o", f"{tmp_path}/out/", *models, "--manifest", manifest)[0] == 1
+    (pictures / "b.png").write_bytes(whole)
+    code, out, err = dinotile("upscale", manifest, "--only", "failed", "-o", f"{tmp_path}/more/", *models)
+    assert code == 0 and os.listdir(tmp_path / "more") == ["b.png"], err
+    code, out, _ = dinotile("upscale", manifest, "--only", "running", "-o", f"{tmp_path}/none/", *models)
+    assert code == 0 and out == f"no picture of {manifest} is running: nothing to do\n"
+    assert not (tmp_path / "none").exists()
+    with manifest.open("a") as file:
+        file.write('{"dinotile": "0.1.0", "sta')  # a kill
+    same = ("upscale", manifest, "-o", f"{tmp_path}/out/", *models, "--manifest", manifest)
+    code, out, err = dinotile(*same)  # its own list
+    assert code == 0 and "2 of 3 pictures are done already, 1 failed before" in out, err
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.png", "c.png"] and "3 of 3" in dinotile(*same)[1]
+
+
+def test_lines_have_names_seeds_and_denoise_of_their_own_and_others_have_the_commands(
+    dinotile, models, pictures, tmp_path
+):
+    own = {"source": "a.png", "output": "first.webp", "seed": 7, "denoise": 0.6}
+    listed = wrote(pictures / "list.jsonl", own, "\n", {"source": str(pictures / "b.png")})
+    arguments = ("upscale", listed, pictures / "c.png", *models, "--seed", 3, "-o", f"{tmp_path}/out/")
+    code, _, err = dinotile(*arguments, "--manifest", tmp_path / "jobs.jsonl")
+    assert code == 0 and sorted(os.listdir(tmp_path / "out")) == ["b.png", "c.png", "first.webp"], err
+    settings = {name: recipe_of(tmp_path / "out" / name)["settings"] for name in ("first.webp", "b.png")}
+    found = {name: (said["seed"], said["denoise"]) for name, said in settings.items()}
+    assert found == {"first.webp": (7, 0.6), "b.png": (3, 0.3)}
+    wrote(listed, {**own, "seed": 8}, {"source": "b.png"})
+    said = dinotile(*arguments, "--manifest", tmp_path / "jobs.jsonl")[1]
+    assert "2 of 3 pictures are done already, 1 changed since" in said
+
+
+def test_a_prompt_of_its_own_draws_another_picture_and_is_in_the_recipe(dinotile, pictures, tmp_path):
+    folder = save_text_pipeline(tmp_path)
+    tiny_flux().save_pretrained(folder / "transformer")
+    tiny_vae().save_pretrained(folder / "vae")
+    model = ["--variant", "schnell", "--model-path", folder, "--no-dino", "--tile", 64, "--overlap", 16, "--steps", 2]
+    one = wrote(pictures / "one.jsonl", {"source": "a.png", "prompt": "a fox"}, {"source": "b.png"})
+    assert dinotile("upscale", one, *model, "-o", f"{tmp_path}/out/")[0] == 0
+    for name, more in (("a", ("--prompt", "a fox")), ("b", ())):
+        assert dinotile("upscale", pictures / f"{name}.png", *model, *more, "-o", tmp_path / f"{name}.png")[0] == 0
+        assert (tmp_path / f"{name}.png").read_bytes() == (tmp_path / "out" / f"{name}.png").read_bytes()
+    assert recipe_of(tmp_path / "out" / "a.png")["options"]["prompt"] == "a fox"
+    assert dinotile("upscale", pictures / "a.png", *model, "-o", tmp_path / "c.png")[0] == 0
+    drawn = [recipe_of(tmp_path / f"{name}.png")["weights"]["text"] for name in "abc"]
+    assert drawn[1] == drawn[2] != drawn[0]
+
+
+A = {"source": "a.png"}
+
+
+@pytest.mark.parametrize(
+    "lines,said",
+    [
+        ([A, "{\n"], "line 2 of {} is not JSON"),
+        (["[" * 9999], "line 1 of {} is not JSON"),
+        ([A, "[]\n"], "line 2 of {} names no source: write"),
+        ([{"output": "a.png"}], "line 1 of {} names no source: write"),
+        (
+            [{**A, "sede": 1}],
+            "line 1 of {} has sede, which no list takes here: give source, output, seed, denoise, prompt",
+        ),
+        (["\n", {**A, "seed": 1.5}], "line 2 of {} has seed 1.5, needed is a whole number"),
+        ([{**A, "seed": True}], "line 1 of {} has seed true, needed is a whole number"),
+        ([{**A, "seed": -1}], "line 1 of {}: seed -1"),
+        ([{**A, "denoise": 2}], "line 1 of {}: denoise 2"),
+        ([{**A, "prompt": 1}], "line 1 of {} has prompt 1, needed is text"),
+        ([{**A, "prompt": "a cat"}], "prompt"),  # these models have no text encoders
+        ([{**A, "output": "x/a.png"}], "line 1 of {} has output x/a.png, needed is a name without a folder"),
+        ([A, {**A, "seed": 1}], "line 2 of {} names {}/a.png once more, as line 1 of {} did: name each picture once"),
+        ([{**A, "output": "b.png"}, {"source": "b.png"}], "several inputs would be written to"),
+        (["\n"], "list {} names no picture: write"),
+        (["\n", '{"dinotile": "0.1.0"}\n'], "line 2 of {} names no source"),
+        (['{"dinotile": "0.1.0"}\n'], "line 1 of {} is none of a manifest"),
+    ],
+)
+def test_a_wrong_line_is_one_sentence_with_its_number(dinotile, models, pictures, tmp_path, lines, said):
+    listed = wrote(pictures / "list.jsonl", *lines)
+    code, out, err = dinotile("upscale", listed, *models, "-o", f"{tmp_path}/out/")
+    expected = said.replace("{}/", f"{pictures}/").replace("{}", str(listed))
+    assert (code, out, err.count("\n")) == (2, "", 1) and expected in err and not (tmp_path / "out").exists()
+
+
+def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, models, pictures, tmp_path):
+    listed = wrote(pictures / "list.jsonl", A)
+    for words, said in (
+        ([listed, "--only", "failed"], "is a list without statuses: leave it out"),
+        ([pictures, "--only", "failed"], "is none: give .jsonl files"),
+        ([listed, "--only", "broken"], "is no status of a manifest: give done, failed or running"),
+        ([tmp_path / "gone.jsonl"], "gone.jsonl"),
+        ([listed, "--report", listed, "--overwrite"], "list.jsonl is the input itself"),
+    ):
+        code, _, err = dinotile("upscale", *words, *models, "-o", f"{tmp_path}/out/")
+        assert code == 2 and said in err and json.loads(listed.read_text()) == A
+    workflow = PACK / "workflows" / "api" / "demo.json"
+    code, _, err = dinotile("run", workflow, "--server", "127.0.0.1:1", "--image", listed, "-o", tmp_path / "o.png")
+    assert code == 2 and "http://127.0.0.1:1 cannot be reached" in err
+    code, _, err = dinotile("run", workflow, "--image", listed, "-o", listed, "--overwrite")
+    assert code == 2 and json.loads(listed.read_text()) == A
+    with pytest.raises(ValueError, match="has seed, which no list takes here: give source, output"):
+        find_listed([str(wrote(listed, {**A, "seed": 1}))], own=())
