@@ -7,8 +7,7 @@ from typing import Any
 
 import comfy.samplers
 import torch
-from comfy_extras.nodes_custom_sampler import BasicGuider, DualCFGGuider, DualModelGuider
-from comfy_extras.nodes_perpneg import PerpNegGuider
+from comfy_extras.nodes_custom_sampler import DualCFGGuider, DualModelGuider
 from inside_families import latent, planned, small
 from inside_tools import CHECKS, apart, node
 from inside_zoo import built, decoder, drawn, text
@@ -22,10 +21,8 @@ from dinotile.tiling.windows import tile_windows, window
 
 FAMILY = "OmniGen 2"  # whose own template has three conditionings
 GUIDERS = {  # of a model, a positive, a negative and a third conditioning
-    "one conditioning": lambda model, *conds: BasicGuider.execute(model, conds[0]),
     "three": lambda model, *conds: DualCFGGuider.execute(model, conds[0], conds[2], conds[1], 2.0, 1.5, "regular"),
     "three, nested": lambda model, *conds: DualCFGGuider.execute(model, conds[0], conds[2], conds[1], 2.0, 1.5, "nested"),
-    "perpendicular": lambda model, *conds: PerpNegGuider.execute(model, *conds, 2.0, 0.7),
     "two models": lambda model, *conds: DualModelGuider.execute(model, conds[0], 2.0, built(FAMILY), conds[1]),
 }  # fmt: skip
 

@@ -83,12 +83,10 @@ def test_a_node_that_cannot_be_with_tiles_is_refused_in_a_sentence(numbers, node
     one_sentence(numbers("plugged_refused")[node], parts)
 
 
-@pytest.mark.parametrize("guider", ["one conditioning", "three", "three, nested", "perpendicular", "two models"])
+@pytest.mark.parametrize("guider", ["three", "three, nested", "two models"])
 def test_any_guider_is_tiled_and_its_own_estimate_anchored(numbers, guider):
     found = numbers(f"guider {guider}")
-    if guider != "perpendicular":  # which takes norms of the whole canvas
-        assert found["by hand"] < 1e-5
-    assert found["in two parts"] < 1e-5
+    assert max(found["by hand"], found["in two parts"]) < 1e-5
     assert found["anchored"] < 1e-5 < 0.1 < found["anchor acts by"]
 
 
