@@ -9,9 +9,9 @@ from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.comfy.mistakes import is_news
 
 
-def ours(function):
-    """The function as if a module of the pack had it."""
-    return FunctionType(function.__code__, {"__name__": "dinotile.somewhere", "__builtins__": __builtins__})
+def ours(function, module="dinotile.somewhere"):
+    """The function as if that module had it."""
+    return FunctionType(function.__code__, {"__name__": module, "__builtins__": __builtins__})
 
 
 def of_a_raise():
@@ -46,7 +46,7 @@ def test_only_what_the_pack_itself_raises_as_a_mistake_loses_its_traceback():
     assert not kept(ours(of_a_raise)) and not kept(ours(chained))
 
 
-@pytest.mark.parametrize("fault", [of_a_raise, ours(of_what_it_calls), ours(of_another_kind)])
+@pytest.mark.parametrize("fault", [ours(of_a_raise, "dinotiles"), ours(of_what_it_calls), ours(of_another_kind)])
 def test_a_fault_keeps_it(fault):
     assert kept(fault)
 
