@@ -8,6 +8,7 @@ texture, which follows from the whole shape.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,21 @@ TOLD = 0.3  # share of the windows that come with the names of what is in them
 LEAST = 0.3  # of the noise levels: below it FLUX sees the layout by itself
 
 
-def new_controlnet(flux: Any) -> Any:
-    """One double block, which begins as FLUX's first and adds nothing yet."""
+def new_controlnet(flux: Any, *, layers: int = 1) -> Any:
+    """``layers`` double blocks, which begin as FLUX's first and add nothing yet."""
     from diffusers import FluxControlNetModel
 
     heads = {name: flux.config[name] for name in ("attention_head_dim", "num_attention_heads")}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated")  # diffusers uses its own old name
-        return FluxControlNetModel.from_transformer(flux, num_layers=1, num_single_layers=0, **heads)
+        return FluxControlNetModel.from_transformer(flux, num_layers=layers, num_single_layers=0, **heads)
 
 
 def load(flux: Any, path: Path = FILE) -> Any:
     """The trained one. Its file holds what was trained; the rest is FLUX's."""
-    controlnet = new_controlnet(flux)
-    controlnet.load_state_dict(read_weights(path)[0], strict=False)
+    tensors = read_weights(path)[0]
+    controlnet = new_controlnet(flux, layers=sum(name.endswith("attn.to_q.weight") for name in tensors))
+    controlnet.load_state_dict(tensors, strict=False)
     return controlnet.eval().requires_grad_(False)
 
 
@@ -70,10 +72,8 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
             found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
         return (found.float() - (noise - clean)).square().mean()
 
-    def export(steps: int, loss: float) -> None:
-        names = [name for name, parameter in controlnet.named_parameters() if parameter.requires_grad]
-        tensors = {name: tensor for name, tensor in controlnet.state_dict().items() if name in names}
-        write(path, tensors, steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
+    def written(steps: int, loss: float) -> None:
+        export(controlnet, path, steps=steps, seed=seed)
         log.info("controlnet: %d steps, loss %.4f", steps, loss)
 
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
@@ -82,9 +82,16 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
         optimizers(controlnet, lr=1e-2),
         batch=lambda share: scenes.batch(),
         loss=loss,
-        write=export,
+        write=written,
         **settings,
     )
+
+
+def export(controlnet: Any, path: Path, *, steps: int, seed: int) -> None:
+    """Writes what was trained of it."""
+    names = [name for name, parameter in controlnet.named_parameters() if parameter.requires_grad]
+    tensors = {name: tensor for name, tensor in controlnet.state_dict().items() if name in names}
+    write(path, tensors, steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
 
 
 class Encoded:
@@ -107,10 +114,7 @@ class Encoded:
     def batch(self) -> tuple[Tensor, Tensor, Text]:
         """Windows [B, 16, WINDOW, WINDOW] of both, and what is told of them."""
         true, shown, words, pooled = [], [], [], []
-        side = world.SIDE // 8 - WINDOW
-        for index in torch.randint(len(self.true), (COUNT,)).tolist():
-            top, left = (2 * torch.randint(side // 2 + 1, ()).item() for _ in range(2))
-            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+        for index, window in self.windows(WINDOW, count=COUNT):
             true.append(self.true[index][window])
             shown.append(self.shown[index][window])
             seen = world.present(self.labels[index][window]) if torch.rand(()) < TOLD else []
@@ -118,3 +122,10 @@ class Encoded:
             pooled.append(world.pooled_caption(seen))
         text = Text(*(torch.from_numpy(np.stack(arrays)) for arrays in (words, pooled)))
         return torch.stack(true), torch.stack(shown), text
+
+    def windows(self, side: int, *, count: int) -> Iterator[tuple[int, Any]]:
+        """Scenes and windows in them of ``side`` latent cells, at random."""
+        free = (world.SIDE // 8 - side) // 2
+        for index in torch.randint(len(self.true), (count,)).tolist():
+            top, left = (2 * torch.randint(free + 1, ()).item() for _ in range(2))
+            yield index, (..., slice(top, top + side), slice(left, left + side))

@@ -35,7 +35,7 @@ class Row:
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
     is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the reader names the
-    textures of its tiles."""
+    textures of its tiles. knows: the ControlNet is the one that could know, of knowing.py."""
 
     name: str
     adapter: str = "demo"
@@ -47,6 +47,7 @@ class Row:
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
     reads: bool = False
+    knows: bool = False
 
     @property
     def shipped(self) -> bool:
@@ -96,6 +97,11 @@ ROWS = (
     Row("ControlNet, reader of its tile, tiles of 64", controlnet=1.0, features="read", tile=64),
     Row("ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, tile=64),
     Row("ControlNet, DINO, tiles of 64", controlnet=1.0, tile=64),
+    Row("ControlNet that could know, no DINO", adapter="", controlnet=1.0, knows=True),
+    Row("ControlNet that could know, no DINO, tiles of 64", adapter="", controlnet=1.0, knows=True, tile=64),
+    Row("ControlNet that could know, no DINO, untiled", adapter="", controlnet=1.0, knows=True, tile=world.SIDE),
+    Row("ControlNet that could know, DINO", controlnet=1.0, knows=True),
+    Row("ControlNet that could know, DINO, tiles of 64", controlnet=1.0, knows=True, tile=64),
     Row("encoder without labels, DINO", adapter=SELFTAUGHT),
     Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
     Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
@@ -140,6 +146,11 @@ PAIRS = (
     ("ControlNet, reader of its tile, untiled", "ControlNet, reader of its tile, tiles of 64"),
     ("ControlNet, DINO, tiles of 64", "ControlNet, reader of its tile, tiles of 64"),
     ("ControlNet, DINO, tiles of 64", "ControlNet, no DINO, tiles of 64"),
+    ("ControlNet that could know, no DINO, untiled", "ControlNet that could know, no DINO"),
+    ("ControlNet that could know, no DINO, untiled", "ControlNet that could know, no DINO, tiles of 64"),
+    ("ControlNet that could know, DINO", "ControlNet that could know, no DINO"),
+    ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, tiles of 64"),
+    ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, untiled"),
     ("encoder without labels, DINO", "no DINO"),
     ("DINO: cross_attention, the shipped adapter", "no DINO"),
 )

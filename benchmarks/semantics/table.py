@@ -35,10 +35,11 @@ from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..figures import about, interval
-from . import classifier, controlnet, reader, selftaught
+from . import classifier, controlnet, knowing, reader, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile, Read, words
 from .measure import Scores, measure, summary
+from .pooled import alike
 from .rows import DEFAULT, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
@@ -65,12 +66,13 @@ def main() -> None:
     scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
+    nets = (controlnet, knowing) if any(row.knows for row in rows) else (controlnet,)
     told = {
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
         "settings": asdict(settings),
-        "models": {**models(), "controlnet": fingerprint(controlnet.FILE.read_bytes())[:12]},
+        "models": {**models(), **{net.FILE.stem: fingerprint(net.FILE.read_bytes())[:12] for net in nets}},
     }
     output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
     results = earlier(options.add, told) if options.add else {}
@@ -97,7 +99,7 @@ def earlier(path: Path, told: dict[str, Any]) -> dict[str, Any]:
     """The rows of a file of the same pictures, seeds, settings and models; SystemExit where it is of others."""
     found = json.loads(path.read_text())
     told = json.loads(json.dumps(told))
-    if other := [name for name, value in told.items() if found["about"].get(name) != value]:
+    if other := [name for name, value in told.items() if not alike(found["about"].get(name), value)]:
         raise SystemExit(f"{path} is of other {', '.join(other)}: give what it was made with, or leave --add out")
     return found["rows"]
 
@@ -208,7 +210,7 @@ def seed_of(index: int) -> int:
 def build(row: Row) -> Upscaler:
     """The demo's models with the row's adapter."""
     flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux) if row.controlnet else None
+    net = controlnet.load(flux, (knowing if row.knows else controlnet).FILE) if row.controlnet else None
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
     shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}

@@ -4,7 +4,7 @@ Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's dec
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
-becomes the demo's adapter), `controlnet` (of the demo's FLUX).
+becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier, controlnet, reader, selftaught
+from . import classifier, controlnet, knowing, reader, selftaught
 from .rows import DEFAULT, SELFTAUGHT, trained
 from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
-CONTROLNET_MINUTES = 8.0
-PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet")
+CONTROLNET_MINUTES, KNOWING_MINUTES = 8.0, 17.0
+PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "knowing")
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -100,6 +100,8 @@ def main() -> None:
         shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
+    if "knowing" in parts:
+        knowing.train(minutes=KNOWING_MINUTES, seed=options.seed)
 
 
 def write_pictures(folder: Path, *, count: int, seed: int) -> None:

@@ -20,6 +20,26 @@ def shares(pair: list[float]) -> str:
     return f"{mean} % \u00b1 {half}"
 
 
+def test_the_main_table_is_that_of_both_runs():
+    ten, found = (
+        json.loads((RESULTS / f"semantics_controlnet{of}.json").read_text())["rows"] for of in ("", "_twenty")
+    )
+    names = (
+        "truth",
+        "no DINO",
+        *(f"ControlNet, {name}" for name in ("no DINO", "DINO", "each tile's own caption", "the picture's caption")),
+        *(f"ControlNet, {name}" for name in ("features of another picture", "objects exchanged")),
+        *(f"ControlNet, {name}, untiled" for name in ("no DINO", "DINO")),
+    )
+    for row, name in zip(table("With a layout that is given"), names, strict=True):
+        of = found.get(name, ten[name])
+        assert (name in found) != row[0].endswith("(ten pictures)"), name
+        follows = of.get("follows", [None])
+        wanted = [shares(of["accuracy"]), "-" if None in follows else shares(follows), shares(of["agreement"])]
+        wanted += [f"{of['outline'][0]:.2f}", shares(of["blank"])]
+        assert row[1:] == [*wanted, *(f"{of[key][0]:.2f}" for key in ("colour", "sharpness", "seams"))], name
+
+
 def test_the_table_of_colours_is_that_of_the_named_command():
     found = json.loads((RESULTS / "color_match.json").read_text())
     text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
@@ -48,6 +68,14 @@ def test_the_table_of_twenty_pictures_is_that_of_both_runs():
         of = found[name]
         wanted = [shares(of["accuracy"]), shares(of["agreement"]), f"{of['outline'][0]:.2f}", f"{of['colour'][0]:.2f}"]
         assert row[1:] == wanted, name
+
+
+def test_the_table_of_the_controlnet_that_could_know_is_that_of_its_file():
+    rows = json.loads((RESULTS / "semantics_knowing.json").read_text())["rows"]
+    for row, name in zip(table("A ControlNet that could know")[1:], ("no DINO", "DINO"), strict=True):
+        for cell, tiles in zip(row[1:], (", tiles of 64", "", ", untiled"), strict=True):
+            of = rows.get(f"ControlNet that could know, {name}{tiles}")
+            assert cell == (shares(of["accuracy"]) if of else "-"), f"{name}{tiles}"
 
 
 def test_the_table_of_the_reader_is_what_it_reads():

@@ -143,6 +143,7 @@ def test_rows_join_a_file_of_the_same_pictures_only(tmp_path):
     file = tmp_path / "rows.json"
     file.write_text(json.dumps({"about": {**told, "date": "today"}, "rows": rows}))
     assert table.earlier(file, told) == rows
+    assert table.earlier(file, {**told, "settings": {"tile": (128, 128), "of a later version": 1}}) == rows
     with pytest.raises(SystemExit, match="is of other pictures"):
         table.earlier(file, {**told, "pictures": 4})
 
