@@ -103,7 +103,7 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
             raise ValueError(
                 f"{where} has {name} {printable(json.dumps(value))}, which no path and no prompt can be: mend it"
             )
-        if name in LIMITS:
+        if name in LIMITS and not isinstance(value, str):
             try:
                 LIMITS[name].check(name, value)
             except ValueError as error:
