@@ -99,7 +99,11 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
             raise ValueError(f"{where} has {printable(name)}, which no list takes here: give {', '.join(allowed)}")
         if not isinstance(value, allowed[name]) or isinstance(value, bool) or value == "":
             raise ValueError(f"{where} has {name} {printable(json.dumps(value))}, needed is {KINDS[name]}: mend it")
-        if name in LIMITS:
+        if isinstance(value, str) and not _usable(value):
+            raise ValueError(
+                f"{where} has {name} {printable(json.dumps(value))}, which no path and no prompt can be: mend it"
+            )
+        if name in LIMITS and not isinstance(value, str):
             try:
                 LIMITS[name].check(name, value)
             except ValueError as error:
@@ -112,3 +116,10 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
     source = expanded(said[SOURCE])
     listed = Listed(source if source.is_absolute() else folder / source, name, where=where)
     return replace(listed, own={key: value for key, value in said.items() if key not in (SOURCE, OUTPUT)})
+
+
+def _usable(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character
+        return False

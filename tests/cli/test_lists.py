@@ -100,6 +100,8 @@ A = {"source": "a.png"}
         ([{**A, "denoise": 2}], "line 1 of {}: denoise 2"),
         ([{**A, "prompt": 1}], "line 1 of {} has prompt 1, needed is text"),
         ([{**A, "prompt": "a cat"}], "prompt"),  # these models have no text encoders
+        (['{"source": "\\ud800"}'], 'line 1 of {} has source "\\ud800", which no path and no prompt can be'),
+        ([{**A, "source": "a\0.png"}], "which no path and no prompt can be: mend it"),
         ([{**A, "output": "x/a.png"}], "line 1 of {} has output x/a.png, needed is a name without a folder"),
         ([A, {**A, "seed": 1}], "line 2 of {} names {}/a.png once more, as line 1 of {} did: name each picture once"),
         ([{**A, "output": "b.png"}, {"source": "b.png"}], "several inputs would be written to"),

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from dinotile.cli.lists import find_listed
 from dinotile.cli.remote.workflow import read_workflow
 from dinotile.dino.compress.checkpoint import load_flat, save_flat
 from dinotile.dino.compress.dit import DitConfig, new_dit
@@ -46,6 +47,7 @@ MEMORY = 1  # GiB more than before
 ROOT = Path(__file__).parents[2]
 
 
+LINE = {"source": "a.png", "output": "b.png", "seed": 7, "denoise": 0.5, "prompt": "a cat"}
 NAMES = (
     "adapter",
     "DINO",
@@ -58,7 +60,7 @@ NAMES = (
     "VAE's config",
 )
 NAMES += ("FlatDINO", "latents' statistics", "generator of latents", "decoder to pixels")
-NAMES += ("npy", "text's npy", "json", "tar", "png", "jpeg", "yaml", "workflow")
+NAMES += ("npy", "text's npy", "json", "tar", "png", "jpeg", "yaml", "workflow", "list")
 
 
 @dataclass
@@ -193,6 +195,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "jpeg": Kind(100, in_bytes(jpeg.read_bytes(), head=700), "a.jpg", load_picture),
         "yaml": Kind(290, lambda rng: as_yaml(yaml, rng), "a.yaml", load_config),
         "workflow": Kind(100, lambda rng: as_json(workflow, rng), "a.json", read_workflow),
+        "list": Kind(100, lambda rng: as_json(LINE, rng) + b"\n", "a.jsonl", lambda path: find_listed([str(path)])),
     }
 
 
@@ -225,8 +228,8 @@ def made(tmp_path_factory):
     return folder, kinds(folder)
 
 
-def test_there_are_3040(made):
-    assert sum(kind.count for kind in made[1].values()) == 3040 and tuple(made[1]) == NAMES
+def test_there_are_3140(made):
+    assert sum(kind.count for kind in made[1].values()) == 3140 and tuple(made[1]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
