@@ -89,13 +89,14 @@ def insides(request, host, host_python, base, tmp_path_factory):
 
     def run(script: str, own: Path) -> dict:
         with lanes:
-            return measure_inside(script, host=host, host_python=host_python, base=own / "base", out=own)
+            return measure_inside(script, host=host, host_python=host_python, base=own / "base", out=own / "out")
 
     with ThreadPoolExecutor(len(scripts) or 1) as pool:
         futures = {}
         for script in scripts:
             own = tmp_path_factory.mktemp(Path(script).stem)
             shutil.copytree(base, own / "base")
+            (own / "out").mkdir()
             futures[script] = pool.submit(run, script, own)
         yield Insides(futures, lanes)
 
