@@ -56,9 +56,7 @@ def with_estimates(model: Any, estimates: Estimates, *, start: float) -> Any:
         denoised = executor(x, timestep, *args, **kwargs)
         return like(estimates(flat(denoised), float(timestep.max()), start=start), denoised)
 
-    model.add_wrapper_with_key(Wrappers.PREDICT_NOISE, PATH, predict_noise)
-    wrappers = model.wrappers[Wrappers.PREDICT_NOISE]
-    model.wrappers[Wrappers.PREDICT_NOISE] = {PATH: wrappers.pop(PATH), **wrappers}  # the first is around the others
+    _add_around(model, PATH, predict_noise)
     return model
 
 
@@ -81,8 +79,15 @@ def guide_model(model: Any, guidance: Guidance) -> Any:
         Wrappers.OUTER_SAMPLE, f"{RUN}_{guidance.kind}", partial(outer_sample, guidance=guidance)
     )
     if not model.wrappers.get(Wrappers.PREDICT_NOISE, {}).get(RUN):
-        model.add_wrapper_with_key(Wrappers.PREDICT_NOISE, RUN, predict_noise)
+        _add_around(model, RUN, predict_noise)
     return model
+
+
+def _add_around(model: Any, key: str, wrapper: Callable[..., Tensor]) -> None:
+    """Around all wrappers of estimates that the model has, such as LazyCache's: the host has the first one around the others."""
+    model.add_wrapper_with_key(Wrappers.PREDICT_NOISE, key, wrapper)
+    wrappers = model.wrappers[Wrappers.PREDICT_NOISE]
+    model.wrappers[Wrappers.PREDICT_NOISE] = {key: wrappers.pop(key), **wrappers}
 
 
 def check_unguided(model: Any) -> None:

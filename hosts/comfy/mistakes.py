@@ -14,6 +14,7 @@ from types import TracebackType
 
 PACKAGE = __name__.rpartition(".hosts.")[0]
 RAISE = dis.opmap["RAISE_VARARGS"]
+OF_CODE = (TypeError, AttributeError, LookupError, AssertionError, ImportError, NameError)
 
 
 def quieten_mistakes() -> None:
@@ -23,11 +24,15 @@ def quieten_mistakes() -> None:
 
 def is_news(record: logging.LogRecord) -> bool:
     """Whether a record belongs in the log: all but the traceback of a mistake that is being handled."""
-    return not (str(record.msg).startswith("Traceback (most recent call last)") and _is_mistake(sys.exc_info()[1]))
+    told = isinstance(record.msg, str) and record.msg.startswith("Traceback (most recent call last)")
+    return not (told and _is_mistake(sys.exc_info()[1]))
 
 
 def _is_mistake(error: BaseException | None) -> bool:
-    """Whether a ``raise`` of this package made it; a ValueError of what its code calls is a fault like any other."""
+    """Whether a ``raise`` of this package made it; a ValueError of what its code calls is a fault like any other, and so may be
+    one that stands for an error of the code."""
+    if error is not None and isinstance(error.__cause__, OF_CODE):
+        return False
     trace: TracebackType | None = error.__traceback__ if isinstance(error, ValueError) else None
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,9 +1,11 @@
 """Hints that are patches of the model, as ControlNets of Z-Image and Qwen-Image are: each call's show the tile that the call is
-about. A copy of a patch for a tile is kept, as the host keeps what one has encoded."""
+about."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
@@ -18,10 +20,10 @@ from ...tiling.plan import Box, TilePlan
 Patches = dict[str, list[Any]]
 Place = tuple[int, int, int, int]  # left, top, right and bottom of a tile in px
 KINDS = {  # what a patch has by which it is known, and how it is cropped
-    ("image", "encode_latent_cond", "encoded_image"): "_encoded",  # ControlNets of Z-Image and Qwen-Image
-    ("image", "mask", "sigma_start"): "_pixels",  # LLLite of Anima
-    ("hint_latent",): "_latents",  # SUPIR
-    ("render_video", "prepared_render"): "_frame",  # Uni3C of Wan
+    ("image", "encode_latent_cond", "encoded_image"): "encoded",  # ControlNets of Z-Image and Qwen-Image
+    ("image", "mask", "sigma_start"): "pixels",  # LLLite of Anima
+    ("hint_latent",): "latents",  # SUPIR
+    ("render_video", "prepared_render"): "frame",  # Uni3C of Wan
 }
 
 
@@ -29,7 +31,7 @@ def kind_of(patch: Any) -> str | None:
     """How one is cropped, None where it shows no picture."""
     found = next((kind for names, kind in KINDS.items() if all(hasattr(patch, name) for name in names)), None)
     reads = found is None and getattr(patch, "patch", None) is not None and kind_of(patch.patch) is not None
-    return "_beside" if reads else found
+    return "beside" if reads else found
 
 
 def owner(patch: Any) -> Any:
@@ -41,51 +43,36 @@ def owner(patch: Any) -> Any:
 
 class PatchCrop:
     """Crops them in one sampling run on a canvas. A picture is fitted to the canvas and encoded once, as the host would, and then
-    cut; a patch that says nothing of a picture is the same for all tiles."""
+    cut. A patch keeps much of what it makes in a call, so its copy for a tile lives no longer than the call."""
 
     def __init__(self, plan: TilePlan) -> None:
         """plan: in px."""
         self.plan = plan
-        self._whole: dict[tuple, Tensor] = {}
-        self._tiles: dict[tuple, Any] = {}
+        self._whole: dict[tuple[int, str], tuple[Any, Tensor]] = {}  # with their patches, so that ids stay theirs
 
     def __call__(self, patches: Patches, place: Place, device: torch.device) -> Patches:
         if self.plan.count == 1:
             return patches
-        return {name: [self._patch(patch, place, device) for patch in listed] for name, listed in patches.items()}
+        call = Call(self, place, device)
+        return {name: [call.patch(patch) for patch in listed] for name, listed in patches.items()}
 
-    def _patch(self, patch: Any, place: Place, device: torch.device) -> Any:
-        if isinstance(patch, tuple):
-            return (*patch[:-1], self._patch(patch[-1], place, device))
-        tile = self._tile(owner(patch), place, device)
-        return MethodType(patch.__func__, tile) if isinstance(patch, MethodType) else tile
-
-    def _tile(self, patch: Any, place: Place, device: torch.device) -> Any:
-        key = (id(patch), place, device)
-        if key not in self._tiles:
-            kind = kind_of(patch)
-            self._tiles[key] = tile = patch if kind is None else copy.copy(patch)
-            if kind is not None:
-                getattr(self, kind)(patch, tile, place, device)
-        return self._tiles[key]
-
-    def _encoded(self, patch: Any, tile: Any, place: Place, device: torch.device) -> None:
-        left, top, right, bottom = place
+    def encoded(self, patch: Any, tile: Any, call: Call) -> None:
+        left, top, right, bottom = call.place
         model, ratio = patch.model_patch.model, patch.vae.spacial_compression_encode()
-        cells = self._cut(self._canvas(patch), place, self.plan.cell).to(device)
+        cells = self._cut(self._once(patch, "encoded", self._canvas), call.place, self.plan.cell).to(call.device)
         if hasattr(model, "process_input_latent_image"):
             cells = model.process_input_latent_image(cells.clone())  # which writes into what it is given
         cell = self.plan.cell
         tile.encoded_image = cells
         tile.encoded_image_size = ((bottom - top) // cell * ratio, (right - left) // cell * ratio)
 
-    def _pixels(self, patch: Any, tile: Any, place: Place, device: torch.device) -> None:
-        tile.image = self._cut(self._fitted(patch.image.movedim(-1, 1), "bicubic"), place).movedim(1, -1)
+    def pixels(self, patch: Any, tile: Any, call: Call) -> None:
+        image = self._once(patch, "image", lambda patch: self._fitted(patch.image.movedim(-1, 1), "bicubic"))
+        tile.image = self._cut(image, call.place).movedim(1, -1)
         if patch.mask is not None:
-            mask = patch.mask if patch.mask.ndim == 4 else patch.mask.unsqueeze(1)
-            tile.mask = self._cut(self._fitted(mask.float(), "nearest-exact"), place)
+            tile.mask = self._cut(self._once(patch, "mask", self._mask), call.place)
 
-    def _latents(self, patch: Any, tile: Any, place: Place, device: torch.device) -> None:
+    def latents(self, patch: Any, tile: Any, call: Call) -> None:
         cell = self.plan.cell
         height, width = (side * cell for side in patch.hint_latent.shape[-2:])
         if (height, width) != (self.plan.height, self.plan.width):
@@ -94,28 +81,36 @@ class PatchCrop:
                 f"the picture of {name} is {width} x {height} px, the canvas {self.plan.width} x "
                 f"{self.plan.height}: connect the picture that was enlarged to the canvas"
             )
-        tile.hint_latent = self._cut(patch.hint_latent, place, cell)
+        tile.hint_latent = self._cut(patch.hint_latent, call.place, cell)
 
-    def _frame(self, patch: Any, tile: Any, place: Place, device: torch.device) -> None:
-        frame = self._fitted(patch.render_video[:1].movedim(-1, 1), "bilinear")  # the host takes as many as there are
-        tile.render_video, tile.prepared_render = self._cut(frame, place).movedim(1, -1), None
+    def frame(self, patch: Any, tile: Any, call: Call) -> None:
+        cells = (1, self.plan.height // self.plan.cell, self.plan.width // self.plan.cell)
+        whole = self._once(patch, "frame", lambda patch: patch.encode_render_video(cells))
+        tile.prepared_render = self._cut(whole, call.place, self.plan.cell)
 
-    def _beside(self, patch: Any, tile: Any, place: Place, device: torch.device) -> None:
+    def beside(self, patch: Any, tile: Any, call: Call) -> None:
         """One that reads what another made of the picture."""
-        tile.patch = self._tile(patch.patch, place, device)
+        tile.patch = call.tile(patch.patch)
+
+    def _once(self, patch: Any, what: str, make: Callable[[Any], Tensor]) -> Tensor:
+        """What a patch shows, of the whole canvas."""
+        key = (id(patch), what)
+        if key not in self._whole:
+            self._whole[key] = patch, make(patch)
+        return self._whole[key][1]
 
     def _canvas(self, patch: Any) -> Tensor:
         """The latents [B, C, .., h, w] of its pictures, fitted to the canvas."""
-        key = (id(patch), "encoded")
-        if key not in self._whole:
-            loaded = comfy.model_management.loaded_models(only_currently_used=True)
-            images = [getattr(patch, name) for name in ("image", "inpaint_image") if hasattr(patch, name)]
-            fitted = [image if image is None else self._fitted(image.movedim(-1, 1), "area") for image in images]
-            self._whole[key] = patch.encode_latent_cond(
-                *(None if image is None else image.movedim(1, -1) for image in fitted)
-            )
-            comfy.model_management.load_models_gpu(loaded)
-        return self._whole[key]
+        loaded = comfy.model_management.loaded_models(only_currently_used=True)
+        images = [getattr(patch, name) for name in ("image", "inpaint_image") if hasattr(patch, name)]
+        fitted = [image if image is None else self._fitted(image.movedim(-1, 1), "area") for image in images]
+        latents = patch.encode_latent_cond(*(None if image is None else image.movedim(1, -1) for image in fitted))
+        comfy.model_management.load_models_gpu(loaded)
+        return latents
+
+    def _mask(self, patch: Any) -> Tensor:
+        mask = patch.mask if patch.mask.ndim == 4 else patch.mask.unsqueeze(1)
+        return self._fitted(mask.float(), "nearest-exact")
 
     def _fitted(self, image: Tensor, algorithm: str) -> Tensor:
         """A picture [B, C, h, w] as the host fits it to the canvas."""
@@ -124,3 +119,28 @@ class PatchCrop:
     def _cut(self, values: Tensor, place: Place, cell: int = 1) -> Tensor:
         left, top, right, bottom = (side // cell for side in place)
         return cut(values, Box(top, left, bottom - top, right - left))
+
+
+@dataclass
+class Call:
+    """The patches of one call, and so of one tile. made: their copies, by id."""
+
+    crop: PatchCrop
+    place: Place
+    device: torch.device
+    made: dict[int, Any] = field(default_factory=dict)
+
+    def patch(self, patch: Any) -> Any:
+        if isinstance(patch, tuple):
+            return (*patch[:-1], self.patch(patch[-1]))
+        tile = self.tile(owner(patch))
+        return MethodType(patch.__func__, tile) if isinstance(patch, MethodType) else tile
+
+    def tile(self, patch: Any) -> Any:
+        kind = kind_of(patch)
+        if kind is None:
+            return patch
+        if id(patch) not in self.made:
+            self.made[id(patch)] = copy.copy(patch)
+            getattr(self.crop, kind)(patch, self.made[id(patch)], self)
+        return self.made[id(patch)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,8 @@ from inside_families import latent, planned, sample
 from inside_tools import CHECKS, check, picture, refusal, tiled
 from inside_zoo import CPU, WIDTH, built, decoder, draw
 from torch import Tensor
+
+from dinotile.hosts.comfy.patch_crop import PatchCrop, owner
 
 DEEPER = {"model_channels": 64, "channel_mult": [1, 1, 1], "num_res_blocks": [2, 2, 2], "num_heads": -1}
 DEEPER |= {
@@ -136,6 +140,29 @@ def hints_refused():
     return {
         "PiD": refusal(lambda: sample(tiled(pid, planned(pid)), "PiD", latent(pid))),
         "SUPIR of another size": refusal(lambda: sample(tiled(other, planned(unet)), "SDXL", latent(unet))),
+    }
+
+
+@check
+def copies_of_hints():
+    """What a call's copies are, and whether any outlives it; how often what they show is encoded in tiles of two steps."""
+    unet, wan = built("SDXL", **DEEPER), built("Wan 2.1")
+    given = picture(3, height=8 * latent(unet).shape[-2], width=8 * latent(unet).shape[-1])
+    model, _, _ = supir(unet, decoder(unet))(unet, [], [], given, torch.zeros(1, 8, 8))
+    crop = PatchCrop(planned(unet))
+    made = crop(model.model_options["transformer_options"]["patches"], (0, 0, 64, 64), CPU)
+    copies = {id(each): weakref.ref(each) for listed in made.values() for each in map(owner, listed)}
+    del made
+    gc.collect()
+    vae, encoded = decoder(wan), []
+    encode = vae.encode
+    vae.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    sample(tiled(uni3c(wan, vae)(wan, [], [], given, None)[0], planned(wan)), "Wan 2.1", latent(wan), steps=2)
+    return {
+        "copies": len(copies),
+        "left": sum(each() is not None for each in copies.values()),
+        "encoded": len(encoded),
+        "tiles": planned(wan).count,
     }
 
 

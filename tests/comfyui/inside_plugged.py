@@ -8,15 +8,18 @@ from typing import Any
 import comfy.hooks
 import comfy.sd
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+from comfy_extras.nodes_easycache import LazyCacheNode
 from comfy_extras.nodes_flux import FluxKVCache
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from inside_controls import Apply, Hint, by_hand
-from inside_families import latent, planned, sample
-from inside_tools import CHECKS, check, refusal, tiled
-from inside_zoo import built, drawn
+from inside_families import latent, planned, sample, small
+from inside_tools import CHECKS, apart, check, node, refusal, same, tiled
+from inside_zoo import built, decoder, drawn
 from torch import Tensor
+
+from dinotile import nodes
 
 
 def low_rank(model: Any, layer: str, seed: int) -> dict[str, Tensor]:
@@ -67,6 +70,25 @@ def plugged_refused():
         name: refusal(lambda each=each: sample(tiled(each, planned(model)), "FLUX.2", latent(model), steps=1))
         for name, each in patched.items()
     }
+
+
+@check
+def cached_estimates():
+    """LazyCache, which gives a former estimate again, before an anchor and after it."""
+    model = built("Z-Image")
+    latents = latent(model)
+
+    def cache(model):
+        return LazyCacheNode.execute(model, 3.0, 0.0, 1.0, False).args[0]
+
+    def anchor(model):
+        return node(nodes.SourceAnchor, model, small(model), decoder(model), 0.5, 1.0, 0.0, 1)
+
+    before, after, alone = (
+        sample(tiled(patched, planned(model)), "Z-Image", latents, steps=5)
+        for patched in (anchor(cache(model)), cache(anchor(model)), anchor(model))
+    )
+    return {"same": same(before, after), "cached": apart(before, alone)}
 
 
 PLUGGED = {

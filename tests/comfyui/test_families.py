@@ -133,6 +133,17 @@ def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts
     one_sentence(numbers("hints_refused")[hint], parts)
 
 
+def test_a_patchs_copy_for_a_tile_ends_with_the_call_and_its_picture_is_encoded_once(numbers):
+    """Or all that the host's patches keep of a call would be kept for each tile, and of moving tiles for each step."""
+    found = numbers("copies_of_hints")
+    assert (found["copies"], found["left"], found["encoded"]) == (1, 0, 1) and found["tiles"] > 1
+
+
+def test_an_anchor_acts_around_a_cache_of_estimates_in_either_order(numbers):
+    found = numbers("cached_estimates")
+    assert found["same"] and found["cached"] > 1e-3
+
+
 @pytest.mark.parametrize(
     "family", [name for name in GRIDS if name not in ("FLUX.1", "FLUX.2", "Chroma", "Krea 2")] + ["patched", "family"]
 )

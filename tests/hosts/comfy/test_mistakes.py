@@ -25,6 +25,13 @@ def chained():
         raise ValueError("no number") from error
 
 
+def chained_to_a_fault():
+    try:
+        {}["x"]
+    except KeyError as error:
+        raise ValueError("no such file of ours") from error
+
+
 def of_what_it_calls():
     return int("x")
 
@@ -46,7 +53,9 @@ def test_only_what_the_pack_itself_raises_as_a_mistake_loses_its_traceback():
     assert not kept(ours(of_a_raise)) and not kept(ours(chained))
 
 
-@pytest.mark.parametrize("fault", [ours(of_a_raise, "dinotiles"), ours(of_what_it_calls), ours(of_another_kind)])
+@pytest.mark.parametrize(
+    "fault", [ours(of_a_raise, "dinotiles"), ours(of_what_it_calls), ours(chained_to_a_fault), ours(of_another_kind)]
+)
 def test_a_fault_keeps_it(fault):
     assert kept(fault)
 
