@@ -119,7 +119,7 @@ class Batch:
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
         if self.manifest is not None:
-            self.manifest.note(source, output, status, **facts)
+            self.manifest.note(source, output, status, own=self.own_of(source) or None, **facts)
 
     def made(self, source: Path, output: Path, seconds: float) -> dict[str, Any]:
         """What the manifest says of the last picture that is done."""
