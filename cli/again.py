@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,4 +74,4 @@ def tiles_for(output: Path, redone: Sequence[int]) -> Iterator[Store]:
         return
     check_writable(output)
     with TemporaryDirectory(prefix=".dinotile-again-", dir=output.parent) as folder:
-        yield Store(Path(folder), redone=tuple(redone))
+        yield Store(Path(folder), math.inf, redone=tuple(redone))  # its tiles are this picture's, and all are needed

@@ -119,7 +119,7 @@ class Batch:
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
         if self.manifest is not None:
-            self.manifest.note(source, output, status, **facts)
+            self.manifest.note(source, output, status, own=self.own_of(source) or None, **facts)
 
     def made(self, source: Path, output: Path, seconds: float) -> dict[str, Any]:
         """What the manifest says of the last picture that is done."""
@@ -234,7 +234,7 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     from ..files.pictures import load_picture
     from ..files.sources import open_picture, upright_size
     from ..flux_patch.families import FLUX1
-    from ..upscaling.redo import chosen_tiles
+    from ..upscaling.redo import check_redone, chosen_tiles
 
     height, width = upright_size(source, max_megapixels=batch.max_megapixels)
     fitted = batch.fitted(settings, source, height, width)
@@ -243,4 +243,6 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     masks.check(height, width)
     if batch.store.redo:
         chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1))
+    if batch.store.redone:
+        check_redone(batch.store.redone, fitted.plan(height, width, latents=FLUX1))
     return height, width, fitted

@@ -47,6 +47,8 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
     for given in inputs:
         path = expanded(given) if given.lower().endswith(ENDING) else None
         if path is None or not path.is_file():
+            if only is not None and path is not None and not path.exists():
+                raise ValueError(f"--only {only} chooses from a manifest, and {path} is not there: give one that is")
             if only is not None:
                 raise ValueError(
                     f"--only {only} chooses from a manifest, and {given or 'empty text'} is none: give {ENDING} files"
@@ -75,15 +77,30 @@ def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]
     except OSError as error:
         raise ValueError(f"list {path} cannot be read ({reason(error)}): give another one") from error
     if manifest:
-        last = {entry.source: (output, entry.status) for output, entry in Manifest.read(path).entries.items()}
-        chosen = {source: output for source, (output, status) in last.items() if only in (None, status)}
-        return [Listed(Path(source), Path(output).name, where=str(path)) for source, output in chosen.items()]
+        return _of_manifest(path, only=only, own=own)
     if only is not None:
         raise ValueError(f"--only {only} chooses from a manifest, and {path} is a list without statuses: leave it out")
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise ValueError(f"list {path} names no picture: {FORM}")
     return [_listed(line, f"line {number} of {path}", path.parent, own) for number, line in numbered]
+
+
+def _of_manifest(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]:
+    """own: options beside these are passed over, as not every command has them."""
+    last = {entry.source: (output, entry) for output, entry in Manifest.read(path).entries.items()}
+    if not last and only is None:
+        raise ValueError(f"manifest {path} names no picture, as its only line was cut short: give the pictures")
+    found = []
+    for source, (output, entry) in last.items():
+        if only in (None, entry.status):
+            where, kept = (
+                str(path),
+                {name: value for name, value in entry.own.items() if name in own or name not in OWN},
+            )
+            _check(kept, where, {name: OWN[name] for name in own})
+            found.append(Listed(Path(source), Path(output).name, own=kept, where=where))
+    return found
 
 
 def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> Listed:
@@ -93,7 +110,19 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
         raise ValueError(f"{where} is not JSON ({printable(str(error))}): {FORM}") from error
     if not isinstance(said, dict) or SOURCE not in said:
         raise ValueError(f"{where} names no source: {FORM}")
-    allowed = {SOURCE: (str,), OUTPUT: (str,), **{name: OWN[name] for name in own}}
+    _check(said, where, {SOURCE: (str,), OUTPUT: (str,), **{name: OWN[name] for name in own}})
+    name = said.get(OUTPUT, "")
+    if name != Path(name).name:
+        raise ValueError(
+            f"{where} has output {printable(name)}, needed is a name without a folder: --output names that"
+        )
+    source = expanded(said[SOURCE])
+    listed = Listed(source if source.is_absolute() else folder / source, name, where=where)
+    return replace(listed, own={key: value for key, value in said.items() if key not in (SOURCE, OUTPUT)})
+
+
+def _check(said: Mapping[str, Any], where: str, allowed: Mapping[str, tuple[type, ...]]) -> None:
+    """ValueError for what a picture's line cannot say. allowed: what it may, and of what types."""
     for name, value in said.items():
         if name not in allowed:
             raise ValueError(f"{where} has {printable(name)}, which no list takes here: give {', '.join(allowed)}")
@@ -108,14 +137,6 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
                 LIMITS[name].check(name, value)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
-    name = said.get(OUTPUT, "")
-    if name != Path(name).name:
-        raise ValueError(
-            f"{where} has output {printable(name)}, needed is a name without a folder: --output names that"
-        )
-    source = expanded(said[SOURCE])
-    listed = Listed(source if source.is_absolute() else folder / source, name, where=where)
-    return replace(listed, own={key: value for key, value in said.items() if key not in (SOURCE, OUTPUT)})
 
 
 def _usable(text: str) -> bool:

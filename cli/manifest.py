@@ -30,7 +30,8 @@ DONE, FAILED, RUNNING = STATUSES = ("done", "failed", "running")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The last line about an output. input, settings: fingerprints. size: bytes of the output when it was last written, or 0."""
+    """The last line about an output. input, settings: fingerprints. size: bytes of the output when it was last written, or 0.
+    own: options that the picture had of its own, unchecked."""
 
     status: str
     source: str
@@ -38,6 +39,7 @@ class Entry:
     settings: str
     size: int
     version: str
+    own: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,7 +86,8 @@ class Manifest:
             ) from error
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
-        """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``seconds``, ``where``."""
+        """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``seconds``, ``where``,
+        ``own``."""
         assert self.file is not None
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = {"dinotile": self.made_by, "status": status, "output": named(output), "source": named(source)}
@@ -156,8 +159,9 @@ class Manifest:
             before = self.entries.get(said["output"])
             facts = said.get("input", ""), said.get("settings", "")
             size = said.get("size", before.size if before else 0)
-            entry = Entry(said["status"], said["source"], *facts, size, said["dinotile"])
+            entry = Entry(said["status"], said["source"], *facts, size, said["dinotile"], said.get("own", {}))
             fits = entry.status in STATUSES and isinstance(entry.size, int) and isinstance(said["output"], str)
+            fits = fits and isinstance(entry.own, dict)
             if not fits or not all(isinstance(text, str) for text in (entry.source, *facts, entry.version)):
                 raise ValueError
         except (ValueError, LookupError, TypeError, RecursionError) as error:

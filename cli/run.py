@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ def run(
         typer.echo(f"no picture of {image} is {only}: nothing to do")
         return
     pictures = [each.source for each in listed]
-    if len(servers) == len(pictures) == 1 and manifest is None and not Path(output).is_dir():
+    folder = Path(output).is_dir() or output.endswith(("/", os.sep))
+    if len(servers) == len(pictures) == 1 and manifest is None and not folder and not listed[0].name:
         run_one(workflow, pictures[0], Path(output), servers[0], settings or [], timeout, access, overwrite=overwrite)
         return
     from .fleet import Fleet, run_fleet

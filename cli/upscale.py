@@ -175,6 +175,8 @@ def upscale(
         typer.echo(resume(batch, manifest, options))
         if not batch.jobs:
             return
+    left = {named(source) for source, _ in batch.jobs}
+    batch.own = {source: own for source, own in batch.own.items() if source in left}  # no other prompt is encoded
     if (skip_existing or manifest) and report and report.exists():
         batch.done = earlier(report, batch.jobs)
     check_free([] if skip_existing else batch.taken(written), overwrite=overwrite)

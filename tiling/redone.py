@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..files.writing import replacing
 
 NAME = "redone.json"  # in a job's folder
+HEAD = 4096  # most bytes of a tile's first line
 
 
 def read_redone(job: Path) -> list[int] | None:
@@ -26,3 +28,12 @@ def read_redone(job: Path) -> list[int] | None:
 def write_redone(job: Path, redone: Sequence[int] | None, *, advice: str) -> None:
     with replacing(job / NAME, advice=advice) as part:
         part.write_text(json.dumps({"redone": redone}), encoding="utf-8")
+
+
+def read_turns(tiles: Iterable[Path]) -> dict[int, int]:
+    """How often each tile was done again, by its own first line; without those that are damaged, which their readers tell."""
+    found = {}
+    for path in tiles:
+        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError), path.open("rb") as file:
+            found[int(path.stem)] = int(json.loads(file.readline(HEAD))["turn"])
+    return found

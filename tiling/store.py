@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -25,13 +26,12 @@ from ..files.fingerprints import fingerprint_of
 from ..files.kinds import MOST_STORED
 from ..files.writing import OURS, abandoned, hold, make_folder, remove_abandoned, replacing
 from .mark import UNWRITTEN, check_mark, is_new
-from .redone import NAME, read_redone, write_redone
+from .redone import HEAD, NAME, read_redone, read_turns, write_redone
 
 log = logging.getLogger("dinotile")
 LOCK = "in-use"  # in a job's folder, which nothing without it is: held while a run works on it
 TILE = ".tile"
 TRIES = 100  # to have a folder that others remove
-HEAD = 4096  # most bytes of a tile's first line
 
 
 class TileStore:
@@ -89,6 +89,7 @@ class TileStore:
                 file.write(json.dumps(said).encode() + b"\n" + content)
                 file.flush()
                 os.fsync(file.fileno())
+            self.turns[tile] = turn
         except ValueError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -108,13 +109,20 @@ class TileStore:
     @property
     def redone(self) -> list[int] | None:
         """Numbers of the tiles that were done again, from 0, in their order, each as often; None where it is not known any more
-        how tiles came to be as they are."""
+        how tiles came to be as they are, or never was: early versions noted nothing."""
         redone = read_redone(self.job)
         if redone:
             last = self.get(redone[-1])
             if last is not None and last[1] == redone.count(redone[-1]) - 1:
-                return redone[:-1]  # a run was killed before it had the tile
+                redone = redone[:-1]  # a run was killed before it had the tile
+        if redone is not None and any(turn != redone.count(tile) for tile, turn in self.turns.items()):
+            return None
         return redone
+
+    @cached_property
+    def turns(self) -> dict[int, int]:
+        """The turns of the tiles that are there; read once, as tiles are done again by a run that is alone."""
+        return read_turns(self.job.glob(f"*{TILE}"))
 
     def alone(self) -> None:
         """Have the job for this run only, until ``close``, as tiles change under it; ValueError where another works on it, and

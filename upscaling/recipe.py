@@ -20,8 +20,10 @@ from ..files.metadata import RECIPE
 from ..files.pictures import load_picture
 from .masks import EVERYWHERE, Masks, load_masks
 from .settings import MASKS, UpscaleSettings
+from .upscaler import BY_TENSORS
 
 REDONE, SHORT = "redone", "out_of_memory"  # parts of a recipe that few have
+BY_TYPE = (*BY_TENSORS, "text")  # whose fingerprints are other ones where they compute in another type
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -75,7 +77,10 @@ def recipe_of(path: Path, *, max_megapixels: float = MEGAPIXELS) -> dict[str, An
             and isinstance(name, str)
             and Path(name).name
             and all(isinstance(value, plain) for value in said["options"].values())
+            and (said.get(REDONE, []) is None or isinstance(said.get(REDONE, []), list))
             and all(type(tile) is int and tile > 0 for tile in said.get(REDONE) or [])
+            and isinstance(said.get(SHORT, []), list)
+            and all(isinstance(shortage, dict) for shortage in said.get(SHORT, []))
             and isinstance(said.get("masks", {}), dict)
         ):
             return said
@@ -113,12 +118,14 @@ def check_masks(recipe: Mapping[str, Any], options: Mapping[str, Any], *, max_me
 
 
 def other_than(recipe: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """What a recipe of the same picture made again says otherwise: versions and weights."""
-    found = []
+    """What a recipe of the same picture made again says otherwise: versions and weights, of those that it names, as early ones
+    name fewer."""
+    found, place = [], "computed on"
+    unlike = recipe["versions"].get(place) != again["versions"].get(place)
     for part in ("versions", "weights"):
-        for name in sorted({*recipe[part], *again[part]}):
-            was, now = recipe[part].get(name), again[part].get(name)
-            if was != now:
+        for name in sorted(recipe[part]):
+            was, now = recipe[part][name], again[part].get(name)
+            if was != now and not (unlike and part == "weights" and name in BY_TYPE):
                 found.append(f"{name} was {_told(was)}, here it is {_told(now)}")
     if recipe[RECIPE] != again[RECIPE]:
         found.append(f"dinotile was {recipe[RECIPE]}, here it is {again[RECIPE]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files.paths import expanded
@@ -29,6 +30,14 @@ def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
     if not numbers:
         raise ValueError(f"redo {text} means no tile of the {plan.count} there are: {SAID}")
     return sorted(set(numbers))
+
+
+def check_redone(redone: Sequence[int], plan: TilePlan) -> None:
+    """ValueError where tiles that were done again, from 0, are none of the plan's."""
+    if max(redone) >= plan.count:
+        raise ValueError(
+            f"tile {max(redone) + 1} is said to be done again, and there are {plan.count}: give the file as it was written"
+        )
 
 
 def _named(part: str, plan: TilePlan) -> list[int]:

@@ -43,8 +43,18 @@ PARTS = (
     "vae",
     "decoder",
     "controlnet",
+    "upscale_model",
+    "adapter",
+    "dino",
     "redux",
-)  # of an upscaler, told from others by their tensors' first numbers
+)  # jobs of stores know them so
+BY_TENSORS = (
+    "flux",
+    "vae",
+    "decoder",
+    "controlnet",
+    "redux",
+)  # those that are told from others by tensors' first numbers
 
 
 class Upscaler:
@@ -74,8 +84,8 @@ class Upscaler:
     ) -> None:
         """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter. texts: of further prompts."""
         check_pair(dino, adapter, uses=dino_uses)
-        modules = (transformer, vae, decoder, controlnet, redux and redux.model)  # PARTS
-        modules += tuple(each and each.module for each in (upscale_model, adapter)) + (dino and dino.model,)
+        modules = (transformer, vae, decoder, controlnet, *(each and each.module for each in (upscale_model, adapter)))
+        modules += tuple(each and each.model for each in (dino, redux))  # PARTS
         self.made_of = [
             None if each is None else heads_fingerprint(each.state_dict()) for each in modules
         ]  # before any moves
@@ -280,7 +290,8 @@ class Upscaler:
 
     def identity(self) -> dict[str, Any]:
         """What a report says of the models and where they compute, before there is one."""
-        alike = dict(zip(PARTS, self.made_of, strict=False)) | {"text": self._words()}
+        made_of = dict(zip(PARTS, self.made_of, strict=True))
+        alike = {**{name: made_of[name] for name in BY_TENSORS}, "text": self._words()}
         parts = {name: {"fingerprint": made} for name, made in alike.items() if made is not None}
         return {"weights": parts | self._weights(), "computed_on": self._place()}
 

@@ -1,6 +1,7 @@
 """A result of ``dinotile upscale`` says how it was made, and ``dinotile again`` makes the same."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.files.pictures import load_picture
 from dinotile.upscaling import api
-from dinotile.upscaling.recipe import recipe_of
+from dinotile.upscaling.recipe import other_than, recipe_of
 
 from ..tiny import tiny_flux, tiny_vae
 
@@ -78,6 +79,8 @@ def test_a_source_that_is_gone_or_another_is_refused_before_any_work(made, tmp_p
 
 WHOLE = {"source": {"file": "a.png"}, "options": {}, "settings": {}, "weights": {}, "versions": {}, "dinotile": "1"}
 WRONG = [{"source": {"file": ""}}, {"options": {"variant": []}}, {"dinotile": None}, {"settings": 1}]
+WRONG += [{"redone": wrong} for wrong in (0, False, "1", {}, [0], [True])]
+WRONG += [{"out_of_memory": wrong} for wrong in (5, None, ["x"], {})]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 5000, *(json.dumps({**WHOLE, **wrong}) for wrong in WRONG)])
@@ -86,6 +89,25 @@ def test_a_damaged_recipe_is_one_sentence(made, tmp_path, text):
     info.add_text("dinotile", text)
     Image.new("RGB", (8, 8)).save(tmp_path / "bad.png", pnginfo=info)
     assert "has a damaged recipe" in refused("again", tmp_path / "bad.png", "-o", tmp_path / "new.png")
+
+
+def test_a_tile_that_the_plan_has_not_is_refused_before_any_work(made, tmp_path):
+    recipe = recipe_of(made / "out.png")
+    recipe["redone"], recipe["settings"]["mode"] = [1, 99], "sequential"
+    rewritten(made / "out.png", tmp_path / "many.png", recipe)
+    said = refused("again", tmp_path / "many.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
+    assert said.startswith("tile 99 is said to be done again, and there are ") and len(os.listdir(tmp_path)) == 1
+
+
+def test_only_what_a_recipe_says_is_compared_and_weights_of_one_type_only(made):
+    recipe, early, other = (recipe_of(made / "out.png") for _ in range(3))
+    del early["weights"]["flux"], early["weights"]["text"]
+    assert other_than(early, recipe) == [] and other_than(recipe, early)[0].endswith("here it is none")
+    other["versions"]["computed on"] = "cuda, bfloat16"
+    for name in ("flux", "text", "adapter"):
+        other["weights"][name] = {"fingerprint": "0" * 16}
+    told = [line.split(" was ")[0] for line in other_than(other, recipe)]
+    assert told == ["computed on", "adapter"]
 
 
 def test_a_long_prompt_is_no_path(made, tmp_path):

@@ -165,7 +165,7 @@ def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinoti
     assert kept["sampled"] > 0 and count - 3 <= kept["sampled"] + len(kept["reused"]) <= count + 1
     assert picture_["workers"] in (2, 3) and f", by {picture_['workers']} workers, " in said
     (done,) = [line for line in lines(tmp_path) if line["status"] == "done"]
-    assert done["seconds"] > sum(picture_["seconds"].values()) > 0.5 * done["seconds"]  # of all workers
+    assert done["seconds"] > sum(picture_["seconds"].values()) > 0  # of all workers
 
 
 def test_what_is_wrong_with_a_picture_or_the_models_is_told_by_a_worker(cluster, dinotile_process, job, tmp_path):

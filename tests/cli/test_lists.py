@@ -64,6 +64,35 @@ def test_lines_have_names_seeds_and_denoise_of_their_own_and_others_have_the_com
     assert "2 of 3 pictures are done already, 1 changed since" in said
 
 
+def test_a_manifest_keeps_what_a_picture_has_of_its_own(dinotile, models, pictures, tmp_path):
+    whole = (pictures / "a.png").read_bytes()
+    (pictures / "a.png").write_bytes(whole[:100])
+    own, manifest = {"seed": 7, "denoise": 0.6}, tmp_path / "jobs.jsonl"
+    listed = wrote(pictures / "list.jsonl", {**A, **own}, {"source": "b.png", "seed": 9}, {"source": "c.png"})
+    assert dinotile("upscale", listed, "-o", f"{tmp_path}/out/", *models, "--manifest", manifest)[0] == 1
+    (pictures / "a.png").write_bytes(whole)
+    arguments = ("-o", f"{tmp_path}/out/", *models, "--manifest", manifest)
+    code, out, err = dinotile("upscale", manifest, "--only", "failed", *arguments)
+    settings = recipe_of(tmp_path / "out" / "a.png")["settings"]
+    assert code == 0 and {name: settings[name] for name in own} == own, err
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert {(Path(line["source"]).name, line.get("own", {}).get("seed")) for line in lines} == {
+        ("a.png", 7), ("b.png", 9), ("c.png", None)
+    }  # fmt: skip
+    before = manifest.read_bytes()
+    code, out, _ = dinotile("upscale", manifest, *arguments)
+    assert code == 0 and "3 of 3 pictures are done already" in out and manifest.read_bytes() == before
+    assert [each.own for each in find_listed([str(manifest)], own=())] == [{}, {}, {}]  # of a command that has none
+    for wrong, said in (
+        ({"seed": -1}, "seed -1"),
+        ({"sede": 1}, "has sede, which"),
+        ({"source": "b"}, "has source, w"),
+    ):
+        wrote(manifest, {**lines[-1], "own": wrong})
+        code, _, err = dinotile("upscale", manifest, "-o", f"{tmp_path}/more/", *models)
+        assert (code, err.count("\n")) == (2, 1) and f"{manifest}" in err and said in err
+
+
 def test_a_prompt_of_its_own_draws_another_picture_and_is_in_the_recipe(dinotile, pictures, tmp_path):
     folder = save_text_pipeline(tmp_path)
     tiny_flux().save_pretrained(folder / "transformer")
@@ -108,6 +137,7 @@ A = {"source": "a.png"}
         (["\n"], "list {} names no picture: write"),
         (["\n", '{"dinotile": "0.1.0"}\n'], "line 2 of {} names no source"),
         (['{"dinotile": "0.1.0"}\n'], "line 1 of {} is none of a manifest"),
+        (['{"dinotile": "0.1.0", "status'], "manifest {} names no picture, as its only line was cut short"),
     ],
 )
 def test_a_wrong_line_is_one_sentence_with_its_number(dinotile, models, pictures, tmp_path, lines, said):
@@ -122,6 +152,7 @@ def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, mode
     for words, said in (
         ([listed, "--only", "failed"], "is a list without statuses: leave it out"),
         ([pictures, "--only", "failed"], "is none: give .jsonl files"),
+        ([tmp_path / "gone.jsonl", "--only", "failed"], "gone.jsonl is not there: give one that is"),
         ([listed, "--only", "broken"], "is no status of a manifest: give done, failed or running"),
         ([tmp_path / "gone.jsonl"], "gone.jsonl"),
         ([listed, "--report", listed, "--overwrite"], "list.jsonl is the input itself"),
@@ -131,6 +162,10 @@ def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, mode
     workflow = PACK / "workflows" / "api" / "demo.json"
     code, _, err = dinotile("run", workflow, "--server", "127.0.0.1:1", "--image", listed, "-o", tmp_path / "o.png")
     assert code == 2 and "http://127.0.0.1:1 cannot be reached" in err
+    for line, output in (({**A, "output": "first.png"}, f"{tmp_path}/second/"), (A, f"{tmp_path}/second/")):
+        one = wrote(pictures / "one.jsonl", line)
+        code, _, err = dinotile("run", workflow, "--server", "127.0.0.1:1", "--image", one, "-o", output)
+        assert code == 2 and "no server answers" in err  # and not that the folder is no file
     code, _, err = dinotile("run", workflow, "--image", listed, "-o", listed, "--overwrite")
     assert code == 2 and json.loads(listed.read_text()) == A
     with pytest.raises(ValueError, match="has seed, which no list takes here: give source, output"):

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,18 @@ def test_a_kill_between_the_note_and_the_tile_leaves_what_was_before(folder):
         assert store.redone is None
 
 
+def test_what_an_early_version_did_again_is_unknown_as_it_noted_nothing(folder):
+    store = TileStore(folder, "job")
+    store.put(0, levels(0))
+    store.put(1, levels(1), turn=1)  # as it did
+    store.close()
+    store = TileStore(folder, "job")
+    assert store.redone is None
+    store.redo(0, levels(2), turn=1)
+    store.close()
+    assert TileStore(folder, "job").redone is None
+
+
 def test_tiles_are_done_again_by_a_run_that_has_them_to_itself(folder, caplog):
     store, other = TileStore(folder, "job"), TileStore(folder, "job")
     with pytest.raises(ValueError, match="another run works on this picture's tiles in store .*: wait for it"):
@@ -238,11 +251,14 @@ def test_tiles_are_done_again_by_a_run_that_has_them_to_itself(folder, caplog):
     other.alone()
     thread = threading.Thread(target=lambda: TileStore(folder, "job").put(0, levels()))
     thread.start()
-    thread.join(0.2)
+    end = time.monotonic() + 60
+    while "waiting for it" not in caplog.text:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     assert thread.is_alive() and other.get(0) is None
     other.close()
     thread.join(60)
-    assert same(TileStore(folder, "job").get(0), levels()) and "waiting for it" in caplog.text
+    assert same(TileStore(folder, "job").get(0), levels())
 
 
 def test_making_room_leaves_no_note_for_the_next_of_that_job(folder):
