@@ -28,6 +28,7 @@ PACK = Path(__file__).parents[2]
 DEMO = PACK / "workflows" / "api" / "demo.json"
 WIDTH, HEIGHT = 40, 56
 LIMIT = 120  # seconds
+MAIN = "from dinotile.cli.app import main; main()"  # as the installed command; Python run with -m may end by the signal itself
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Job:
         return self.folder / "out.png"
 
     def start(self, workflow: graphs.Prompt | Path, *options: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "dinotile.cli", "run", self.file(workflow), "--image", self.folder / "in.png"]
+        command = [sys.executable, "-c", MAIN, "run", self.file(workflow), "--image", self.folder / "in.png"]
         command += ["-o", self.output, "--server", self.url, *options]
         return subprocess.Popen(
             [str(part) for part in command],
