@@ -19,28 +19,35 @@ def largest_file(size):
 @contextmanager
 def closed(folder):
     """Within it, this process may not look into the folder, as root neither."""
-    user = os.geteuid()
     folder.chmod(0)
     try:
-        if user == 0:
-            os.seteuid(65534)
-        yield
+        with not_root():
+            yield
     finally:
-        os.seteuid(user)
         folder.chmod(0o700)
 
 
 @contextmanager
 def read_only(folder):
     """Within it, this process may read all that is in the folder, and write nothing there, as root neither."""
-    user, inside = os.geteuid(), [folder, *folder.rglob("*")]
+    inside = [folder, *folder.rglob("*")]
     for path in inside:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        if user == 0:
-            os.seteuid(65534)
+        with not_root():
+            yield
+    finally:
+        for path in inside:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@contextmanager
+def not_root():
+    """Within it, who is root is nobody."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
         yield
     finally:
         os.seteuid(user)
-        for path in inside:
-            path.chmod(0o755 if path.is_dir() else 0o644)

@@ -138,6 +138,13 @@ def redux_model(*, inputs=48, outputs=32, seed=1):
     return ReduxImageEncoder(redux_dim=inputs, txt_in_features=outputs).eval().requires_grad_(False)
 
 
+def redux_files(folder):
+    """A folder as black-forest-labs/FLUX.1-Redux-dev has it."""
+    siglip_model().save_pretrained(folder / "image_encoder")
+    redux_model().save_pretrained(folder / "image_embedder")
+    return folder
+
+
 def picture(height, width, *, batch=1, seed=0):
     """Smooth random colours, [B,3,H,W] in 0..1."""
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ from dinotile.upscaling.upscaler import Upscaler
 
 from ..dino.tiny import tiny_encoder
 from ..near import assert_near
-from ..tiny import picture, redux_model, siglip_model, tiny_adapter
+from ..tiny import picture, redux_files, redux_model, tiny_adapter
 
 GRID = 3
 SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=1, denoise=0.5, redux_grid=GRID)
@@ -28,11 +28,7 @@ SETTINGS = UpscaleSettings(tile=64, overlap=16, steps=1, denoise=0.5, redux_grid
 
 @pytest.fixture(scope="module")
 def redux_folder(tmp_path_factory):
-    """A folder as black-forest-labs/FLUX.1-Redux-dev has it."""
-    folder = tmp_path_factory.mktemp("redux")
-    siglip_model().save_pretrained(folder / "image_encoder")
-    redux_model().save_pretrained(folder / "image_embedder")
-    return folder
+    return redux_files(tmp_path_factory.mktemp("redux"))
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,13 @@ from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.redux import load_teacher
 
 from ...dino.tiny import tiny_encoder
-from ...tiny import picture, redux_model, siglip_model, tiny_flux
+from ...tiny import picture, redux_files, tiny_flux
 from ..pictures import encoded
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A folder as black-forest-labs/FLUX.1-Redux-dev has it."""
-    folder = tmp_path_factory.mktemp("redux")
-    siglip_model().save_pretrained(folder / "image_encoder")
-    redux_model().save_pretrained(folder / "image_embedder")
-    return folder
+    return redux_files(tmp_path_factory.mktemp("redux"))
 
 
 @pytest.fixture(scope="module")
