@@ -135,10 +135,11 @@ def vace(model: Any, vae: Any) -> Apply:
 @check
 def hints_refused():
     """Hints that a tile cannot be given its part of."""
-    pid, unet = built("PiD"), built("SDXL", **DEEPER)
+    pid, unet, laid_out = built("PiD"), built("SDXL", **DEEPER), built("HiDream-O1")
     other, _, _ = supir(unet, decoder(unet))(unet, [], [], picture(3, height=256, width=256), torch.zeros(1, 256, 256))
     return {
         "PiD": refusal(lambda: sample(tiled(pid, planned(pid)), "PiD", latent(pid))),
+        "HiDream-O1": refusal(lambda: sample(tiled(laid_out, planned(laid_out)), "HiDream-O1", latent(laid_out))),
         "SUPIR of another size": refusal(lambda: sample(tiled(other, planned(unet)), "SDXL", latent(unet))),
     }
 

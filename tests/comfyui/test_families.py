@@ -126,6 +126,10 @@ def test_tiles_are_what_cutting_the_picture_and_its_hint_by_hand_gives(numbers, 
     ("hint", "parts"),
     [
         ("PiD", ("the latent of PiD Conditioning cannot be cut into tiles", "without Tile Model")),
+        (
+            "HiDream-O1",
+            ("cannot be cut into tiles of one canvas", "Sequential Tiled Upscale, or sample it without tiles"),
+        ),
         ("SUPIR of another size", ("picture of SUPIR is 256 x 256 px, the canvas 192 x 128", "that was enlarged")),
     ],
 )

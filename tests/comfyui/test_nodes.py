@@ -135,4 +135,6 @@ web.Application().add_routes(served.routes)
     run = subprocess.run([host_python, "-c", script], cwd=host, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "[True, False]"
-    assert f"DINOTile is installed twice, in {folders[0]}, which is used, and in {folders[1]}" in run.stderr + run.stdout
+    assert (
+        f"DINOTile is installed twice, in {folders[0]}, which is used, and in {folders[1]}" in run.stderr + run.stdout
+    )
