@@ -137,6 +137,10 @@ def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts
     one_sentence(numbers("hints_refused")[hint], parts)
 
 
+def test_a_model_that_lays_out_its_whole_picture_is_enlarged_tile_after_tile(numbers):
+    assert numbers("laid_out_one_by_one") == {"size": [1, 90, 140, 3], "finite": True}
+
+
 def test_a_patchs_copy_for_a_tile_ends_with_the_call_and_its_picture_is_encoded_once(numbers):
     """Or all that the host's patches keep of a call would be kept for each tile, and of moving tiles for each step."""
     found = numbers("copies_of_hints")
