@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..hosts.comfy.folders import register_folders
 from ..hosts.comfy.mistakes import quieten_mistakes
-from ..hosts.comfy.told import register_version
+from ..hosts.comfy.told import check_alone, register_version
 from .adapter import EmptyConditioning, LoadAdapter, NewAdapter, PatchFlux, ProjectConditioning, SaveAdapter
 from .compress import CompressFeatures, LoadFlatDino, RestoreFeatures
 from .dino import DinoFromClipVision, ExtractPatches, LoadDino, PreviewPatches
@@ -56,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class DinoTileExtension(ComfyExtension):
     async def on_load(self) -> None:
+        check_alone()
         register_folders()
         register_version()
         quieten_mistakes()

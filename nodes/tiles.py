@@ -66,6 +66,10 @@ class PlanTiles(io.ComfyNode):
     def execute(cls, width, height, tile, overlap, tile_fit="balanced", model=None) -> io.NodeOutput:
         latents = FLUX1 if model is None else latents_of(model)
         cell = latents.cell
+        if min(height, width) < cell:
+            raise ValueError(
+                f"the picture is {width} x {height} px, less than a latent cell of {cell} px: connect a larger one"
+            )
         height, width = (side // cell * cell for side in (height, width))  # VAE Encode crops to whole cells
         plan = latents.plan_tiles(height, width, tile=tile, overlap=overlap, fit=tile_fit)
         return io.NodeOutput(plan, plan.count, describe_plan(plan))

@@ -15,6 +15,7 @@ STRETCHED = {  # what a model stretches to whatever it is given, though it shows
     "lq_latent": "the latent of PiD Conditioning",
     "effnet": "the prior of a Stable Cascade stage B",
 }
+LAID_OUT = "vinput_mask"  # which of HiDream-O1's tokens are the picture's; made of the whole, with the place of each
 
 
 def crop_entries(
@@ -47,6 +48,11 @@ def check_entries(entries: dict[str, Any]) -> None:
     for name, what in STRETCHED.items():
         if name in entries and bool(entries[name].cond.any()):
             raise ValueError(f"{what} cannot be cut into tiles: sample it without Tile Model")
+    if LAID_OUT in entries:
+        raise ValueError(
+            "HiDream-O1 lays the whole picture out beside its text, which cannot be cut into tiles of one canvas: use Sequential "
+            "Tiled Upscale, or sample it without tiles"
+        )
 
 
 def crop_cells(entry: Any, area: Area, plan: TilePlan) -> Any:

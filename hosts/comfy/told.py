@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+PACKAGE = __name__.rpartition(".hosts.")[0]
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"  # the one place with the version; the pack is not installed
+
+
+def check_alone() -> None:
+    """ValueError where the host has the nodes of another copy of the pack. Two would share node ids and model folders, and the
+    host does not start at all where an address is answered twice."""
+    import nodes  # the host's
+
+    node = nodes.NODE_CLASS_MAPPINGS.get("DinoTile_Upscale")
+    other = PACKAGE if node is None else node.__module__.rpartition(".nodes.")[0]
+    if other != PACKAGE:
+        used, left_out = (Path(sys.modules[name].__file__ or name).parent for name in (other, PACKAGE))
+        raise ValueError(
+            f"DINOTile is installed twice, in {used}, which is used, and in {left_out}, which is not: remove one of them and "
+            "restart ComfyUI"
+        )
 
 
 def register_version() -> None:

@@ -11,6 +11,7 @@ import comfy.ldm.anima.lllite
 import comfy.ldm.supir.supir_modules as supir_modules
 import comfy.ldm.wan.uni3c
 import comfy.model_patcher
+import comfy.sd
 import torch
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy_extras.nodes_model_patch import (
@@ -23,10 +24,11 @@ from comfy_extras.nodes_model_patch import (
 )
 from inside_controls import OPERATIONS, Apply, Hint, by_hand
 from inside_families import latent, planned, sample
-from inside_tools import CHECKS, check, picture, refusal, tiled
-from inside_zoo import CPU, WIDTH, built, decoder, draw
+from inside_tools import CHECKS, check, node, picture, refusal, tiled
+from inside_zoo import CPU, WIDTH, built, decoder, draw, text
 from torch import Tensor
 
+from dinotile import nodes
 from dinotile.hosts.comfy.patch_crop import PatchCrop, owner
 
 DEEPER = {"model_channels": 64, "channel_mult": [1, 1, 1], "num_res_blocks": [2, 2, 2], "num_heads": -1}
@@ -135,12 +137,24 @@ def vace(model: Any, vae: Any) -> Apply:
 @check
 def hints_refused():
     """Hints that a tile cannot be given its part of."""
-    pid, unet = built("PiD"), built("SDXL", **DEEPER)
+    pid, unet, laid_out = built("PiD"), built("SDXL", **DEEPER), built("HiDream-O1")
     other, _, _ = supir(unet, decoder(unet))(unet, [], [], picture(3, height=256, width=256), torch.zeros(1, 256, 256))
     return {
         "PiD": refusal(lambda: sample(tiled(pid, planned(pid)), "PiD", latent(pid))),
+        "HiDream-O1": refusal(lambda: sample(tiled(laid_out, planned(laid_out)), "HiDream-O1", latent(laid_out))),
         "SUPIR of another size": refusal(lambda: sample(tiled(other, planned(unet)), "SDXL", latent(unet))),
     }
+
+
+@check
+def laid_out_one_by_one():
+    """A model in px that lays out its whole picture, which each tile of *Sequential Tiled Upscale* is."""
+    name, vae = "HiDream-O1", comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    words, image = text(name), picture(3, height=45, width=70)
+    out = node(
+        nodes.SequentialUpscale, image, built(name), vae, words, words, 2.0, 0.5, 1, "euler", "simple", 1.0, 96, 32, 1.0, 0
+    )  # fmt: skip
+    return {"size": list(out.shape), "finite": bool(out.isfinite().all())}
 
 
 @check

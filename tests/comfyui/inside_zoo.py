@@ -155,6 +155,15 @@ RARE = {  # of which only hints are tried
         | {"lq_hidden_dim": 16, "lq_num_res_blocks": 1},
         lambda seed: {"lq_latent": drawn(1, 16, 2, 3, seed=seed), "degrade_sigma": torch.tensor([0.1])},
     ),
+    "HiDream-O1": Kind(
+        kinds.HiDreamO1,
+        {"image_model": "hidream_o1"}
+        | {"text_config_overrides": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+        | {"num_key_value_heads": 1}}
+        | {"vision_config_overrides": {"hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "depth": 1}
+        | {"num_position_embeddings": 16, "deepstack_visual_indexes": (0,)}},
+        lambda seed: {"text_input_ids": torch.arange(8)[None] + seed},
+    ),
 }  # fmt: skip
 
 

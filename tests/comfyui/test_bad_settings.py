@@ -37,6 +37,16 @@ def test_tiles_that_come_by_a_link_are_looked_at_when_the_node_runs(server, smal
     refused(server, prompt, "upscale", "overlap 64 must be smaller than tile 64")
 
 
+def test_a_picture_without_a_whole_latent_cell_is_refused_by_its_size(server):
+    prompt = {
+        "picture": node("EmptyImage", width=7, height=64, batch_size=1, color=0),
+        "size": node("GetImageSize", image=("picture", 0)),
+        "plan": node("DinoTile_PlanTiles", width=("size", 0), height=("size", 1), tile=64, overlap=16),
+        "shown": node("DinoTile_PreviewTiles", plan=("plan", 0), image=("picture", 0)),
+    }
+    refused(server, prompt, "plan", "the picture is 7 x 64 px, less than a latent cell of 8 px")
+
+
 def test_what_is_no_number_is_refused_by_the_host(server, small):
     result = server.run(graphs.one_node(small, tile="wide"))
     assert [error["type"] for error in result.node_errors["upscale"]["errors"]] == ["invalid_input_type"]

@@ -126,11 +126,19 @@ def test_tiles_are_what_cutting_the_picture_and_its_hint_by_hand_gives(numbers, 
     ("hint", "parts"),
     [
         ("PiD", ("the latent of PiD Conditioning cannot be cut into tiles", "without Tile Model")),
+        (
+            "HiDream-O1",
+            ("cannot be cut into tiles of one canvas", "Sequential Tiled Upscale, or sample it without tiles"),
+        ),
         ("SUPIR of another size", ("picture of SUPIR is 256 x 256 px, the canvas 192 x 128", "that was enlarged")),
     ],
 )
 def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts):
     one_sentence(numbers("hints_refused")[hint], parts)
+
+
+def test_a_model_that_lays_out_its_whole_picture_is_enlarged_tile_after_tile(numbers):
+    assert numbers("laid_out_one_by_one") == {"size": [1, 90, 140, 3], "finite": True}
 
 
 def test_a_patchs_copy_for_a_tile_ends_with_the_call_and_its_picture_is_encoded_once(numbers):

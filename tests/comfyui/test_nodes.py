@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,29 @@ def test_the_start_leaves_no_traceback_and_no_warning_of_ours(server):
     start = server.log.split("To see the GUI")[0]
     assert "Traceback" not in start
     assert not re.search(r"(warning|error).*dinotile", start, re.IGNORECASE)
+
+
+def test_a_second_copy_of_the_pack_is_left_out_in_a_sentence_and_the_host_starts(host, host_python, tmp_path):
+    """With both, it would not have: it refuses to answer one address twice."""
+    folders = [tmp_path / name for name in ("DINOTile", "DINOTile-main")]
+    for folder in folders:
+        folder.symlink_to(PACK)
+    script = f"""
+import asyncio, sys
+sys.path.insert(0, {str(host)!r})
+from comfy.cli_args import args
+args.cpu, args.base_directory = True, {str(tmp_path)!r}
+import nodes, server
+from aiohttp import web
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+served = server.PromptServer(loop)
+print([loop.run_until_complete(nodes.load_custom_node(folder)) for folder in {[str(folder) for folder in folders]}])
+web.Application().add_routes(served.routes)
+"""
+    run = subprocess.run([host_python, "-c", script], cwd=host, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[True, False]"
+    assert (
+        f"DINOTile is installed twice, in {folders[0]}, which is used, and in {folders[1]}" in run.stderr + run.stdout
+    )
