@@ -84,7 +84,7 @@ def lllite(model: Any, vae: Any) -> Apply:
     return apply
 
 
-def supir(model: Any, vae: Any) -> Apply:
+def supir(model: Any, vae: Any, *, restore: float = 0.0) -> Apply:
     """Whose patches are methods of one object, which keeps what it found in the call."""
     net, widths, beside = torch.nn.Module(), [64] * 10, [64] * 9 + [0]
     net.control_model = supir_modules.GLVControl(
@@ -98,7 +98,7 @@ def supir(model: Any, vae: Any) -> Apply:
     for place in (6, 3):
         modules.insert(place, supir_modules.ZeroCrossAttn(widths[place], beside[place], **OPERATIONS))
     net.project_modules = torch.nn.ModuleList(modules)
-    patch, settings = patch_of(net), {"strength_start": 1.0, "strength_end": 1.0, "restore_cfg": 0.0}
+    patch, settings = patch_of(net), {"strength_start": 1.0, "strength_end": 1.0, "restore_cfg": restore}
 
     def apply(model: Any, positive: list, negative: list, image: Tensor, mask: Tensor) -> tuple[Any, list, list]:
         more = {"vae": vae, "image": image, "restore_cfg_s_tmin": 0.05}
