@@ -27,7 +27,7 @@ from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
-from .patch_crop import hints_of
+from .patch_kinds import hints_of
 from .shown import COVERS, REDUX, check_shown, put
 from .supir import compare_within
 from .tile_rows import KEY, TILES, TileCond, tile_rows

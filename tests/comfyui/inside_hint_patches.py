@@ -27,7 +27,8 @@ from inside_tools import CHECKS, check, picture, refusal, tiled
 from inside_zoo import CPU, WIDTH, built, decoder, draw
 from torch import Tensor
 
-from dinotile.hosts.comfy.patch_crop import PatchCrop, owner
+from dinotile.hosts.comfy.patch_crop import PatchCrop
+from dinotile.hosts.comfy.patch_kinds import owner
 
 DEEPER = {"model_channels": 64, "channel_mult": [1, 1, 1], "num_res_blocks": [2, 2, 2], "num_heads": -1}
 DEEPER |= {

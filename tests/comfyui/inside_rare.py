@@ -40,7 +40,7 @@ from torch import Tensor
 
 from dinotile import nodes
 from dinotile.hosts.comfy.latents import latents_of
-from dinotile.hosts.comfy.patch_crop import owner
+from dinotile.hosts.comfy.patch_kinds import owner
 
 HUNYUAN = {
     "image_model": "hydit",
