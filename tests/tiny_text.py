@@ -122,7 +122,12 @@ def save_dev_text(folder: Path, *, width: int = 16, layers: int = 30, begins: bo
     torch.manual_seed(seed)
     config = Mistral3Config(
         text_config=MistralConfig(
-            vocab_size=len(tokens), num_hidden_layers=layers, num_key_value_heads=1, pad_token_id=0, **few
+            vocab_size=len(tokens),
+            num_hidden_layers=layers,
+            num_key_value_heads=1,
+            pad_token_id=0,
+            rope_parameters={"rope_type": "default", "rope_theta": 10**9},
+            **few,
         ),
         vision_config=PixtralVisionConfig(num_hidden_layers=1, image_size=28, patch_size=14, **few),
     )

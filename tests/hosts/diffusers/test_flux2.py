@@ -187,6 +187,7 @@ def test_a_prompt_goes_through_the_language_model_that_comes_with_klein(tmp_path
 @pytest.mark.parametrize(("begins", "offload"), [(True, "sequential"), (False, "none")])
 def test_a_prompt_goes_through_the_language_model_that_comes_with_dev(begins, offload, tmp_path):
     pipeline = save_dev_text(tmp_path, begins=begins)
+    assert pipeline.text_encoder.config.text_config.rope_parameters["rope_theta"] == 10**9
     assert has_text_encoders(tmp_path)
     encoder = load_text_encoder(tmp_path, device="cpu", dtype=torch.float32, offload=offload)
     found = {}
