@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Upsample
 
 from ...flux_patch.latents import Latents
 
@@ -51,6 +52,9 @@ def patch_of(module: Any) -> int:
     levels = getattr(module, "channel_mult", None)
     if isinstance(levels, Sequence):
         return 2 ** (len(levels) - 1)
+    halved = getattr(module, "down_downscalers", None)
+    if halved is not None:  # Stable Cascade, whose patches are folded before its levels
+        return module.embedding[0].downscale_factor * 2 ** sum(isinstance(part, Upsample) for part in halved.modules())
     for name in PATCHES:
         size = getattr(module, name, None)
         if isinstance(size, int):

@@ -16,29 +16,10 @@ from torch import Tensor
 
 from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
+from .patch_kinds import Patches, hints_of, kind_of, owner
+from .supir import lacks, padded
 
-Patches = dict[str, list[Any]]
 Place = tuple[int, int, int, int]  # left, top, right and bottom of a tile in px
-KINDS = {  # what a patch has by which it is known, and how it is cropped
-    ("image", "encode_latent_cond", "encoded_image"): "encoded",  # ControlNets of Z-Image and Qwen-Image
-    ("image", "mask", "sigma_start"): "pixels",  # LLLite of Anima
-    ("hint_latent",): "latents",  # SUPIR
-    ("render_video", "prepared_render"): "frame",  # Uni3C of Wan
-}
-
-
-def kind_of(patch: Any) -> str | None:
-    """How one is cropped, None where it shows no picture."""
-    found = next((kind for names, kind in KINDS.items() if all(hasattr(patch, name) for name in names)), None)
-    reads = found is None and getattr(patch, "patch", None) is not None and kind_of(patch.patch) is not None
-    return "beside" if reads else found
-
-
-def owner(patch: Any) -> Any:
-    """The object of a patch, which may be a method of it, after the kind of layer that it is for."""
-    if isinstance(patch, tuple):
-        patch = patch[-1]
-    return patch.__self__ if isinstance(patch, MethodType) else patch
 
 
 class PatchCrop:
@@ -51,7 +32,7 @@ class PatchCrop:
         self._whole: dict[tuple[int, str], tuple[Any, Tensor]] = {}  # with their patches, so that ids stay theirs
 
     def __call__(self, patches: Patches, place: Place, device: torch.device) -> Patches:
-        if self.plan.count == 1:
+        if self.plan.count == 1 and not any(lacks(hint, self.plan) for hint in hints_of(patches)):
             return patches
         call = Call(self, place, device)
         return {name: [call.patch(patch) for patch in listed] for name, listed in patches.items()}
@@ -73,15 +54,7 @@ class PatchCrop:
             tile.mask = self._cut(self._once(patch, "mask", self._mask), call.place)
 
     def latents(self, patch: Any, tile: Any, call: Call) -> None:
-        cell = self.plan.cell
-        height, width = (side * cell for side in patch.hint_latent.shape[-2:])
-        if (height, width) != (self.plan.height, self.plan.width):
-            name = type(patch).__name__.removesuffix("Patch")
-            raise ValueError(
-                f"the picture of {name} is {width} x {height} px, the canvas {self.plan.width} x "
-                f"{self.plan.height}: connect the picture that was enlarged to the canvas"
-            )
-        tile.hint_latent = self._cut(patch.hint_latent, call.place, cell)
+        tile.hint_latent = self._cut(self._once(patch, "latents", self._latents), call.place, self.plan.cell)
 
     def frame(self, patch: Any, tile: Any, call: Call) -> None:
         cells = (1, self.plan.height // self.plan.cell, self.plan.width // self.plan.cell)
@@ -107,6 +80,18 @@ class PatchCrop:
         latents = patch.encode_latent_cond(*(None if image is None else image.movedim(1, -1) for image in fitted))
         comfy.model_management.load_models_gpu(loaded)
         return latents
+
+    def _latents(self, patch: Any) -> Tensor:
+        height, width = (side * self.plan.cell for side in patch.hint_latent.shape[-2:])
+        if (height, width) == (self.plan.height, self.plan.width):
+            return patch.hint_latent
+        if lacks(patch.hint_latent, self.plan):
+            return padded(patch.hint_latent, self.plan)
+        name = type(patch).__name__.removesuffix("Patch")
+        raise ValueError(
+            f"the picture of {name} is {width} x {height} px, the canvas {self.plan.width} x "
+            f"{self.plan.height}: connect the picture that was enlarged to the canvas"
+        )
 
     def _mask(self, patch: Any) -> Tensor:
         mask = patch.mask if patch.mask.ndim == 4 else patch.mask.unsqueeze(1)

@@ -13,7 +13,7 @@ from ...tiling.plan import Box, TilePlan
 from .control import HintCrop
 from .crop import crop_reference
 from .estimates import check_unguided
-from .patch_crop import kind_of, owner
+from .patch_kinds import kind_of, owner
 from .shown import COVERS, MASK, REDUX, weigh
 from .tiles import area_weights
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,9 @@ from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
+from .patch_kinds import hints_of
 from .shown import COVERS, REDUX, check_shown, put
+from .supir import compare_within
 from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
@@ -174,6 +176,7 @@ class TileWrapper:
     ) -> Any:
         """OUTER_SAMPLE: starts the run. ``guider.model_options`` and ``guider.conds`` are the run's own copies."""
         check_canvas(noise)
+        self._check_size(noise.shape[-2:])
         crop_control = self.crop_controls()
 
         def start(plan: TilePlan) -> TileRun:
@@ -186,7 +189,9 @@ class TileWrapper:
         others = partial(self.relief, memory, weakref.ref(guider))
         run = JointRun(self.plan, start=start, crop=self.crop_patches, memory=memory, relief=others, **moving)
         guider.model_options[RUN] = run
-        guider.model_options.setdefault("transformer_options", {})[RUN] = run
+        options = guider.model_options.setdefault("transformer_options", {})
+        options[RUN] = run
+        compare_within(guider.model_options, hints_of(options.get("patches", {})), self.plan)
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
         guider.conds = {
             slot: [sized(keep_mask(check_shown(cond, batch=len(noise)), tokens), self.plan) for cond in conds]
@@ -208,8 +213,11 @@ class TileWrapper:
             if run.at(timestep) and MEMO in options:
                 options[MEMO].clear()  # of regions that do not come again
             plan = run.tiles.plan
-            if size != (plan.height, plan.width):
-                raise ValueError(self._other_size(size, windows=model_options.get("context_handler") is not None))
+            if model_options.get("context_handler") is not None and size != (plan.height, plan.width):
+                raise ValueError(
+                    "context windows cut the picture, as tiles do: remove their node from the model, or sample without tiles"
+                )
+            self._check_size(size)
             found = self.find_patches(model_options, conds) if plan.count > 1 else ()
             split = partial(run.tiles.split, device=x_in.device, patches=found, group=run.group)
             tiles = [None if c is None else split(c, slot=i) for i, c in enumerate(conds)]
@@ -219,14 +227,14 @@ class TileWrapper:
         ways = run.ways(pictures=len(x_in), patched=lambda: bool(found))
         return in_less(evaluate, stage="sample", ways=ways, memory=run.memory)
 
-    def _other_size(self, size: tuple[int, ...], *, windows: bool) -> str:
-        if windows:
-            return "context windows cut the picture, as tiles do: remove their node from the model, or sample without tiles"
-        return (
-            f"the latent is {size[1] * self.plan.cell} x {size[0] * self.plan.cell} px, the tile plan was made for "
-            f"{self.plan.width} x {self.plan.height} px: connect the width and height of the picture that is sampled to Plan "
-            "Tiles"
-        )
+    def _check_size(self, size: Sequence[int]) -> None:
+        """Rows and columns, of the latent that the run begins with and of what it asks of the model."""
+        height, width = (side * self.plan.cell for side in size)
+        if (height, width) != (self.plan.height, self.plan.width):
+            raise ValueError(
+                f"the latent is {width} x {height} px, the tile plan was made for {self.plan.width} x {self.plan.height} px: "
+                "connect the width and height of the picture that is sampled to Plan Tiles"
+            )
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: tells patches which tiles the rows show. A step has many calls; an interrupt need not wait for the

@@ -10,6 +10,7 @@ import torch
 from ..host import Text
 from .configs import check_folder
 from .offload import Offload, spread
+from .processor import load_processor
 from .sources import loading, local_path
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 PARTS_OF_FLUX2 = ("text_encoder", "tokenizer")
-FLUX2_PIPELINES = ("Flux2Pipeline", "Flux2KleinPipeline")
-LAYERS = 3  # of the language model, side by side in a token of FLUX.2
+FLUX2_PIPELINES = {  # and the layers of their language model whose outputs are side by side in a token
+    "Flux2Pipeline": (10, 20, 30),
+    "Flux2KleinPipeline": (9, 18, 27),
+}
+LAYERS = 3
 
 
 class TextEncoder:
@@ -87,6 +91,15 @@ def has_text_encoders(source: str | Path) -> bool:
     return parts and _pipeline_of(source) in FLUX2_PIPELINES
 
 
+def _check_depth(model: Any, layers: tuple[int, ...], source: str | Path) -> None:
+    depth = model.config.get_text_config().num_hidden_layers
+    if depth < max(layers):
+        raise ValueError(
+            f"the language model of {source} has {depth} layers, and FLUX.2 reads its layers {', '.join(map(str, layers))}: "
+            "give the whole pipeline of a FLUX.2 model"
+        )
+
+
 def load_text_encoder(
     source: str | Path, *, device: torch.device | str, dtype: torch.dtype, offload: Offload = "none"
 ) -> TextEncoder | Flux2TextEncoder:
@@ -108,10 +121,16 @@ def load_text_encoder(
     if path is not None:
         for part in encoders:
             check_folder(path / part, floating=False)
+    processor = load_processor(source) if name == "Flux2Pipeline" else None
+    left_out = {"transformer": None, "vae": None} | ({"tokenizer": None} if processor else {})
     with loading(source):
         pipeline: Any = getattr(diffusers, name if second else "FluxPipeline").from_pretrained(
-            str(source), transformer=None, vae=None, dtype=dtype, use_safetensors=True
+            str(source), **left_out, dtype=dtype, use_safetensors=True
         )
+    if processor:
+        pipeline.tokenizer = processor
+    if second:
+        _check_depth(pipeline.text_encoder, FLUX2_PIPELINES[name], source)
     if offload != "sequential":
         pipeline = pipeline.to(device)
     else:

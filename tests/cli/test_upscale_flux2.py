@@ -14,7 +14,7 @@ from dinotile.flux_patch.geometry import geometry_of
 
 from ..flux_patch.conftest import trained_like
 from ..tiny import tiny_flux2, tiny_vae2
-from ..tiny_text import save_klein_text
+from ..tiny_text import save_dev_text, save_klein_text
 from .refused import photo as photo
 
 
@@ -45,6 +45,22 @@ def test_flux_2_draws_by_prompt_and_by_dino(dinotile, klein, photo, tmp_path):
         assert drawn[name].shape == (80, 104, 3)
     for other in ("dog", "cfg", "dino"):
         assert abs(drawn["cat"] - drawn[other]).max() > 0, other
+
+
+def test_flux_2_dev_draws_by_prompt(dinotile, photo, tmp_path):
+    save_dev_text(tmp_path)
+    tiny_flux2().save_pretrained(tmp_path / "transformer")
+    tiny_vae2().save_pretrained(tmp_path / "vae")
+    options = ["--variant", "flux2-dev", "--model-path", tmp_path, "--no-dino", "--dtype", "float32", "--tile", 64]
+    drawn = []
+    for prompt in ("cat", "dog"):
+        out = tmp_path / f"{prompt}.png"
+        code, _, err = dinotile(
+            "upscale", photo, "-o", out, *options, "--overlap", 16, "--denoise", 0.9, "--steps", 1, "--prompt", prompt
+        )
+        assert code == 0, err
+        drawn.append(np.asarray(Image.open(out), int))
+    assert abs(drawn[0] - drawn[1]).max() > 0
 
 
 def test_what_flux_2_would_take_is_estimated_at_its_own_size(dinotile, photo):

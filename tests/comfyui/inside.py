@@ -26,6 +26,7 @@ import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
 import inside_plugged  # noqa: F401
 import inside_progress  # noqa: F401
+import inside_rare  # noqa: F401
 import inside_regions  # noqa: F401
 import inside_retry  # noqa: F401
 import inside_sequential  # noqa: F401

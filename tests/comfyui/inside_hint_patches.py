@@ -29,7 +29,8 @@ from inside_zoo import CPU, WIDTH, built, decoder, draw, text
 from torch import Tensor
 
 from dinotile import nodes
-from dinotile.hosts.comfy.patch_crop import PatchCrop, owner
+from dinotile.hosts.comfy.patch_crop import PatchCrop
+from dinotile.hosts.comfy.patch_kinds import owner
 
 DEEPER = {"model_channels": 64, "channel_mult": [1, 1, 1], "num_res_blocks": [2, 2, 2], "num_heads": -1}
 DEEPER |= {
@@ -86,7 +87,7 @@ def lllite(model: Any, vae: Any) -> Apply:
     return apply
 
 
-def supir(model: Any, vae: Any) -> Apply:
+def supir(model: Any, vae: Any, *, restore: float = 0.0) -> Apply:
     """Whose patches are methods of one object, which keeps what it found in the call."""
     net, widths, beside = torch.nn.Module(), [64] * 10, [64] * 9 + [0]
     net.control_model = supir_modules.GLVControl(
@@ -100,7 +101,7 @@ def supir(model: Any, vae: Any) -> Apply:
     for place in (6, 3):
         modules.insert(place, supir_modules.ZeroCrossAttn(widths[place], beside[place], **OPERATIONS))
     net.project_modules = torch.nn.ModuleList(modules)
-    patch, settings = patch_of(net), {"strength_start": 1.0, "strength_end": 1.0, "restore_cfg": 0.0}
+    patch, settings = patch_of(net), {"strength_start": 1.0, "strength_end": 1.0, "restore_cfg": restore}
 
     def apply(model: Any, positive: list, negative: list, image: Tensor, mask: Tensor) -> tuple[Any, list, list]:
         more = {"vae": vae, "image": image, "restore_cfg_s_tmin": 0.05}

@@ -66,10 +66,13 @@ def plugged_refused():
     model = built("FLUX.2")
     windows = ContextWindowsManualNode.execute(model, 2, 1, "standard_static", 1, False, "pyramid", 2, False).args[0]
     patched = {"windows": windows, "cache": FluxKVCache.execute(model).args[0]}
-    return {
+    found = {
         name: refusal(lambda each=each: sample(tiled(each, planned(model)), "FLUX.2", latent(model), steps=1))
         for name, each in patched.items()
     }
+    larger = latent(model, extra=2)
+    other = refusal(lambda: sample(tiled(windows, planned(model)), "FLUX.2", larger, steps=1))
+    return found | {"windows, another size": other}
 
 
 @check

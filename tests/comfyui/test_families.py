@@ -83,6 +83,11 @@ def test_a_node_that_cannot_be_with_tiles_is_refused_in_a_sentence(numbers, node
     one_sentence(numbers("plugged_refused")[node], parts)
 
 
+def test_context_windows_are_not_named_where_a_latent_is_of_another_size(numbers):
+    parts = ("the latent is 128 x 96 px", "the tile plan was made for 96 x 64 px", "to Plan Tiles")
+    one_sentence(numbers("plugged_refused")["windows, another size"], parts)
+
+
 @pytest.mark.parametrize("guider", ["three", "three, nested", "two models"])
 def test_any_guider_is_tiled_and_its_own_estimate_anchored(numbers, guider):
     found = numbers(f"guider {guider}")
@@ -110,9 +115,12 @@ HINTS = (
         "Qwen-Image Fun",
     ),
     *("FLUX.1, a type of a union, inpainting", "Z-Image Fun, inpainting", "Qwen-Image DiffSynth, inpainting"),
-    *("Anima LLLite", "SUPIR", "Wan Uni3C", "Wan VACE"),
+    *("Anima LLLite", "SUPIR", "Wan Uni3C", "Wan VACE", "HunyuanDiT", "Stable Cascade C"),
 )
-PLUGGED = ("Z-Image, LoRAs", "SDXL, FreeU and Perturbed-Attention Guidance", "Qwen-Image, Skip Layer Guidance")
+PLUGGED = (
+    *("Z-Image, LoRAs", "SDXL, FreeU and Perturbed-Attention Guidance", "Qwen-Image, Skip Layer Guidance"),
+    *("SD 3, Skip Layer Guidance", "FLUX.1, Skip Layer Guidance", "FLUX.1, Skip Layer Guidance, simple"),
+)
 
 
 @pytest.mark.parametrize("plugged", HINTS + PLUGGED)
@@ -139,6 +147,18 @@ def test_a_hint_that_cannot_be_cut_is_refused_in_a_sentence(numbers, hint, parts
 
 def test_a_model_that_lays_out_its_whole_picture_is_enlarged_tile_after_tile(numbers):
     assert numbers("laid_out_one_by_one") == {"size": [1, 90, 140, 3], "finite": True}
+
+
+def test_a_hint_of_latents_that_ends_before_a_padded_canvas_is_padded_too(numbers):
+    found = numbers("padded_canvas")
+    assert found["in tiles"] == found["in one"] == 0 and found["one node"]
+    assert found["restored"] > 100 and found["restored beyond the picture"] == 0
+
+
+def test_skip_layer_guidance_acts_on_tiles_with_dino_by_its_formula_and_before_an_anchor(numbers):
+    found = numbers("skipped_layers_with_dino")
+    assert found["formula"] < 1e-6 and found["anchored, either order"]
+    assert min(found[name] for name in ("acts", "DINO acts", "anchor acts")) > 0.01
 
 
 def test_a_patchs_copy_for_a_tile_ends_with_the_call_and_its_picture_is_encoded_once(numbers):

@@ -24,7 +24,7 @@ from dinotile.upscaling.joint import flow_sigmas
 from ...comfyui.models import flux2_state
 from ...near import assert_near
 from ...tiny import picture, tiny_adapter, tiny_flux, tiny_flux2, tiny_vae, tiny_vae2
-from ...tiny_text import save_klein_text
+from ...tiny_text import save_dev_text, save_klein_text
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +182,36 @@ def test_a_prompt_goes_through_the_language_model_that_comes_with_klein(tmp_path
     assert torch.equal(text.context, wanted) and not torch.equal(text.context, other.context)
     with pytest.raises(ValueError, match="mask_padding leaves out the padding of FLUX.1's T5"):
         encoder.encode("a cat", tokens=24, masked=True)
+
+
+@pytest.mark.parametrize(("begins", "offload"), [(True, "sequential"), (False, "none")])
+def test_a_prompt_goes_through_the_language_model_that_comes_with_dev(begins, offload, tmp_path):
+    pipeline = save_dev_text(tmp_path, begins=begins)
+    assert pipeline.text_encoder.config.text_config.rope_parameters["rope_theta"] == 10**9
+    assert has_text_encoders(tmp_path)
+    encoder = load_text_encoder(tmp_path, device="cpu", dtype=torch.float32, offload=offload)
+    found = {}
+    for prompt, tokens in (("a [IMG]cat", 256), ("", 256), ("a cat", 20)):
+        text = encoder.encode(prompt, tokens=tokens)
+        with torch.no_grad():
+            wanted, _ = pipeline.encode_prompt(prompt, max_sequence_length=tokens)
+        assert text.context.shape == (1, tokens, 48) and text.pooled.shape == (1, 0)
+        assert torch.equal(text.context, wanted), prompt
+        found[prompt] = text.context
+    assert encoder.widths == (48, 0) and (found["a [IMG]cat"] - found[""]).abs().max() > 0.1
+
+
+def test_text_of_dev_that_is_not_whole_is_refused_by_what_it_lacks(tmp_path):
+    save_dev_text(tmp_path, layers=29)
+    with pytest.raises(ValueError, match="has 29 layers, and FLUX.2 reads its layers 10, 20, 30: give the whole"):
+        load_text_encoder(tmp_path, device="cpu", dtype=torch.float32)
+    (tmp_path / "tokenizer" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="brings no chat_template.jinja in its tokenizer"):
+        load_text_encoder(tmp_path, device="cpu", dtype=torch.float32)
+    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="does not hold a whole model"):
+        load_text_encoder(tmp_path, device="cpu", dtype=torch.float32)
+    (tmp_path / "tokenizer" / "tokenizer_config.json").unlink()
+    (tmp_path / "tokenizer" / "processor_config.json").unlink()
+    (tmp_path / "tokenizer").rmdir()
+    assert not has_text_encoders(tmp_path)
