@@ -90,8 +90,7 @@ def pixel_score(
         true.add(pixels)
         found.add(drawn)
     count = len(measured)
-    if count < 2:
-        raise ValueError(f"{count} pictures can be used, at least 2 are needed ({data.skipped}): give more")
+    data.check_count(count)
     if generator is not None:
         for latents in made_up(generator, count, guidance=guidance, device=device, progress=progress):
             made.add(decoder(model.decode(latents)).float().clamp(0, 1))
@@ -133,7 +132,7 @@ def _pictures(
 def made_up(
     generator: Generator, count: int, *, guidance: float, device: torch.device, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some."""
+    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some. ValueError where they are not finite."""
     config = generator.module.config
     known = range(len(config.classes)) if config.classes else [generator.module.no_class]
     labels = torch.tensor([known[place % len(known)] for place in range(count)], device=device)
@@ -141,7 +140,10 @@ def made_up(
         part = labels[start : start + TOGETHER]
         draws = generator_for(0, "samples", start)
         noise = torch.randn(len(part), config.tokens, config.features, generator=draws).to(device)
-        yield sample(generator.module, generator.statistics, labels=part, noise=noise, guidance=guidance)
+        latents = sample(generator.module, generator.statistics, labels=part, noise=noise, guidance=guidance)
+        if not bool(latents.isfinite().all()):
+            raise ValueError(f"with guidance {guidance:g} samples are NaN or infinite: usually it is 1 to 4")
+        yield latents
 
 
 def _similarity() -> Callable[..., Tensor]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 
 import pytest
@@ -110,6 +111,8 @@ def test_rfid_is_of_what_is_drawn_and_gfid_of_samples(drawn):
             pixels = decoder(flat.module.decode(restored)).clamp(0, 1)
             assert value == pytest.approx(frechet(Colours()(true), Colours()(pixels)), rel=1e-4) and value > 0
     assert told.rfid != pytest.approx(told.gfid, rel=1e-3)
+    with pytest.raises(ValueError, match="with guidance inf samples are NaN or infinite: usually it is 1 to 4"):
+        list(made_up(made, 2, guidance=math.inf, device=CPU))
 
 
 def test_evaluate_tells_rfid(weights, drawn, tmp_path, dinotile):
@@ -147,7 +150,7 @@ def test_other_files_and_too_few_pictures_are_one_sentence(weights, drawn, tmp_p
     alone.mkdir()
     (alone / "0.png").write_bytes((drawn / "data" / "0.png").read_bytes())
     code, _, err = dinotile(*judge, alone, *told, *pixels, "--inception", weights)
-    assert code == 2 and "1 pictures can be used, at least 2 are needed" in err and err.count("\n") == 1, err
+    assert code == 2 and "1 pictures can be used, at least 2 are needed: give more" in err and err.count("\n") == 1, err
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
     flat = load_flat(drawn / "flat.safetensors")
     data = EncodedPatches([drawn / "data"], load_dino(demo.DINO), layers="last", side=GRID * 14)
