@@ -132,7 +132,7 @@ def _pictures(
 def made_up(
     generator: Generator, count: int, *, guidance: float, device: torch.device, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some. ValueError where they are not finite."""
+    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some. ValueError where not finite."""
     config = generator.module.config
     known = range(len(config.classes)) if config.classes else [generator.module.no_class]
     labels = torch.tensor([known[place % len(known)] for place in range(count)], device=device)
