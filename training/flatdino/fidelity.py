@@ -146,7 +146,7 @@ def made_up(
         yield latents
 
 
-def _similarity() -> Callable[..., Tensor]:
+def _similarity() -> Callable[..., Any]:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:

@@ -17,7 +17,8 @@ from ...files.weights import check_finite, check_floating, read_weights
 SIDE, WIDTH = 299, 2048  # px of what it sees; numbers that it makes
 CLASSES = 1008  # of the network's last layer, which is not used; later Inceptions have 1000
 Step = tuple[int, int, int]  # channels, rows and columns of a convolution's kernel
-Branch = tuple[str, tuple[Step | tuple[Step, Step], ...]]  # its name, its convolutions; a pair goes two ways at the end
+Ways = tuple[Step, ...]  # side by side, whose channels are joined
+Branch = tuple[str, tuple[Ways, ...]]  # its name, and its convolutions one after the other
 
 STEM: tuple[tuple[str, Step, int, int], ...] = (  # convolutions with stride and padding
     ("Conv2d_1a_3x3", (32, 3, 3), 2, 0),
@@ -29,54 +30,56 @@ STEM: tuple[tuple[str, Step, int, int], ...] = (  # convolutions with stride and
 HALVED = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")  # after which the largest of 3 x 3 are taken
 
 
+def _chain(*steps: Step) -> tuple[Ways, ...]:
+    return tuple((step,) for step in steps)
+
+
 def _small(pooled: int) -> tuple[Branch, ...]:
     return (
-        ("branch1x1", ((64, 1, 1),)),
-        ("branch5x5", ((48, 1, 1), (64, 5, 5))),
-        ("branch3x3dbl", ((64, 1, 1), (96, 3, 3), (96, 3, 3))),
-        ("branch_pool", ((pooled, 1, 1),)),
+        ("branch1x1", _chain((64, 1, 1))),
+        ("branch5x5", _chain((48, 1, 1), (64, 5, 5))),
+        ("branch3x3dbl", _chain((64, 1, 1), (96, 3, 3), (96, 3, 3))),
+        ("branch_pool", _chain((pooled, 1, 1))),
     )
 
 
 def _long(inner: int) -> tuple[Branch, ...]:
     row, column = (inner, 1, 7), (inner, 7, 1)
     return (
-        ("branch1x1", ((192, 1, 1),)),
-        ("branch7x7", ((inner, 1, 1), row, (192, 7, 1))),
-        ("branch7x7dbl", ((inner, 1, 1), column, row, column, (192, 1, 7))),
-        ("branch_pool", ((192, 1, 1),)),
+        ("branch1x1", _chain((192, 1, 1))),
+        ("branch7x7", _chain((inner, 1, 1), row, (192, 7, 1))),
+        ("branch7x7dbl", _chain((inner, 1, 1), column, row, column, (192, 1, 7))),
+        ("branch_pool", _chain((192, 1, 1))),
     )
 
 
 FORK = ((384, 1, 3), (384, 3, 1))
 WIDE: tuple[Branch, ...] = (
-    ("branch1x1", ((320, 1, 1),)),
-    ("branch3x3", ((384, 1, 1), FORK)),
-    ("branch3x3dbl", ((448, 1, 1), (384, 3, 3), FORK)),
-    ("branch_pool", ((192, 1, 1),)),
+    ("branch1x1", _chain((320, 1, 1))),
+    ("branch3x3", (*_chain((384, 1, 1)), FORK)),
+    ("branch3x3dbl", (*_chain((448, 1, 1), (384, 3, 3)), FORK)),
+    ("branch_pool", _chain((192, 1, 1))),
 )
-HALVING: dict[
-    str, tuple[Branch, ...]
-] = {  # blocks whose last convolutions have stride 2, as has the pooling beside them
-    "Mixed_6a": (("branch3x3", ((384, 3, 3),)), ("branch3x3dbl", ((64, 1, 1), (96, 3, 3), (96, 3, 3)))),
-    "Mixed_7a": (
-        ("branch3x3", ((192, 1, 1), (320, 3, 3))),
-        ("branch7x7x3", ((192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3))),
-    ),
-}
 BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_5b": _small(32),
     "Mixed_5c": _small(64),
     "Mixed_5d": _small(64),
-    "Mixed_6a": HALVING["Mixed_6a"],
+    "Mixed_6a": (
+        ("branch3x3", _chain((384, 3, 3))),
+        ("branch3x3dbl", _chain((64, 1, 1), (96, 3, 3), (96, 3, 3))),
+    ),
     "Mixed_6b": _long(128),
     "Mixed_6c": _long(160),
     "Mixed_6d": _long(160),
     "Mixed_6e": _long(192),
-    "Mixed_7a": HALVING["Mixed_7a"],
+    "Mixed_7a": (
+        ("branch3x3", _chain((192, 1, 1), (320, 3, 3))),
+        ("branch7x7x3", _chain((192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3))),
+    ),
     "Mixed_7b": WIDE,
     "Mixed_7c": WIDE,
 }
+HALVING = ("Mixed_6a", "Mixed_7a")  # their branches' last convolutions have stride 2, as has the pooling beside them
 LARGEST = "Mixed_7c"  # its pooling takes the largest, where all others average: so the weights were made
 
 
@@ -100,13 +103,11 @@ class Block(nn.Module):
         self.halving, self.largest, self.paths = name in HALVING, name == LARGEST, []
         for branch, steps in BLOCKS[name]:
             width, path = channels, []
-            for number, step in enumerate(steps, start=1):
-                last = number == len(steps)
-                ways = (step,) if isinstance(step[0], int) else step
+            for number, ways in enumerate(steps, start=1):
+                halved = self.halving and number == len(steps)
                 own = f"{branch}_{number}" if len(steps) > 1 else branch
                 names = [own] if len(ways) == 1 else [f"{own}a", f"{own}b"]
                 for each, way in zip(names, ways, strict=True):
-                    halved = self.halving and last
                     padding = (0, 0) if halved else (way[1] // 2, way[2] // 2)
                     self.add_module(each, Convolution(width, way, stride=1 + halved, padding=padding))
                 width = sum(way[0] for way in ways)
