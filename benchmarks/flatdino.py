@@ -87,7 +87,13 @@ def encoded(folder: Path, numbers: range) -> StoredPatches:
 
 
 def classes(folder: Path, *, first: int, count: int) -> StoredPatches:
-    """Scenes of one object, in a folder for each shape."""
+    """Scenes of one object, in a folder for each shape, and the demo's DINO's features of them."""
+    draw_classes(folder, first=first, count=count)
+    return with_features(folder)
+
+
+def draw_classes(folder: Path, *, first: int, count: int) -> None:
+    """So many scenes of one object of each shape; their numbers begin at ``first``."""
     left = {shape: count for shape in range(len(world.SHAPES))}
     number = first
     while any(left.values()):
@@ -99,7 +105,6 @@ def classes(folder: Path, *, first: int, count: int) -> StoredPatches:
             draw(place / f"{number:07d}.png", world.Scene((thing,), scene.light, scene.ground))
             left[thing.shape] -= 1
         number += 1
-    return with_features(folder)
 
 
 def draw(path: Path, scene: world.Scene) -> None:

@@ -37,6 +37,10 @@ def evaluate(
             metavar="GENERATOR", help="Of `train-generator`: how far its samples, drawn by --pixels, are too."
         ),
     ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(metavar="WEIGHTS", help="Of FID, as .safetensors: rFID of --pixels, gFID of --generator."),
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Of those, to their classes: 1 is plain, usually 1 to 4.")] = 1.0,
     output: Report = None,
     dino: OwnDino = "",
@@ -49,10 +53,11 @@ def evaluate(
 ) -> None:
     """Cosine, Huber and explained variance of restored patches, of pictures that were not trained on."""
     options = locals()
-    read = [each for each in (pixels, generator) if each is not None]
+    read = [each for each in (pixels, generator, inception) if each is not None]
     _check_report(output, [flat, *data, *fit, dino, *read], overwrite=overwrite)
-    if generator is not None and pixels is None:
-        raise ValueError("--generator makes latents, and what draws them is left out: give --pixels DECODER")
+    for given, does in ((generator, "--generator makes latents"), (inception, "--inception judges pictures")):
+        if given is not None and pixels is None:
+            raise ValueError(f"{does}, and what draws them is left out: give --pixels DECODER")
     if pixels is not None and not dino:
         raise ValueError("--pixels are compared with pictures, which stored features have none of: give --dino")
     from ..dino.compress.checkpoint import load_flat
@@ -61,6 +66,7 @@ def evaluate(
     from ..training.flatdino.evaluate import evaluate as measure
     from ..training.flatdino.evaluate import lines
     from ..training.flatdino.fidelity import pixel_score
+    from ..training.flatdino.inception import load_inception
     from ..training.flatdino.patches import EncodedPatches
 
     place, source = patches_of(data, options)
@@ -68,13 +74,14 @@ def evaluate(
     loaded = load_flat(flat)
     decoder = None if pixels is None else load_pixels(pixels, flat=loaded.fingerprint, device=place)
     made = None if generator is None else load_generator(generator, flat=loaded.fingerprint, device=place)
+    judge = None if inception is None else load_inception(inception, device=place)
     if guidance != 1 and (made is None or not made.module.config.classes):
         raise ValueError(f"guidance {guidance:g} acts with a generator of classes only: leave it at 1")
     with Bars() as bars:
         scores = measure(loaded, source, fit=other, device=place, progress=bars)
         values, shown = [score.values() for score in scores], lines(scores)
         if decoder is not None and isinstance(source, EncodedPatches):
-            asked = {"generator": made, "guidance": guidance}
+            asked = {"generator": made, "guidance": guidance, "inception": judge}
             drawn = pixel_score(loaded, decoder, source, device=place, progress=bars, **asked)
             values, shown = [*values, drawn.values()], [*shown, *drawn.lines()]
     _report(output, values, shown)

@@ -35,14 +35,14 @@ def baselines(config: FlatConfig, patches: Tensor) -> list[Baseline]:
     """Codes at most as large as this FlatDINO's, fitted to ``patches`` [n, h, w, D]: of half-precision floats as many as its
     floats (quantised: as its bits hold), of words as its bits hold."""
     floats = int(config.bits // HALF)
-    found = [_pictures(patches, floats)]
+    found = [of_pictures(patches, floats)]
     for pool in POOLS:
         grid = tuple(math.ceil(side / pool) for side in patches.shape[1:3])
         cells = grid[0] * grid[1]
         if floats >= cells:
-            found.append(_channels(patches, pool, (grid[0], grid[1]), min(floats // cells, patches.shape[3])))
+            found.append(of_patches(patches, pool, (grid[0], grid[1]), min(floats // cells, patches.shape[3])))
         if config.bits >= cells:
-            found.append(_words(patches, pool, (grid[0], grid[1]), int(config.bits // cells)))
+            found.append(of_words(patches, pool, (grid[0], grid[1]), int(config.bits // cells)))
     return found
 
 
@@ -59,7 +59,7 @@ def components(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, axes.to(rows.dtype)
 
 
-def _pictures(patches: Tensor, floats: int) -> Baseline:
+def of_pictures(patches: Tensor, floats: int) -> Baseline:
     """Principal components of whole pictures: the best linear code there is, and tied to one grid."""
     mean, axes = components(patches[:MOST_PICTURES].float().flatten(1), max(1, floats))
 
@@ -70,7 +70,7 @@ def _pictures(patches: Tensor, floats: int) -> Baseline:
     return Baseline(f"PCA of pictures, {len(axes)}", len(axes), HALF * len(axes), restore)
 
 
-def _channels(patches: Tensor, pool: int, grid: tuple[int, int], count: int) -> Baseline:
+def of_patches(patches: Tensor, pool: int, grid: tuple[int, int], count: int) -> Baseline:
     """Averages over pool x pool patches, in so many principal components of channels; bilinear back."""
     cells = _pooled(patches.float(), grid).flatten(0, 2)
     mean, axes = components(cells, count)
@@ -83,7 +83,7 @@ def _channels(patches: Tensor, pool: int, grid: tuple[int, int], count: int) -> 
     return Baseline(f"{name}PCA of patches, {len(axes)}", floats, HALF * floats, restore)
 
 
-def _words(patches: Tensor, pool: int, grid: tuple[int, int], bits: int) -> Baseline:
+def of_words(patches: Tensor, pool: int, grid: tuple[int, int], bits: int) -> Baseline:
     """Product quantisation (Jegou et al., 2011) of averages over pool x pool patches, ``bits`` for each; bilinear back."""
     cells = _pooled(patches.float(), grid).flatten(0, 2)
     few = cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:MOST_CELLS]]

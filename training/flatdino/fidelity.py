@@ -1,8 +1,8 @@
-"""How close drawn pictures come to the true ones: PSNR, SSIM, and a Frechet distance by DINO's class tokens."""
+"""How close drawn pictures come to the true ones: PSNR, SSIM, and Frechet distances by DINO's class tokens and by Inception."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,47 +17,48 @@ from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.pixels import resize
 from ...files.progress import Progress, counted
 from ..core.random import generator_for
+from .frechet import frechet
+from .inception import WIDTH, Inception
 from .patches import TOGETHER, EncodedPatches
 
-NO_FID = (
-    "not computed, as Inception's weights come as a pickle, which nothing here reads; the distance above is its formula on "
-    "DINO's class tokens, and compares with itself only"
-)
+NO_FID = "not computed, as --inception is left out; the distance above is its formula on DINO's class tokens"
+FEW = f"; of fewer than {WIDTH} pictures it is far too large, and compares with as many only"
 
 
 @dataclass(frozen=True)
 class PixelScore:
     """psnr: dB, mean of pictures. ssim: mean. frechet: of the class tokens of drawn and true pictures, 0 for the same. samples:
-    the same of as many pictures that a generator made up; None without one."""
+    the same of as many pictures that a generator made up. rfid, gfid: as these two, by Inception. None without what they need."""
 
     pictures: int
     psnr: float
     ssim: float
     frechet: float
     samples: float | None = None
+    rfid: float | None = None
+    gfid: float | None = None
 
     def values(self) -> dict[str, Any]:
-        left_out = {"samples"} if self.samples is None else set()
-        return {"name": "pixels", **{name: value for name, value in asdict(self).items() if name not in left_out}}
+        return {"name": "pixels", **{name: value for name, value in asdict(self).items() if value is not None}}
 
     def lines(self) -> list[str]:
         told = f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f}, Frechet distance by DINO {self.frechet:.2f}"
-        shown = [f"pixels of {self.pictures} pictures: {told}"]
-        if self.samples is None:
-            return [*shown, f"rFID: {NO_FID}"]
-        return [
-            *shown,
-            f"{self.pictures} samples: Frechet distance by DINO {self.samples:.2f}",
-            f"rFID, gFID: {NO_FID}",
-        ]
+        shown, named = [f"pixels of {self.pictures} pictures: {told}"], "rFID"
+        if self.samples is not None:
+            shown.append(f"{self.pictures} samples: Frechet distance by DINO {self.samples:.2f}")
+            named = "rFID, gFID"
+        if self.rfid is None:
+            return [*shown, f"{named}: {NO_FID}"]
+        found = ", ".join(f"{value:.2f}" for value in (self.rfid, self.gfid) if value is not None)
+        return [*shown, f"{named}: {found} by Inception{FEW if self.pictures < WIDTH else ''}"]
 
 
 class ClassToken(nn.Module):
-    """Pictures [B, 3, S, S] in 0..1 -> DINO's class tokens [B, D], as torchmetrics wants features."""
+    """Pictures [B, 3, S, S] in 0..1 -> DINO's class tokens [B, D]."""
 
     def __init__(self, encoder: DinoEncoder) -> None:
         super().__init__()
-        self.encoder, self.num_features = encoder, encoder.spec.width
+        self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.encoder.features(pixels, settings=EncodeSettings(side=self.encoder.spec.train_side, layers="last"))[
@@ -74,40 +75,64 @@ def pixel_score(
     device: torch.device,
     generator: Generator | None = None,
     guidance: float = 1.0,
+    inception: Inception | None = None,
     progress: Progress | None = None,
 ) -> PixelScore:
     """Of the middles of pictures; ValueError for another encoder's, for fewer than 2, and without torchmetrics."""
-    distance, similarity = _metrics(data.encoder, device)
+    alike, judges = _similarity(), [ClassToken(data.encoder), *([inception] if inception is not None else [])]
     data.check(flat.config, "the features")
-    side, model = decoder.config.height, flat.module.to(device)
-    squares, alike = [], []
+    model, measured = flat.module.to(device), []
+    true, found, made = (_Seen(judges) for _ in range(3))
+    for pixels, patches in _pictures(data, side=decoder.config.height, device=device, progress=progress):
+        drawn = decoder(model.decode(model.encode(patches))).float().clamp(0, 1)
+        square = float((drawn - pixels).square().mean().clamp(min=1e-10).log10())
+        measured.append((-10 * square, float(alike(drawn, pixels, data_range=1.0))))
+        true.add(pixels)
+        found.add(drawn)
+    count = len(measured)
+    data.check_count(count)
+    if generator is not None:
+        for latents in made_up(generator, count, guidance=guidance, device=device, progress=progress):
+            made.add(decoder(model.decode(latents)).float().clamp(0, 1))
+    psnr, ssim = (sum(each) / count for each in zip(*measured, strict=True))
+    distance, *rfid = found.distances(true)
+    samples, *gfid = made.distances(true) if generator is not None else [None]
+    by_inception = {name: told[0] for name, told in (("rfid", rfid), ("gfid", gfid)) if told}
+    return PixelScore(count, psnr, ssim, distance, samples, **by_inception)
+
+
+class _Seen:
+    """What judges saw in a set of pictures, in memory: 8 kB a picture for Inception."""
+
+    def __init__(self, judges: Sequence[nn.Module]) -> None:
+        self.judges, self.features = judges, [[] for _ in judges]
+
+    def add(self, pixels: Tensor) -> None:
+        for judge, features in zip(self.judges, self.features, strict=True):
+            features.append(judge(pixels).float().cpu())
+
+    def distances(self, true: _Seen) -> list[float]:
+        return [
+            frechet(torch.cat(ones), torch.cat(others))
+            for ones, others in zip(self.features, true.features, strict=True)
+        ]
+
+
+def _pictures(
+    data: EncodedPatches, *, side: int, device: torch.device, progress: Progress | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of all that can be used, one after another, the middle [1, 3, side, side] and its patches [1, h, w, D]."""
     for index in counted(range(len(data)), "pixels", progress):
         (crop,) = data.crops([index])
         (patches,) = data.encoded([crop])
-        if crop is None or patches is None:
-            continue
-        true = resize(crop[None].float(), height=side, width=side).to(device)
-        found = decoder(model.decode(model.encode(patches[:1].to(device)))).float().clamp(0, 1)
-        squares.append(float((found - true).square().mean().clamp(min=1e-10).log10()))
-        alike.append(float(similarity(found, true, data_range=1.0)))
-        distance.update(true, real=True)
-        distance.update(found, real=False)
-    if len(squares) < 2:
-        raise ValueError(f"{len(squares)} pictures can be used, at least 2 are needed ({data.skipped}): give more")
-    mean = -10 * sum(squares) / len(squares)
-    count, frechet, samples = len(squares), float(distance.compute()), None
-    if generator is not None:
-        distance.reset()  # it still knows the true pictures
-        for latents in made_up(generator, count, guidance=guidance, device=device, progress=progress):
-            distance.update(decoder(model.decode(latents)).float().clamp(0, 1), real=False)
-        samples = float(distance.compute())
-    return PixelScore(count, mean, sum(alike) / count, frechet, samples)
+        if crop is not None and patches is not None:
+            yield resize(crop[None].float(), height=side, width=side).to(device), patches[:1].to(device)
 
 
 def made_up(
     generator: Generator, count: int, *, guidance: float, device: torch.device, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some."""
+    """So many latents, a few at once, [B, T, F]: of all classes in turn, if it knows some. ValueError where not finite."""
     config = generator.module.config
     known = range(len(config.classes)) if config.classes else [generator.module.no_class]
     labels = torch.tensor([known[place % len(known)] for place in range(count)], device=device)
@@ -115,16 +140,17 @@ def made_up(
         part = labels[start : start + TOGETHER]
         draws = generator_for(0, "samples", start)
         noise = torch.randn(len(part), config.tokens, config.features, generator=draws).to(device)
-        yield sample(generator.module, generator.statistics, labels=part, noise=noise, guidance=guidance)
+        latents = sample(generator.module, generator.statistics, labels=part, noise=noise, guidance=guidance)
+        if not bool(latents.isfinite().all()):
+            raise ValueError(f"with guidance {guidance:g} samples are NaN or infinite: usually it is 1 to 4")
+        yield latents
 
 
-def _metrics(encoder: DinoEncoder, device: torch.device) -> tuple[Any, Any]:
+def _similarity() -> Callable[..., Any]:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
-        from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
         raise ValueError(
             'measures of pixels need torchmetrics, which is not installed: pip install "dinotile[flatdino]"'
         ) from error
-    distance = FrechetInceptionDistance(feature=ClassToken(encoder), reset_real_features=False).to(device)
-    return distance, structural_similarity_index_measure
+    return structural_similarity_index_measure

@@ -25,7 +25,7 @@ from ..core.state import checkpoints
 from ..core.task import Task
 from ..core.trainer import Trainer
 from .patches import TOGETHER, Patches, split
-from .probe import classes_of
+from .probe import check_classes, classes_of
 
 FILE = "generator.safetensors"  # in the output folder
 WITHOUT = 0.1  # share of the rows whose class is left out, for guidance
@@ -66,6 +66,8 @@ def encode_all(
     if not names:
         raise ValueError(f"none of the {len(data)} samples can be used: {data.skipped}; check the data")
     labels = [known.index(name.rpartition("/")[0]) for name in names] if classes else [0] * len(names)
+    if classes:
+        check_classes(data, {known[label] for label in labels})
     return LatentSet(torch.cat(found), names, torch.tensor(labels), tuple(known))
 
 

@@ -58,6 +58,12 @@ class Patches(ABC):
         """What has been found unusable so far."""
         return Skipped(self._unusable.values())
 
+    def check_count(self, usable: int) -> None:
+        """ValueError where fewer than two pictures could be used."""
+        if usable < 2:
+            why = f" ({self.skipped})" if self.skipped else ""
+            raise ValueError(f"{usable} pictures can be used, at least 2 are needed{why}: give more pictures")
+
     @abstractmethod
     def batch(self, indices: Sequence[int], draws: Sequence[Sequence[float]] | None = None) -> list[Tensor | None]:
         """[layers, h, w, D], float32 on the CPU, of each picture; the compressed layer first. draws: four numbers in 0..1 each,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,7 @@ def probe(
     names = classes_of(train)
     unknown = sorted({_class(name) for name in test.names} - set(names))
     if unknown:
-        raise ValueError(
-            f"the class {printable(unknown[0])} has no picture to learn from: give some, or take it from the test"
-        )
+        raise ValueError(f"{_said(unknown[0])} has no picture to learn from: give some, or take it from the test")
     known, asked = (_labelled(flat, data, names, device=device, progress=progress) for data in (train, test))
     return [
         Probe(
@@ -76,6 +75,15 @@ def classes_of(data: Patches) -> list[str]:
     if few:
         raise ValueError(f"the class {printable(few[0])} has one picture, at least 2 are needed: add some or remove it")
     return sorted(counts)
+
+
+def check_classes(data: Patches, found: Collection[str]) -> None:
+    """ValueError for a class of the data none of whose pictures are among those ``found``, that could be used."""
+    empty = sorted({_class(name) for name in data.names} - {*found})
+    if empty:
+        raise ValueError(
+            f"no picture of {_said(empty[0])} can be used ({data.skipped}): mend its pictures, or remove it"
+        )
 
 
 def nearest(known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, k: int) -> float:
@@ -128,13 +136,12 @@ def _labelled(
             for name, vector in vectors.items():
                 found.setdefault(name, []).append(vector.float().cpu())
             labels += [names.index(_class(data.names[number])) for number in numbers]
-    found_of = {names[label] for label in labels}
-    empty = sorted({_class(name) for name in data.names} - found_of)
-    if empty:
-        raise ValueError(
-            f"no picture of the class {printable(empty[0])} can be used ({data.skipped}): mend or remove it"
-        )
+    check_classes(data, {names[label] for label in labels})
     return Labelled({name: torch.cat(parts) for name, parts in found.items()}, torch.tensor(labels))
+
+
+def _said(name: str) -> str:
+    return f"the class {printable(name)}" if name else "the folder itself"
 
 
 def _class(name: str) -> str:

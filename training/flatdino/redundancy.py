@@ -50,10 +50,7 @@ def redundancy(data: Patches, *, most: int = 1000, progress: Progress | None = N
     for start in counted(range(0, count, TOGETHER), "look", progress):
         parts += [patches[:, 0] for _, patches in data.whole(range(start, min(start + TOGETHER, count)))]
     patches = torch.cat(parts) if parts else torch.zeros(0)
-    if len(patches) < 2:
-        raise ValueError(
-            f"{len(patches)} pictures can be used, at least 2 are needed ({data.skipped}): give more pictures"
-        )
+    data.check_count(len(patches))
     centred = patches - patches.mean((0, 1, 2))
     rows = centred.flatten(0, 2)
     variances = torch.linalg.eigvalsh(rows.double().T @ rows.double() / len(rows)).flip(0).clamp(min=0)

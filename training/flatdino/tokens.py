@@ -76,10 +76,7 @@ def tokens(flat: LoadedFlat, data: Patches, *, device: torch.device, progress: P
         found.append(model.encode(true).cpu())
         maps = maps + attention_maps(model, true).sum(0).cpu()
     latents = torch.cat(found) if found else torch.zeros(0)
-    if len(latents) < 2:
-        raise ValueError(
-            f"{len(latents)} pictures can be used, at least 2 are needed ({data.skipped}): give more pictures"
-        )
+    data.check_count(len(latents))
     mean, whole = latents.mean(0), Tally()
     without = [Tally() for _ in range(flat.config.tokens)]
     for start, true in _parts(data, progress, "leave out"):

@@ -136,3 +136,11 @@ def test_all_latents_of_the_data_have_their_class(tmp_path):
     assert found.classes == ("cat", "dog") and found.latents.shape == (24, 2, 8)
     assert [found.classes[label] for label in found.labels] == [name.partition("/")[0] for name in found.names]
     assert encode_all(flat, data, classes=False, device=CPU).classes == ()
+
+
+def test_a_class_without_a_picture_that_can_be_used_is_refused(tmp_path):
+    for path in (labelled(tmp_path, seed=1) / "dog").glob("*_patches.npy"):
+        np.save(path, np.full((16, 128), np.nan, np.float16))
+    with pytest.raises(ValueError, match=r"no picture of the class dog can be used \(12 with damaged features\)"):
+        encode_all(untrained(), opened(tmp_path), classes=True, device=CPU)
+    assert len(encode_all(untrained(), opened(tmp_path), classes=False, device=CPU).names) == 12
