@@ -125,6 +125,7 @@ def upscale(
     compare: job.Compare = False,
     no_recipe: job.NoRecipe = False,
     mode: option.Mode = "auto",
+    noise: option.Noise = "canvas",
     store: job.Store = None,
     store_size: job.StoreSize = MOST_STORED,
     redo: job.RedoTiles = "",

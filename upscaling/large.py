@@ -49,7 +49,7 @@ def upscale_file(
     """
     if (redo or redone) and store is None:
         raise ValueError("redo takes all other tiles from a store, and none was named: name one with --store")
-    settings = replace(settings, mode="sequential")
+    settings = settings.sequential
     height, width = scaled_size(source.height, source.width, scale=settings.scale)
     done, kept, write = 0, None, None
     transparency = _Alpha(source)
@@ -108,7 +108,7 @@ def finish_tiles(
     its report."""
     return upscaler.upscale_tiles(
         source,
-        replace(settings, mode="sequential"),
+        settings.sequential,
         write=lambda rows: None,
         masks=masks,
         open_store=partial(TileStore, store, most=store_size),

@@ -45,7 +45,7 @@ JOINT_ONLY = {  # settings that need the whole canvas at once
     "retry": "looks at the whole result",
     "moving": "shifts all tiles in every step",
 }
-NO_MATTER = ("mode", "tile_batch")  # settings that tiles do not depend on
+NO_MATTER = ("mode", "tile_batch", "noise")  # settings that tiles do not depend on
 
 WriteRows = Callable[[Tensor], None]
 OpenStore = Callable[[str], TileStore]  # of a job's fingerprint
@@ -162,7 +162,7 @@ def upscale_tiles(
         "out_of_memory": shortages().told,
         "kept": kept.report(store),
         **told,
-        "settings": asdict(replace(settings, mode="sequential")),
+        "settings": asdict(settings.sequential),
         "seconds": seconds,
     }
 
