@@ -19,8 +19,8 @@ from ..files.kinds import MEGAPIXELS
 from ..files.metadata import RECIPE
 from ..files.pictures import load_picture
 from .masks import EVERYWHERE, Masks, load_masks
+from .prints import BY_TENSORS
 from .settings import MASKS, UpscaleSettings
-from .upscaler import BY_TENSORS
 
 REDONE, SHORT = "redone", "out_of_memory"  # parts of a recipe that few have
 BY_TYPE = (*BY_TENSORS, "text")  # whose fingerprints are other ones where they compute in another type

@@ -8,11 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..dino.encode import DinoEncoder
 from ..dino.feature_map import FeatureMap
-from ..files.fingerprints import fingerprint, heads_fingerprint
 from ..files.pixels import check_pixels
 from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
@@ -30,6 +29,7 @@ from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
 from .pipeline import MakeGuide, upscale
+from .prints import Prints
 from .report import model_memory, peak_memory, restart_peak
 from .rows import Pixels, Source, reduced
 from .sequential import LOOK, OpenStore, Redo, WriteRows, upscale_tiles
@@ -37,24 +37,6 @@ from .settings import UpscaleSettings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxControlNetModel, FluxTransformer2DModel
-
-PARTS = (
-    "flux",
-    "vae",
-    "decoder",
-    "controlnet",
-    "upscale_model",
-    "adapter",
-    "dino",
-    "redux",
-)  # jobs of stores know them so
-BY_TENSORS = (
-    "flux",
-    "vae",
-    "decoder",
-    "controlnet",
-    "redux",
-)  # those that are told from others by tensors' first numbers
 
 
 class Upscaler:
@@ -84,11 +66,17 @@ class Upscaler:
     ) -> None:
         """dino_uses: of ``UpscaleSettings``; with one of them a DINO model needs no adapter. texts: of further prompts."""
         check_pair(dino, adapter, uses=dino_uses)
-        modules = (transformer, vae, decoder, controlnet, *(each and each.module for each in (upscale_model, adapter)))
-        modules += tuple(each and each.model for each in (dino, redux))  # PARTS
-        self.made_of = [
-            None if each is None else heads_fingerprint(each.state_dict()) for each in modules
-        ]  # before any moves
+        self.models = {
+            "flux": transformer,
+            "vae": vae,
+            "decoder": decoder,
+            "controlnet": controlnet,
+            "upscale_model": None if upscale_model is None else upscale_model.module,
+            "adapter": None if adapter is None else adapter.module,
+            "dino": None if dino is None else dino.model,
+            "redux": None if redux is None else redux.model,
+        }
+        self.prints = Prints(self.models, dino=dino, adapter=adapter, upscale_model=upscale_model)  # before any moves
         self.host = DiffusersHost(
             transformer,
             vae,
@@ -253,61 +241,20 @@ class Upscaler:
 
     def fingerprint(self) -> str:
         """Of all that a picture depends on, but for itself and the settings: models and texts."""
-        return fingerprint(f"{self.made_of} {self._words()} {self.dino_layers} {self._weights()}".encode())
+        return self.prints.of_all(self.text, self.negative, dino_layers=self.dino_layers)
 
-    def _words(self) -> str:
-        words = {}
-        for name, text in (("text", self.text), ("negative", self.negative)):
-            parts = {} if text is None else {"context": text.context, "pooled": text.pooled, "mask": text.mask}
-            words |= {
-                f"{name}/{key}/{row}": numbers
-                for key, part in parts.items()
-                if part is not None
-                for row, numbers in enumerate(part.flatten(0, -2))
-            }
-        return heads_fingerprint(words)
+    def identity(self) -> dict[str, Any]:
+        """What a report says of the models and where they compute, before there is one."""
+        return self.prints.described(self.text, self.negative, device=self.host.device, dtype=self.host.dtype)
 
     def _sampler(self, settings: UpscaleSettings, redux: tuple[ReduxTokens, tuple[float, float]] | None) -> JointEuler:
         return JointEuler(self.host, self.text, settings, negative=self.negative, redux=redux)
 
-    def _models(self) -> dict[str, nn.Module | None]:
-        dino, shows = (None if each is None else each.model for each in (self.dino, self.redux))
-        return {
-            "flux": self.host.transformer,
-            "vae": self.host.vae,
-            "adapter": None if self.host.adapter is None else self.host.adapter.module,
-            "controlnet": self.host.controlnet,
-            "upscale_model": None if self.upscale_model is None else self.upscale_model.module,
-            "dino": dino,
-            "redux": shows,
-        }
-
     def _reported(self, report: dict[str, Any]) -> dict[str, Any]:
         enlarged = None if self.upscale_model is None else self.upscale_model.describe()
-        kept = model_memory(**self._models())
+        kept = model_memory(**self.models)
         report = {**report, "upscale_model": enlarged, **self.identity()}
         return {**report, "peak_memory": peak_memory(self.host.device), "model_memory": kept}
-
-    def identity(self) -> dict[str, Any]:
-        """What a report says of the models and where they compute, before there is one."""
-        made_of = dict(zip(PARTS, self.made_of, strict=True))
-        alike = {**{name: made_of[name] for name in BY_TENSORS}, "text": self._words()}
-        parts = {name: {"fingerprint": made} for name, made in alike.items() if made is not None}
-        return {"weights": parts | self._weights(), "computed_on": self._place()}
-
-    def _weights(self) -> dict[str, Any]:
-        """What tells DINO and adapter from others, where they are."""
-        found: dict[str, Any] = {}
-        if self.dino is not None:
-            found["dino"] = {"model": self.dino.spec.name, "fingerprint": self.dino.fingerprint}
-        if self.host.adapter is not None:
-            found["adapter"] = {"fingerprint": self.host.adapter.fingerprint}
-        if self.upscale_model is not None:
-            found["upscale_model"] = self.upscale_model.describe()
-        return found
-
-    def _place(self) -> str:
-        return f"{self.host.device.type}, {str(self.host.dtype).removeprefix('torch.')}"
 
     def shown_by_redux(
         self, pixels: Tensor, settings: UpscaleSettings, *, size: tuple[int, int] | None = None

@@ -17,10 +17,11 @@ from benchmarks.tiling import kills
 from dinotile.files.fingerprints import heads_fingerprint
 from dinotile.tiling.store import TileStore
 from dinotile.upscaling.api import load_upscaler
+from dinotile.upscaling.prints import PARTS
 from dinotile.upscaling.redo import chosen_tiles
 from dinotile.upscaling.rows import Pixels
 from dinotile.upscaling.tile import Tiles
-from dinotile.upscaling.upscaler import PARTS, Upscaler
+from dinotile.upscaling.upscaler import Upscaler
 
 from ..limits import read_only
 from ..tiny import picture, tiny_flux, tiny_vae
@@ -54,9 +55,9 @@ def test_kept_tiles_are_used_and_a_change_of_anything_uses_none(upscaler, flux, 
 
 def test_models_stay_in_the_order_that_the_jobs_of_stores_are_known_by():
     upscaler = load_upscaler("demo", device="cpu")
-    parts = {**upscaler._models(), "decoder": None}
-    made_of = [parts[name] and heads_fingerprint(parts[name].state_dict()) for name in PARTS]
-    assert upscaler.made_of == made_of and " ".join(PARTS) == (
+    parts = [upscaler.models[name] for name in PARTS]
+    made_of = [None if part is None else heads_fingerprint(part.state_dict()) for part in parts]
+    assert upscaler.prints.made_of == made_of and " ".join(PARTS) == (
         "flux vae decoder controlnet upscale_model adapter dino redux"
     )
 
