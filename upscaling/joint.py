@@ -51,12 +51,12 @@ class JointEuler:
             )
         self.host, self.settings, self.redux = host, settings, redux
         self.corner = 0, 0  # of what is sampled, on the picture: top and left in latent cells
-        self.text, self.negative = replace(text, guidance=settings.guidance), None
+        self.text, self.negative = replace(text.to(host.device), guidance=settings.guidance), None
         self.chosen = (
             settings.tile_batch
         )  # tiles per model call, by the memory that is free when the first call is made
         if settings.cfg > 1 and negative is not None:
-            self.negative = replace(negative, guidance=settings.guidance)
+            self.negative = replace(negative.to(host.device), guidance=settings.guidance)
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas(plan)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dinotile.cli.lists import find_listed
 from dinotile.files.pictures import Picture, save_picture
+from dinotile.hosts.diffusers.texts import Texts
 from dinotile.upscaling.recipe import recipe_of
 
 from ..tiny import picture, tiny_flux, tiny_vae
@@ -107,6 +109,24 @@ def test_a_prompt_of_its_own_draws_another_picture_and_is_in_the_recipe(dinotile
     assert dinotile("upscale", pictures / "a.png", *model, "-o", tmp_path / "c.png")[0] == 0
     drawn = [recipe_of(tmp_path / f"{name}.png")["weights"]["text"] for name in "abc"]
     assert drawn[1] == drawn[2] != drawn[0]
+
+
+def test_more_prompts_than_lie_in_memory_draw_the_same_pictures(dinotile, pictures, tmp_path, monkeypatch):
+    folder = save_text_pipeline(tmp_path)
+    tiny_flux().save_pretrained(folder / "transformer")
+    tiny_vae().save_pretrained(folder / "vae")
+    model = ["--variant", "schnell", "--model-path", folder, "--no-dino", "--tile", 64, "--overlap", 16, "--steps", 1]
+    said = {"c": "a fox", "a": "a cat", "b": "a fox", "d": "a dog"}
+    for name in "cd":
+        shutil.copy(pictures / "a.png", pictures / f"{name}.png")
+    given = wrote(
+        pictures / "one.jsonl", *({"source": f"{name}.png", "prompt": prompt} for name, prompt in said.items())
+    )
+    for place in ("whole", "parts"):
+        assert dinotile("upscale", given, *model, "-o", f"{tmp_path}/{place}/")[0] == 0
+        monkeypatch.setitem(Texts.__init__.__kwdefaults__, "room", 1)
+    drawn = [{name: (tmp_path / place / f"{name}.png").read_bytes() for name in said} for place in ("whole", "parts")]
+    assert drawn[0] == drawn[1] and len({*drawn[0].values()}) == 4
 
 
 A = {"source": "a.png"}
