@@ -35,10 +35,11 @@ def again(
         raise ValueError(f"there is no picture {result}: give a result of dinotile upscale")
     from ..files.fingerprints import file_fingerprint
     from ..files.pictures import load_picture
-    from ..upscaling.recipe import check_masks, options_of, other_than, recipe_of, redone_of
+    from ..upscaling.recipe import check_masks, check_memory, options_of, other_than, recipe_of, redone_of
 
     recipe = recipe_of(result, max_megapixels=max_megapixels)
     redone = redone_of(recipe, result)
+    check_memory(recipe, result)
     name = Path(recipe["source"]["file"]).name
     places = [source] if source else [result.with_name(name), Path(name)]
     found = next((place for place in places if place.is_file()), None)

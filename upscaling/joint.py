@@ -20,7 +20,7 @@ from ..flux_patch.redux import ReduxTokens
 from ..flux_patch.rows import DinoRow
 from ..hosts.differential import redrawn
 from ..hosts.host import Estimates, Hint, Host, Text
-from ..hosts.memory import Memory, in_less, shortages
+from ..hosts.memory import Memory, in_less, in_tiles, shortages
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
 from ..tiling.plan import Box, TilePlan, smaller_tiles
@@ -113,7 +113,7 @@ class JointEuler:
             while (smaller := smaller_tiles(plan)) is not None:
                 memo.clear()
                 plan = shortages().plan = smaller
-                yield f"tiles of {plan.tile_width} x {plan.tile_height} px"
+                yield in_tiles(plan)
 
         sampled = sample(
             velocity,

@@ -80,7 +80,7 @@ def test_a_source_that_is_gone_or_another_is_refused_before_any_work(made, tmp_p
 WHOLE = {"source": {"file": "a.png"}, "options": {}, "settings": {}, "weights": {}, "versions": {}, "dinotile": "1"}
 WRONG = [{"source": {"file": ""}}, {"options": {"variant": []}}, {"dinotile": None}, {"settings": 1}]
 WRONG += [{"redone": wrong} for wrong in (0, False, "1", {}, [0], [True])]
-WRONG += [{"out_of_memory": wrong} for wrong in (5, None, ["x"], {})]
+WRONG += [{"out_of_memory": wrong} for wrong in (5, None, ["x"], {}, [{"stage": "sample"}])]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 5000, *(json.dumps({**WHOLE, **wrong}) for wrong in WRONG)])
@@ -209,11 +209,16 @@ def test_another_flux_or_vae_under_the_same_name_and_a_memory_that_ended_are_tol
     command = ("upscale", made / "photo.png", "-o", tmp_path / "out.png", "--model-path", folder, *models[2:])
     assert run(*command).exit_code == 0
     recipe = recipe_of(tmp_path / "out.png")
-    recipe["out_of_memory"] = [{"stage": "sample", "goes_on_with": "tiles of 32 x 32 px"}]
+    recipe["out_of_memory"] = 2 * [{"stage": "decode", "goes_on_with": "lower strips"}]
     rewritten(tmp_path / "out.png", tmp_path / "out.png", recipe)
     tiny_flux(seed=7).save_pretrained(folder / "transformer")
     tiny_vae(seed=7).save_pretrained(folder / "vae")
     done = run("again", tmp_path / "out.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
     lines = done.output.splitlines()[-4:]
     assert [line.split(" was ")[0] for line in lines[:2]] == ["flux", "vae"]
-    assert lines[2] == "memory ended, and it went on with tiles of 32 x 32 px" and lines[3].startswith("pixels differ")
+    assert lines[2] == "memory ended, and it went on with lower strips" and lines[3].startswith("pixels differ")
+    recipe["out_of_memory"] += [{"stage": "sample", "goes_on_with": "tiles of 32 x 32 px"}]
+    rewritten(tmp_path / "out.png", tmp_path / "small.png", recipe)
+    said = refused("again", tmp_path / "small.png", "-o", tmp_path / "other.png", "--source", made / "photo.png")
+    assert "was made, which went on with tiles of 32 x 32 px: it cannot be made again, keep the file" in said
+    assert not (tmp_path / "other.png").exists()
