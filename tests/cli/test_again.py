@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import dinotile
 from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.files.pictures import load_picture
+from dinotile.files.writing import hold
 from dinotile.upscaling import api
 from dinotile.upscaling.recipe import other_than, recipe_of
 
@@ -192,6 +194,40 @@ def test_tiles_that_were_done_again_are_so_in_the_recipe_in_their_order(made, tm
     assert run(*command, tmp_path / "e.png").exit_code == 0 and recipe_of(tmp_path / "e.png")["redone"] is None
     said = refused("again", tmp_path / "e.png", "-o", tmp_path / "f.png", "--source", made / "photo.png")
     assert "it cannot be made again, keep the file" in said and not (tmp_path / "f.png").exists()
+
+
+def test_what_a_killed_one_left_beside_the_result_goes_with_the_next_and_a_living_ones_stays(
+    made, dinotile_process, tmp_path
+):
+    command = (
+        "upscale",
+        made / "photo.png",
+        *SMALL,
+        "--store",
+        tmp_path / "tiles",
+        "--overwrite",
+        "-o",
+        tmp_path / "a.png",
+    )
+    for more in ((), ("--redo", "1")):
+        assert run(*command, *more).exit_code == 0
+    place = tmp_path / "new"
+    place.mkdir()
+    arguments = ("again", tmp_path / "a.png", "--source", made / "photo.png", "-o", place / "a.png")
+    process, end = dinotile_process(*arguments), time.monotonic() + 600
+    while not (left := [*place.glob(".dinotile-again-*/in-use")]):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    (place / "a.png").unlink(missing_ok=True)
+    (living := place / ".dinotile-again-living").mkdir()
+    with (living / "in-use").open("w") as lock:
+        assert len(left) == 1 and left[0].exists() and hold(lock)
+        for each in (*left, living / "in-use"):
+            os.utime(each, (0, 0))
+        assert run(*arguments).output.splitlines()[-1] == "the same pixels"
+    assert {path.name for path in place.iterdir()} - {"a.png"} == {living.name}
 
 
 def test_a_mask_that_is_another_one_is_refused_before_any_work(made, tmp_path):
