@@ -30,7 +30,7 @@ from ..hosts.diffusers.texts import Texts, load_encode
 from ..hosts.diffusers.upscale_model import load_upscale_model
 from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
-from .asked import files_for
+from .asked import check_text, files_for
 from .device import find_device, find_dtype
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
@@ -89,6 +89,8 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
+    for name in ("prompt", "negative"):
+        check_text(name, options.get(name) or "")
     files = files_for(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
     if chosen.cfg > 1 and not has_text_encoders(files.flux):
         raise ValueError(
