@@ -54,6 +54,7 @@ def upscale_file(
     settings = settings.sequential
     height, width = scaled_size(source.height, source.width, scale=settings.scale)
     done, kept, write = 0, None, None
+    again: list[list[int] | None] = []  # tiles that were done again, once it is known
     transparency = _Alpha(source)
     check_picture_output(output, height=height, width=width)
 
@@ -62,11 +63,14 @@ def upscale_file(
         kept = TileStore(store or Path(), job, most=store_size)
         return kept
 
-    def form(short: Sequence[Mapping[str, str]] = ()) -> Form:
+    def form(ended: Sequence[Mapping[str, str]] = ()) -> Form:
         """What the file says beside its rows: which tiles were done again is known before these, where memory ended is not."""
         if recipe is None:
             return source.form
-        said = recipe(settings=settings, redone=[] if kept is None else kept.redone, short=short)
+        if not again:
+            again.append([] if kept is None else kept.redone)
+        before = [] if kept is None else [each for tile in sorted(kept.short) for each in kept.short[tile]]
+        said = recipe(settings=settings, redone=again[0], short=each_once([*ended, *before]))
         return replace(source.form, metadata=replace(source.form.metadata, recipe=said))
 
     with ExitStack() as file:
@@ -91,9 +95,8 @@ def upscale_file(
             redo=(lambda plan: list(redone)) if redone else partial(chosen_tiles, redo) if redo else None,
             progress=progress,
         )
-        before = [] if kept is None else [each for tile in sorted(kept.short) for each in kept.short[tile]]
-        if write is not None and (short := each_once([*report["out_of_memory"], *before])):
-            write.form = form(short)
+        if write is not None:
+            write.form = form(report["out_of_memory"])
     assert write is not None
     notes = source.note, write.note
     return {**report, "note": "; ".join(note for note in notes if note) or None}
