@@ -6,18 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from ..files.kinds import MEGAPIXELS
-from ..files.writing import check_writable
+from ..files.writing import abandoned, check_writable, hold
 from .bars import followed
 from .batch import Batch, upscale_batch
 from .kept import Store
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 from .upscale import PATHS
+
+FOLDER = ".dinotile-again-"  # how its name begins
+LOCK = "in-use"  # in it, held while the run lives
+FRESH = 60  # seconds: a run may have made its own and not held it yet
 
 
 def again(
@@ -35,10 +40,11 @@ def again(
         raise ValueError(f"there is no picture {result}: give a result of dinotile upscale")
     from ..files.fingerprints import file_fingerprint
     from ..files.pictures import load_picture
-    from ..upscaling.recipe import check_masks, options_of, other_than, recipe_of, redone_of
+    from ..upscaling.recipe import check_masks, check_memory, options_of, other_than, recipe_of, redone_of
 
     recipe = recipe_of(result, max_megapixels=max_megapixels)
     redone = redone_of(recipe, result)
+    check_memory(recipe, result)
     name = Path(recipe["source"]["file"]).name
     places = [source] if source else [result.with_name(name), Path(name)]
     found = next((place for place in places if place.is_file()), None)
@@ -68,10 +74,17 @@ def again(
 
 @contextmanager
 def tiles_for(output: Path, redone: Sequence[int]) -> Iterator[Store]:
-    """Where tiles are kept that are to be done again, beside the result, for as long as it takes; nowhere, if there are none."""
+    """Where tiles are kept that are to be done again, beside the result, for as long as it takes; nowhere, if there are none.
+    What killed runs left there of theirs goes."""
     if not redone:
         yield Store()
         return
     check_writable(output)
-    with TemporaryDirectory(prefix=".dinotile-again-", dir=output.parent) as folder:
-        yield Store(Path(folder), math.inf, redone=tuple(redone))  # its tiles are this picture's, and all are needed
+    for left in output.parent.glob(f"{FOLDER}*/{LOCK}"):
+        if abandoned(left, seconds=FRESH):
+            rmtree(left.parent, ignore_errors=True)
+    with TemporaryDirectory(prefix=FOLDER, dir=output.parent) as folder, (Path(folder) / LOCK).open("w") as lock:
+        hold(lock)
+        yield Store(
+            Path(folder) / "tiles", math.inf, redone=tuple(redone)
+        )  # they are this picture's, and all are needed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ FORM = 'write {"source": "photo.jpg"} on a line for each picture'
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture; name: of its result in the folder, or empty; own: options that are its own; where: it was named."""
+    """A picture; name: of its result in the folder, or empty; own: options that are its own; where: it was named. chosen:
+    whether a person chose the name."""
 
     source: Path
     name: str = ""
     own: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    chosen: bool = False
 
 
 def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collection[str] = OWN) -> list[Listed]:
@@ -45,10 +48,12 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
         raise ValueError(f"--only {only} is no status of a manifest: give {', '.join(STATUSES[:-1])} or {STATUSES[-1]}")
     found: dict[str, Listed] = {}
     for given in inputs:
-        path = expanded(given) if given.lower().endswith(ENDING) else None
-        if path is None or not path.is_file():
+        lists = lists_of([given])
+        if not lists:
+            path = expanded(given) if given.lower().endswith(ENDING) else None
             if only is not None and path is not None and not path.exists():
-                raise ValueError(f"--only {only} chooses from a manifest, and {path} is not there: give one that is")
+                gone = f"no file matches {given}" if glob.has_magic(given) else f"{path} is not there"
+                raise ValueError(f"--only {only} chooses from a manifest, and {gone}: give one that is there")
             if only is not None:
                 raise ValueError(
                     f"--only {only} chooses from a manifest, and {given or 'empty text'} is none: give {ENDING} files"
@@ -56,7 +61,7 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
             for picture in find_pictures([given]):
                 found.setdefault(os.path.realpath(picture), Listed(picture))
             continue
-        for each in _read(path, only=only, own=own):
+        for each in (each for path in lists for each in _read(path, only=only, own=own)):
             before = found.setdefault(os.path.realpath(each.source), each)
             if before is not each and (before.own or each.own or before.name != each.name):
                 first = f"as {before.where} did" if before.where else "as an input did"
@@ -65,7 +70,25 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
 
 
 def lists_of(inputs: Iterable[str]) -> list[Path]:
-    return [path for given in inputs if given.lower().endswith(ENDING) and (path := expanded(given)).is_file()]
+    """The lists among inputs; of a pattern that ends as a list does (``lists/*.jsonl``) those that it matches, by name."""
+    return [path for given in inputs if given.lower().endswith(ENDING) for path in _matched(given) if path.is_file()]
+
+
+def _matched(given: str) -> list[Path]:
+    path = expanded(given)
+    if path.exists() or not glob.has_magic(given):
+        return [path]
+    return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+
+
+def check_names(listed: Sequence[Listed], outputs: Sequence[Path]) -> None:
+    """ValueError where a list names a result otherwise than the command's output does."""
+    for each, output in zip(listed, outputs, strict=True):
+        if each.chosen and each.name != output.name:
+            raise ValueError(
+                f"{each.where} has output {printable(each.name)}, and --output {output} is a file: give a folder, ending with a "
+                "slash, or leave output out of that line"
+            )
 
 
 def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]:
@@ -89,7 +112,7 @@ def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]
 def _of_manifest(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]:
     """own: options beside these are passed over, as not every command has them."""
     last = {entry.source: (output, entry) for output, entry in Manifest.read(path).entries.items()}
-    if not last and only is None:
+    if not last:
         raise ValueError(f"manifest {path} names no picture, as its only line was cut short: give the pictures")
     found = []
     for source, (output, entry) in last.items():
@@ -117,7 +140,7 @@ def _listed(line: bytes, where: str, folder: Path, own: Collection[str]) -> List
             f"{where} has output {printable(name)}, needed is a name without a folder: --output names that"
         )
     source = expanded(said[SOURCE])
-    listed = Listed(source if source.is_absolute() else folder / source, name, where=where)
+    listed = Listed(source if source.is_absolute() else folder / source, name, where=where, chosen=bool(name))
     return replace(listed, own={key: value for key, value in said.items() if key not in (SOURCE, OUTPUT)})
 
 
@@ -128,7 +151,7 @@ def _check(said: Mapping[str, Any], where: str, allowed: Mapping[str, tuple[type
             raise ValueError(f"{where} has {printable(name)}, which no list takes here: give {', '.join(allowed)}")
         if not isinstance(value, allowed[name]) or isinstance(value, bool) or value == "":
             raise ValueError(f"{where} has {name} {printable(json.dumps(value))}, needed is {KINDS[name]}: mend it")
-        if isinstance(value, str) and not _usable(value):
+        if isinstance(value, str) and not _usable(value, path=name in (SOURCE, OUTPUT)):
             raise ValueError(
                 f"{where} has {name} {printable(json.dumps(value))}, which no path and no prompt can be: mend it"
             )
@@ -139,8 +162,9 @@ def _check(said: Mapping[str, Any], where: str, allowed: Mapping[str, tuple[type
                 raise ValueError(f"{where}: {error}") from error
 
 
-def _usable(text: str) -> bool:
+def _usable(text: str, *, path: bool) -> bool:
+    """path: whether it has to be one in this system's encoding, too."""
     try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half of a character
+        return b"\0" not in (os.fsencode(text) if path else text.encode())
+    except UnicodeEncodeError:  # half of a character, or one that no file's name has here
         return False

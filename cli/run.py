@@ -13,7 +13,7 @@ import typer
 from .bars import Bars, errors, followed
 from .batch_report import leave_if
 from .job_options import Only
-from .lists import find_listed, lists_of
+from .lists import check_names, find_listed, lists_of
 from .outputs import OVERWRITE, check_free, check_inputs_stay, plan_outputs
 from .remote.address import DEFAULT_SERVER, MAX_BYTES
 
@@ -94,6 +94,7 @@ def run(
     from .fleet import Fleet, run_fleet
 
     outputs = plan_outputs(pictures, output, names=[each.name for each in listed])
+    check_names(listed, outputs)
     check_inputs_stay(outputs, lists_of([image]))
     fleet = Fleet(
         list(zip(pictures, outputs, strict=True)),

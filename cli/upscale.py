@@ -21,7 +21,7 @@ from .cluster import upscale_on_ray
 from .compare import place
 from .features import Device
 from .kept import Store
-from .lists import find_listed, lists_of
+from .lists import check_names, find_listed, lists_of
 from .manifest import named
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
@@ -125,6 +125,7 @@ def upscale(
     compare: job.Compare = False,
     no_recipe: job.NoRecipe = False,
     mode: option.Mode = "auto",
+    noise: option.Noise = "canvas",
     store: job.Store = None,
     store_size: job.StoreSize = MOST_STORED,
     redo: job.RedoTiles = "",
@@ -152,6 +153,7 @@ def upscale(
         return
     pictures = [each.source for each in listed]
     outputs = plan_outputs(pictures, output, names=[each.name for each in listed])
+    check_names(listed, outputs)
     wanted = WantedSize(width, height, longest, megapixels)
     if wanted.given and scale != 2.0:
         raise ValueError("--scale and a size of the result were given: give one of them")

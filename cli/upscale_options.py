@@ -125,6 +125,13 @@ Mode = Annotated[
         "little memory; auto: joint where the canvas is expected to fit, and no --store is named."
     ),
 ]
+Noise = Annotated[
+    str,
+    typer.Option(
+        help="Of mode joint: canvas draws the noise of the whole canvas at once; place, for each of its parts by where it lies, "
+        "as mode sequential always does."
+    ),
+]
 Moving = Annotated[
     bool, typer.Option("--moving", help="Shift the tiles at every step, so that an --overlap of 0 to 32 suffices.")
 ]

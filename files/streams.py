@@ -20,15 +20,17 @@ from .pictures import Picture, encoded, save_picture, to_array
 from .writing import abandoned_parts, check_picture_output, hold, replacing
 
 STREAMED = ("PNG", "TIFF")
+BLOCK = 2**24  # bytes that are moved at a time
 Write = Callable[[Tensor, Tensor | None], None]
 
 
 class Written:
-    """Takes rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W] or None, from the top. note: once all is written, what of the
-    picture the file does not hold, as ``save_picture`` says it; or empty."""
+    """Takes rows [1, 3, n, W] in 0..1 and their alpha [1, 1, n, W] or None, from the top. form: what the file says beside them,
+    which may become more until the end. note: once all is written, what of the picture the file does not hold, as
+    ``save_picture`` says it; or empty."""
 
-    def __init__(self, take: Write) -> None:
-        self.take, self.note = take, ""
+    def __init__(self, take: Write, form: Form) -> None:
+        self.take, self.form, self.note = take, form, ""
 
     def __call__(self, pixels: Tensor, alpha: Tensor | None) -> None:
         self.take(pixels, alpha)
@@ -68,31 +70,53 @@ def written(path: Path, form: Form, *, height: int, width: int) -> Iterator[Writ
     kind = _kind(path)
     if kind not in STREAMED:
         rows: list[np.ndarray] = []
-        write = Written(lambda pixels, alpha: rows.append(_levels(pixels, alpha, form)))
+        write = Written(lambda pixels, alpha: rows.append(_levels(pixels, alpha, form)), form)
         yield write
-        write.note = save_picture(_picture(np.concatenate(rows), form), path) or ""
+        write.note = save_picture(_picture(np.concatenate(rows), write.form), path) or ""
         return
-    with replacing(path) as part, part.open("wb") as file:
+    shell, stream = (_png_shell, _png) if kind == "PNG" else (_tiff_shell, _tiff)
+    with replacing(path) as part, part.open("w+b") as file:
         hold(file)
-        stream = (_png if kind == "PNG" else _tiff)(file, form, height, width)
-        write = Written(next(stream))
+        begin, end = shell(form, height, width)
+        file.write(begin)
+        rest = stream(file, form, width)
+        write = Written(next(rest), form)
         yield write
-        next(stream, None)  # what stands behind the rows
-    write.note = form.lost(path, height=height, width=width)
+        next(rest, None)  # what of the rows is still to come
+        file.write(end)
+        if write.form != form:
+            _head(file, shell(write.form, height, width)[0], instead=len(begin))
+    write.note = write.form.lost(path, height=height, width=width)
+
+
+def _head(file: IO[bytes], begin: bytes, *, instead: int) -> None:
+    """Have a file begin so, in place of so many bytes."""
+    more, last = len(begin) - instead, file.seek(0, 2)
+    starts = range(instead, last, BLOCK)
+    for start in starts if more < 0 else reversed(starts):  # so that nothing is written over before it is moved
+        file.seek(start)
+        block = file.read(min(BLOCK, last - start))
+        file.seek(start + more)
+        file.write(block)
+    file.truncate(last + more)
+    file.seek(0)
+    file.write(begin)
 
 
 def _kind(path: Path) -> str:
     return Image.registered_extensions()[path.suffix.lower()]
 
 
-def _png(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
+def _png_shell(form: Form, height: int, width: int) -> tuple[bytes, bytes]:
     bits = 16 if form.deep else 8
     try:
-        begin, end = png_shell(height, width, form.channels, bits=bits, **form.metadata.options("PNG"))
+        return png_shell(height, width, form.channels, bits=bits, **form.metadata.options("PNG"))
     except UNREADABLE:  # of what a file said that Pillow read and cannot write; the picture is worth more
-        begin, end = png_shell(height, width, form.channels, bits=bits)
-    file.write(begin)
-    packer = PngPacker(width * form.channels * bits // 8)
+        return png_shell(height, width, form.channels, bits=bits)
+
+
+def _png(file: IO[bytes], form: Form, width: int) -> Iterator[Write]:
+    packer = PngPacker(width * form.channels * (16 if form.deep else 8) // 8)
 
     def write(pixels: Tensor, alpha: Tensor | None) -> None:
         packed = packer.pack(_levels(pixels, alpha, form))
@@ -100,18 +124,19 @@ def _png(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write
             file.write(chunk(b"IDAT", packed))
 
     yield write
-    file.write(chunk(b"IDAT", packer.end()) + end)
+    file.write(chunk(b"IDAT", packer.end()))
 
 
-def _tiff(file: IO[bytes], form: Form, height: int, width: int) -> Iterator[Write]:
+def _tiff_shell(form: Form, height: int, width: int) -> tuple[bytes, bytes]:
     channels, bits = _tiff_channels(form), 16 if form.deep else 8
     head = bigtiff_head if _tiff_bytes(form, height, width) > BIG else tiff_head
     try:
-        begin = head(height, width, channels, bits=bits, **form.metadata.options("TIFF"))
+        return head(height, width, channels, bits=bits, **form.metadata.options("TIFF")), b""
     except UNREADABLE:  # as in a PNG
-        begin = head(height, width, channels, bits=bits)
-    file.write(begin)
+        return head(height, width, channels, bits=bits), b""
 
+
+def _tiff(file: IO[bytes], form: Form, width: int) -> Iterator[Write]:
     def write(pixels: Tensor, alpha: Tensor | None) -> None:
         array = _levels(pixels, alpha, form)
         array = array[..., [0, 0, 0, 1]] if array.shape[2] == 2 else array

@@ -43,9 +43,15 @@ class Text:
     def empty(cls, geometry: FluxGeometry, *, tokens: int = EMPTY_TOKENS, guidance: float = 3.5) -> Text:
         return cls(torch.zeros(1, tokens, geometry.context), torch.zeros(1, geometry.vector), guidance)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Text:
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in (self.context, self.pooled, self.mask) if part is not None)
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Text:
+        """dtype: of context and pooled; None: as it is."""
         mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, context=self.context.to(device, dtype), pooled=self.pooled.to(device, dtype), mask=mask)
+        context, pooled = (part.to(device, dtype or part.dtype) for part in (self.context, self.pooled))
+        return replace(self, context=context, pooled=pooled, mask=mask)
 
     def of_length(self, length: int) -> Text:
         """The same text behind zeros where it is shorter, as FLUX.2 has it in ComfyUI; as it is where it is not."""

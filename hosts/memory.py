@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +17,21 @@ from ..tiling.plan import TilePlan
 
 log = logging.getLogger("dinotile")
 Value = TypeVar("Value")
+
+
+def in_tiles(plan: TilePlan) -> str:
+    """What a run goes on with that has to lay smaller tiles."""
+    return f"tiles of {plan.tile_width} x {plan.tile_height} px"
+
+
+def shrank(shortage: Mapping[str, str]) -> bool:
+    """Whether it was met by smaller tiles, which draw another picture."""
+    return shortage["stage"] == "sample" and shortage["goes_on_with"].startswith("tiles of ")
+
+
+def each_once(shortages: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Those of a kind as one, in their order."""
+    return [dict(each) for each in dict.fromkeys(tuple(each.items()) for each in shortages)]
 
 
 @dataclass

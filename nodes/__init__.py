@@ -15,7 +15,7 @@ from .meters import DinoFidelity, SeamScore
 from .redux import FitProjection, ReduxForTiles
 from .regions import DetailMask, FindRegions, PromptByRegion
 from .sequential import SequentialUpscale
-from .tiles import MergeByPlan, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
+from .tiles import MergeByPlan, NoiseByPlace, PlanTiles, PreviewTiles, SplitByPlan, TiledSampler, TileModel
 from .training import TrainAdapter
 from .upscale import Upscale
 
@@ -51,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadFlatDino,
     CompressFeatures,
     RestoreFeatures,
+    NoiseByPlace,
 ]
 
 

@@ -9,6 +9,7 @@ from ..flux_patch.families import FLUX1
 from ..hosts.comfy.images import rgb, to_host
 from ..hosts.comfy.latents import latents_of
 from ..hosts.comfy.model import tile_model
+from ..hosts.comfy.noise import PlacedNoise
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import run_sampler, tiled_guider
 from ..tiling.pieces import merge, split
@@ -216,3 +217,33 @@ class TiledSampler(io.ComfyNode):
     def execute(cls, noise, guider, sampler, sigmas, latent_image, plan, moving=False) -> io.NodeOutput:
         guider = tiled_guider(guider, plan, moving=moving)
         return io.NodeOutput(*run_sampler(noise, guider, sampler, sigmas, latent_image))
+
+
+class NoiseByPlace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DinoTile_NoiseByPlace",
+            display_name="Noise by Place",
+            category=CATEGORY,
+            description="Random noise in which every place of the canvas has its own, whatever the canvas' size: that of "
+            "Sequential Tiled Upscale at the same seed.",
+            search_aliases=["random noise", "seed", "tiled noise", "noise by position", "same noise"],
+            inputs=[
+                number(
+                    "noise_seed",
+                    sockets.SEED,
+                    "Seed of the noise, as in Sequential Tiled Upscale.",
+                    control_after_generate=True,
+                )
+            ],
+            outputs=[
+                io.Noise.Output(
+                    tooltip="For Tiled Sampler, SamplerCustomAdvanced, ... All pictures of a batch get the same."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, noise_seed) -> io.NodeOutput:
+        return io.NodeOutput(PlacedNoise(noise_seed))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from .canvas import cut
 from .plan import Box
 
 BLOCK = 32  # latent cells; files of finished tiles depend on it
+Noise = Literal["canvas", "place"]  # drawn for the whole canvas at once, or by ``placed_noise``
+NOISES: tuple[Noise, ...] = get_args(Noise)
 
 
 def placed_noise(box: Box, *, channels: int, seed: int, turn: int = 0) -> Tensor:
@@ -24,6 +28,13 @@ def placed_noise(box: Box, *, channels: int, seed: int, turn: int = 0) -> Tensor
     blocks = [[_block(channels, (seed, turn, row, column)) for column in columns] for row in rows]
     sheet = torch.cat([torch.cat(line, dim=2) for line in blocks], dim=1)
     return cut(sheet, Box(box.top - first_row * BLOCK, box.left - first_column * BLOCK, box.height, box.width))
+
+
+def canvas_noise(shape: Sequence[int], *, seed: int) -> Tensor:
+    """``placed_noise`` of a whole canvas, like latents [B, C, h, w]: all pictures of a batch have the same."""
+    batch, channels, height, width = shape
+    noise = placed_noise(Box(0, 0, height, width), channels=channels, seed=seed)
+    return noise.repeat(batch, 1, 1, 1)
 
 
 def seed_of(box: Box, *, seed: int) -> int:

@@ -35,8 +35,9 @@ TRIES = 100  # to have a folder that others remove
 
 
 class TileStore:
-    """The finished tiles of one job in a store's folder. damaged: those that were found so. closed: why nothing can be written
-    there, where tiles are only read; or empty."""
+    """The finished tiles of one job in a store's folder. damaged: those that were found so. short: where memory ended when tiles
+    were made, of those that were taken from there or put there. closed: why nothing can be written there, where tiles are only
+    read; or empty."""
 
     def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
         """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
@@ -44,6 +45,7 @@ class TileStore:
         _check_size(most)
         self.folder, self.job, self.most = folder, folder / job, most * 2**30
         self.damaged: list[int] = []
+        self.short: dict[int, list[dict[str, str]]] = {}
         self.closed = ""
         make_folder(folder)
         check_mark(folder)
@@ -68,6 +70,7 @@ class TileStore:
             levels = torch.frombuffer(bytearray(content), dtype=torch.uint16).reshape(said["shape"])
             if said["tile"] != tile or said["sum"] != _sum(tile, said["turn"], content):
                 raise ValueError("its sum is another one")
+            self.short[tile] = [dict(each) for each in said.get("short", ())]
             return levels, int(said["turn"])
         except FileNotFoundError:
             return None
@@ -76,10 +79,11 @@ class TileStore:
             log.warning("%s is damaged (%s): tile %d is done again", path, reason(error), tile + 1)
             return None
 
-    def put(self, tile: int, levels: Tensor, *, turn: int = 0) -> None:
-        """ValueError where it cannot be written; what is there already stays whole."""
+    def put(self, tile: int, levels: Tensor, *, turn: int = 0, short: Sequence[dict[str, str]] = ()) -> None:
+        """short: where memory ended as it was made. ValueError where it cannot be written; what is there already stays whole."""
         content = levels.contiguous().numpy().tobytes()
         said = {"tile": tile, "turn": turn, "shape": list(levels.shape), "sum": _sum(tile, turn, content)}
+        said |= {"short": list(short)} if short else {}
         self.left -= len(content)
         if self.left < 0:
             self.room(len(content))
@@ -89,7 +93,7 @@ class TileStore:
                 file.write(json.dumps(said).encode() + b"\n" + content)
                 file.flush()
                 os.fsync(file.fileno())
-            self.turns[tile] = turn
+            self.turns[tile], self.short[tile] = turn, list(short)
         except ValueError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -136,13 +140,13 @@ class TileStore:
                 f"another run works on this picture's tiles in store {self.folder}: wait for it, and do tiles again then"
             )
 
-    def redo(self, tile: int, levels: Tensor, *, turn: int) -> None:
+    def redo(self, tile: int, levels: Tensor, *, turn: int, short: Sequence[dict[str, str]] = ()) -> None:
         """``put``, for a tile that was done again: that is noted first, so that a kill leaves a turn that is known as missing."""
         redone = self.redone
         if redone is not None:
             redone = [*redone, tile] if redone.count(tile) == turn - 1 else None
         write_redone(self.job, redone, advice=UNWRITTEN)
-        self.put(tile, levels, turn=turn)
+        self.put(tile, levels, turn=turn, short=short)
 
     def made(self, tile: int, sees: Sequence[int]) -> None:
         """Note that a tile was not there: made in sight of one that was done again, it is another than before."""

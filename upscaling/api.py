@@ -25,11 +25,12 @@ from ..hosts.diffusers.narrow import Weights, narrow
 from ..hosts.diffusers.offload import Offload
 from ..hosts.diffusers.redux import load_teacher
 from ..hosts.diffusers.sources import Source, dino_path, find_variant
-from ..hosts.diffusers.text import has_text_encoders, load_text_encoder
+from ..hosts.diffusers.text import has_text_encoders
+from ..hosts.diffusers.texts import Texts, load_encode
 from ..hosts.diffusers.upscale_model import load_upscale_model
 from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
-from .asked import files_for
+from .asked import check_text, files_for
 from .device import find_device, find_dtype
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
@@ -88,6 +89,8 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
+    for name in ("prompt", "negative"):
+        check_text(name, options.get(name) or "")
     files = files_for(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
     if chosen.cfg > 1 and not has_text_encoders(files.flux):
         raise ValueError(
@@ -159,7 +162,8 @@ def load_upscaler(
     the variant's, else bicubic.
     decoder: a small one of the model's latents (TAEF1, TAEF2), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
-    prompts: further ones, for ``Upscaler.with_prompt``.
+    prompts: further ones, for ``Upscaler.with_prompt``, about in the order in which they will be asked for: a GiB of them is
+    encoded at a time, and the text encoders are loaded once more behind it.
     """
     files = files_for(locals(), cfg=True, estimates=True)
     where = find_device(device)
@@ -177,13 +181,12 @@ def load_upscaler(
             parts["dino"] = lambda: load_dino(dino_path(dino_file))
         if files.adapter is not None:
             parts["adapter"] = partial(load_adapter, expanded(files.adapter))
+    encoder = {"device": where, "dtype": kind, "offload": offload}
     parts["texts"] = partial(
         _texts,
-        files.flux,
-        [prompt, negative, *prompts],
-        tokens=tokens,
-        masked=mask_padding,
-        encoder={"device": where, "dtype": kind, "offload": offload},
+        Texts(prompts, partial(load_encode, files.flux, tokens=tokens, masked=mask_padding, **encoder)),
+        [prompt, negative],
+        told=bool(tokens) and has_text_encoders(files.flux),
     )
     parts["flux"] = partial(_flux, files.flux, dtype=kind, weights=weights)
     parts["vae"] = partial(load_vae, files.vae, dtype=kind)
@@ -194,7 +197,7 @@ def load_upscaler(
     if redux is not None:
         parts["redux"] = partial(load_teacher, redux, redux, device=where, dtype=kind)
     loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
-    text, away, *others = loaded["texts"]
+    text, away, texts = loaded["texts"]
     return Upscaler(
         loaded["flux"],
         loaded["vae"],
@@ -207,7 +210,7 @@ def load_upscaler(
         redux=loaded.get("redux"),
         text=text,
         negative=away,
-        texts=dict(zip(prompts, others, strict=True)),
+        texts=texts,
         device=where,
         dino_uses=dino_uses,
         dtype=kind,
@@ -217,13 +220,12 @@ def load_upscaler(
     )
 
 
-def _texts(
-    flux: Source, prompts: Sequence[str | None], *, tokens: int, masked: bool, encoder: dict[str, Any]
-) -> list[Text | None]:
-    if tokens and has_text_encoders(flux):
-        loaded = load_text_encoder(flux, **encoder)
-        return [loaded.encode(prompt or "", tokens=tokens, masked=masked) for prompt in prompts]
-    return [None for _ in prompts]
+def _texts(texts: Texts, prompts: Sequence[str | None], *, told: bool) -> tuple[Text | None, Text | None, Texts | None]:
+    """Of the prompt and the negative, and of further ones; nothing where there is nobody to be told."""
+    if not told:
+        return None, None, None
+    text, away = texts.begin(*(prompt or "" for prompt in prompts))
+    return text, away, texts
 
 
 def _flux(source: Source, *, dtype: torch.dtype, weights: Weights) -> FluxTransformer2DModel:

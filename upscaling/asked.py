@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..files.errors import printable
 from ..files.options import check_acting
 from ..hosts.diffusers.narrow import check_weights
 from ..hosts.diffusers.offload import check_offload
@@ -61,3 +62,14 @@ def files_for(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFi
     if files.upscale_model is not None:
         check_upscale_model(files.upscale_model)
     return files
+
+
+def check_text(name: str, text: str) -> None:
+    """ValueError for words of which the command's shell, or a file, brought bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} {printable(text)} has bytes of another encoding than this terminal's, which no model reads: type it anew, "
+            "or set the terminal to UTF-8"
+        ) from error

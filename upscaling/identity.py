@@ -13,6 +13,7 @@ from ..files.identity import model_fingerprint
 from ..files.paths import expanded
 from ..hosts.diffusers.sources import Source, cached_commit, local_path, model_files
 from .api import split_options
+from .settings import UpscaleSettings
 
 NAMED = ("model_path", "vae_path", "dino", "adapter", "upscale_model")  # of model_files
 FILES = ("decoder", "controlnet", "redux")  # further models
@@ -23,9 +24,12 @@ def settings_fingerprint(options: dict[str, Any], **more: Any) -> str:
     """Of the options of an upscaling (``dinotile.upscale``): settings, masks and models by what they hold, and of ``more``;
     not of where it is computed. ValueError as for ``split_options``."""
     settings, models, masks = split_options(options)
+    decides = asdict(settings)
+    if settings.mode == "sequential" or settings.noise == UpscaleSettings.noise:
+        del decides["noise"]  # which sequential has by place whatever is asked; jobs without the setting know no other
     plain = {name: value for name, value in models.items() if name not in (*NAMED, *FILES, *WHERE)}
     said = {
-        "settings": asdict(settings),
+        "settings": decides,
         "models": {name: value for name, value in plain.items() if value not in (None, False, "")},
         "files": models_of(models),
         "masks": {name: model_fingerprint(expanded(mask)) for name, mask in masks.items() if mask},

@@ -20,7 +20,7 @@ from ..flux_patch.redux import ReduxTokens
 from ..flux_patch.rows import DinoRow
 from ..hosts.differential import redrawn
 from ..hosts.host import Estimates, Hint, Host, Text
-from ..hosts.memory import Memory, in_less, shortages
+from ..hosts.memory import Memory, in_less, in_tiles, shortages
 from ..tiling.canvas import cut
 from ..tiling.moving import moved
 from ..tiling.plan import Box, TilePlan, smaller_tiles
@@ -51,12 +51,12 @@ class JointEuler:
             )
         self.host, self.settings, self.redux = host, settings, redux
         self.corner = 0, 0  # of what is sampled, on the picture: top and left in latent cells
-        self.text, self.negative = replace(text, guidance=settings.guidance), None
+        self.text, self.negative = replace(text.to(host.device), guidance=settings.guidance), None
         self.chosen = (
             settings.tile_batch
         )  # tiles per model call, by the memory that is free when the first call is made
         if settings.cfg > 1 and negative is not None:
-            self.negative = replace(negative, guidance=settings.guidance)
+            self.negative = replace(negative.to(host.device), guidance=settings.guidance)
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas(plan)
@@ -113,7 +113,7 @@ class JointEuler:
             while (smaller := smaller_tiles(plan)) is not None:
                 memo.clear()
                 plan = shortages().plan = smaller
-                yield f"tiles of {plan.tile_width} x {plan.tile_height} px"
+                yield in_tiles(plan)
 
         sampled = sample(
             velocity,

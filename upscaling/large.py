@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from ..files.resampling import span
 from ..files.sources import PictureFile
 from ..files.streams import Form, written
 from ..files.writing import check_picture_output
+from ..hosts.memory import each_once
 from ..tiling.canvas import scaled_size
 from ..tiling.store import TileStore
 from .masks import EVERYWHERE, Masks
@@ -45,13 +46,15 @@ def upscale_file(
 
     store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``; redone: instead of it, numbers
     from 0 in the order in which they are done again. recipe: what the file is to say of how it was made, by settings with the
-    mode and tiles that were ever done again. ValueError for bad input, before anything is written to ``output``.
+    mode, tiles that were ever done again, and where memory ended for any tile. ValueError for bad input, before anything is
+    written to ``output``.
     """
     if (redo or redone) and store is None:
         raise ValueError("redo takes all other tiles from a store, and none was named: name one with --store")
-    settings = replace(settings, mode="sequential")
+    settings = settings.sequential
     height, width = scaled_size(source.height, source.width, scale=settings.scale)
     done, kept, write = 0, None, None
+    again: list[list[int] | None] = []  # tiles that were done again, once it is known
     transparency = _Alpha(source)
     check_picture_output(output, height=height, width=width)
 
@@ -60,11 +63,14 @@ def upscale_file(
         kept = TileStore(store or Path(), job, most=store_size)
         return kept
 
-    def form() -> Form:
-        """What the file says before its rows: how tiles came to be is known by then."""
+    def form(ended: Sequence[Mapping[str, str]] = ()) -> Form:
+        """What the file says beside its rows: which tiles were done again is known before these, where memory ended is not."""
         if recipe is None:
             return source.form
-        said = recipe(settings=settings, redone=[] if kept is None else kept.redone)
+        if not again:
+            again.append([] if kept is None else kept.redone)
+        before = [] if kept is None else [each for tile in sorted(kept.short) for each in kept.short[tile]]
+        said = recipe(settings=settings, redone=again[0], short=each_once([*ended, *before]))
         return replace(source.form, metadata=replace(source.form.metadata, recipe=said))
 
     with ExitStack() as file:
@@ -89,6 +95,8 @@ def upscale_file(
             redo=(lambda plan: list(redone)) if redone else partial(chosen_tiles, redo) if redo else None,
             progress=progress,
         )
+        if write is not None:
+            write.form = form(report["out_of_memory"])
     assert write is not None
     notes = source.note, write.note
     return {**report, "note": "; ".join(note for note in notes if note) or None}
@@ -108,7 +116,7 @@ def finish_tiles(
     its report."""
     return upscaler.upscale_tiles(
         source,
-        replace(settings, mode="sequential"),
+        settings.sequential,
         write=lambda rows: None,
         masks=masks,
         open_store=partial(TileStore, store, most=store_size),

@@ -23,6 +23,7 @@ from ..tiling.canvas import pad_to_grid, scaled_size
 from ..tiling.color import back_project
 from ..tiling.color_match import match_color
 from ..tiling.moving import moved
+from ..tiling.noise import canvas_noise
 from ..tiling.plan import TilePlan
 from .adaptive import adaptive_mask
 from .check import check
@@ -131,10 +132,13 @@ def upscale(
                 dino_mask=masks.dino,
                 check=host.check_interrupt,
             )
+    noise = canvas_noise(latents.shape, seed=settings.seed) if settings.noise == "place" else None
     with timed(seconds, "sample"):
         each = [in_cells(mask, height=size[0], width=size[1], latents=host.latents) for mask in redrawn]
         cells = reduce(torch.mul, each) if each else None
-        drawn = sampler(latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, progress=progress)
+        drawn = sampler(
+            latents, plan=plan, guide=guide, estimates=estimates, denoise_mask=cells, noise=noise, progress=progress
+        )
         finite(drawn, "sample")
     usable = shortages().plan or plan  # smaller tiles, where memory ended
 
@@ -153,7 +157,14 @@ def upscale(
         told = None if progress is None else partial(_retelling, progress)
         anew = None if estimates is None else estimates.again()
         second = gentler(
-            start, plan=plan, guide=guide, estimates=anew, denoise_mask=mask, enlarged=latents, progress=told
+            start,
+            plan=plan,
+            guide=guide,
+            estimates=anew,
+            denoise_mask=mask,
+            enlarged=latents,
+            noise=noise,
+            progress=told,
         )
         return decode(finite(second, "sample"))
 

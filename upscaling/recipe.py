@@ -18,6 +18,7 @@ from ..files.fingerprints import file_fingerprint, fingerprint
 from ..files.kinds import MEGAPIXELS
 from ..files.metadata import RECIPE
 from ..files.pictures import load_picture
+from ..hosts.memory import each_once, shrank
 from .masks import EVERYWHERE, Masks, load_masks
 from .prints import BY_TENSORS
 from .settings import MASKS, UpscaleSettings
@@ -40,9 +41,11 @@ def recipe(
     report: Mapping[str, Any],
     masks: Masks = EVERYWHERE,
     redone: Sequence[int] | None = (),
+    short: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """JSON in ASCII. options: what was given to ``dinotile.upscale``; None is not said. report: of ``Upscaler.upscale``.
-    masks: of the options. redone: tiles that were done again, from 0, in that order; None where that is not known."""
+    masks: of the options. redone: tiles that were done again, from 0, in that order; None where that is not known. short: where
+    memory ended, beside what the report says of that."""
     said: dict[str, Any] = {
         RECIPE: version("dinotile"),
         "source": source,
@@ -54,8 +57,8 @@ def recipe(
     }
     if redone is None or redone:
         said[REDONE] = redone and [tile + 1 for tile in redone]
-    if report.get(SHORT):
-        said[SHORT] = report[SHORT]
+    if ended := [*report.get(SHORT, ()), *short]:
+        said[SHORT] = ended
     return json.dumps(said)
 
 
@@ -80,7 +83,11 @@ def recipe_of(path: Path, *, max_megapixels: float = MEGAPIXELS) -> dict[str, An
             and (said.get(REDONE, []) is None or isinstance(said.get(REDONE, []), list))
             and all(type(tile) is int and tile > 0 for tile in said.get(REDONE) or [])
             and isinstance(said.get(SHORT, []), list)
-            and all(isinstance(shortage, dict) for shortage in said.get(SHORT, []))
+            and all(
+                isinstance(shortage, dict)
+                and all(isinstance(shortage.get(part), str) for part in ("stage", "goes_on_with"))
+                for shortage in said.get(SHORT, [])
+            )
             and isinstance(said.get("masks", {}), dict)
         ):
             return said
@@ -108,6 +115,15 @@ def redone_of(recipe: Mapping[str, Any], path: Path) -> list[int]:
     return [tile - 1 for tile in redone]
 
 
+def check_memory(recipe: Mapping[str, Any], path: Path) -> None:
+    """ValueError where memory ended in a way that changes what is drawn, at a moment that nothing repeats."""
+    for shortage in filter(shrank, recipe.get(SHORT, [])):
+        raise ValueError(
+            f"memory ended when {path} was made, which went on with {printable(shortage['goes_on_with'])}: it cannot be made "
+            "again, keep the file"
+        )
+
+
 def check_masks(recipe: Mapping[str, Any], options: Mapping[str, Any], *, max_megapixels: float = MEGAPIXELS) -> None:
     """ValueError where a mask of the options is another picture than it was, or not there."""
     given = {name: options[name] for name in MASKS if options.get(name)}
@@ -129,7 +145,7 @@ def other_than(recipe: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]
                 found.append(f"{name} was {_told(was)}, here it is {_told(now)}")
     if recipe[RECIPE] != again[RECIPE]:
         found.append(f"dinotile was {recipe[RECIPE]}, here it is {again[RECIPE]}")
-    for shortage in recipe.get(SHORT, []):
+    for shortage in each_once(recipe.get(SHORT, [])):
         found.append(f"memory ended, and it went on with {_told(shortage.get('goes_on_with'))}")
     return found
 

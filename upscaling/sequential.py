@@ -23,7 +23,7 @@ from ..dino.guidance.x0 import over_tiles
 from ..files.fingerprints import fingerprint
 from ..files.progress import Progress
 from ..hosts.host import Host
-from ..hosts.memory import shortages, shortages_told
+from ..hosts.memory import each_once, shortages, shortages_told
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..tiling.mosaic import Mosaic, levels_of
@@ -45,7 +45,7 @@ JOINT_ONLY = {  # settings that need the whole canvas at once
     "retry": "looks at the whole result",
     "moving": "shifts all tiles in every step",
 }
-NO_MATTER = ("mode", "tile_batch")  # settings that tiles do not depend on
+NO_MATTER = ("mode", "tile_batch", "noise")  # settings that tiles do not depend on
 
 WriteRows = Callable[[Tensor], None]
 OpenStore = Callable[[str], TileStore]  # of a job's fingerprint
@@ -162,7 +162,7 @@ def upscale_tiles(
         "out_of_memory": shortages().told,
         "kept": kept.report(store),
         **told,
-        "settings": asdict(replace(settings, mode="sequential")),
+        "settings": asdict(settings.sequential),
         "seconds": seconds,
     }
 
@@ -197,7 +197,10 @@ def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore, kept: Kept, t
         for other in around:
             _finish(shown, other, mosaic, store=store, kept=kept)
         turn = 1 if before is None else before[1] + 1
-        store.redo(tile, levels_of(shown.make(tile, mosaic, sees=around, turn=turn)), turn=turn)
+        levels, short = _made(shown, tile, mosaic, sees=around, turn=turn)
+        store.redo(
+            tile, levels, turn=turn, short=each_once([*store.short.get(tile, ()), *short])
+        )  # others saw it before
         kept.redone.append(tile)
         told(done + 1, note)
 
@@ -230,12 +233,21 @@ def _finish(tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None,
         for other in sees:
             if other not in mosaic.tiles:
                 _finish(tiles, other, mosaic, store=store, kept=kept)
-        levels = levels_of(tiles.make(tile, mosaic, sees=sees))
+        levels, short = _made(tiles, tile, mosaic, sees=sees)
         kept.sampled.add(tile)
         if store is not None:
             store.made(tile, sees)
-            store.put(tile, levels)
+            store.put(tile, levels, short=short)
     mosaic.put(tile, levels)
+
+
+def _made(
+    tiles: Tiles, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0
+) -> tuple[Tensor, list[dict[str, str]]]:
+    """A tile's levels, and where memory ended for it, each way once."""
+    before = len(shortages().told)
+    levels = levels_of(tiles.make(tile, mosaic, sees=sees, turn=turn))
+    return levels, each_once(shortages().told[before:])
 
 
 def _telling(progress: Progress | None, before: int, total: int) -> Told:

@@ -11,6 +11,7 @@ from ..flux_patch.latents import Latents
 from ..hosts.diffusers.sources import find_variant
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import MATCHES, ColorMatch, check_color_match
+from ..tiling.noise import NOISES, Noise
 from ..tiling.plan import FITS, Fit, TilePlan, canvas_size
 from .limits import LIMITS, check_tiles
 
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "True or False: write one of them"),
     "Fit": (str, f"{' or '.join(FITS)}: write one of them"),
     "Mode": (str, f"{' or '.join(MODES)}: write one of them"),
+    "Noise": (str, f"{' or '.join(NOISES)}: write one of them"),
     "ColorMatch": (str, f"one of {', '.join(MATCHES)}: off is usual"),
 }
 
@@ -49,6 +51,8 @@ class UpscaleSettings:
     mode: "joint" runs all tiles in every step, "sequential" each to its end, in memory that does not grow with the picture's
     height; "auto" is joint where that is expected to fit.
     color_match: of ``match_color``, to the enlarged picture, before fidelity.
+    noise: in mode joint, "canvas" draws it for the whole canvas at once, "place" by ``placed_noise``, as mode sequential always
+    does.
     """
 
     scale: float = 2.0
@@ -79,6 +83,7 @@ class UpscaleSettings:
     vae_detail: float = 0.0
     mode: Mode = "auto"
     color_match: ColorMatch = "off"
+    noise: Noise = "canvas"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -89,8 +94,9 @@ class UpscaleSettings:
                 object.__setattr__(self, field.name, int(value))  # torch takes no NumPy number for a seed
         for name, limit in LIMITS.items():
             limit.check(name, getattr(self, name))
-        if self.mode not in MODES:
-            raise ValueError(f"mode {self.mode!r} must be {KINDS['Mode'][1]}")
+        for name, kind, known in (("mode", "Mode", MODES), ("noise", "Noise", NOISES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} must be {KINDS[kind][1]}")
         _ = self.on_estimates  # refuses its own
         check_color_match(self.color_match)
         check_tiles(self.tile, self.overlap, self.tile_fit)
@@ -108,6 +114,11 @@ class UpscaleSettings:
     def dino_uses(self) -> tuple[str, ...]:
         """Which settings use a DINO model without an adapter."""
         return tuple(name for name in DINO_ALONE if getattr(self, name))
+
+    @property
+    def sequential(self) -> UpscaleSettings:
+        """As they are in mode sequential, whose noise is always by place."""
+        return replace(self, mode="sequential", noise="place")
 
     @property
     def gentler(self) -> UpscaleSettings:

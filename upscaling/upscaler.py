@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..flux_patch.tokens import DinoTokens
 from ..hosts.diffusers.host import DiffusersHost
 from ..hosts.diffusers.offload import Offload, TakesTurns
 from ..hosts.diffusers.redux import ReduxTeacher
+from ..hosts.diffusers.texts import Texts
 from ..hosts.diffusers.upscale_model import UpscaleModel, enlarge
 from ..hosts.host import Text
 from ..hosts.memory import shortages_told
@@ -57,7 +58,7 @@ class Upscaler:
         redux: ReduxTeacher | None = None,
         text: Text | None = None,
         negative: Text | None = None,
-        texts: Mapping[str, Text] | None = None,
+        texts: Texts | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: Offload = "none",
@@ -90,7 +91,7 @@ class Upscaler:
             compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
-        self.texts = texts or {}
+        self.texts = texts
         self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
         self.guided, self.upscale_model = adapter is not None, upscale_model
         if upscale_model is not None:
@@ -120,9 +121,11 @@ class Upscaler:
         return f"Upscaler({self.host.family.title} on {self.host.device}, with {', '.join(used) or 'nothing else'})"
 
     def with_prompt(self, prompt: str) -> Upscaler:
-        """The same models, told another of the prompts that they were loaded with."""
+        """The same models, told another of the prompts that they were loaded with; ValueError for one that is none of them."""
+        if self.texts is None:
+            raise ValueError("these models have no text encoders: give a whole pipeline as the model")
         other = copy(self)
-        other.text = self.texts[prompt]
+        other.text = self.texts.of(prompt, self.host.turns)
         return other
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:

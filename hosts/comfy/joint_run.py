@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...tiling.moving import moved, step_of
 from ...tiling.plan import TilePlan, smaller_tiles
-from ..memory import Memory, shortages
+from ..memory import Memory, in_tiles, shortages
 
 if TYPE_CHECKING:
     from .tiles import TileRun
@@ -82,4 +82,4 @@ class JointRun:
         while (smaller := smaller_tiles(self.plan)) is not None:
             self.plan = shortages().plan = smaller
             self.step, self.tiles, self.crop_patches = -1, self.start(smaller), self.crop(smaller)
-            yield f"tiles of {smaller.tile_width} x {smaller.tile_height} px"
+            yield in_tiles(smaller)

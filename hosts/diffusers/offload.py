@@ -89,6 +89,18 @@ class Turns:
 
         return in_less(turn, stage=stage, ways=self.relief(), memory=self.memory)
 
+    def apart(self, work: Callable[[], Value], *, stage: str) -> Value:
+        """What ``work`` gives, which brings models of its own; where memory ends, theirs alone are on the device."""
+
+        def alone() -> Value:
+            self.use()
+            return work()
+
+        try:
+            return in_less(alone, stage=stage, ways=self.relief(), memory=self.memory)
+        finally:
+            self.restore()
+
 
 class TakesTurns:
     """A DINO backbone among ``Turns``."""

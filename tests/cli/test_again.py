@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import dinotile
 from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.files.pictures import load_picture
+from dinotile.files.writing import hold
 from dinotile.upscaling import api
 from dinotile.upscaling.recipe import other_than, recipe_of
 
@@ -80,7 +82,7 @@ def test_a_source_that_is_gone_or_another_is_refused_before_any_work(made, tmp_p
 WHOLE = {"source": {"file": "a.png"}, "options": {}, "settings": {}, "weights": {}, "versions": {}, "dinotile": "1"}
 WRONG = [{"source": {"file": ""}}, {"options": {"variant": []}}, {"dinotile": None}, {"settings": 1}]
 WRONG += [{"redone": wrong} for wrong in (0, False, "1", {}, [0], [True])]
-WRONG += [{"out_of_memory": wrong} for wrong in (5, None, ["x"], {})]
+WRONG += [{"out_of_memory": wrong} for wrong in (5, None, ["x"], {}, [{"stage": "sample"}])]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 5000, *(json.dumps({**WHOLE, **wrong}) for wrong in WRONG)])
@@ -194,6 +196,40 @@ def test_tiles_that_were_done_again_are_so_in_the_recipe_in_their_order(made, tm
     assert "it cannot be made again, keep the file" in said and not (tmp_path / "f.png").exists()
 
 
+def test_what_a_killed_one_left_beside_the_result_goes_with_the_next_and_a_living_ones_stays(
+    made, dinotile_process, tmp_path
+):
+    command = (
+        "upscale",
+        made / "photo.png",
+        *SMALL,
+        "--store",
+        tmp_path / "tiles",
+        "--overwrite",
+        "-o",
+        tmp_path / "a.png",
+    )
+    for more in ((), ("--redo", "1")):
+        assert run(*command, *more).exit_code == 0
+    place = tmp_path / "new"
+    place.mkdir()
+    arguments = ("again", tmp_path / "a.png", "--source", made / "photo.png", "-o", place / "a.png")
+    process, end = dinotile_process(*arguments), time.monotonic() + 600
+    while not (left := [*place.glob(".dinotile-again-*/in-use")]):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    (place / "a.png").unlink(missing_ok=True)
+    (living := place / ".dinotile-again-living").mkdir()
+    with (living / "in-use").open("w") as lock:
+        assert len(left) == 1 and left[0].exists() and hold(lock)
+        for each in (*left, living / "in-use"):
+            os.utime(each, (0, 0))
+        assert run(*arguments).output.splitlines()[-1] == "the same pixels"
+    assert {path.name for path in place.iterdir()} - {"a.png"} == {living.name}
+
+
 def test_a_mask_that_is_another_one_is_refused_before_any_work(made, tmp_path):
     mask = tmp_path / "mask.png"
     Image.new("L", (64, 48), 200).save(mask)
@@ -209,11 +245,16 @@ def test_another_flux_or_vae_under_the_same_name_and_a_memory_that_ended_are_tol
     command = ("upscale", made / "photo.png", "-o", tmp_path / "out.png", "--model-path", folder, *models[2:])
     assert run(*command).exit_code == 0
     recipe = recipe_of(tmp_path / "out.png")
-    recipe["out_of_memory"] = [{"stage": "sample", "goes_on_with": "tiles of 32 x 32 px"}]
+    recipe["out_of_memory"] = 2 * [{"stage": "decode", "goes_on_with": "lower strips"}]
     rewritten(tmp_path / "out.png", tmp_path / "out.png", recipe)
     tiny_flux(seed=7).save_pretrained(folder / "transformer")
     tiny_vae(seed=7).save_pretrained(folder / "vae")
     done = run("again", tmp_path / "out.png", "-o", tmp_path / "new.png", "--source", made / "photo.png")
     lines = done.output.splitlines()[-4:]
     assert [line.split(" was ")[0] for line in lines[:2]] == ["flux", "vae"]
-    assert lines[2] == "memory ended, and it went on with tiles of 32 x 32 px" and lines[3].startswith("pixels differ")
+    assert lines[2] == "memory ended, and it went on with lower strips" and lines[3].startswith("pixels differ")
+    recipe["out_of_memory"] += [{"stage": "sample", "goes_on_with": "tiles of 32 x 32 px"}]
+    rewritten(tmp_path / "out.png", tmp_path / "small.png", recipe)
+    said = refused("again", tmp_path / "small.png", "-o", tmp_path / "other.png", "--source", made / "photo.png")
+    assert "was made, which went on with tiles of 32 x 32 px: it cannot be made again, keep the file" in said
+    assert not (tmp_path / "other.png").exists()

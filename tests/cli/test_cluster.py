@@ -163,7 +163,8 @@ def test_a_killed_worker_costs_a_shared_picture_no_finished_tile(cluster, dinoti
     (picture_,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
     kept, count = picture_["kept"], picture_["tiles"]["count"]
     assert kept["sampled"] > 0 and count - 3 <= kept["sampled"] + len(kept["reused"]) <= count + 1
-    assert picture_["workers"] in (2, 3) and f", by {picture_['workers']} workers, " in said
+    workers = picture_["workers"]  # one, where the other's successor came too late for anything
+    assert workers in (1, 2, 3) and (f", by {workers} workers, " in said) is (workers > 1)
     (done,) = [line for line in lines(tmp_path) if line["status"] == "done"]
     assert done["seconds"] > sum(picture_["seconds"].values()) > 0  # of all workers
 

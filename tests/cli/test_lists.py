@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dinotile.cli.lists import find_listed
 from dinotile.files.pictures import Picture, save_picture
+from dinotile.hosts.diffusers.texts import Texts
 from dinotile.upscaling.recipe import recipe_of
 
 from ..tiny import picture, tiny_flux, tiny_vae
@@ -109,6 +111,24 @@ def test_a_prompt_of_its_own_draws_another_picture_and_is_in_the_recipe(dinotile
     assert drawn[1] == drawn[2] != drawn[0]
 
 
+def test_more_prompts_than_lie_in_memory_draw_the_same_pictures(dinotile, pictures, tmp_path, monkeypatch):
+    folder = save_text_pipeline(tmp_path)
+    tiny_flux().save_pretrained(folder / "transformer")
+    tiny_vae().save_pretrained(folder / "vae")
+    model = ["--variant", "schnell", "--model-path", folder, "--no-dino", "--tile", 64, "--overlap", 16, "--steps", 1]
+    said = {"c": "a fox", "a": "a cat", "b": "a fox", "d": "a dog"}
+    for name in "cd":
+        shutil.copy(pictures / "a.png", pictures / f"{name}.png")
+    given = wrote(
+        pictures / "one.jsonl", *({"source": f"{name}.png", "prompt": prompt} for name, prompt in said.items())
+    )
+    for place in ("whole", "parts"):
+        assert dinotile("upscale", given, *model, "-o", f"{tmp_path}/{place}/")[0] == 0
+        monkeypatch.setitem(Texts.__init__.__kwdefaults__, "room", 1)
+    drawn = [{name: (tmp_path / place / f"{name}.png").read_bytes() for name in said} for place in ("whole", "parts")]
+    assert drawn[0] == drawn[1] and len({*drawn[0].values()}) == 4
+
+
 A = {"source": "a.png"}
 
 
@@ -130,6 +150,10 @@ A = {"source": "a.png"}
         ([{**A, "prompt": 1}], "line 1 of {} has prompt 1, needed is text"),
         ([{**A, "prompt": "a cat"}], "prompt"),  # these models have no text encoders
         (['{"source": "\\ud800"}'], 'line 1 of {} has source "\\ud800", which no path and no prompt can be'),
+        (
+            ['{"source": "a.png", "prompt": "\\ud800"}'],
+            'has prompt "\\ud800", which no path and no prompt can be: mend it',
+        ),
         ([{**A, "source": "a\0.png"}], "which no path and no prompt can be: mend it"),
         ([{**A, "output": "x/a.png"}], "line 1 of {} has output x/a.png, needed is a name without a folder"),
         ([A, {**A, "seed": 1}], "line 2 of {} names {}/a.png once more, as line 1 of {} did: name each picture once"),
@@ -148,11 +172,14 @@ def test_a_wrong_line_is_one_sentence_with_its_number(dinotile, models, pictures
 
 
 def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, models, pictures, tmp_path):
-    listed = wrote(pictures / "list.jsonl", A)
+    listed, cut = wrote(pictures / "list.jsonl", A), wrote(pictures / "cut.txt.jsonl", '{"dinotile": "0.1.0", "status')
     for words, said in (
         ([listed, "--only", "failed"], "is a list without statuses: leave it out"),
         ([pictures, "--only", "failed"], "is none: give .jsonl files"),
         ([tmp_path / "gone.jsonl", "--only", "failed"], "gone.jsonl is not there: give one that is"),
+        ([tmp_path / "*.jsonl", "--only", "failed"], f"no file matches {tmp_path}/*.jsonl: give one that is there"),
+        ([tmp_path / "*.jsonl"], f"no file matches {tmp_path}/*.jsonl: give files"),
+        ([cut, "--only", "failed"], f"manifest {cut} names no picture, as its only line was cut short"),
         ([listed, "--only", "broken"], "is no status of a manifest: give done, failed or running"),
         ([tmp_path / "gone.jsonl"], "gone.jsonl"),
         ([listed, "--report", listed, "--overwrite"], "list.jsonl is the input itself"),
@@ -170,3 +197,39 @@ def test_only_chooses_from_manifests_and_a_list_is_never_replaced(dinotile, mode
     assert code == 2 and json.loads(listed.read_text()) == A
     with pytest.raises(ValueError, match="has seed, which no list takes here: give source, output"):
         find_listed([str(wrote(listed, {**A, "seed": 1}))], own=())
+
+
+def test_a_pattern_of_lists_is_all_of_them_and_a_name_that_is_said_twice_is_refused(
+    dinotile, models, pictures, tmp_path
+):
+    wrote(pictures / "one.jsonl", {**A, "output": "first.png"})
+    wrote(pictures / "two.jsonl", {"source": "b.png"})
+    lists = pictures / "*.jsonl"
+    found = find_listed([str(lists)])
+    assert [(each.source.name, each.name) for each in found] == [("a.png", "first.png"), ("b.png", "")]
+    code, _, err = dinotile("upscale", pictures / "one.jsonl", *models, "-o", tmp_path / "x.png")
+    said = (
+        f"has output first.png, and --output {tmp_path}/x.png is a file: give a folder, ending with a slash, or leave"
+    )
+    assert (code, err.count("\n")) == (2, 1) and said in err and not (tmp_path / "x.png").exists()
+    code, _, err = dinotile("run", tmp_path / "w.json", "--image", pictures / "one.jsonl", "-o", tmp_path / "x.png")
+    assert code == 2 and said in err
+    code, _, err = dinotile(
+        "upscale", lists, *models, "-o", f"{tmp_path}/out/", "--dry-run", "--report", pictures / "one.jsonl"
+    )
+    assert code == 2 and "one.jsonl" in err and json.loads((pictures / "one.jsonl").read_text())["source"] == "a.png"
+
+
+def test_a_prompt_that_is_no_text_is_refused_and_a_name_that_a_terminal_cannot_show_is_told(
+    dinotile, dinotile_process, models, pictures, tmp_path, monkeypatch
+):
+    code, _, err = dinotile(
+        "upscale", pictures / "a.png", *models, "-o", tmp_path / "x.png", "--prompt", "K\udce4tzchen"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "prompt K\\udce4tzchen has bytes of another encoding than this terminal's, which no model reads" in err
+    (pictures / "a.png").rename(pictures / "\u732b.png")
+    listed = wrote(pictures / "one.jsonl", {"source": "\u732b.png", "output": "\u51fa.png"})
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    said, err = dinotile_process("upscale", listed, *models, "-o", f"{tmp_path}/out/").communicate(timeout=600)
+    assert "\\u51fa.png  " in said and "Traceback" not in err and (tmp_path / "out" / "\u51fa.png").is_file()

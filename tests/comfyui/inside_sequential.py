@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import comfy.controlnet
+import comfy.samplers
 import comfy.sd
 import comfy.utils
 import latent_preview
 import node_helpers
 import numpy as np
 import torch
+from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
 from inside_estimates import anchored, demo_vae
 from inside_hints import control_model
@@ -93,6 +95,28 @@ def noise_of_each_step():
     before, after = (one - other for one, other in zip(seen[:2], seen[2:], strict=True))  # two steps of two tiles
     share = (before * after).sum() / (before * before).sum()
     return {"calls": len(seen), "before": apart(seen[0], seen[2]), "added": apart(share * before, after)}
+
+
+@check
+def noise_by_place():
+    """What joint tiles begin with by *Noise by Place*, beside those of *Sequential Tiled Upscale*: at denoise 1 that is noise."""
+    grey, seen = torch.full((1, 64, 128, 3), 0.5), []
+    model = flux().clone()
+    model.set_model_unet_function_wrapper(
+        lambda run, told: seen.append(told["input"].clone()) or torch.zeros_like(told["input"])
+    )
+    node(
+        nodes.SequentialUpscale, grey, model, tiny_vae(), text(0), text(1), 1.0, 1.0, 1, "euler", "simple", 1.0, 64, 0,
+        0.0, 7, tile_fit="exact",
+    )  # fmt: skip
+    tiles, plan = torch.cat(seen), node(nodes.PlanTiles, 128, 64, 64, 0, "exact")[0]
+    seen.clear()
+    guider, sigmas = BasicGuider.execute(model, text(0))[0], torch.tensor([1.0, 0.0])
+    sampler, latent = comfy.samplers.sampler_object("euler"), {"samples": torch.zeros(1, 16, 8, 16)}
+    for noise in (node(nodes.NoiseByPlace, 7), RandomNoise.execute(7)[0]):
+        node(nodes.TiledSampler, noise, guider, sampler, sigmas, latent, plan)
+    by_place, usual = torch.cat(seen).split(2)
+    return {"by place": apart(by_place, tiles), "usual": apart(usual, tiles)}
 
 
 @check

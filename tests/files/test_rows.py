@@ -1,6 +1,8 @@
 """Pictures read, resized and written by rows: the same as those that are there as a whole."""
 
 import itertools
+import json
+import string
 
 import numpy as np
 import pytest
@@ -58,6 +60,23 @@ def test_a_file_written_by_rows_is_that_written_whole(tmp_path, monkeypatch, suf
     assert (found.alpha is None) == (whole.alpha is None) and (not clear or torch.equal(found.alpha, whole.alpha))
     assert found.metadata.dpi == whole.metadata.dpi
     assert found.metadata.recipe == ("" if big and suffix == "tif" else whole.metadata.recipe)
+
+
+@pytest.mark.parametrize("block,sizes", [(1, (1, 300)), (100, (1, 300)), (100, (900, 988)), (2**24, (900, 988))])
+@pytest.mark.parametrize("suffix,deep", [("png", False), ("png", True), ("tif", False), ("tif", True), ("webp", False)])
+def test_what_is_known_at_the_end_alone_stands_in_the_file_as_if_it_had_been_known(
+    tmp_path, monkeypatch, suffix, deep, block, sizes
+):
+    monkeypatch.setattr(streams, "BLOCK", block)
+    said = string.ascii_letters * 19  # which a PNG holds packed, and shorter, from 1000 on
+    early, late = (Form(deep=deep, metadata=Metadata(recipe=json.dumps({"dinotile": said[:size]}))) for size in sizes)
+    for name, form in (("a", early), ("b", late)):
+        with written(tmp_path / f"{name}.{suffix}", form, height=HEIGHT, width=WIDTH) as write:
+            write(pixels(), None)
+            write.form = late
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    found = load_picture(tmp_path / f"a.{suffix}")
+    assert found.metadata.recipe == late.metadata.recipe and (found.pixels - pixels()).abs().max() < 0.003
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])

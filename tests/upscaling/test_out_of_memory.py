@@ -1,11 +1,18 @@
 """Memory that ends, by torch's own error from a hook on real tiny models, at every stage of a picture."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from dinotile.cli.app import app
+from dinotile.files.pictures import Picture, load_picture, save_picture
+from dinotile.files.sources import open_picture
 from dinotile.tiling.plan import plan_tiles, smaller_tiles
+from dinotile.upscaling.large import upscale_file
+from dinotile.upscaling.recipe import check_memory, recipe, recipe_of, source_of
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
@@ -136,3 +143,68 @@ def test_a_model_gets_the_device_for_itself_until_the_picture_is_done(stage):
     assert full.failed and full.done and told(report)[-1] == (stage, "one model at a time on the device")
     assert turns.offload == "none" and turns.there == ()
     assert (result - usual).abs().max() < 1e-5
+
+
+ONE_BY_ONE = UpscaleSettings(tile=192, overlap=16, steps=2, denoise=0.5, tile_fit="exact", mode="sequential")
+TOKENS = 144  # of one of its two tiles
+
+
+def drawn(upscaler, output, photo, settings=ONE_BY_ONE, **more):
+    """What a file says of where memory ended, after a run from file to file."""
+    made_from = source_of(photo)
+    said = partial(recipe, source=made_from, options={"no_dino": True}, report=upscaler.identity())
+    report = upscale_file(upscaler, open_picture(photo), output, settings, recipe=said, **more)
+    return recipe_of(output).get("out_of_memory", []), report
+
+
+@pytest.fixture
+def photo(tmp_path):
+    save_picture(Picture(picture(96, 170)), tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+def test_a_file_of_tiles_says_at_its_end_where_memory_ended_and_is_not_made_again(upscaler, photo, tmp_path, ending):
+    outputs = [tmp_path / f"{name}.{ending}" for name in "abc"]
+    assert drawn(upscaler, outputs[0], photo)[0] == []
+    calls, shrunk = iter(range(1000)), [{"stage": "sample", "goes_on_with": "tiles of 144 x 144 px"}]
+    with Full(
+        upscaler.host.transformer, lambda x: next(calls) >= 3 and x.shape[1] == TOKENS
+    ) as flux:  # within the last
+        said, report = drawn(upscaler, outputs[1], photo, store=tmp_path / "tiles")
+    assert flux.failed == 1 and said == report["out_of_memory"] == shrunk
+    said, report = drawn(upscaler, outputs[2], photo, store=tmp_path / "tiles")  # in another run, where memory sufficed
+    assert report["kept"]["sampled"] == 0 and report["out_of_memory"] == [] and said == shrunk
+    results = [load_picture(output).pixels for output in outputs]
+    assert not torch.equal(results[0], results[1]) and torch.equal(results[1], results[2])
+    done = CliRunner().invoke(app, ["again", str(outputs[2]), "-o", str(tmp_path / f"new.{ending}")])
+    assert str(done.exception).startswith(f"memory ended when {outputs[2]} was made, which went on with tiles of ")
+    assert not (tmp_path / f"new.{ending}").exists()
+
+
+def test_what_is_met_without_smaller_tiles_draws_the_same_one_tile_after_the_other(tmp_path):
+    save_picture(Picture(picture(30, 40)), photo := tmp_path / "photo.png")
+    small, alone, settings = (
+        Upscaler(tiny_flux(), tiny_vae()),
+        made(),
+        dataclasses.replace(ONE_BY_ONE, tile=64, steps=1),
+    )
+    convolution = [module for module in small.host.vae.decoder.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    for name, upscaler, module, too_much in (
+        ("lower strips", small, convolution, lambda x: x.shape[-2:].numel() > 3000),
+        ("one model at a time", alone, alone.host.transformer, lambda x: alone.host.turns.offload == "none"),
+    ):
+        usual, _ = drawn(upscaler, tmp_path / "usual.png", photo, settings)
+        with Full(module, too_much) as full:
+            said, _ = drawn(upscaler, tmp_path / "out.png", photo, settings)
+        assert full.failed and usual == [] and [each["goes_on_with"].startswith(name) for each in said] == [True]
+        apart = load_picture(tmp_path / "out.png").pixels - load_picture(tmp_path / "usual.png").pixels
+        assert apart.abs().max() * 255 < 1.01  # a level, where it was rounded
+        check_memory(recipe_of(tmp_path / "out.png"), tmp_path / "out.png")
+
+
+def test_a_tile_that_is_done_again_with_enough_memory_says_what_its_neighbours_saw(upscaler, photo, tmp_path):
+    with Full(upscaler.host.transformer, lambda x: x.shape[1] == TOKENS):
+        first, _ = drawn(upscaler, tmp_path / "a.png", photo, store=tmp_path / "tiles")
+    said, report = drawn(upscaler, tmp_path / "b.png", photo, store=tmp_path / "tiles", redo="1,2")
+    assert report["kept"]["redone"] == [1, 2] and report["out_of_memory"] == [] and said == first != []

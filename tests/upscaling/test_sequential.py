@@ -11,11 +11,14 @@ from PIL import Image
 
 from dinotile.files.pictures import load_picture
 from dinotile.files.pixels import resize
+from dinotile.tiling.canvas import cut
+from dinotile.tiling.noise import placed_noise
 from dinotile.tiling.order import order, seen
 from dinotile.tiling.plan import plan_tiles
 from dinotile.tiling.seams import measure_seams
 from dinotile.tiling.store import TileStore
-from dinotile.upscaling import mode, sequential, tile
+from dinotile.upscaling import joint, mode, pipeline, sequential
+from dinotile.upscaling.identity import settings_fingerprint
 from dinotile.upscaling.mode import mode_for
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.tile import Tiles
@@ -47,22 +50,57 @@ def test_nothing_denoised_is_what_joint_mode_gives(upscaler):
     assert (result - joint).abs().max() < 2e-3
 
 
-@pytest.mark.parametrize("way,size", [("wavelet", (32, 32)), ("wavelet", (9, 27)), ("adain_tiles", (9, 27))])
+@pytest.mark.parametrize("way,size", [("off", (32, 32)), ("wavelet", (9, 27)), ("adain_tiles", (9, 27))])
 @pytest.mark.parametrize("anchor", [0, 0.7])
-def test_a_picture_of_one_tile_is_that_of_joint_mode_but_for_its_noise(upscaler, monkeypatch, way, size, anchor):
+def test_a_picture_of_one_tile_is_that_of_joint_mode_with_noise_by_place(upscaler, way, size, anchor):
     pixels = picture(*size)  # which fills its tile, or not
     settings = dataclasses.replace(SETTINGS, fidelity=0.5, vae_detail=0.5, color_match=way, anchor=anchor)
-    joint, _ = upscaler.upscale(pixels, dataclasses.replace(settings, mode="joint"))
-    other, _ = run(upscaler, pixels, settings)
-    monkeypatch.setattr(
-        tile,
-        "placed_noise",
-        lambda box, *, channels, seed, turn: torch.randn(
-            1, channels, box.height, box.width, generator=torch.Generator().manual_seed(seed)
-        )[0],
+    joint = dataclasses.replace(settings, mode="joint")
+    usual, _ = upscaler.upscale(pixels, joint)
+    placed, report = upscaler.upscale(pixels, dataclasses.replace(joint, noise="place"))
+    result, tiles = run(upscaler, pixels, settings)
+    level = 0.5 / 65535  # to which finished tiles are rounded
+    assert (result - placed).abs().max() < level + 1e-6 < 0.01 < (result - usual).abs().max()
+    assert report["settings"]["noise"] == tiles["settings"]["noise"] == "place"
+
+
+def test_each_tile_of_joint_mode_starts_with_its_own_noise_by_place_also_when_it_is_tried_again(upscaler, monkeypatch):
+    seen, sample = [], joint.sample
+    monkeypatch.setattr(joint, "sample", lambda *args, **more: seen.append(more["noise"]) or sample(*args, **more))
+    settings = dataclasses.replace(SETTINGS, mode="joint", noise="place", seed=5)
+    sampler = joint.JointEuler(upscaler.host, upscaler.text, settings)
+
+    def twice(result, *, again, **more):
+        return again(torch.ones(1, 1, 14, 20)), {}
+
+    monkeypatch.setattr(pipeline, "check", twice)
+    pipeline.upscale(upscaler.host, picture(*SIZE).repeat(2, 1, 1, 1), settings, sampler=sampler, gentler=sampler)
+    for noise in seen:
+        for box in PLAN.latent.boxes:
+            own = placed_noise(box, channels=16, seed=5)
+            assert torch.equal(cut(noise[0], box), own) and torch.equal(cut(noise[1], box), own)
+    assert len(seen) == 2
+
+
+def test_noise_by_place_changes_no_job_of_one_tile_after_the_other(upscaler, tmp_path):
+    pixels, names = picture(*SIZE), []
+    placed = dataclasses.replace(SETTINGS, noise="place")
+
+    def opened(job):
+        names.append(job)
+        return TileStore(tmp_path, job)
+
+    usual, _ = run(upscaler, pixels, open_store=opened)
+    same, report = run(upscaler, pixels, placed, open_store=opened)
+    assert torch.equal(usual, same) and names[0] == names[1] and report["kept"]["sampled"] == 0
+    plain, chosen, tiles, sequential = (
+        settings_fingerprint({"noise": noise, "mode": mode})
+        for mode in ("joint", "sequential")
+        for noise in ("canvas", "place")
     )
-    same, _ = run(upscaler, pixels, settings)
-    assert (same - joint).abs().max() < 1e-4 < 0.01 < (other - joint).abs().max()
+    assert plain != chosen and tiles == sequential
+    with pytest.raises(ValueError, match="noise 'tile' must be canvas or place: write one of them"):
+        UpscaleSettings(noise="tile")
 
 
 def test_the_result_is_the_same_whoever_asks_for_it_and_another_seeds_is_not(upscaler):
