@@ -21,6 +21,7 @@ SETTINGS = UpscaleSettings(
 )
 DEFAULT = "cross_attention"  # the variant that is shipped
 SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, which is shipped beside it
+FORMS = "forms"  # the variant whose encoder and adapter saw shapes in many forms
 SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
 
 
@@ -57,6 +58,8 @@ class Row:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             variant, _, seed = self.adapter.partition("-seed-")
+            if variant == FORMS:
+                return FORMS
             return f"adapters --variants {variant}" + (f" --seed {seed}" if seed else "")
         return ""
 
@@ -113,6 +116,7 @@ ROWS = (
     ),
     Row("second training, ControlNet, DINO", adapter=trained(DEFAULT, 1), controlnet=1.0),
     Row("second training, encoder without labels, ControlNet, DINO", adapter=trained(SELFTAUGHT, 1), controlnet=1.0),
+    Row("encoder without labels that saw many forms, ControlNet, DINO", adapter=FORMS, controlnet=1.0),
     Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
     Row("plain: no guidance learned, 700 steps", adapter="plain"),
     Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),

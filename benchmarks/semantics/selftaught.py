@@ -12,7 +12,7 @@ labels and of random weights.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,18 +63,18 @@ class Learner(nn.Module):
 class Pairs:
     """Two sets of scenes that show the same objects in other company, drawn once, so that nothing can be learned by heart."""
 
-    def __init__(self, *, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, *, seed: int, draw: Draw = world.scene) -> None:
+        self.seed, self.draw = seed, draw
 
     def batch(self, side: int, *, same: float = 0.0) -> tuple[Tensor, Tensor]:
         """COUNTS[side] scenes and as many that show the same objects again: degraded pictures [2, count, 3, side, side] and the
         numbers of the objects that their patches belong to [2, count, N]; NOBODY where none has at least half of a patch.
         same: the share of the second scenes that are the first ones in other colours."""
         rng = np.random.default_rng((self.seed, 9, int(torch.randint(2**62, ()))))
-        first = [world.scene(rng) for _ in range(COUNTS[side])]
+        first = [self.draw(rng) for _ in range(COUNTS[side])]
         firsts = numbered(first)
         kept = [rng.random() < same for _ in first]
-        moved = again([scene for scene, keep in zip(firsts, kept, strict=True) if not keep], rng)
+        moved = again([scene for scene, keep in zip(firsts, kept, strict=True) if not keep], rng, self.draw)
         seconds = [scene if keep else moved.pop() for scene, keep in zip(firsts, kept, strict=True)]
         made = [[_view(drawn(*scene), side // PATCH) for scene in scenes] for scenes in (firsts, seconds)]
         pixels = torch.stack([torch.stack([degraded(picture) for picture, _ in views]) for views in made])
@@ -83,6 +83,7 @@ class Pairs:
         return pixels, torch.stack([torch.stack([owners for _, owners in views]) for views in made])
 
 
+Draw = Callable[[np.random.Generator], world.Scene]
 Numbered = tuple[world.Scene, list[int]]  # a scene and the numbers of its objects
 
 
@@ -95,7 +96,7 @@ def numbered(scenes: Sequence[world.Scene]) -> list[Numbered]:
     return found
 
 
-def again(scenes: Sequence[Numbered], rng: np.random.Generator) -> list[Numbered]:
+def again(scenes: Sequence[Numbered], rng: np.random.Generator, draw: Draw = world.scene) -> list[Numbered]:
     """As many new scenes with the same objects dealt out anew, at other places, in other sizes, turns, colours and light."""
     objects = [
         (thing, number) for scene, numbers in scenes for thing, number in zip(scene.things, numbers, strict=True)
@@ -103,11 +104,13 @@ def again(scenes: Sequence[Numbered], rng: np.random.Generator) -> list[Numbered
     order, found = list(rng.permutation(len(objects))), []
     for _, numbers in scenes:
         dealt = [objects[order.pop()] for _ in numbers]
-        other = world.scene(rng)
+        other = draw(rng)
         while len(other.things) < len(dealt):
-            other = world.scene(rng)
+            other = draw(rng)
         places = zip(other.things, dealt, strict=False)  # there may be more places
-        things = tuple(replace(place, shape=thing.shape, texture=thing.texture) for place, (thing, _) in places)
+        things = tuple(
+            replace(place, shape=thing.shape, texture=thing.texture, seed=thing.seed) for place, (thing, _) in places
+        )
         found.append((replace(other, things=things), [number for _, number in dealt]))
     return found
 
@@ -119,9 +122,8 @@ def drawn(scene: world.Scene, numbers: Sequence[int]) -> Tensor:
     picture = np.full((side, side, 3), scene.ground, np.float32)
     owners = np.full((side, side), NOBODY, np.float32)
     for number, thing in zip(numbers, scene.things, strict=True):
-        inside = world.SHAPES[thing.shape](
-            *world.turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
-        )
+        own = world.turned((y - thing.top) / thing.radius, (x - thing.left) / thing.radius, thing.angle)
+        inside = scene.outline(thing, *own)
         mask = np.clip(0.5 - inside * thing.radius / world.FACTOR, 0, 1)[..., None]
         picture = picture * (1 - mask) + mask * np.asarray(thing.colour, np.float32)
         owners[mask[..., 0] > 0.5] = number
@@ -166,11 +168,14 @@ def contrast(patches: Tensor, numbers: Tensor) -> Tensor:
     return loss
 
 
-def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
-    """Trains for ``minutes`` (after drawing the looks) and writes the encoder, with a linear readout in the log."""
+def train(*, minutes: float, seed: int, path: Path = FILE, draw: Draw = world.scene, begin: Path | None = None) -> None:
+    """Trains for ``minutes`` (after drawing the looks) and writes the encoder, with a linear readout in the log. begin: an
+    encoder to go on from."""
     torch.manual_seed(seed)
-    data, learner = Pairs(seed=seed), Learner().train()
+    data, learner = Pairs(seed=seed, draw=draw), Learner().train()
     place(learner.encoder)
+    if begin is not None:
+        learner.encoder.load_state_dict(load(begin).state_dict())
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, numbers = batch
@@ -182,7 +187,8 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
         write(
             path, dict(learner.encoder.state_dict()), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py"
         )
-        told = ", ".join(f"block {block} {share:.0%}" for block, share in readout(learner.encoder, scenes=READ).items())
+        read = readout(learner.encoder, scenes=READ, draw=draw)
+        told = ", ".join(f"block {block} {share:.0%}" for block, share in read.items())
         log.info("selftaught: %d steps, loss %.3f, linear readout %s", steps, loss, told)
 
     train_for(
@@ -199,17 +205,24 @@ def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
 
 
 @torch.no_grad()
-def readout(encoder: nn.Module, *, blocks: Sequence[int] = (1, 2, 3, 4), scenes: int) -> dict[int, float]:
+def readout(
+    encoder: nn.Module,
+    *,
+    blocks: Sequence[int] = (1, 2, 3, 4),
+    scenes: int,
+    draw: Draw = world.scene,
+    asked_of: Draw | None = None,
+) -> dict[int, float]:
     """Of each block the share of held-out object patches whose kind a linear map names rightly; the map is the least-squares
-    one of other scenes' patches."""
+    one of other scenes' patches. asked_of: draws the scenes that are asked, where these are others."""
     found: dict[int, list[list[Tensor]]] = {block: [] for block in blocks}
     kinds: list[list[Tensor]] = []
-    for first in (10**6, 10**6 + scenes):
+    for first, one in ((10**6, draw), (10**6 + scenes, asked_of or draw)):
         kinds.append([])
         for block in blocks:
             found[block].append([])
         for index in range(scenes):
-            scene = world.scene(np.random.default_rng(first + index))
+            scene = one(np.random.default_rng(first + index))
             pixels = torch.from_numpy(scene.source()).permute(2, 0, 1)[None]
             pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
             states = encoder(normalise(pixels), output_hidden_states=True).hidden_states

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
 
 from ..figures import about, interval
-from . import classifier, controlnet, knowing, reader, selftaught
+from . import classifier, controlnet, forms, knowing, reader, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile, Read, words
 from .measure import Scores, measure, summary
 from .pooled import alike
-from .rows import DEFAULT, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
+from .rows import DEFAULT, FORMS, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="default: all")
     parser.add_argument("--denoise", type=float, default=SETTINGS.denoise)
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--forms", choices=forms.SPREADS, help="shapes in other forms than those of the world")
     parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first scene")
     parser.add_argument("--add", type=Path, help="a file of an earlier run of the same pictures, whose rows join these")
     parser.add_argument("-o", "--output", type=Path, help=f"default: results/{RESULT.name}, for the whole table only")
@@ -63,7 +65,8 @@ def main() -> None:
     rows = chosen(options.rows)
     settings = replace(SETTINGS, denoise=options.denoise, steps=options.steps)
     judge = classifier.load()
-    scenes = [world.scene(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
+    draw = world.scene if options.forms is None else partial(forms.scene, spread=options.forms)
+    scenes = [draw(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
     nets = (controlnet, knowing) if any(row.knows for row in rows) else (controlnet,)
@@ -71,6 +74,7 @@ def main() -> None:
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
+        **({} if options.forms is None else {"forms": options.forms}),
         "settings": asdict(settings),
         "models": {**models(), **{net.FILE.stem: fingerprint(net.FILE.read_bytes())[:12] for net in nets}},
     }
@@ -219,7 +223,8 @@ def build(row: Row) -> Upscaler:
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
     adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    dino = load_dino(selftaught.FILE if row.adapter.startswith(SELFTAUGHT) else demo.DINO)
+    seen = {SELFTAUGHT: selftaught.FILE, FORMS: WORK / f"{FORMS}.safetensors"}
+    dino = load_dino(seen.get(row.adapter.partition("-seed-")[0], demo.DINO))
     return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
 
 

@@ -4,7 +4,8 @@ Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's dec
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
-becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures).
+becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures), `forms`
+(the encoder without labels and its adapter, which go on with shapes in many forms).
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier, controlnet, knowing, reader, selftaught
-from .rows import DEFAULT, SELFTAUGHT, trained
+from . import classifier, controlnet, forms, knowing, reader, selftaught
+from .rows import DEFAULT, FORMS, SELFTAUGHT, trained
 from .table import WORK, as_pixels, models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
-CONTROLNET_MINUTES, KNOWING_MINUTES = 8.0, 17.0
-PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "knowing")
+CONTROLNET_MINUTES, KNOWING_MINUTES, FORMS_MINUTES = 8.0, 17.0, 8.0
+PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "knowing", FORMS)
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -65,6 +66,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model": {"dino": str(selftaught.FILE), "layers": "last"},
         "conditions": {"dino_guidance": 2.0},
     },
+    FORMS: {
+        "model": {"dino": str(WORK / f"{FORMS}.safetensors"), "layers": "last"},
+        "adapter": {"warm_start": str(selftaught.ADAPTER)},
+        "data": {"path": str(WORK / f"pictures-{FORMS}")},
+        "conditions": {"dino_guidance": 2.0},
+    },
 }
 LONG = (DEFAULT, SELFTAUGHT)  # variants that learn for twice as many steps
 
@@ -72,7 +79,8 @@ LONG = (DEFAULT, SELFTAUGHT)  # variants that learn for twice as many steps
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    known = [name for name in VARIANTS if name != FORMS]  # which has a part of its own
+    parser.add_argument("--variants", nargs="*", default=known, choices=known)
     parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the long ones take twice as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="FLUX with torch.compile, which needs a C++ compiler")
@@ -102,16 +110,24 @@ def main() -> None:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
     if "knowing" in parts:
         knowing.train(minutes=KNOWING_MINUTES, seed=options.seed)
+    if FORMS in parts:
+        draw = partial(forms.scene, spread="trained")
+        begin_work(WORK)
+        encoder = WORK / f"{FORMS}.safetensors"
+        selftaught.train(minutes=FORMS_MINUTES, seed=options.seed, path=encoder, draw=draw, begin=selftaught.FILE)
+        write_pictures(WORK / f"pictures-{FORMS}", count=PICTURES, seed=options.seed, draw=draw)
+        adapter = train_adapter(FORMS, steps=options.steps, seed=options.seed, encoded={})
+        shutil.copyfile(adapter, WORK / "adapters" / f"{FORMS}.safetensors")
 
 
-def write_pictures(folder: Path, *, count: int, seed: int) -> None:
+def write_pictures(folder: Path, *, count: int, seed: int, draw: selftaught.Draw = world.scene) -> None:
     """A new folder with NAME.png, its flat source NAME.source.png and its text NAME.t5.npy and NAME.clip.npy, of `count`
     scenes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rng = np.random.default_rng((seed, 4))
     for index in range(count):
-        scene, name = world.scene(rng), f"{index:04d}"
+        scene, name = draw(rng), f"{index:04d}"
         to_image(as_pixels(scene.true())).save(folder / f"{name}.png")
         to_image(as_pixels(scene.source())).save(folder / f"{name}.source.png")
         textures = sorted({thing.texture for thing in scene.things})

@@ -87,8 +87,11 @@ class Scene:
 
     def mask(self, thing: Thing) -> Array:
         """How much of every pixel the object covers, [SIDE, SIDE] float32."""
-        y, x = self._around(thing)
-        return np.clip(0.5 - SHAPES[thing.shape](y, x) * thing.radius, 0, 1).astype(np.float32)
+        return np.clip(0.5 - self.outline(thing, *self._around(thing)) * thing.radius, 0, 1).astype(np.float32)
+
+    def outline(self, thing: Thing, y: Array, x: Array) -> Array:
+        """The distance of points in the object's own frame from its outline, in radii, negative inside."""
+        return SHAPES[thing.shape](y, x)
 
     def exchanged(self, rng: np.random.Generator) -> Scene:
         """The same places and colours with other shapes, and so with other textures."""
