@@ -16,10 +16,10 @@ AFTER_CFG = "sampler_post_cfg_function"
 
 
 def lacks(hint: Tensor, plan: TilePlan) -> bool:
-    """Whether a canvas in px is larger than a hint by what padding adds to it."""
+    """Whether a canvas in px is larger than a hint by what padding to whole tokens adds to it."""
     token = -(-plan.grid // plan.cell)
-    lacking = [side // plan.cell - of for side, of in zip((plan.height, plan.width), hint.shape[-2:], strict=True)]
-    return any(lacking) and all(0 <= cells <= token for cells in lacking)
+    sides = [(side // plan.cell, of) for side, of in zip((plan.height, plan.width), hint.shape[-2:], strict=True)]
+    return any(side > of for side, of in sides) and all(side == -(-of // token) * token for side, of in sides)
 
 
 def padded(hint: Tensor, plan: TilePlan) -> Tensor:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 PACKAGE = __name__.rpartition(".hosts.")[0]
-PROJECT = Path(__file__).parents[2] / "pyproject.toml"  # the one place with the version; the pack is not installed
+FOLDER = Path(__file__).parents[2]
+PROJECT = FOLDER / "pyproject.toml"  # the one place with the version; the pack is not installed
 
 
 def check_alone() -> None:
@@ -18,6 +19,9 @@ def check_alone() -> None:
     node = nodes.NODE_CLASS_MAPPINGS.get("DinoTile_Upscale")
     other = PACKAGE if node is None else node.__module__.rpartition(".nodes.")[0]
     if other != PACKAGE:
+        web = [name for name, folder in nodes.EXTENSION_WEB_DIRS.items() if Path(folder).is_relative_to(FOLDER)]
+        for name in web:
+            del nodes.EXTENSION_WEB_DIRS[name]  # its page code would be served beside that of the other
         used, left_out = (Path(sys.modules[name].__file__ or name).parent for name in (other, PACKAGE))
         raise ValueError(
             f"DINOTile is installed twice, in {used}, which is used, and in {left_out}, which is not: remove one of them and "

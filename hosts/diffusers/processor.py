@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from .sources import loading
+
+OLDER = "chat_template.json"  # where processors kept the template before chat_template.jinja
 
 
 class ProcessorOfText:
@@ -34,9 +37,21 @@ class ProcessorOfText:
 def load_processor(source: str | Path) -> ProcessorOfText:
     """Of a whole pipeline of FLUX.2 dev; ValueError where its tokenizer is not whole, or has no template of conversations."""
     from transformers import PreTrainedTokenizerFast
+    from transformers.utils import cached_file
 
     with loading(source):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(source), subfolder="tokenizer")
+        older = cached_file(
+            str(source),
+            OLDER,
+            subfolder="tokenizer",
+            _raise_exceptions_for_missing_entries=False,
+            local_files_only=False,
+        )
+        if tokenizer.chat_template is None and older is not None:
+            tokenizer.chat_template = json.loads(Path(older).read_bytes())["chat_template"]
+    if "padding_side" not in tokenizer.init_kwargs:
+        tokenizer.padding_side = "left"  # as the model was trained
     if not isinstance(tokenizer.chat_template, str):
         raise ValueError(
             f"{source} brings no chat_template.jinja in its tokenizer, by which FLUX.2 dev's prompts are put: download it again"

@@ -22,7 +22,6 @@ FLUX2_PIPELINES = {  # and the layers of their language model whose outputs are 
     "Flux2Pipeline": (10, 20, 30),
     "Flux2KleinPipeline": (9, 18, 27),
 }
-LAYERS = 3
 
 
 class TextEncoder:
@@ -51,22 +50,24 @@ class TextEncoder:
 
 
 class Flux2TextEncoder:
-    """A FLUX.2 pipeline's language model on its device: Qwen3 of klein, Mistral of dev."""
+    """A FLUX.2 pipeline's language model on its device: Qwen3 of klein, Mistral of dev. layers: of its outputs."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Any, layers: tuple[int, ...]) -> None:
+        self.pipeline, self.layers = pipeline, layers
 
     @property
     def widths(self) -> tuple[int, int]:
         """Of a text token, and 0 for the pooled vector that FLUX.2 has not."""
-        return LAYERS * self.pipeline.text_encoder.config.get_text_config().hidden_size, 0
+        return len(self.layers) * self.pipeline.text_encoder.config.get_text_config().hidden_size, 0
 
     @torch.no_grad()
     def encode(self, prompt: str, *, tokens: int, masked: bool = False) -> Text:
         """One prompt, which may be empty, as so many tokens. masked: not to be had, FLUX.2 attends to its padding."""
         if masked:
             raise ValueError("mask_padding leaves out the padding of FLUX.1's T5, and this is FLUX.2: leave it out")
-        context, _ = self.pipeline.encode_prompt(prompt, max_sequence_length=tokens)
+        context, _ = self.pipeline.encode_prompt(
+            prompt, max_sequence_length=tokens, text_encoder_out_layers=self.layers
+        )
         return Text(context, context.new_zeros(1, 0))
 
 
@@ -91,8 +92,12 @@ def has_text_encoders(source: str | Path) -> bool:
     return parts and _pipeline_of(source) in FLUX2_PIPELINES
 
 
-def _check_depth(model: Any, layers: tuple[int, ...], source: str | Path) -> None:
-    depth = model.config.get_text_config().num_hidden_layers
+def _check_depth(source: str | Path, layers: tuple[int, ...]) -> None:
+    from transformers import AutoConfig
+
+    with loading(source):
+        config = AutoConfig.from_pretrained(str(source), subfolder="text_encoder")
+    depth = config.get_text_config().num_hidden_layers
     if depth < max(layers):
         raise ValueError(
             f"the language model of {source} has {depth} layers, and FLUX.2 reads its layers {', '.join(map(str, layers))}: "
@@ -122,6 +127,8 @@ def load_text_encoder(
         for part in encoders:
             check_folder(path / part, floating=False)
     processor = load_processor(source) if name == "Flux2Pipeline" else None
+    if second:
+        _check_depth(source, FLUX2_PIPELINES[name])
     left_out = {"transformer": None, "vae": None} | ({"tokenizer": None} if processor else {})
     with loading(source):
         pipeline: Any = getattr(diffusers, name if second else "FluxPipeline").from_pretrained(
@@ -129,11 +136,9 @@ def load_text_encoder(
         )
     if processor:
         pipeline.tokenizer = processor
-    if second:
-        _check_depth(pipeline.text_encoder, FLUX2_PIPELINES[name], source)
     if offload != "sequential":
         pipeline = pipeline.to(device)
     else:
         for part in encoders:
             spread(getattr(pipeline, part), torch.device(device))
-    return Flux2TextEncoder(pipeline) if second else TextEncoder(pipeline)
+    return Flux2TextEncoder(pipeline, FLUX2_PIPELINES[name]) if second else TextEncoder(pipeline)

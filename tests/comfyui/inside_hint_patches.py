@@ -139,11 +139,21 @@ def vace(model: Any, vae: Any) -> Apply:
 def hints_refused():
     """Hints that a tile cannot be given its part of."""
     pid, unet, laid_out = built("PiD"), built("SDXL", **DEEPER), built("HiDream-O1")
-    other, _, _ = supir(unet, decoder(unet))(unet, [], [], picture(3, height=256, width=256), torch.zeros(1, 256, 256))
+    rows, columns = (8 * cells for cells in latent(unet).shape[-2:])
+    sizes = {"of another size": (256, 256), "a token short": (rows - 32, columns)}
+    shown = {
+        name: supir(unet, decoder(unet))(unet, [], [], picture(3, height=height, width=width), torch.zeros(1))[0]
+        for name, (height, width) in sizes.items()
+    }
     return {
         "PiD": refusal(lambda: sample(tiled(pid, planned(pid)), "PiD", latent(pid))),
         "HiDream-O1": refusal(lambda: sample(tiled(laid_out, planned(laid_out)), "HiDream-O1", latent(laid_out))),
-        "SUPIR of another size": refusal(lambda: sample(tiled(other, planned(unet)), "SDXL", latent(unet))),
+        **{
+            f"SUPIR {name}": refusal(
+                partial(lambda other: sample(tiled(other, planned(unet)), "SDXL", latent(unet)), model)
+            )
+            for name, model in shown.items()
+        },
     }
 
 

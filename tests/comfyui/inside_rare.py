@@ -156,19 +156,19 @@ def padded_canvas():
     its function after CFG sees the picture's part, and the rest is as without that function."""
     model = built("SDXL", **DEEPER)
     cells = latent(model).shape[-2:]
-    given = picture(3, height=8 * cells[0] - 32, width=8 * cells[1] - 16)
+    given = picture(3, height=8 * cells[0] - 24, width=8 * cells[1] - 16)
     plain, compared = (supir(model, decoder(model), restore=of) for of in (0.0, 4.0))
     short, whole, restored = (apply(model, [], [], given, None)[0] for apply in (plain, plain, compared))
     patches = whole.model_options["transformer_options"]["patches"].values()
     (shown,) = {owner(patch) for listed in patches for patch in listed}
-    shown.hint_latent = torch.nn.functional.pad(shown.hint_latent, (0, 2, 0, 4), mode="replicate")
+    shown.hint_latent = torch.nn.functional.pad(shown.hint_latent, (0, 2, 0, 3), mode="replicate")
 
     def run(model: Any, tile: int) -> Tensor:
         return sample_family(tiled(model, planned(model, tile=tile)), "SDXL", latent(model), steps=1)
 
     alone = run(short, 99)
     differs = run(restored, 99) != alone
-    inside = differs[..., : cells[0] - 4, : cells[1] - 2].sum()
+    inside = differs[..., : cells[0] - 3, : cells[1] - 2].sum()
     image = small(model)[:, 1:, 2:]
     large = picture(3, height=2 * image.shape[1], width=2 * image.shape[2])
     made, *_ = compared(model, [], [], large, None)

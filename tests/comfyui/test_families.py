@@ -138,6 +138,7 @@ def test_tiles_are_what_cutting_the_picture_and_its_hint_by_hand_gives(numbers, 
             "HiDream-O1",
             ("cannot be cut into tiles of one canvas", "Sequential Tiled Upscale, or sample it without tiles"),
         ),
+        ("SUPIR a token short", ("picture of SUPIR is 192 x 96 px, the canvas 192 x 128", "that was enlarged")),
         ("SUPIR of another size", ("picture of SUPIR is 256 x 256 px, the canvas 192 x 128", "that was enlarged")),
     ],
 )

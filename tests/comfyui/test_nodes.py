@@ -131,10 +131,11 @@ asyncio.set_event_loop(loop)
 served = server.PromptServer(loop)
 print([loop.run_until_complete(nodes.load_custom_node(folder)) for folder in {[str(folder) for folder in folders]}])
 web.Application().add_routes(served.routes)
+print(list(nodes.EXTENSION_WEB_DIRS))
 """
-    run = subprocess.run([host_python, "-c", script], cwd=host, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([host_python, "-c", script], cwd=host, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "[True, False]"
+    assert run.stdout.splitlines()[-2:] == ["[True, False]", "['DINOTile']"]
     assert (
         f"DINOTile is installed twice, in {folders[0]}, which is used, and in {folders[1]}" in run.stderr + run.stdout
     )

@@ -1,6 +1,7 @@
 """What of FLUX.2 in diffusers is unlike FLUX.1: its VAE, its schedule, its text, its files, and gradients in fused blocks."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -184,11 +185,23 @@ def test_a_prompt_goes_through_the_language_model_that_comes_with_klein(tmp_path
         encoder.encode("a cat", tokens=24, masked=True)
 
 
+def as_before_templates_had_a_file(tokenizer):
+    """Of their own; and the side of the padding is not said."""
+    template, config = tokenizer / "chat_template.jinja", tokenizer / "tokenizer_config.json"
+    (tokenizer / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    said = json.loads(config.read_text())
+    assert said.pop("padding_side") == "left" and "chat_template" not in said
+    config.write_text(json.dumps(said))
+
+
 @pytest.mark.parametrize(("begins", "offload"), [(True, "sequential"), (False, "none")])
 def test_a_prompt_goes_through_the_language_model_that_comes_with_dev(begins, offload, tmp_path):
     pipeline = save_dev_text(tmp_path, begins=begins)
     assert pipeline.text_encoder.config.text_config.rope_parameters["rope_theta"] == 10**9
     assert has_text_encoders(tmp_path)
+    if not begins:
+        as_before_templates_had_a_file(tmp_path / "tokenizer")
     encoder = load_text_encoder(tmp_path, device="cpu", dtype=torch.float32, offload=offload)
     found = {}
     for prompt, tokens in (("a [IMG]cat", 256), ("", 256), ("a cat", 20)):
