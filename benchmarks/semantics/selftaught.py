@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from dinotile.dino.encode import normalise
 from dinotile.files.weights import read_weights
 
 from ..figures import about, publish
+from . import forms
 
 FILE, ADAPTER = (Path(__file__).with_name(f"selftaught{name}.safetensors") for name in ("", "_adapter"))
 FIRST, COUNTS = 0.8, {112: 28, 168: 16}  # share of the run with small views; scenes of a batch by the views' side
@@ -253,12 +255,20 @@ def main() -> None:
     parser.add_argument(
         "--scenes", type=int, default=60, help="that the map learns from, and as many that it is asked of"
     )
+    parser.add_argument("--forms", choices=forms.SPREADS, help="the map learns on trained forms, and is asked of these")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
+    learned, asked = (
+        world.scene if spread is None else partial(forms.scene, spread=spread)
+        for spread in (options.forms and "trained", options.forms)
+    )
     encoders = {"without labels": load(), "with labels": load(demo.DINO), "random weights": build_model(SPEC).eval()}
-    found = {name: readout(encoder, scenes=options.scenes) for name, encoder in encoders.items()}
-    told = {**about(torch.device("cpu")), "scenes": options.scenes}
+    found = {
+        name: readout(encoder, scenes=options.scenes, draw=learned, asked_of=asked)
+        for name, encoder in encoders.items()
+    }
+    told = {**about(torch.device("cpu")), "scenes": options.scenes, "forms": options.forms}
     publish({"about": told, "right, by block": found}, options.output)
 
 
