@@ -20,14 +20,13 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.benchmarks.figures import about, publish
 from dinotile.benchmarks.flatdino import draw_classes
-from dinotile.benchmarks.flatdino_pixels import opened
+from dinotile.benchmarks.flatdino_pixels import opened, squares
 from dinotile.dino.compress.checkpoint import LoadedFlat, load_flat
 from dinotile.dino.compress.flow import sample
 from dinotile.dino.compress.generator import Generator, load_generator
 from dinotile.dino.compress.pixels import PixelDecoder, load_pixels
 from dinotile.dino.load import load_dino
 from dinotile.files.pictures import Picture, save_picture
-from dinotile.files.pixels import resize
 from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.flatdino.fidelity import ClassToken, made_up
 from dinotile.training.flatdino.frechet import frechet
@@ -110,13 +109,6 @@ def told(
 def seen(flat: LoadedFlat, decoder: PixelDecoder, judge: ClassToken, latents: Tensor) -> Tensor:
     """The class tokens of what is drawn of latents, [n, D]."""
     return torch.cat([judge(decoder(flat.module.decode(part)).clamp(0, 1)) for part in latents.split(16)])
-
-
-def squares(data: EncodedPatches, side: int) -> Tensor:
-    """The pictures in the decoder's size, [n, 3, side, side]."""
-    return torch.cat(
-        [resize(crop[None], height=side, width=side) for crop in data.crops(range(len(data))) if crop is not None]
-    )
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ from dinotile.dino.compress.pixels import PixelDecoder, load_pixels
 from dinotile.dino.encode import DinoEncoder
 from dinotile.dino.load import load_dino
 from dinotile.files.pictures import Picture, save_picture
+from dinotile.files.pixels import resize
 from dinotile.training.core.config import OptimisationSettings, OutputSettings
 from dinotile.training.core.perceptual import DinoMaps
 from dinotile.training.flatdino.baselines import HALF, of_patches, of_pictures, of_words
@@ -95,7 +96,7 @@ def main() -> None:
     encoder = load_dino(demo.DINO)
     encoder.model.requires_grad_(False)
     train, held, shown = pictures(options.folder, encoder, count=options.pictures, held=options.held)
-    rows, sheet = [], [true(shown)]
+    rows, sheet = [], [torch.cat(list(squares(shown, SIDE)), dim=2)]
     for code in codes(load_flat(demo.FLAT), train):
         decoder = trained(code, train, encoder, options)
         score = pixel_score(code.flat, decoder, held, device=CPU)
@@ -183,9 +184,10 @@ def drawn(code: Code, decoder: PixelDecoder, shown: EncodedPatches) -> Tensor:
     return torch.cat(list(decoder(code.flat.module.decode(code.flat.module.encode(patches))).clamp(0, 1)), dim=2)
 
 
-def true(shown: EncodedPatches) -> Tensor:
-    crops = [crop for crop in shown.crops(range(len(shown))) if crop is not None]
-    return torch.cat([nn.functional.interpolate(crop[None], (SIDE, SIDE), mode="area")[0] for crop in crops], dim=2)
+def squares(data: EncodedPatches, side: int) -> Tensor:
+    """The pictures in the decoder's size, as decoders are judged by them: [n, 3, side, side]."""
+    crops = [crop for crop in data.crops(range(len(data))) if crop is not None]
+    return torch.cat([resize(crop[None], height=side, width=side) for crop in crops])
 
 
 if __name__ == "__main__":

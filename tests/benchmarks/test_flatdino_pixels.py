@@ -9,8 +9,8 @@ pytest.importorskip("skimage")
 
 from dinotile import demo
 from dinotile.benchmarks.flatdino import draw_classes
-from dinotile.benchmarks.flatdino_generator import right, squares
-from dinotile.benchmarks.flatdino_pixels import SHOWN, SIDE, codes, drawn, opened, pictures, trained
+from dinotile.benchmarks.flatdino_generator import right
+from dinotile.benchmarks.flatdino_pixels import CPU, SHOWN, SIDE, codes, drawn, opened, pictures, squares, trained
 from dinotile.dino.compress.checkpoint import load_flat
 from dinotile.dino.load import load_dino
 from dinotile.training.flatdino.generate import encode_all
@@ -36,11 +36,15 @@ def test_each_code_is_at_most_as_large_as_the_flatdino_and_has_a_decoder_of_its_
     )
 
 
-def test_neighbours_find_the_class_of_pictures_and_no_other(tmp_path):
-    draw_classes(tmp_path, first=0, count=3)
+def test_neighbours_find_the_class_of_other_pictures_and_no_other(tmp_path):
+    draw_classes(tmp_path / "known", first=0, count=4)
+    draw_classes(tmp_path / "asked", first=10**6, count=2)
     encoder, flat = load_dino(demo.DINO), load_flat(demo.FLAT)
-    data = opened(tmp_path, encoder)
-    known = encode_all(flat, data, classes=True, device=torch.device("cpu"))
-    assert len(known.classes) == 8 and squares(data, SIDE).shape == (24, 3, SIDE, SIDE)
-    assert right(flat, known, known.latents, known.labels) > 0.8
-    assert right(flat, known, known.latents, (known.labels + 1) % 8) < 0.2
+    sets = [opened(tmp_path / name, encoder) for name in ("known", "asked")]
+    known, asked = (encode_all(flat, data, classes=True, device=CPU) for data in sets)
+    assert len(known.classes) == 8 and squares(sets[1], SIDE).shape == (16, 3, SIDE, SIDE)
+    mean, deviation = asked.latents.mean(0), asked.latents.std(0)
+    noise = mean + deviation * torch.randn(asked.latents.shape, generator=torch.Generator().manual_seed(0))
+    assert right(flat, known, asked.latents, asked.labels) > 0.8  # chance finds one of eight
+    assert right(flat, known, asked.latents, (asked.labels + 1) % 8) < 0.1
+    assert right(flat, known, noise, asked.labels) < 0.4

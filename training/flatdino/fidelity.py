@@ -17,7 +17,7 @@ from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.pixels import resize
 from ...files.progress import Progress, counted
 from ..core.random import generator_for
-from .frechet import frechet
+from .frechet import Gaussian, gaussian
 from .inception import WIDTH, Inception
 from .patches import TOGETHER, EncodedPatches
 
@@ -82,7 +82,7 @@ def pixel_score(
     alike, judges = _similarity(), [ClassToken(data.encoder), *([inception] if inception is not None else [])]
     data.check(flat.config, "the features")
     model, measured = flat.module.to(device), []
-    true, found, made = (_Seen(judges) for _ in range(3))
+    true, found = _Seen(judges), _Seen(judges)
     for pixels, patches in _pictures(data, side=decoder.config.height, device=device, progress=progress):
         drawn = decoder(model.decode(model.encode(patches))).float().clamp(0, 1)
         square = float((drawn - pixels).square().mean().clamp(min=1e-10).log10())
@@ -91,18 +91,21 @@ def pixel_score(
         found.add(drawn)
     count = len(measured)
     data.check_count(count)
+    known = true.gaussians()
+    distance, *rfid = found.distances(known)
+    samples, gfid = None, []
     if generator is not None:
+        made = _Seen(judges)
         for latents in made_up(generator, count, guidance=guidance, device=device, progress=progress):
             made.add(decoder(model.decode(latents)).float().clamp(0, 1))
+        samples, *gfid = made.distances(known)
     psnr, ssim = (sum(each) / count for each in zip(*measured, strict=True))
-    distance, *rfid = found.distances(true)
-    samples, *gfid = made.distances(true) if generator is not None else [None]
     by_inception = {name: told[0] for name, told in (("rfid", rfid), ("gfid", gfid)) if told}
     return PixelScore(count, psnr, ssim, distance, samples, **by_inception)
 
 
 class _Seen:
-    """What judges saw in a set of pictures, in memory: 8 kB a picture for Inception."""
+    """What judges saw in a set of pictures, in memory until its Gaussians are taken: float32, 8 kB a picture for Inception."""
 
     def __init__(self, judges: Sequence[nn.Module]) -> None:
         self.judges, self.features = judges, [[] for _ in judges]
@@ -111,11 +114,15 @@ class _Seen:
         for judge, features in zip(self.judges, self.features, strict=True):
             features.append(judge(pixels).float().cpu())
 
-    def distances(self, true: _Seen) -> list[float]:
-        return [
-            frechet(torch.cat(ones), torch.cat(others))
-            for ones, others in zip(self.features, true.features, strict=True)
-        ]
+    def gaussians(self) -> list[Gaussian]:
+        """One of each judge's features, which are let go."""
+        found = []
+        while self.features:
+            found.append(gaussian(torch.cat(self.features.pop(0))))
+        return found
+
+    def distances(self, true: Sequence[Gaussian]) -> list[float]:
+        return [one.distance(other) for one, other in zip(self.gaussians(), true, strict=True)]
 
 
 def _pictures(

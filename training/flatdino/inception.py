@@ -1,6 +1,7 @@
 """Inception v3 as FID is reported with: the network of 2015 that TensorFlow shipped, to its 2048 numbers of a picture.
 
-Its weights come as a PyTorch pickle of 6726825d, which whoever wants them turns into .safetensors once (docs/flatdino.md).
+Its weights come as a PyTorch pickle, pt_inception-2015-12-05-6726825d.pth, which is converted to .safetensors once
+(docs/flatdino.md).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ STEM: tuple[tuple[str, Step, int, int], ...] = (  # convolutions with stride and
     ("Conv2d_3b_1x1", (80, 1, 1), 1, 0),
     ("Conv2d_4a_3x3", (192, 3, 3), 1, 0),
 )
-HALVED = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")  # after which the largest of 3 x 3 are taken
+STEM_POOLED = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")  # after which the largest of 3 x 3 are taken
 
 
 def _chain(*steps: Step) -> tuple[Ways, ...]:
@@ -79,7 +80,7 @@ BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_7b": WIDE,
     "Mixed_7c": WIDE,
 }
-HALVING = ("Mixed_6a", "Mixed_7a")  # their branches' last convolutions have stride 2, as has the pooling beside them
+REDUCTIONS = ("Mixed_6a", "Mixed_7a")  # their branches' last convolutions have stride 2, as has the pooling beside them
 LARGEST = "Mixed_7c"  # its pooling takes the largest, where all others average: so the weights were made
 
 
@@ -100,20 +101,20 @@ class Block(nn.Module):
 
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
-        self.halving, self.largest, self.paths = name in HALVING, name == LARGEST, []
+        self.reduction, self.largest, self.paths = name in REDUCTIONS, name == LARGEST, []
         for branch, steps in BLOCKS[name]:
             width, path = channels, []
             for number, ways in enumerate(steps, start=1):
-                halved = self.halving and number == len(steps)
+                strided = self.reduction and number == len(steps)
                 own = f"{branch}_{number}" if len(steps) > 1 else branch
                 names = [own] if len(ways) == 1 else [f"{own}a", f"{own}b"]
                 for each, way in zip(names, ways, strict=True):
-                    padding = (0, 0) if halved else (way[1] // 2, way[2] // 2)
-                    self.add_module(each, Convolution(width, way, stride=1 + halved, padding=padding))
+                    padding = (0, 0) if strided else (way[1] // 2, way[2] // 2)
+                    self.add_module(each, Convolution(width, way, stride=1 + strided, padding=padding))
                 width = sum(way[0] for way in ways)
                 path.append(names)
             self.paths.append((branch, path, width))
-        self.channels = sum(width for *_, width in self.paths) + (channels if self.halving else 0)
+        self.channels = sum(width for *_, width in self.paths) + (channels if self.reduction else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         found = []
@@ -122,7 +123,7 @@ class Block(nn.Module):
             for names in path:
                 y = torch.cat([self.get_submodule(name)(y) for name in names], dim=1)
             found.append(y)
-        return torch.cat([*found, F.max_pool2d(x, 3, stride=2)] if self.halving else found, dim=1)
+        return torch.cat([*found, F.max_pool2d(x, 3, stride=2)] if self.reduction else found, dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.largest:
@@ -145,18 +146,18 @@ class Inception(nn.Module):
             channels = block.channels
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = (enlarged((pixels.float() * 255).round(), SIDE) - 128) / 128
+        x = (resized((pixels.float() * 255).round(), SIDE) - 128) / 128
         for name, *_ in STEM:
             x = self.get_submodule(name)(x)
-            x = F.max_pool2d(x, 3, stride=2) if name in HALVED else x
+            x = F.max_pool2d(x, 3, stride=2) if name in STEM_POOLED else x
         for name in BLOCKS:
             x = self.get_submodule(name)(x)
         return x.mean((2, 3))
 
 
-def enlarged(pixels: Tensor, side: int) -> Tensor:
-    """[B, C, H, W] to [B, C, side, side] as TensorFlow 1 did it: bilinear, where pixel i lies at i x length / side of the source,
-    without smoothing where that is larger. FIDs that are reported are of pictures that were resized so."""
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """[B, C, H, W], smaller or larger, to [B, C, side, side] as TensorFlow 1 did it: bilinear, where pixel i lies at
+    i x length / side of the source, and without antialiasing. FIDs that are reported are of pictures that were resized so."""
     for axis in (2, 3):
         length = pixels.shape[axis]
         places = torch.arange(side, device=pixels.device) * (length / side)
@@ -175,12 +176,14 @@ def load_inception(path: str | Path, *, device: torch.device | str = "cpu") -> I
         model = Inception()
     wanted = {name: tuple(each.shape) for name, each in model.state_dict().items() if each.ndim}
     needed = {**wanted, "fc.weight": (CLASSES, WIDTH)}
-    odd = [name for name, shape in needed.items() if name not in tensors or tuple(tensors[name].shape) != shape]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = [name for name, shape in needed.items() if shapes.get(name) != shape]
     if odd:
-        found = f"{len(odd)} tensors missing or of another shape, first {odd[0]}"
+        got = f"has shape {list(shapes[odd[0]])}" if odd[0] in shapes else "is missing"
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
         raise ValueError(
-            f"{printable(path.name)} is not the Inception of FID ({found}; torchvision's and timm's are others): convert "
-            "pt_inception-2015-12-05-6726825d.pth as docs/flatdino.md says"
+            f"{printable(path.name)} is not the Inception of FID ({odd[0]} {got}, needed is {list(needed[odd[0]])}{more}; "
+            "torchvision's and timm's are others): convert pt_inception-2015-12-05-6726825d.pth as docs/flatdino.md says"
         )
     own = {name: tensors[name] for name in wanted}
     check_floating(own, name=path.name)

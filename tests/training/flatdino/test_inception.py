@@ -135,9 +135,9 @@ def test_other_files_and_too_few_pictures_are_one_sentence(weights, drawn, tmp_p
     for path, said in (
         (
             later,
-            "later.safetensors is not the Inception of FID (1 tensors missing or of another shape, first fc.weight",
+            "later.safetensors is not the Inception of FID (fc.weight has shape [1000, 2048], needed is [1008, 2048]; ",
         ),
-        (demo.DINO, "is not the Inception of FID"),
+        (demo.DINO, "(Conv2d_1a_3x3.conv.weight is missing, needed is [32, 3, 3, 3], and "),
         (broken, "holds numbers that are not finite (Conv2d_1a_3x3.conv.weight)"),
         (tmp_path / "weights.pth", "weights.pth is a pickle"),
         (tmp_path / "none.safetensors", "there is no file"),
