@@ -240,11 +240,15 @@ def test_what_a_killed_one_left_beside_the_result_goes_with_the_next_and_a_livin
 def test_where_the_system_has_no_locks_a_run_that_tells_how_far_it_is_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "fcntl", None)
     told = []
+
+    def tell(stage, done, total, note=""):
+        told.append((stage, done, total, note))
+
     with tiles_for(tmp_path / "a.png", [0]) as store:
         (lock,) = tmp_path.glob(".dinotile-again-*/in-use")
         os.utime(lock, (0, 0))
         assert writing.abandoned(lock)
-        living(store, lambda *line: told.append(line))("sample", 1, 4, "tile 2 of 4")
+        living(store, tell)("sample", 1, 4, "tile 2 of 4")
         assert not writing.abandoned(lock) and told == [("sample", 1, 4, "tile 2 of 4")]
 
 

@@ -68,11 +68,15 @@ def test_as_many_lie_in_memory_as_were_allowed_and_all_are_those_of_one_encoder(
         texts.of("z z", TURNS)
 
 
-def test_encoders_that_find_no_room_have_the_device_for_themselves():
+def test_encoders_that_find_no_room_have_the_device_for_themselves(monkeypatch):
     turns = Turns(torch.device("cpu", 0), "none")  # under another name, so that there is a place to go to
     vae, places, found = turns.add(tiny_vae()), [], []
-    move = vae.to
-    vae.to = lambda place: (places.append(str(place)), move(place))[1]  # as both are one to torch
+
+    def move(place):
+        places.append(str(place))  # here, as to torch's parameters both are one
+        return torch.nn.Module.to(vae, place)
+
+    monkeypatch.setattr(vae, "to", move)
 
     def encode(prompt):
         found.append((turns.offload, places[-1:]))
