@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ..files.kinds import MEGAPIXELS
+from ..files.progress import Progress
 from ..files.writing import abandoned, check_writable, hold
 from .bars import followed
 from .batch import Batch, upscale_batch
@@ -62,7 +64,7 @@ def again(
     batch = Batch([(found, output)], max_megapixels=max_megapixels)
     with tiles_for(output, redone) as store:
         batch.store = store
-        followed(lambda bars: upscale_batch(batch, options, progress=bars))
+        followed(lambda bars: upscale_batch(batch, options, progress=living(store, bars)))
     for line in other_than(recipe, recipe_of(output)):
         typer.echo(line)
     after = load_picture(output, max_megapixels=max_megapixels).pixels
@@ -76,15 +78,29 @@ def again(
 def tiles_for(output: Path, redone: Sequence[int]) -> Iterator[Store]:
     """Where tiles are kept that are to be done again, beside the result, for as long as it takes; nowhere, if there are none.
     What killed runs left there of theirs goes."""
+    for left in output.parent.glob(f"{FOLDER}*/{LOCK}"):
+        if abandoned(left, seconds=FRESH):
+            rmtree(left.parent, ignore_errors=True)
     if not redone:
         yield Store()
         return
     check_writable(output)
-    for left in output.parent.glob(f"{FOLDER}*/{LOCK}"):
-        if abandoned(left, seconds=FRESH):
-            rmtree(left.parent, ignore_errors=True)
     with TemporaryDirectory(prefix=FOLDER, dir=output.parent) as folder, (Path(folder) / LOCK).open("w") as lock:
         hold(lock)
         yield Store(
             Path(folder) / "tiles", math.inf, redone=tuple(redone)
         )  # they are this picture's, and all are needed
+
+
+def living(store: Store, progress: Progress) -> Progress:
+    """The same, which also has the lock beside the store be new: where the system has no locks, its age alone tells that the run
+    lives."""
+    if store.folder is None:
+        return progress
+    lock = store.folder.with_name(LOCK)
+
+    def told(stage: str, done: float, total: float, note: str = "") -> None:
+        os.utime(lock)
+        progress(stage, done, total, note)
+
+    return told

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..files.errors import printable, reason
 from ..files.paths import expanded
 from ..upscaling.limits import LIMITS
-from .inputs import find_pictures
+from .inputs import find_pictures, matched
 from .manifest import START, STATUSES, Manifest
 
 ENDING = ".jsonl"
@@ -41,14 +42,20 @@ class Listed:
     chosen: bool = False
 
 
-def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collection[str] = OWN) -> list[Listed]:
+class NoStatuses(ValueError):
+    """A file has none to choose from."""
+
+
+def find_listed(
+    inputs: Iterable[str], *, only: str | None = None, own: Collection[str] = OWN, besides: Collection[Path] = ()
+) -> list[Listed]:
     """As ``find_pictures``, where a file that ends in .jsonl is a list. only: pictures of manifests with that status, and of
     nothing else. own: the options that lists may have. Raises ValueError, with the number of the line."""
     if only is not None and only not in STATUSES:
         raise ValueError(f"--only {only} is no status of a manifest: give {', '.join(STATUSES[:-1])} or {STATUSES[-1]}")
     found: dict[str, Listed] = {}
     for given in inputs:
-        lists = lists_of([given])
+        lists = lists_of([given], besides=besides)
         if not lists:
             path = expanded(given) if given.lower().endswith(ENDING) else None
             if only is not None and path is not None and not path.exists():
@@ -58,10 +65,10 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
                 raise ValueError(
                     f"--only {only} chooses from a manifest, and {given or 'empty text'} is none: give {ENDING} files"
                 )
-            for picture in find_pictures([given]):
+            for picture in find_pictures([given], besides=besides):
                 found.setdefault(os.path.realpath(picture), Listed(picture))
             continue
-        for each in (each for path in lists for each in _read(path, only=only, own=own)):
+        for each in _of_lists(lists, only=only, own=own):
             before = found.setdefault(os.path.realpath(each.source), each)
             if before is not each and (before.own or each.own or before.name != each.name):
                 first = f"as {before.where} did" if before.where else "as an input did"
@@ -69,16 +76,26 @@ def find_listed(inputs: Iterable[str], *, only: str | None = None, own: Collecti
     return list(found.values())
 
 
-def lists_of(inputs: Iterable[str]) -> list[Path]:
-    """The lists among inputs; of a pattern that ends as a list does (``lists/*.jsonl``) those that it matches, by name."""
-    return [path for given in inputs if given.lower().endswith(ENDING) for path in _matched(given) if path.is_file()]
+def lists_of(inputs: Iterable[str], *, besides: Collection[Path] = ()) -> list[Path]:
+    """The lists among inputs; of a pattern that ends as a list does (``lists/*.jsonl``) those that it matches besides these, by
+    name."""
+    found = []
+    for given in (each for each in inputs if each.lower().endswith(ENDING)):
+        paths = matched(given, besides=besides)
+        found += [expanded(given)] if paths is None else paths
+    return [path for path in found if path.is_file()]
 
 
-def _matched(given: str) -> list[Path]:
-    path = expanded(given)
-    if path.exists() or not glob.has_magic(given):
-        return [path]
-    return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+def own_files(manifest: Path | None, report: Path | None = None) -> list[Path]:
+    """Files of a job that no pattern means: its manifest, and the report of an earlier run. What else is in the report's place
+    stays an input, which nothing replaces."""
+    return [path for path in (manifest, report) if path is not None and (path is manifest or _is_report(path))]
+
+
+def _is_report(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.readline(16).strip() == b"{"  # as no list and no picture begins
+    return False
 
 
 def check_names(listed: Sequence[Listed], outputs: Sequence[Path]) -> None:
@@ -89,6 +106,19 @@ def check_names(listed: Sequence[Listed], outputs: Sequence[Path]) -> None:
                 f"{each.where} has output {printable(each.name)}, and --output {output} is a file: give a folder, ending with a "
                 "slash, or leave output out of that line"
             )
+
+
+def _of_lists(paths: Sequence[Path], *, only: str | None, own: Collection[str]) -> list[Listed]:
+    """What an input's lists name. Those that ``only`` cannot choose from are passed over, where it can from any."""
+    found, without = [], []
+    for path in paths:
+        try:
+            found.append(_read(path, only=only, own=own))
+        except NoStatuses as error:
+            without.append(error)
+    if without and (only is None or not found):
+        raise without[0]
+    return [each for listed in found for each in listed]
 
 
 def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]:
@@ -102,7 +132,7 @@ def _read(path: Path, *, only: str | None, own: Collection[str]) -> list[Listed]
     if manifest:
         return _of_manifest(path, only=only, own=own)
     if only is not None:
-        raise ValueError(f"--only {only} chooses from a manifest, and {path} is a list without statuses: leave it out")
+        raise NoStatuses(f"--only {only} chooses from a manifest, and {path} is a list without statuses: leave it out")
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise ValueError(f"list {path} names no picture: {FORM}")
@@ -113,7 +143,7 @@ def _of_manifest(path: Path, *, only: str | None, own: Collection[str]) -> list[
     """own: options beside these are passed over, as not every command has them."""
     last = {entry.source: (output, entry) for output, entry in Manifest.read(path).entries.items()}
     if not last:
-        raise ValueError(f"manifest {path} names no picture, as its only line was cut short: give the pictures")
+        raise NoStatuses(f"manifest {path} names no picture, as its only line was cut short: give the pictures")
     found = []
     for source, (output, entry) in last.items():
         if only in (None, entry.status):

@@ -13,7 +13,7 @@ import typer
 from .bars import Bars, errors, followed
 from .batch_report import leave_if
 from .job_options import Only
-from .lists import check_names, find_listed, lists_of
+from .lists import check_names, find_listed, lists_of, own_files
 from .outputs import OVERWRITE, check_free, check_inputs_stay, plan_outputs
 from .remote.address import DEFAULT_SERVER, MAX_BYTES
 
@@ -82,7 +82,8 @@ def run(
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
     access: dict[str, Any] = {"header": header, "cacert": cacert, "insecure": insecure, "max_bytes": max_bytes}
-    servers, listed = server or [DEFAULT_SERVER], find_listed([image], only=only, own=())
+    servers, besides = server or [DEFAULT_SERVER], own_files(manifest)
+    listed = find_listed([image], only=only, own=(), besides=besides)
     if not listed:
         typer.echo(f"no picture of {image} is {only}: nothing to do")
         return
@@ -95,7 +96,7 @@ def run(
 
     outputs = plan_outputs(pictures, output, names=[each.name for each in listed])
     check_names(listed, outputs)
-    check_inputs_stay(outputs, lists_of([image]))
+    check_inputs_stay(outputs, lists_of([image], besides=besides))
     fleet = Fleet(
         list(zip(pictures, outputs, strict=True)),
         workflow,

@@ -21,7 +21,7 @@ from .cluster import upscale_on_ray
 from .compare import place
 from .features import Device
 from .kept import Store
-from .lists import check_names, find_listed, lists_of
+from .lists import check_names, find_listed, lists_of, own_files
 from .manifest import named
 from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
@@ -147,7 +147,8 @@ def upscale(
     from ..files.containers import check_size
 
     check_size(1, 1, max_megapixels=max_megapixels)
-    listed = find_listed(inputs, only=only)
+    besides = own_files(manifest, report)
+    listed = find_listed(inputs, only=only, besides=besides)
     if not listed:
         typer.echo(f"no picture of {', '.join(inputs)} is {only}: nothing to do")
         return
@@ -161,7 +162,7 @@ def upscale(
     written = [*drawn, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *drawn])
-    check_inputs_stay(written, [*(options[name] for name in PATHS), *lists_of(inputs)])
+    check_inputs_stay(written, [*(options[name] for name in PATHS), *lists_of(inputs, besides=besides)])
     batch = Batch(list(zip(pictures, outputs, strict=True)), report=report)
     batch.own = {named(each.source): dict(each.own) for each in listed if each.own}
     batch.keep_going = keep_going or bool(manifest or ray)

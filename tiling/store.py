@@ -36,8 +36,8 @@ TRIES = 100  # to have a folder that others remove
 
 class TileStore:
     """The finished tiles of one job in a store's folder. damaged: those that were found so. short: where memory ended when tiles
-    were made, of those that were taken from there or put there. closed: why nothing can be written there, where tiles are only
-    read; or empty."""
+    and those that they saw were made, of those that were taken from there or put there. closed: why nothing can be written there,
+    where tiles are only read; or empty."""
 
     def __init__(self, folder: Path, job: str, *, most: float = MOST_STORED) -> None:
         """job: a fingerprint. most: GiB of the whole store; other jobs make room, those that were used longest ago first.
@@ -80,7 +80,8 @@ class TileStore:
             return None
 
     def put(self, tile: int, levels: Tensor, *, turn: int = 0, short: Sequence[dict[str, str]] = ()) -> None:
-        """short: where memory ended as it was made. ValueError where it cannot be written; what is there already stays whole."""
+        """short: where memory ended as it and those that it saw were made. ValueError where it cannot be written; what is there
+        already stays whole."""
         content = levels.contiguous().numpy().tobytes()
         said = {"tile": tile, "turn": turn, "shape": list(levels.shape), "sum": _sum(tile, turn, content)}
         said |= {"short": list(short)} if short else {}

@@ -22,10 +22,11 @@ WHERE = ("device", "offload", "attention_slicing", "compile")  # where and how i
 
 def settings_fingerprint(options: dict[str, Any], **more: Any) -> str:
     """Of the options of an upscaling (``dinotile.upscale``): settings, masks and models by what they hold, and of ``more``;
-    not of where it is computed. ValueError as for ``split_options``."""
+    not of where it is computed. ``kept`` of these: that tiles are kept, as one after the other. ValueError as for
+    ``split_options``."""
     settings, models, masks = split_options(options)
     decides = asdict(settings)
-    if settings.mode == "sequential" or settings.noise == UpscaleSettings.noise:
+    if settings.mode == "sequential" or more.get("kept") or settings.noise == UpscaleSettings.noise:
         del decides["noise"]  # which sequential has by place whatever is asked; jobs without the setting know no other
     plain = {name: value for name, value in models.items() if name not in (*NAMED, *FILES, *WHERE)}
     said = {

@@ -197,7 +197,7 @@ def _redo(tiles: Tiles, again: Sequence[int], *, store: TileStore, kept: Kept, t
         for other in around:
             _finish(shown, other, mosaic, store=store, kept=kept)
         turn = 1 if before is None else before[1] + 1
-        levels, short = _made(shown, tile, mosaic, sees=around, turn=turn)
+        levels, short = _made(shown, tile, mosaic, store=store, sees=around, turn=turn)
         store.redo(
             tile, levels, turn=turn, short=each_once([*store.short.get(tile, ()), *short])
         )  # others saw it before
@@ -233,7 +233,7 @@ def _finish(tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None,
         for other in sees:
             if other not in mosaic.tiles:
                 _finish(tiles, other, mosaic, store=store, kept=kept)
-        levels, short = _made(tiles, tile, mosaic, sees=sees)
+        levels, short = _made(tiles, tile, mosaic, store=store, sees=sees)
         kept.sampled.add(tile)
         if store is not None:
             store.made(tile, sees)
@@ -242,12 +242,14 @@ def _finish(tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None,
 
 
 def _made(
-    tiles: Tiles, tile: int, mosaic: Mosaic, *, sees: list[int], turn: int = 0
+    tiles: Tiles, tile: int, mosaic: Mosaic, *, store: TileStore | None, sees: list[int], turn: int = 0
 ) -> tuple[Tensor, list[dict[str, str]]]:
-    """A tile's levels, and where memory ended for it, each way once."""
+    """A tile's levels, and where memory ended for it and then for those that it sees, each way once: a store may lose those, and
+    this one still shows how they were drawn."""
     before = len(shortages().told)
     levels = levels_of(tiles.make(tile, mosaic, sees=sees, turn=turn))
-    return levels, each_once(shortages().told[before:])
+    theirs = [] if store is None else [each for other in sees for each in store.short.get(other, ())]
+    return levels, each_once([*shortages().told[before:], *theirs])
 
 
 def _telling(progress: Progress | None, before: int, total: int) -> Told:

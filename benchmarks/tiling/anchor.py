@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    upscaler, source = load_upscaler(), load_picture(SAMPLE).pixels
+    upscaler, source = load_upscaler(device="cpu"), load_picture(SAMPLE).pixels
     figures = []
     for mode in ("joint", "sequential"):
         for anchor in (0.0, 1.0):

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--denoise", type=float, nargs="+", default=[0.3, 0.5])
     options = parser.parse_args()
-    upscaler, source = load_upscaler(), load_picture(SAMPLE).pixels
+    upscaler, source = load_upscaler(device="cpu"), load_picture(SAMPLE).pixels
     figures = []
     for denoise in options.denoise:
         results = {

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 import dinotile
 from dinotile import demo
+from dinotile.cli.again import living, tiles_for
 from dinotile.cli.app import app
+from dinotile.files import writing
 from dinotile.files.pictures import load_picture
 from dinotile.files.writing import hold
 from dinotile.upscaling import api
@@ -55,8 +57,13 @@ def test_a_result_says_what_was_asked_for_and_what_made_it(made):
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_it_is_made_again_pixel_by_pixel(made, ending, tmp_path):
+    for name in ("old", "fresh"):
+        (tmp_path / f".dinotile-again-{name}").mkdir()
+        (tmp_path / f".dinotile-again-{name}" / "in-use").touch()
+    os.utime(tmp_path / ".dinotile-again-old" / "in-use", (0, 0))
     done = run("again", made / f"out.{ending}", "-o", tmp_path / f"again.{ending}")
     assert done.output.splitlines()[-1] == "the same pixels"
+    assert {path.name for path in tmp_path.iterdir()} == {".dinotile-again-fresh", f"again.{ending}"}
     assert recipe_of(tmp_path / f"again.{ending}")["settings"] == recipe_of(made / "out.png")["settings"]
 
 
@@ -228,6 +235,21 @@ def test_what_a_killed_one_left_beside_the_result_goes_with_the_next_and_a_livin
             os.utime(each, (0, 0))
         assert run(*arguments).output.splitlines()[-1] == "the same pixels"
     assert {path.name for path in place.iterdir()} - {"a.png"} == {living.name}
+
+
+def test_where_the_system_has_no_locks_a_run_that_tells_how_far_it_is_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "fcntl", None)
+    told = []
+
+    def tell(stage, done, total, note=""):
+        told.append((stage, done, total, note))
+
+    with tiles_for(tmp_path / "a.png", [0]) as store:
+        (lock,) = tmp_path.glob(".dinotile-again-*/in-use")
+        os.utime(lock, (0, 0))
+        assert writing.abandoned(lock)
+        living(store, tell)("sample", 1, 4, "tile 2 of 4")
+        assert not writing.abandoned(lock) and told == [("sample", 1, 4, "tile 2 of 4")]
 
 
 def test_a_mask_that_is_another_one_is_refused_before_any_work(made, tmp_path):

@@ -215,9 +215,41 @@ def test_a_pattern_of_lists_is_all_of_them_and_a_name_that_is_said_twice_is_refu
     code, _, err = dinotile("run", tmp_path / "w.json", "--image", pictures / "one.jsonl", "-o", tmp_path / "x.png")
     assert code == 2 and said in err
     code, _, err = dinotile(
-        "upscale", lists, *models, "-o", f"{tmp_path}/out/", "--dry-run", "--report", pictures / "one.jsonl"
+        "upscale", lists, *models, "-o", f"{tmp_path}/out/", "--report", pictures / "one.jsonl", "--overwrite"
     )
-    assert code == 2 and "one.jsonl" in err and json.loads((pictures / "one.jsonl").read_text())["source"] == "a.png"
+    assert code == 2 and "one.jsonl is the input itself" in err
+    assert json.loads((pictures / "one.jsonl").read_text())["source"] == "a.png"
+
+
+def test_a_pattern_leaves_out_the_manifest_and_the_report_that_the_command_writes_among_its_lists(
+    dinotile, models, pictures, tmp_path
+):
+    wrote(pictures / "one.jsonl", {**A, "output": "first.png"})
+    wrote(pictures / "two.jsonl", {"source": "b.png"})
+    files = pictures / "jobs.jsonl", pictures / "report.jsonl"
+    arguments = ("-o", f"{tmp_path}/out/", *models, "--manifest", files[0], "--report", files[1])
+    for done in (0, 2):
+        code, out, err = dinotile("upscale", pictures / "*.jsonl", *arguments)
+        assert code == 0 and f"{done} of 2 pictures are done already" in out, err
+        assert all(path.is_file() for path in files)
+    code, out, err = dinotile("upscale", f"{pictures}/[jr]*.jsonl", *arguments)  # nothing else
+    assert code == 2 and f"matches nothing but what the command itself writes, {files[0]}: name that file\n" in err
+    code, out, err = dinotile("upscale", files[0], *arguments)  # by its name it is an input
+    assert code == 0 and "2 of 2 pictures are done already" in out, err
+
+
+def test_only_chooses_from_those_of_a_pattern_that_have_statuses(pictures):
+    wrote(pictures / "cut.jsonl", '{"dinotile": "0.1.0", "status')
+    wrote(pictures / "list.jsonl", A)
+    for given, said in (("cut.jsonl", "was cut short"), ("list.jsonl", "without statuses"), ("*.jsonl", "cut short")):
+        with pytest.raises(ValueError, match=said):
+            find_listed([str(pictures / given)], only="failed")
+    line = {"dinotile": "0.1.0", "status": "failed", "output": "out/b.png", "source": str(pictures / "b.png")}
+    wrote(pictures / "jobs.jsonl", line)
+    assert [each.source.name for each in find_listed([str(pictures / "*.jsonl")], only="failed")] == ["b.png"]
+    assert find_listed([str(pictures / "*.jsonl")], only="done") == []
+    with pytest.raises(ValueError, match="was cut short"):
+        find_listed([str(pictures / "*.jsonl")])  # all are meant
 
 
 def test_a_prompt_that_is_no_text_is_refused_and_a_name_that_a_terminal_cannot_show_is_told(

@@ -208,3 +208,16 @@ def test_a_tile_that_is_done_again_with_enough_memory_says_what_its_neighbours_s
         first, _ = drawn(upscaler, tmp_path / "a.png", photo, store=tmp_path / "tiles")
     said, report = drawn(upscaler, tmp_path / "b.png", photo, store=tmp_path / "tiles", redo="1,2")
     assert report["kept"]["redone"] == [1, 2] and report["out_of_memory"] == [] and said == first != []
+
+
+def test_a_tile_that_is_lost_and_made_whole_leaves_its_shortage_with_the_neighbour_that_saw_it(
+    upscaler, photo, tmp_path
+):
+    calls = iter(range(1000))
+    with Full(upscaler.host.transformer, lambda x: next(calls) < 1 and x.shape[1] == TOKENS) as flux:
+        first, _ = drawn(upscaler, tmp_path / "a.png", photo, store=tmp_path / "tiles")
+    assert flux.failed == 1 and first == [{"stage": "sample", "goes_on_with": "tiles of 144 x 144 px"}]
+    for tile, expected in ((0, first), (1, [])):  # until neither is of that run
+        next((tmp_path / "tiles").glob(f"*/{tile}.tile")).unlink()
+        said, report = drawn(upscaler, tmp_path / "b.png", photo, store=tmp_path / "tiles")
+        assert report["kept"]["sampled"] == 1 and report["out_of_memory"] == [] and said == expected

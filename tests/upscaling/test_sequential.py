@@ -93,12 +93,14 @@ def test_noise_by_place_changes_no_job_of_one_tile_after_the_other(upscaler, tmp
     usual, _ = run(upscaler, pixels, open_store=opened)
     same, report = run(upscaler, pixels, placed, open_store=opened)
     assert torch.equal(usual, same) and names[0] == names[1] and report["kept"]["sampled"] == 0
-    plain, chosen, tiles, sequential = (
-        settings_fingerprint({"noise": noise, "mode": mode})
-        for mode in ("joint", "sequential")
-        for noise in ("canvas", "place")
-    )
-    assert plain != chosen and tiles == sequential
+    for how, more, equal in (
+        ("joint", {}, False),
+        ("sequential", {}, True),
+        ("auto", {}, False),
+        ("auto", {"kept": True}, True),  # with a store it is sequential
+    ):
+        plain, chosen = (settings_fingerprint({"noise": noise, "mode": how}, **more) for noise in ("canvas", "place"))
+        assert (plain == chosen) is equal
     with pytest.raises(ValueError, match="noise 'tile' must be canvas or place: write one of them"):
         UpscaleSettings(noise="tile")
 

@@ -68,19 +68,26 @@ def test_as_many_lie_in_memory_as_were_allowed_and_all_are_those_of_one_encoder(
         texts.of("z z", TURNS)
 
 
-def test_encoders_that_find_no_room_have_the_device_for_themselves():
+def test_encoders_that_find_no_room_have_the_device_for_themselves(monkeypatch):
     turns = Turns(torch.device("cpu", 0), "none")  # under another name, so that there is a place to go to
-    vae, found = turns.add(tiny_vae()), []
+    vae, places, found = turns.add(tiny_vae()), [], []
+
+    def move(place):
+        places.append(str(place))  # here, as to torch's parameters both are one
+        return torch.nn.Module.to(vae, place)
+
+    monkeypatch.setattr(vae, "to", move)
 
     def encode(prompt):
-        found.append((turns.offload, next(vae.parameters()).device))
+        found.append((turns.offload, places[-1:]))
         if turns.offload == "none":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return Text(torch.zeros(1, 2, 3), torch.zeros(1, 4))
 
     texts = Texts(["a", "b"], lambda: encode, room=1)
     texts.of("b", turns)
-    assert [how for how, _ in found] == ["none", "model"] and turns.offload == "none"
+    assert found == [("none", []), ("model", ["cpu"])]
+    assert turns.offload == "none" and places[-1] == "cpu:0"  # back again
 
 
 def test_a_model_that_takes_turns_leaves_the_device_to_the_encoders():
