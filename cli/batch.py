@@ -72,7 +72,7 @@ class Batch:
         """``split_options``, with the prompts of all pictures for ``load_upscaler``."""
         from ..upscaling.api import split_options
 
-        prompts = list(dict.fromkeys(own[PROMPT] for own in self.own.values() if PROMPT in own))  # as pictures come
+        prompts = [own[PROMPT] for own in self.own.values() if PROMPT in own]  # as pictures come, with repeats
         if prompts:
             split_options({**options, PROMPT: prompts[0]})  # refuses what would do nothing
         settings, models, masks = split_options(options)

@@ -103,12 +103,13 @@ class Worker:
     def tiles(self, source: Path, numbers: Sequence[int]) -> Outcome:
         """Finish these tiles in the store."""
         from ..files.sources import open_picture
+        from ..hosts.memory import shortages_told
         from ..upscaling.large import finish_tiles
 
         start, facts = time.perf_counter(), dict[str, Any]()
         upscaler, settings, masks = self._parts()
         batch = replace(self.batch, done=[], failed={})
-        with batch.trying(source, go_on=True):
+        with batch.trying(source, go_on=True), shortages_told():
             picture = open_picture(source, max_megapixels=batch.max_megapixels)
             settings, store = batch.fitted(settings, source, picture.height, picture.width), batch.store
             upscaler = batch.told(upscaler, source)

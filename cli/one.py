@@ -31,13 +31,35 @@ def upscale_file(
     masks: Masks,
     progress: Progress,
 ) -> Iterator[str]:
+    from ..hosts.memory import shortages_told
+
+    start = time.perf_counter()
+    with shortages_told():  # of its prompt too
+        facts = upscaled(batch, upscaler, source, output, options, settings=settings, masks=masks, progress=progress)
+    batch.done.append(facts)
+    yield line(output, facts, seconds=time.perf_counter() - start)
+    if facts["note"]:
+        yield facts["note"]
+
+
+def upscaled(
+    batch: Batch,
+    upscaler: Upscaler,
+    source: Path,
+    output: Path,
+    options: dict[str, Any],
+    *,
+    settings: UpscaleSettings,
+    masks: Masks,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The report of a picture whose result is written."""
     from ..files.pictures import load_picture, save_picture
     from ..files.sources import open_picture, upright_size
     from ..upscaling.api import upscale_picture
     from ..upscaling.large import upscale_file as in_rows
     from ..upscaling.recipe import recipe, source_of
 
-    start = time.perf_counter()
     own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
     settings, upscaler = batch.fitted(settings, source, *own), batch.told(upscaler, source)
     settings = replace(settings, mode=batch.mode(settings, *own))
@@ -68,10 +90,7 @@ def upscale_file(
         if batch.compare:
             save_picture(beside(picture, result), place(output))
     named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
-    batch.done.append({**named, **facts})
-    yield line(output, facts, seconds=time.perf_counter() - start)
-    if note:
-        yield note
+    return {**named, **facts}
 
 
 def line(output: Path, facts: dict[str, Any], *, seconds: float) -> str:

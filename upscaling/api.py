@@ -30,7 +30,7 @@ from ..hosts.diffusers.texts import Texts, load_encode
 from ..hosts.diffusers.upscale_model import load_upscale_model
 from ..hosts.host import Text
 from ..hosts.precision import check_bfloat16
-from .asked import check_text, files_for
+from .asked import check_texts, files_for
 from .device import find_device, find_dtype
 from .guides import check_pair
 from .masks import EVERYWHERE, Masks, load_masks
@@ -89,8 +89,7 @@ def split_options(options: dict[str, Any]) -> tuple[UpscaleSettings, dict[str, A
     chosen = settings_for(
         options.get("variant", "demo"), **{name: value for name, value in options.items() if name in settings}
     )
-    for name in ("prompt", "negative"):
-        check_text(name, options.get(name) or "")
+    check_texts(options.get("prompt"), options.get("negative"))
     files = files_for(options, cfg=chosen.cfg > 1, estimates=not chosen.on_estimates.off)
     if chosen.cfg > 1 and not has_text_encoders(files.flux):
         raise ValueError(
@@ -162,10 +161,11 @@ def load_upscaler(
     the variant's, else bicubic.
     decoder: a small one of the model's latents (TAEF1, TAEF2), which anchor and guide look with instead of the VAE.
     attention_slicing, compile: see ``hosts.diffusers``' ``slicing`` and ``compiled``. dino_uses: see ``Upscaler``.
-    prompts: further ones, for ``Upscaler.with_prompt``, about in the order in which they will be asked for: a GiB of them is
-    encoded at a time, and the text encoders are loaded once more behind it.
+    prompts: further ones, for ``Upscaler.with_prompt``, about in the order in which they will be asked for, with repeats: a GiB
+    of them lies in memory, and behind it the text encoders are loaded once more.
     """
     files = files_for(locals(), cfg=True, estimates=True)
+    check_texts(prompt, negative, prompts)
     where = find_device(device)
     kind = find_dtype(dtype, variant=variant)
     if kind == torch.bfloat16:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..files.errors import printable
@@ -64,12 +65,25 @@ def files_for(options: dict[str, Any], *, cfg: bool, estimates: bool) -> ModelFi
     return files
 
 
-def check_text(name: str, text: str) -> None:
-    """ValueError for words of which the command's shell, or a file, brought bytes that are no text."""
+def check_text(name: str, text: object) -> None:
+    """ValueError for what is no text, or has bytes that are none, which the command's shell or a file brought."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} {printable(text)} must be text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name} {printable(text)} has bytes of another encoding than this terminal's, which no model reads: type it anew, "
-            "or set the terminal to UTF-8"
+            f"{name} {printable(text)} has bytes of another encoding, which no model reads: give it as text, or type it in a "
+            "terminal that is set to UTF-8"
         ) from error
+
+
+def check_texts(prompt: object, negative: object, prompts: object = ()) -> None:
+    """``check_text`` of each that is given; ValueError where the prompts are no sequence."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts {printable(prompts)} must be a list of texts")
+    for name, text in (("prompt", prompt), ("negative", negative)):
+        if text is not None:
+            check_text(name, text)
+    for text in prompts:
+        check_text("prompt", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class Upscaler:
         redux: ReduxTeacher | None = None,
         text: Text | None = None,
         negative: Text | None = None,
-        texts: Texts | None = None,
+        texts: Texts | Mapping[str, Text] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: Offload = "none",
@@ -91,7 +91,7 @@ class Upscaler:
             compile=compile,
         )
         self.text, self.negative = text or Text.empty(self.host.geometry), negative
-        self.texts = texts
+        self.texts = Texts.given(texts) if isinstance(texts, Mapping) else texts
         self.dino, self.dino_layers, self.redux = dino, dino_layers, redux
         self.guided, self.upscale_model = adapter is not None, upscale_model
         if upscale_model is not None:
@@ -123,7 +123,10 @@ class Upscaler:
     def with_prompt(self, prompt: str) -> Upscaler:
         """The same models, told another of the prompts that they were loaded with; ValueError for one that is none of them."""
         if self.texts is None:
-            raise ValueError("these models have no text encoders: give a whole pipeline as the model")
+            raise ValueError(
+                "there is no text but the one that these models were made with: load_upscaler encodes its prompts by a whole "
+                "pipeline, and Upscaler takes encoded ones as texts"
+            )
         other = copy(self)
         other.text = self.texts.of(prompt, self.host.turns)
         return other

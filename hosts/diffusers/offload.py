@@ -74,11 +74,19 @@ class Turns:
             yield "one model at a time on the device"
 
     def restore(self) -> None:
-        """As it was asked for."""
-        if self.offload != self.wanted:
-            self.offload, self.there = self.wanted, ()
+        """As it was asked for. Where a move fails, one model at a time is there as before, until the next call."""
+        if self.offload == self.wanted:
+            return
+        try:
             for model in self.models:
                 model.to(self.device)
+            self.offload = self.wanted
+        except Exception:
+            for model in self.models:
+                model.to("cpu")
+            raise
+        finally:
+            self.there = ()
 
     def spared(self, work: Callable[[], Value], *, stage: str, model: nn.Module) -> Value:
         """What ``work`` gives, which is that of ``model``; where memory ends, alone on the device."""
@@ -99,6 +107,7 @@ class Turns:
         try:
             return in_less(alone, stage=stage, ways=self.relief(), memory=self.memory)
         finally:
+            self.memory.free()  # what those models leave behind, for the others, and for who asks how much is free
             self.restore()
 
 

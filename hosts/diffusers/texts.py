@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -25,38 +25,71 @@ def load_encode(source: Source, *, tokens: int, masked: bool, **encoder: object)
 
 
 class Texts:
-    """The texts of prompts that are asked for about in the order in which they were given: those that lie in memory, and behind
-    the last of them the encoders are loaded once more. load: gives ``Encode``. room: bytes that are filled at a time."""
+    """The texts of prompts that are asked for about in the order in which they were given, with repeats. Those that come next
+    lie in memory, and behind the last of them the encoders are loaded once more; in another order that is only more often.
 
-    def __init__(self, prompts: Iterable[str], load: Callable[[], Encode], *, room: int = ROOM) -> None:
-        self.places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-        self.load, self.room = load, room
+    load: gives ``Encode``. own: texts that stay. room: bytes of the others, which one more text may pass."""
+
+    def __init__(
+        self,
+        prompts: Iterable[str],
+        load: Callable[[], Encode],
+        *,
+        own: Mapping[str, Text] | None = None,
+        room: int = ROOM,
+    ) -> None:
+        self.prompts, self.load, self.own, self.room = list(prompts), load, dict(own or {}), room
+        self.places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(self.prompts):
+            self.places.setdefault(prompt, []).append(place)
+        self.place = 0  # of the prompt that was asked for last
         self.known: dict[str, Text] = {}
 
-    def begin(self, *others: str) -> list[Text]:
-        """The texts of further prompts, with which the first of these are encoded."""
+    @classmethod
+    def given(cls, texts: Mapping[str, Text]) -> Texts:
+        """Of prompts that somebody else encoded."""
+        return cls((), _nobody, own=texts)
+
+    def begin(self, *own: str) -> list[Text]:
+        """The texts of further prompts, which stay, and with which the first of the others are encoded."""
         encode = self.load()
-        found = {prompt: encode(prompt) for prompt in dict.fromkeys(others)}
-        self._fill(0, encode)
-        return [found[prompt] for prompt in others]
+        self.own |= {prompt: encode(prompt) for prompt in dict.fromkeys(own)}
+        self._fill(encode)
+        return [self.own[prompt] for prompt in own]
 
     def of(self, prompt: str, turns: Turns) -> Text:
         """turns: of the models that make room, where the encoders need more than there is. ValueError for another prompt."""
+        if prompt in self.own:
+            return self.own[prompt]
         if prompt not in self.places:
             raise ValueError(
                 f"prompt {printable(prompt)} is none of those that the models were loaded with: name it in prompts of "
-                "load_upscaler"
+                "load_upscaler, or give its text in texts of Upscaler"
             )
+        places = self.places[prompt]
+        self.place = places[bisect_left(places, self.place) % len(places)]  # the next one, or the first of all
         if prompt not in self.known:
-            turns.apart(partial(self._fill, self.places[prompt]), stage="text")
+            turns.apart(self._fill, stage="text")
         return self.known[prompt]
 
-    def _fill(self, first: int, encode: Encode | None = None) -> None:
-        """Encode the prompts from a place on, until they fill the room, in place of those that were there."""
-        self.known, taken = {}, 0
+    def _fill(self, encode: Encode | None = None) -> None:
+        """Encode what comes next and is not known, until all that comes next fills the room. Of what is known the last to come
+        makes way first; that is nothing that the walk passed, as its texts alone leave room."""
         encode = encode or self.load()
-        for prompt in list(self.places)[first:]:
-            if taken >= self.room:
+        ahead = [prompt for prompt in dict.fromkeys(self.prompts[self.place :]) if prompt not in self.own]
+        turn = {prompt: number for number, prompt in enumerate(ahead)}
+        spare = sorted(self.known, key=lambda prompt: turn.get(prompt, len(ahead)))  # its end can be spared first
+        walked, held = 0, sum(text.nbytes for text in self.known.values())
+        for prompt in ahead:
+            if walked >= self.room:
                 break
-            self.known[prompt] = text = encode(prompt)
-            taken += text.nbytes
+            if prompt not in self.known:
+                while held >= self.room:
+                    held -= self.known.pop(spare.pop()).nbytes
+                self.known[prompt] = encode(prompt)
+                held += self.known[prompt].nbytes
+            walked += self.known[prompt].nbytes
+
+
+def _nobody() -> Encode:
+    raise AssertionError("there is no other prompt")

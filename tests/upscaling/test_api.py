@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,13 @@ from PIL import Image
 import dinotile
 from dinotile.demo import DINO, SAMPLE
 from dinotile.files.pictures import Picture, to_image
-from dinotile.upscaling.api import load_upscaler, upscale_picture
+from dinotile.upscaling.api import load_upscaler, split_options, upscale_picture
 from dinotile.upscaling.device import find_device, find_dtype
 from dinotile.upscaling.settings import settings_for
+from dinotile.upscaling.upscaler import Upscaler
 
-from ..tiny import picture
+from ..tiny import picture, tiny_flux, tiny_vae
+from ..tiny_text import save_text_pipeline
 
 
 def test_the_api_is_the_command_line(models, tmp_path):
@@ -88,3 +92,41 @@ def test_strength_is_another_name_of_denoise():
     assert settings_for("demo", denoise=0.5, strength=None).denoise == 0.5
     with pytest.raises(ValueError, match="denoise 0.5 and strength 0.4 are one setting: give one of them"):
         settings_for("demo", denoise=0.5, strength=0.4)
+
+
+def test_other_prompts_are_those_that_were_given_and_the_models_own(tmp_path):
+    folder = save_text_pipeline(tmp_path)
+    flux, vae = tiny_flux(), tiny_vae()
+    flux.save_pretrained(folder / "transformer")
+    vae.save_pretrained(folder / "vae")
+    load, steps = partial(load_upscaler, "schnell", model_path=folder, no_dino=True), []
+    for words, said in (
+        (
+            {"prompt": "K\udce4t"},
+            "prompt K.udce4t has bytes of another encoding, which no model reads: give it as text, or",
+        ),
+        ({"prompts": ["x", "K\udce4t"]}, "prompt K.udce4t has bytes of another encoding"),
+        ({"prompts": ["x", 5]}, "prompt 5 must be text"),
+        ({"prompts": "a cat"}, "prompts a cat must be a list of texts"),
+        ({"prompt": 5}, "prompt 5 must be text"),
+        ({"negative": ["x"]}, r"negative \['x'\] must be text"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            load(**words, progress=lambda *step: steps.append(step))
+    with pytest.raises(ValueError, match="^prompt 5 must be text"):
+        split_options({"prompt": 5})
+    assert steps == []
+    upscaler = load(prompt="a cat", prompts=["x"])
+    other = upscaler.with_prompt("x")
+    assert other.with_prompt("a cat").text is upscaler.text and not torch.equal(
+        other.text.context, upscaler.text.context
+    )
+    given = Upscaler(flux, vae, text=upscaler.text, texts={"x": other.text})
+    assert given.with_prompt("x").text is other.text
+    for made in (upscaler, given):
+        with pytest.raises(ValueError, match="^prompt y is none of those that the models were loaded with: name it in"):
+            made.with_prompt("y")
+    with pytest.raises(
+        ValueError, match="^there is no text but the one that these models were made with: load_upscaler"
+    ):
+        Upscaler(flux, vae, text=upscaler.text).with_prompt("x")

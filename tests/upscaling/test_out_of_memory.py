@@ -7,11 +7,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from dinotile.cli import one
 from dinotile.cli.app import app
+from dinotile.cli.batch import Batch
+from dinotile.cli.manifest import named
 from dinotile.files.pictures import Picture, load_picture, save_picture
 from dinotile.files.sources import open_picture
+from dinotile.hosts.diffusers.texts import Texts
+from dinotile.hosts.host import Text
 from dinotile.tiling.plan import plan_tiles, smaller_tiles
 from dinotile.upscaling.large import upscale_file
+from dinotile.upscaling.masks import EVERYWHERE
 from dinotile.upscaling.recipe import check_memory, recipe, recipe_of, source_of
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
@@ -143,6 +149,31 @@ def test_a_model_gets_the_device_for_itself_until_the_picture_is_done(stage):
     assert full.failed and full.done and told(report)[-1] == (stage, "one model at a time on the device")
     assert turns.offload == "none" and turns.there == ()
     assert (result - usual).abs().max() < 1e-5
+
+
+def test_the_report_of_a_picture_says_where_memory_ended_for_its_prompt(tmp_path):
+    upscaler, settings = made(), dataclasses.replace(SETTINGS, steps=1, mode="joint")
+    turns, text = upscaler.host.turns, Text.empty(upscaler.host.geometry)
+
+    def encode(prompt):
+        if turns.offload == "none":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return text
+
+    upscaler.texts = Texts(["a fox", "a cat"], lambda: encode, room=1)
+    batch = Batch([(tmp_path / f"{name}.png", tmp_path / f"{name}-out.png") for name in "abc"], recipe=False)
+    for (source, output), mode, prompt in zip(
+        batch.jobs, ("joint", "sequential", "joint"), ({"prompt": "a fox"}, {"prompt": "a cat"}, {}), strict=True
+    ):
+        save_picture(Picture(picture(20, 26)), source)
+        batch.own[named(source)] = prompt
+        fitted = dataclasses.replace(settings, mode=mode)
+        said = {"settings": fitted, "masks": EVERYWHERE, "progress": lambda *_: None}
+        assert (
+            "text with one model" in "".join(one.upscale_file(batch, upscaler, source, output, {}, **said))
+            or not prompt
+        )
+    assert [told(report) for report in batch.done] == [[("text", "one model at a time on the device")]] * 2 + [[]]
 
 
 ONE_BY_ONE = UpscaleSettings(tile=192, overlap=16, steps=2, denoise=0.5, tile_fit="exact", mode="sequential")

@@ -154,6 +154,30 @@ def test_what_waits_is_moved_away_before_the_next_come():
     assert moved == [(3, "cuda"), (3, "cpu"), (1, "cuda"), (2, "cuda"), (1, "cpu"), (2, "cpu"), (3, "cuda")]
 
 
+def test_a_return_to_the_device_that_fails_is_made_up_for_by_the_next_and_until_then_one_model_is_there():
+    device, full, places = torch.device("cuda"), [], {}
+
+    class Noted(torch.nn.Linear):
+        def to(self, place):
+            if self.out_features in full and str(place) == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            places[self.out_features] = str(place)
+            return self
+
+    turns = Turns(device, "none")  # nothing goes there: it is only named
+    flux, _, vae = (turns.add(Noted(1, number)) for number in (1, 2, 3))
+    assert list(turns.relief()) == ["one model at a time on the device"]
+    turns.use(vae)
+    full.append(2)
+    with pytest.raises(torch.OutOfMemoryError):
+        turns.restore()
+    turns.use(flux)
+    assert turns.offload == "model" and places == {1: "cuda", 2: "cpu", 3: "cpu"}
+    full.clear()
+    turns.restore()
+    assert turns.offload == "none" and turns.there == () and {*places.values()} == {"cuda"}
+
+
 def test_tiles_share_a_call_by_the_memory_that_is_free_beside_flux(monkeypatch):
     upscaler, there = Upscaler(tiny_flux(), tiny_vae(), offload="model"), []
     monkeypatch.setattr(joint, "default_tile_batch", lambda *_: there.append(upscaler.host.turns.there) or 8)
