@@ -1,7 +1,8 @@
 """Time and memory as pictures grow, joint and sequential: `python -m benchmarks.tiling.growth --megapixels 1 4 9`.
 
 Each size and mode runs in a process of its own, from a PNG file to a PNG file, with a small FLUX of random weights (small.py) or,
-with --demo, the demo models; told are seconds of wall clock and of the processor, the peak of memory, and the seams.
+with --demo, the demo models in tiles of 512 px; told are seconds of wall clock and of the processor, the peak of memory, and
+the seams.
 --width: of all results in px, so that they grow in height only; without, they are square. --joint-most: megapixels from which on
 joint mode is left out. --json writes the figures, --picture the curves.
 """
@@ -35,6 +36,8 @@ from dinotile.upscaling.settings import UpscaleSettings
 GRID, MOST_SEAMS = 32, 16e6  # px that sides are multiples of, and of a picture whose seams are measured
 SMALL = UpscaleSettings(tile=256, overlap=32, steps=2, denoise=0.4, fidelity=1, vae_detail=1, tile_batch=1)
 
+DEMO = {"tile": 512, "overlap": 64, "denoise": 0.5, "tile_batch": 1, "device": "cpu"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,46 +45,54 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=0, help="of all results, px")
     parser.add_argument("--joint-most", type=float, default=16, help="megapixels")
     parser.add_argument("--demo", action="store_true", help="the demo models instead of small ones")
+    parser.add_argument("--steps", type=int, default=20, help="of --demo")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--picture", type=Path, help="write the curves here")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # mode, source and result, in a process of its own
     options = parser.parse_args()
     if options.one:
         mode, source, result = options.one
-        print(json.dumps(one(mode, Path(source), Path(result), demo=options.demo)))
+        print(json.dumps(one(mode, Path(source), Path(result), steps=options.demo and options.steps)))
         return
     figures = []
     for megapixels in options.megapixels:
         width = options.width or round(megapixels**0.5 * 1000 / GRID) * GRID
         height = round(megapixels * 1e6 / width / GRID) * GRID
         modes = ["joint", "sequential"] if megapixels <= options.joint_most else ["sequential"]
-        figures += [measured(mode, height, width, demo=options.demo) for mode in modes]
+        figures += [measured(mode, height, width, steps=options.demo and options.steps) for mode in modes]
         print(json.dumps(figures[-len(modes) :]), flush=True)
     publish({"about": about(torch.device("cpu")), "figures": figures}, options.json)
     if options.picture is not None:
         draw(figures, options.picture)
 
 
-def measured(mode: str, height: int, width: int, *, demo: bool) -> dict[str, Any]:
+def measured(mode: str, height: int, width: int, *, steps: int) -> dict[str, Any]:
+    """steps: of the demo models; 0: of the small ones."""
     with tempfile.TemporaryDirectory() as place:
         source, result = Path(place) / "in.png", Path(place) / "out.png"
         save_picture(Picture(clouds(height // 2, width // 2)), source)
         command = [sys.executable, "-m", "dinotile.benchmarks.tiling.growth", "--one", mode, str(source), str(result)]
-        run = subprocess.run([*command, *(["--demo"] if demo else [])], check=True, capture_output=True, text=True)
+        run = subprocess.run(
+            [*command, *(["--demo", "--steps", str(steps)] if steps else [])],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         found = json.loads(run.stdout.splitlines()[-1])
         seams = None
         if height * width <= MOST_SEAMS and found["tiles"] > 1:
-            plan = FLUX1.plan_tiles(height, width, tile=SMALL.tile, overlap=SMALL.overlap)
+            tile, overlap = (DEMO["tile"], DEMO["overlap"]) if steps else (SMALL.tile, SMALL.overlap)
+            plan = FLUX1.plan_tiles(height, width, tile=tile, overlap=overlap)
             plain = resize(load_picture(source).pixels, height=height, width=width)
             seams = round(measure_seams(load_picture(result).pixels, plan, source=plain).summary()["score"], 5)
     return {"mode": mode, "height": height, "width": width, **found, "seams": seams}
 
 
-def one(mode: str, source: Path, result: Path, *, demo: bool) -> dict[str, Any]:
+def one(mode: str, source: Path, result: Path, *, steps: int) -> dict[str, Any]:
     """A run in this process, whose peak is told with what the models and libraries take."""
     torch.set_num_threads(1)
-    if demo:
-        upscaler, (settings, _, _) = load_upscaler(), split_options({"tile_batch": 1})
+    if steps:
+        upscaler, (settings, _, _) = load_upscaler(), split_options({**DEMO, "steps": steps})
     else:
         upscaler, settings = small_upscaler(), SMALL
     before, start, busy = process_peak(), time.perf_counter(), time.process_time()
