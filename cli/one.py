@@ -31,66 +31,49 @@ def upscale_file(
     masks: Masks,
     progress: Progress,
 ) -> Iterator[str]:
-    from ..hosts.memory import shortages_told
-
-    start = time.perf_counter()
-    with shortages_told():  # of its prompt too
-        facts = upscaled(batch, upscaler, source, output, options, settings=settings, masks=masks, progress=progress)
-    batch.done.append(facts)
-    yield line(output, facts, seconds=time.perf_counter() - start)
-    if facts["note"]:
-        yield facts["note"]
-
-
-def upscaled(
-    batch: Batch,
-    upscaler: Upscaler,
-    source: Path,
-    output: Path,
-    options: dict[str, Any],
-    *,
-    settings: UpscaleSettings,
-    masks: Masks,
-    progress: Progress,
-) -> dict[str, Any]:
-    """The report of a picture whose result is written."""
     from ..files.pictures import load_picture, save_picture
     from ..files.sources import open_picture, upright_size
+    from ..hosts.memory import shortages_told
     from ..upscaling.api import upscale_picture
     from ..upscaling.large import upscale_file as in_rows
     from ..upscaling.recipe import recipe, source_of
 
-    own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
-    settings, upscaler = batch.fitted(settings, source, *own), batch.told(upscaler, source)
-    settings = replace(settings, mode=batch.mode(settings, *own))
-    said = partial(recipe, source=made_from, options={**options, **batch.own_of(source)}, masks=masks)
-    if settings.mode == "sequential":
-        store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
-        facts = in_rows(
-            upscaler,
-            file,
-            output,
-            settings,
-            masks=masks,
-            store=store.folder,
-            store_size=store.size,
-            redo=store.redo,
-            redone=store.redone,
-            recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
-            progress=progress,
-        )
-        note = facts["note"]
-    else:
-        picture = load_picture(source, max_megapixels=batch.max_megapixels)
-        result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
-        if batch.recipe:
-            made = said(settings=settings, report=facts)
-            result = replace(result, metadata=replace(result.metadata, recipe=made))
-        note = save_picture(result, output)
-        if batch.compare:
-            save_picture(beside(picture, result), place(output))
-    named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
-    return {**named, **facts}
+    start = time.perf_counter()
+    with shortages_told():  # of its prompt too
+        own, made_from = upright_size(source, max_megapixels=batch.max_megapixels), source_of(source)
+        settings, upscaler = batch.fitted(settings, source, *own), batch.told(upscaler, source)
+        settings = replace(settings, mode=batch.mode(settings, *own))
+        said = partial(recipe, source=made_from, options={**options, **batch.own_of(source)}, masks=masks)
+        if settings.mode == "sequential":
+            store, file = batch.store, open_picture(source, max_megapixels=batch.max_megapixels)
+            facts = in_rows(
+                upscaler,
+                file,
+                output,
+                settings,
+                masks=masks,
+                store=store.folder,
+                store_size=store.size,
+                redo=store.redo,
+                redone=store.redone,
+                recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
+                progress=progress,
+            )
+            note = facts["note"]
+        else:
+            picture = load_picture(source, max_megapixels=batch.max_megapixels)
+            result, facts = upscale_picture(upscaler, picture, settings, masks=masks, progress=progress)
+            if batch.recipe:
+                made = said(settings=settings, report=facts)
+                result = replace(result, metadata=replace(result.metadata, recipe=made))
+            note = save_picture(result, output)
+            if batch.compare:
+                save_picture(beside(picture, result), place(output))
+        named = {"file": str(source), "fingerprint": made_from["fingerprint"], "written": str(output), "note": note}
+    batch.done.append({**named, **facts})
+    yield line(output, facts, seconds=time.perf_counter() - start)
+    if note:
+        yield note
 
 
 def line(output: Path, facts: dict[str, Any], *, seconds: float) -> str:

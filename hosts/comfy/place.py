@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
+from .areas import area_weights
 from .control import HintCrop
 from .crop import crop_reference
 from .estimates import check_unguided
 from .patch_kinds import kind_of, owner
 from .shown import COVERS, MASK, REDUX, weigh
-from .tiles import area_weights
 
 WHOLE = (  # of the whole canvas, or not meant for parts of one
     *("gligen", "default", "concat_latent_image", "concat_image", "noise_concat", "image_cond", "lq_latent"),

@@ -23,6 +23,7 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from ..memory import Memory, in_less
+from .areas import area_weights, flat_area, on_canvas, sheet
 from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
@@ -34,7 +35,6 @@ from .tile_rows import KEY, TILES, TileCond, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
-FADE = 8  # latent cells over which the host softens the inner borders of an area
 MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
 RUN = "dinotile_run"  # in model_options and in transformer_options: the JointRun of one sampling run
 
@@ -251,13 +251,6 @@ class TileWrapper:
         return executor(x, t, *given, options, **kwargs)
 
 
-def flat_area(area: tuple[int, ...]) -> Area:
-    """Height, width, top and left of an area, which may have frames before them."""
-    half = len(area) // 2
-    height, width, top, left = (*area[half - 2 : half], *area[-2:])
-    return height, width, top, left
-
-
 def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
     """A conditioning whose attention mask the host takes for one of all canvas tokens, and so does not stretch to them."""
     if "attention_mask_img_shape" not in cond:
@@ -268,40 +261,3 @@ def keep_mask(cond: dict, tokens: tuple[int, ...]) -> dict:
 def sized(cond: dict, plan: TilePlan) -> dict:
     """A conditioning for a model that is told the size of its picture, as SDXL is: that of a tile, not of the canvas."""
     return cond if plan.count == 1 else {"width": plan.tile_width, "height": plan.tile_height, **cond}
-
-
-def sheet(weight: Tensor, plan: TilePlan) -> Tensor:
-    """Store a tile's weight [n, h, w] so that ``on_canvas`` can show it at any place of the canvas. Returns [n, cells]."""
-    n, _, width = weight.shape
-    start = _start(plan, width)
-    cells = weight.new_zeros(n, start + (plan.height - 1) * width + plan.width)
-    cells[:, start : start + weight[0].numel()] = weight.flatten(1)
-    return cells
-
-
-def on_canvas(cells: Tensor, box: Box, plan: TilePlan) -> Tensor:
-    """A view [n, canvas height, canvas width] of a sheet with the tile's weight at ``box``.
-
-    Only the part inside the box means anything; the host reads no other. A real mask per tile would cost tiles x canvas.
-    """
-    offset = _start(plan, box.width) - (box.top * box.width + box.left)
-    return cells.as_strided((len(cells), plan.height, plan.width), (cells.stride(0), box.width, 1), offset)
-
-
-def _start(plan: TilePlan, width: int) -> int:
-    """Cells before the weight of a tile of that width: as many as lie before the last tile of all."""
-    return plan.tops[-1] * width + plan.lefts[-1]
-
-
-def area_weights(start: int, length: int, *, side: int, soft: bool) -> Tensor:
-    """Weights [side] of a conditioning's area along one axis of the canvas, in latent cells."""
-    length = min(length, side - start)
-    profile = torch.zeros(side)
-    profile[start : start + length] = 1.0
-    fade = min(FADE, length // 4) if soft else 0
-    for i in range(fade):
-        if start > 0:
-            profile[start + i] *= (i + 1) / fade
-        if start + length < side:
-            profile[start + length - 1 - i] *= (i + 1) / fade
-    return profile

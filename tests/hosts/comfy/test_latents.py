@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dinotile.hosts.comfy.areas import flat_area
 from dinotile.hosts.comfy.crop import crop_cells
 from dinotile.hosts.comfy.latents import COARSEST, check_canvas, flat, like, patch_of
-from dinotile.hosts.comfy.tiles import flat_area, sized
+from dinotile.hosts.comfy.tiles import sized
 from dinotile.tiling.plan import plan_tiles
 
 PLAN = plan_tiles(24, 40, tile=16, overlap=4, grid=2, fit="exact")
