@@ -16,7 +16,7 @@ from dinotile.demo.train import world
 from ..semantics import classifier
 from ..semantics.measure import measure
 from ..semantics.rows import SETTINGS
-from ..semantics.table import HELD_OUT, PLAN, as_pixels
+from ..semantics.runs import HELD_OUT, PLAN, as_pixels
 from .sweep import Subject
 
 SMALLER = 8

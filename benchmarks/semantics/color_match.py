@@ -34,7 +34,7 @@ from dinotile.upscaling.api import load_upscaler
 from dinotile.upscaling.settings import settings_for
 
 from ..figures import about
-from . import classifier, table
+from . import classifier, runs
 from .measure import measure
 from .rows import ROWS
 
@@ -81,14 +81,14 @@ def photo(denoises: Sequence[float]) -> list[tuple[str, dict[str, Figures]]]:
 
 
 def worlds(pictures: int, rows: Sequence[str]) -> list[tuple[str, dict[str, Figures]]]:
-    judge, plan = classifier.load(), table.PLAN
-    scenes = [world.scene(np.random.default_rng(table.HELD_OUT + index)) for index in range(pictures)]
+    judge, plan = classifier.load(), runs.PLAN
+    scenes = [world.scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(pictures)]
     found = []
     for row in (row for row in ROWS if row.name in rows):
-        upscaler, each = table.build(row), []
+        upscaler, each = runs.build(row), []
         for index, scene in enumerate(scenes):
-            settings = replace(table.settings_of(row), seed=table.seed_of(index))
-            source, true = table.as_pixels(scene.source()), table.as_pixels(scene.true())
+            settings = replace(runs.settings_of(row), seed=runs.seed_of(index))
+            source, true = runs.as_pixels(scene.source()), runs.as_pixels(scene.true())
             pixels, _ = upscaler.upscale(source, settings)
             larger = resize(source, height=pixels.shape[2], width=pixels.shape[3])
 

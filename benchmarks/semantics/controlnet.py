@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dinotile import demo
 from dinotile.demo.train import world
+from dinotile.demo.train.dino import Shown
 from dinotile.demo.train.muon import optimizers
 from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import log, train_for, write
@@ -33,6 +34,10 @@ FILE = Path(__file__).with_name("controlnet.safetensors")
 PICTURES, WINDOW, COUNT = 160, 16, 40  # scenes; latent cells of a window's side; windows of a batch
 TOLD = 0.3  # share of the windows that come with the names of what is in them
 LEAST = 0.3  # of the noise levels: below it FLUX sees the layout by itself
+
+
+def flat_source(scene: world.Scene, index: int) -> np.ndarray:
+    return scene.source()
 
 
 def new_controlnet(flux: Any, *, layers: int = 1) -> Any:
@@ -53,14 +58,16 @@ def load(flux: Any, path: Path = FILE) -> Any:
     return controlnet.eval().requires_grad_(False)
 
 
-def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
-    """Trains for ``minutes`` (after encoding the scenes) and writes the file."""
+def train(
+    *, minutes: float, seed: int, path: Path = FILE, shown: Shown = flat_source, begin: Path | None = None
+) -> None:
+    """Trains for ``minutes`` (after encoding the scenes) and writes the file. begin: a file to go on from."""
     torch.manual_seed(seed)
     flux: Any = load_transformer(demo.FLUX).eval().requires_grad_(False)
-    controlnet = new_controlnet(flux).requires_grad_(False)
+    controlnet = (new_controlnet(flux) if begin is None else load(flux, begin)).requires_grad_(False)
     for name, parameter in controlnet.named_parameters():
         parameter.requires_grad_(name.startswith(("transformer_blocks", "controlnet_")))
-    scenes = Encoded(PICTURES, seed=seed)
+    scenes = Encoded(PICTURES, seed=seed, shown=shown)
 
     def loss(batch: tuple[Tensor, Tensor, Text]) -> Tensor:
         clean, shown, text = batch
@@ -97,16 +104,17 @@ def export(controlnet: Any, path: Path, *, steps: int, seed: int) -> None:
 class Encoded:
     """Scenes as latents, true and as they are enlarged for FLUX."""
 
-    def __init__(self, count: int, *, seed: int) -> None:
+    def __init__(self, count: int, *, seed: int, shown: Shown = flat_source) -> None:
+        """shown: the source of a scene by its number."""
         rng, vae = np.random.default_rng((seed, 5)), load_vae(demo.VAE)
         self.true, self.shown, self.labels = [], [], []
-        for _ in range(count):
+        for index in range(count):
             scene = world.scene(rng)
-            flat, true = (
-                torch.from_numpy(each).permute(2, 0, 1)[None].float() for each in (scene.source(), scene.true())
+            source, true = (
+                torch.from_numpy(each).permute(2, 0, 1)[None].float() for each in (shown(scene, index), scene.true())
             )
             with torch.no_grad(), autocast():
-                larger = resize(flat, height=world.SIDE, width=world.SIDE)
+                larger = resize(source, height=world.SIDE, width=world.SIDE)
                 self.true.append(encode(vae, true).float()[0])
                 self.shown.append(encode(vae, larger).float()[0])
             self.labels.append(scene.labels()[4::8, 4::8])

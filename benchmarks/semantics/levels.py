@@ -19,12 +19,14 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dinotile.demo.train import world
+from dinotile import demo
+from dinotile.demo.train import dino, world
 from dinotile.files.pixels import resize
 
 from ..figures import about, publish
-from . import classifier, table
+from . import classifier, controlnet, runs, selftaught, table
 from .measure import Scores, difference, measure, summary
+from .rows import LEVELS as TRAINED
 from .rows import ROWS, SETTINGS
 
 LEVELS = ("eighth", "faint", "flat")
@@ -36,7 +38,10 @@ BESIDE = (
     "ControlNet, DINO",
     "ControlNet, each tile's own caption",
 )  # the same with a ControlNet
+LEARNED = tuple(f"learned on all levels, {name}" for name in BESIDE)
 DENOISE = (0.3, 0.5, 0.7, 0.9)
+ENCODER, CONTROLNET = runs.WORK / TRAINED / "dino.safetensors", runs.NETS[TRAINED]
+SOURCES = 360  # that the encoder learns on
 
 
 def source(scene: world.Scene, level: str, *, seed: int) -> np.ndarray:
@@ -50,7 +55,22 @@ def source(scene: world.Scene, level: str, *, seed: int) -> np.ndarray:
     small = picture.reshape(cells, factor, cells, factor, 3).mean((1, 3))
     small = spoilt(small, rng)
     wanted = world.SIDE // world.FACTOR
-    return resize(table.as_pixels(small), height=wanted, width=wanted)[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    return resize(runs.as_pixels(small), height=wanted, width=wanted)[0].permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def mixed(scene: world.Scene, index: int) -> np.ndarray:
+    """The source of a scene at one of the levels, by its number."""
+    return source(scene, LEVELS[index % len(LEVELS)], seed=index)
+
+
+def train(*, minutes: tuple[float, float], seed: int) -> None:
+    """The encoder and the ControlNet, which go on from the shipped ones with sources of every level, for these minutes."""
+    torch.manual_seed(seed)
+    student = dino.Student().train()
+    student.encoder.load_state_dict(selftaught.load(demo.DINO).state_dict())
+    sources = dino.Sources(seed=seed, count=SOURCES, shown=mixed)
+    dino.learn(student, sources, ENCODER, minutes=minutes[0], seed=seed)
+    controlnet.train(minutes=minutes[1], seed=seed, path=CONTROLNET, shown=mixed, begin=controlnet.FILE)
 
 
 def spoilt(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -63,18 +83,20 @@ def spoilt(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sweep(
-    level: str, scenes: Sequence[world.Scene], *, denoise: Sequence[float], seeds: int, steps: int
+    level: str, scenes: Sequence[world.Scene], *, denoise: Sequence[float], seeds: int, steps: int, learned: bool
 ) -> dict[str, Any]:
-    """What the rows make of a level's sources at each denoise, at the highest one with a ControlNet too."""
+    """What the rows make of a level's sources at each denoise, at the highest one with a ControlNet too. learned: with
+    ControlNets only, the shipped one and that which learned on all levels."""
     judge, rows = classifier.load(), {row.name: row for row in ROWS}
     shown = [source(scene, level, seed=index) for index, scene in enumerate(scenes)]
     found = {"source": table.rounded(summary([[seen(*pair, judge)] for pair in zip(scenes, shown, strict=True)]))}
     _tell(level, "source", found["source"]["accuracy"])
     for amount in denoise:
         settings = replace(SETTINGS, denoise=amount, steps=steps)
-        for names in (COMPARED, BESIDE)[: 2 if amount == max(DENOISE) else 1]:
+        compared = (COMPARED, BESIDE)[: 2 if amount == max(DENOISE) else 1]
+        for names in (BESIDE, LEARNED) if learned else compared:
             counted = [
-                table.run(rows[name], scenes, seeds=seeds, settings=settings, judge=judge, sources=shown)
+                runs.run(rows[name], scenes, seeds=seeds, settings=settings, judge=judge, sources=shown)
                 for name in names
             ]
             for name, scores in zip(names, counted, strict=True):
@@ -86,7 +108,7 @@ def sweep(
 
 def seen(scene: world.Scene, shown: np.ndarray, judge: classifier.TextureClassifier) -> Scores:
     """What the judge reads off a source that is only enlarged."""
-    return measure(resize(table.as_pixels(shown), height=world.SIDE, width=world.SIDE), scene, table.PLAN, judge)
+    return measure(resize(runs.as_pixels(shown), height=world.SIDE, width=world.SIDE), scene, runs.PLAN, judge)
 
 
 def _tell(level: str, name: str, found: Sequence[float]) -> None:
@@ -100,12 +122,15 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument(
+        "--learned", action="store_true", help="what learned on all levels beside what learned on flat ones"
+    )
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    scenes = [world.scene(np.random.default_rng(table.HELD_OUT + index)) for index in range(options.pictures)]
-    settings = {"denoise": options.denoise, "seeds": options.seeds, "steps": options.steps}
+    scenes = [world.scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(options.pictures)]
+    settings = {"denoise": options.denoise, "seeds": options.seeds, "steps": options.steps, "learned": options.learned}
     found = {level: sweep(level, scenes, **settings) for level in options.levels}
-    told = {**about(torch.device("cpu")), "pictures": options.pictures, "first": table.HELD_OUT, **settings}
+    told = {**about(torch.device("cpu")), "pictures": options.pictures, "first": runs.HELD_OUT, **settings}
     publish({"about": {**told, "models": table.models()}, **found}, options.output)
 
 

@@ -27,7 +27,7 @@ from ..figures import about, publish
 from . import classifier
 from .measure import Scores, measure, summary
 from .rows import SETTINGS, Row
-from .table import HELD_OUT, as_pixels, build, guide_of, seed_of
+from .runs import HELD_OUT, as_pixels, build, guide_of, seed_of
 
 
 @dataclass(frozen=True)

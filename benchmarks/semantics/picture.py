@@ -16,7 +16,8 @@ from dinotile.files.pictures import to_image
 from dinotile.files.pixels import resize
 
 from .rows import ROWS
-from .table import HELD_OUT, RESULT, as_pixels, build, seed_of, settings_of
+from .runs import HELD_OUT, as_pixels, build, seed_of, settings_of
+from .table import RESULT
 
 SHOWN = {
     "ControlNet, no DINO": "tile ControlNet",

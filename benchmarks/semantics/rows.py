@@ -21,7 +21,15 @@ SETTINGS = UpscaleSettings(
 )
 DEFAULT = "cross_attention"  # the variant that is shipped
 SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, which is shipped beside it
+FROM_SOURCE = "from-source"  # the variant that goes on from the shipped one with rows that begin at the source
+LEVELS = "levels"  # the variant whose encoder, ControlNet and adapter learned on sources of every level
+FAINT = "faint"  # the variant beside a FLUX that learned faint textures
 FORMS = "forms"  # the variant whose encoder and adapter saw shapes in many forms
+ALONE = (FORMS, FAINT, LEVELS)  # parts of train.py of their own
+NETS = {  # that are not shipped, in the folder that train.py makes
+    "levels": f"{LEVELS}/controlnet.safetensors",
+    "reference": "reference/diffusion_pytorch_model.safetensors",
+}
 SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
 
 
@@ -36,7 +44,8 @@ class Row:
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
     is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the reader names the
-    textures of its tiles. knows: the ControlNet is the one that could know, of knowing.py."""
+    textures of its tiles. net: which ControlNet, the tile one, that of knowing.py, that of levels.py, or reference latents in
+    its place."""
 
     name: str
     adapter: str = "demo"
@@ -48,18 +57,20 @@ class Row:
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
     reads: bool = False
-    knows: bool = False
+    net: Literal["controlnet", "knowing", "levels", "reference"] = "controlnet"
 
     @property
     def shipped(self) -> bool:
-        return self.adapter in SHIPPED
+        return self.adapter in SHIPPED and self.net not in NETS
 
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
+        if self.net in NETS and not (work / NETS[self.net]).exists():
+            return self.net
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             variant, _, seed = self.adapter.partition("-seed-")
-            if variant == FORMS:
-                return FORMS
+            if variant in ALONE:
+                return variant
             return f"adapters --variants {variant}" + (f" --seed {seed}" if seed else "")
         return ""
 
@@ -100,11 +111,11 @@ ROWS = (
     Row("ControlNet, reader of its tile, tiles of 64", controlnet=1.0, features="read", tile=64),
     Row("ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, tile=64),
     Row("ControlNet, DINO, tiles of 64", controlnet=1.0, tile=64),
-    Row("ControlNet that could know, no DINO", adapter="", controlnet=1.0, knows=True),
-    Row("ControlNet that could know, no DINO, tiles of 64", adapter="", controlnet=1.0, knows=True, tile=64),
-    Row("ControlNet that could know, no DINO, untiled", adapter="", controlnet=1.0, knows=True, tile=world.SIDE),
-    Row("ControlNet that could know, DINO", controlnet=1.0, knows=True),
-    Row("ControlNet that could know, DINO, tiles of 64", controlnet=1.0, knows=True, tile=64),
+    Row("ControlNet that could know, no DINO", adapter="", controlnet=1.0, net="knowing"),
+    Row("ControlNet that could know, no DINO, tiles of 64", adapter="", controlnet=1.0, net="knowing", tile=64),
+    Row("ControlNet that could know, no DINO, untiled", adapter="", controlnet=1.0, net="knowing", tile=world.SIDE),
+    Row("ControlNet that could know, DINO", controlnet=1.0, net="knowing"),
+    Row("ControlNet that could know, DINO, tiles of 64", controlnet=1.0, net="knowing", tile=64),
     Row("encoder without labels, DINO", adapter=SELFTAUGHT),
     Row("encoder without labels, objects exchanged", adapter=SELFTAUGHT, features="exchanged"),
     Row("encoder without labels, ControlNet, DINO", adapter=SELFTAUGHT, controlnet=1.0),
@@ -117,6 +128,29 @@ ROWS = (
     Row("second training, ControlNet, DINO", adapter=trained(DEFAULT, 1), controlnet=1.0),
     Row("second training, encoder without labels, ControlNet, DINO", adapter=trained(SELFTAUGHT, 1), controlnet=1.0),
     Row("encoder without labels that saw many forms, ControlNet, DINO", adapter=FORMS, controlnet=1.0),
+    Row("learned on all levels, ControlNet, no DINO", adapter="", controlnet=1.0, net=LEVELS),
+    Row("learned on all levels, ControlNet, DINO", adapter=LEVELS, controlnet=1.0, net=LEVELS),
+    Row(
+        "learned on all levels, ControlNet, each tile's own caption",
+        adapter="",
+        controlnet=1.0,
+        net=LEVELS,
+        told="tile",
+    ),
+    Row("reference latents, no DINO", adapter="", controlnet=1.0, net="reference"),
+    Row("reference latents, each tile's own caption", adapter="", controlnet=1.0, net="reference", told="tile"),
+    Row("reference latents, DINO", controlnet=1.0, net="reference"),
+    Row("from the source, features dropped", adapter=FROM_SOURCE, features="dropped"),
+    Row("from the source, DINO", adapter=FROM_SOURCE),
+    Row(
+        "from the source, features dropped, each tile's own caption",
+        adapter=FROM_SOURCE,
+        features="dropped",
+        told="tile",
+    ),
+    Row("from the source, objects exchanged", adapter=FROM_SOURCE, features="exchanged"),
+    Row("context of all tokens, ControlNet, DINO", adapter="all-tokens", controlnet=1.0),
+    Row("shares of the source documents, ControlNet, DINO", adapter="shares", controlnet=1.0),
     Row("guidance 2 learned, 700 steps (shipped: 1400)", adapter="guided"),
     Row("plain: no guidance learned, 700 steps", adapter="plain"),
     Row("plain, DINO guidance 2 while sampling", adapter="plain", guidance=2.0),

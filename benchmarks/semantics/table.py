@@ -19,35 +19,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dinotile import demo
 from dinotile.demo.train import world
 from dinotile.demo.train.flux import WEIGHTS
-from dinotile.dino.load import load_dino
 from dinotile.files.fingerprints import fingerprint
 from dinotile.files.weights import read_weights
-from dinotile.flux_patch.checkpoint import load_adapter, new_adapter
-from dinotile.flux_patch.families import plan_tiles
 from dinotile.hosts.diffusers import vae as vae_path
-from dinotile.hosts.diffusers.load import load_transformer, load_vae
-from dinotile.upscaling.pipeline import MakeGuide, upscale
-from dinotile.upscaling.settings import UpscaleSettings
-from dinotile.upscaling.upscaler import Upscaler
+from dinotile.hosts.diffusers.load import load_vae
 
 from ..figures import about, interval
-from . import classifier, controlnet, forms, knowing, reader, selftaught
-from .captions import Captioned
-from .guides import Dropped, Elsewhere, PerTile, Read, words
-from .measure import Scores, measure, summary
+from . import classifier, forms
+from .measure import measure, summary
 from .pooled import alike
-from .rows import DEFAULT, FORMS, PAIRS, ROWS, SELFTAUGHT, SETTINGS, Row
+from .rows import DEFAULT, PAIRS, ROWS, SETTINGS, Row
+from .runs import HELD_OUT, NETS, PLAN, WORK, as_pixels, run
 
-WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
-PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
 EACH = "accuracy of each picture"  # mean over seeds, in a row of the file
-HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 
 
 def main() -> None:
@@ -69,14 +58,14 @@ def main() -> None:
     scenes = [draw(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
-    nets = (controlnet, knowing) if any(row.knows for row in rows) else (controlnet,)
+    nets = {"controlnet", *(row.net for row in rows)}
     told = {
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
         **({} if options.forms is None else {"forms": options.forms}),
         "settings": asdict(settings),
-        "models": {**models(), **{net.FILE.stem: fingerprint(net.FILE.read_bytes())[:12] for net in nets}},
+        "models": {**models(), **{name: fingerprint(NETS[name].read_bytes())[:12] for name in sorted(nets)}},
     }
     output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
     results = earlier(options.add, told) if options.add else {}
@@ -160,90 +149,6 @@ def check_adapters() -> None:
         raise SystemExit(f"what {WORK} holds is of another {other}: {again}")
 
 
-def run(
-    row: Row,
-    scenes: Sequence[world.Scene],
-    *,
-    seeds: int,
-    settings: UpscaleSettings,
-    judge: classifier.TextureClassifier,
-    sources: Sequence[np.ndarray] | None = None,
-) -> list[list[Scores]]:
-    """The scores of every scene with every seed. sources: other ones than the scenes' own, flat ones."""
-    if row.features == "other" and len(scenes) < 2:
-        raise ValueError("features of another picture need two pictures or more")
-    if row.reads:
-        return [[reader.scores(scene, row.tile)] for scene in scenes]
-    settings = settings_of(row, settings)
-    upscaler = build(row)
-    scores = []
-    for index, scene in enumerate(scenes):
-        source, shown = as_pixels(scene.source() if sources is None else sources[index]), None
-        if row.features in ("other", "exchanged"):
-            shown = scenes[index - 1] if row.features == "other" else scene.exchanged(np.random.default_rng(index))
-        guide = guide_of(row, upscaler, None if shown is None else as_pixels(shown.source()))
-        measured = []
-        for seed in range(seeds):
-            chosen = replace(settings, seed=seed_of(index) + seed)
-            if row.told == "nothing":
-                pixels, _ = upscaler.upscale(source, chosen, make_guide=guide)
-            else:
-                sampler = Captioned(upscaler.host, scene, chosen, whole=row.told == "picture")
-                pixels, _ = upscale(upscaler.host, source, chosen, sampler=sampler, make_guide=guide)
-            measured.append(measure(pixels, scene, PLAN, judge, shown=shown))
-        scores.append(measured)
-    return scores
-
-
-def settings_of(row: Row, settings: UpscaleSettings = SETTINGS) -> UpscaleSettings:
-    return replace(
-        settings,
-        tile=row.tile,
-        dino_strength=row.strength,
-        dino_guidance=row.guidance,
-        controlnet_strength=row.controlnet,
-        anchor=row.anchor,
-    )
-
-
-def seed_of(index: int) -> int:
-    """The first noise seed of a scene."""
-    return 1000 * index
-
-
-def build(row: Row) -> Upscaler:
-    """The demo's models with the row's adapter."""
-    flux, vae = load_transformer(demo.FLUX), load_vae(demo.VAE)
-    net = controlnet.load(flux, (knowing if row.knows else controlnet).FILE) if row.controlnet else None
-    if not row.adapter:
-        return Upscaler(flux, vae, controlnet=net)
-    shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
-    adapter = load_adapter(shipped.get(row.adapter, WORK / "adapters" / f"{row.adapter}.safetensors"))
-    if row.adapter == "untrained":
-        adapter = new_adapter(adapter.config)
-    # as many tokens per px as in the tiles
-    adapter.module.config = replace(adapter.config, grid=adapter.config.grid * row.tile // SETTINGS.tile)
-    seen = {SELFTAUGHT: selftaught.FILE, FORMS: WORK / f"{FORMS}.safetensors"}
-    dino = load_dino(seen.get(row.adapter.partition("-seed-")[0], demo.DINO))
-    return Upscaler(flux, vae, controlnet=net, dino=dino, adapter=adapter)
-
-
-def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:
-    """Who looks at the row's pictures; shown: at this one [1, 3, h, w] instead."""
-    if not row.adapter:
-        return None
-    whole = upscaler.guide(strength=row.strength)
-    if shown is not None:
-        return Elsewhere(whole, shown)
-    if row.features == "dropped":
-        return Dropped(whole)
-    if row.features == "read":
-        return Read(whole, *words(whole), reader.load())
-    if row.features in ("per tile", "both"):
-        return PerTile(whole, upscaler.host.adapter.config.grid, both=row.features == "both")
-    return whole
-
-
 def line(name: str, found: dict[str, Any]) -> str:
     """A row of a Markdown table."""
     shares = (found[key] for key in ("accuracy", "follows", "agreement"))
@@ -256,11 +161,6 @@ def line(name: str, found: dict[str, Any]) -> str:
 def rounded(found: dict[str, tuple[float, float]]) -> dict[str, list[float | None]]:
     """For JSON, which has no nan."""
     return {name: [None if value != value else round(value, 5) for value in pair] for name, pair in found.items()}
-
-
-def as_pixels(picture: np.ndarray) -> Tensor:
-    """[H, W, 3] in 0..1 -> [1, 3, H, W]."""
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ Parts, in their order: `models` (the demo's VAE, encoder, FLUX and the VAE's dec
 too; `python -m dinotile.demo.train` makes the same), `judge` (the texture classifier), `selftaught` (an encoder without
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
-becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures), `forms`
-(the encoder without labels and its adapter, which go on with shapes in many forms).
+becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures),
+`reference` (a FLUX with reference latents in its place), `forms` (the encoder without labels and its adapter, which go on with
+shapes in many forms), `faint` (FLUX, judge and adapter go on with faint textures), `levels` (encoder, ControlNet and adapter go
+on with sources that show something of the textures).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
+from dinotile.demo.train.dino import Shown
 from dinotile.demo.train.speed import autocast, half
 from dinotile.files.fingerprints import fingerprint
 from dinotile.files.pictures import to_image
@@ -36,14 +39,30 @@ from dinotile.training.core.loop import fit
 from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
-from . import classifier, controlnet, forms, knowing, reader, selftaught
-from .rows import DEFAULT, FORMS, SELFTAUGHT, trained
-from .table import WORK, as_pixels, models
+from . import classifier, controlnet, faint, forms, knowing, levels, reader, reference, selftaught
+from .rows import ALONE, DEFAULT, FAINT, FORMS, FROM_SOURCE, LEVELS, SELFTAUGHT, trained
+from .runs import NETS, WORK, adapter_of, as_pixels
+from .table import models
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
 CONTROLNET_MINUTES, KNOWING_MINUTES, FORMS_MINUTES = 8.0, 17.0, 8.0
-PARTS = ("models", "judge", SELFTAUGHT, "reader", "pictures", "adapters", "demo", "controlnet", "knowing", FORMS)
+FAINT_MINUTES = (18.0, 4.0)  # FLUX and the judge
+REFERENCE_MINUTES = 15.0
+LEVELS_MINUTES = (6.0, 5.0)  # the encoder and the ControlNet
+PARTS = (
+    "models",
+    "judge",
+    SELFTAUGHT,
+    "reader",
+    "pictures",
+    "adapters",
+    "demo",
+    "controlnet",
+    "knowing",
+    "reference",
+    *ALONE,
+)
 PICTURES = 240
 STEPS = 700
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -59,11 +78,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid-16": {"adapter": {"grid": 16}},
     "no-positions": {"adapter": {"positions": False}},
     "flat": {"adapter": {"shared_tokens": str(demo.FLAT)}},
+    "all-tokens": {"adapter": {"mechanisms": ["context"], "context_grid": 14, "double_sites": [], "single_sites": []}},
+    "shares": {"conditions": {"none": 0.1, "text": 0.3, "dino": 0.05, "both": 0.55}},  # of the source documents
+    FROM_SOURCE: {
+        "adapter": {"warm_start": str(demo.ADAPTER)},
+        "conditions": {"dino_guidance": 2.0, "from_source": 0.6, "start": (0.3, 0.9)},
+    },
     "layer-1": {"model": {"layers": "1"}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},
     SELFTAUGHT: {
         "model": {"dino": str(selftaught.FILE), "layers": "last"},
+        "conditions": {"dino_guidance": 2.0},
+    },
+    LEVELS: {
+        "model": {"dino": str(levels.ENCODER)},
+        "adapter": {"warm_start": str(demo.ADAPTER)},
+        "data": {"path": str(WORK / f"pictures-{LEVELS}")},
+        "conditions": {"dino_guidance": 2.0},
+    },
+    FAINT: {
+        "model": {"model_path": str(faint.FLUX)},
+        "adapter": {"warm_start": str(demo.ADAPTER)},
+        "data": {"path": str(WORK / f"pictures-{FAINT}")},
         "conditions": {"dino_guidance": 2.0},
     },
     FORMS: {
@@ -79,7 +116,7 @@ LONG = (DEFAULT, SELFTAUGHT)  # variants that learn for twice as many steps
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
-    known = [name for name in VARIANTS if name != FORMS]  # which has a part of its own
+    known = [name for name in VARIANTS if name not in ALONE]  # which have parts of their own
     parser.add_argument("--variants", nargs="*", default=known, choices=known)
     parser.add_argument("--steps", type=int, default=STEPS, help="of each adapter; the long ones take twice as many")
     parser.add_argument("--seed", type=int, default=0)
@@ -102,26 +139,49 @@ def main() -> None:
         encoded: dict[str, Tensor] = {}
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
-            kept = WORK / "adapters" / f"{trained(name, options.seed)}.safetensors"
+            kept = adapter_of(trained(name, options.seed))
             shutil.copyfile(adapter, selftaught.ADAPTER if trained(name, options.seed) == SELFTAUGHT else kept)
     if "demo" in parts:
-        shutil.copyfile(WORK / "adapters" / f"{DEFAULT}.safetensors", demo.ADAPTER)
+        shutil.copyfile(adapter_of(DEFAULT), demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
     if "knowing" in parts:
         knowing.train(minutes=KNOWING_MINUTES, seed=options.seed)
-    if FORMS in parts:
-        draw = partial(forms.scene, spread="trained")
+    if "reference" in parts:
         begin_work(WORK)
-        encoder = WORK / f"{FORMS}.safetensors"
-        selftaught.train(minutes=FORMS_MINUTES, seed=options.seed, path=encoder, draw=draw, begin=selftaught.FILE)
-        write_pictures(WORK / f"pictures-{FORMS}", count=PICTURES, seed=options.seed, draw=draw)
-        adapter = train_adapter(FORMS, steps=options.steps, seed=options.seed, encoded={})
-        shutil.copyfile(adapter, WORK / "adapters" / f"{FORMS}.safetensors")
+        reference.train(minutes=REFERENCE_MINUTES, seed=options.seed, folder=NETS["reference"].parent)
+    for name in ALONE:
+        if name in parts:
+            begin_work(WORK)
+            train_alone(name, steps=options.steps, seed=options.seed)
 
 
-def write_pictures(folder: Path, *, count: int, seed: int, draw: selftaught.Draw = world.scene) -> None:
-    """A new folder with NAME.png, its flat source NAME.source.png and its text NAME.t5.npy and NAME.clip.npy, of `count`
+def train_alone(name: str, *, steps: int, seed: int) -> None:
+    """What a variant of ALONE needs beside its adapter, its pictures, and the adapter."""
+    draw: selftaught.Draw = world.scene
+    shown = controlnet.flat_source
+    if name == FORMS:
+        draw, encoder = partial(forms.scene, spread="trained"), WORK / f"{FORMS}.safetensors"
+        selftaught.train(minutes=FORMS_MINUTES, seed=seed, path=encoder, draw=draw, begin=selftaught.FILE)
+    elif name == FAINT:
+        draw = faint.scene
+        faint.train(minutes=FAINT_MINUTES, seed=seed)
+    else:
+        shown = levels.mixed
+        levels.train(minutes=LEVELS_MINUTES, seed=seed)
+    write_pictures(WORK / f"pictures-{name}", count=PICTURES, seed=seed, draw=draw, shown=shown)
+    shutil.copyfile(train_adapter(name, steps=steps, seed=seed, encoded={}), adapter_of(name))
+
+
+def write_pictures(
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    draw: selftaught.Draw = world.scene,
+    shown: Shown = controlnet.flat_source,
+) -> None:
+    """A new folder with NAME.png, its source NAME.source.png and its text NAME.t5.npy and NAME.clip.npy, of `count`
     scenes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -129,7 +189,7 @@ def write_pictures(folder: Path, *, count: int, seed: int, draw: selftaught.Draw
     for index in range(count):
         scene, name = draw(rng), f"{index:04d}"
         to_image(as_pixels(scene.true())).save(folder / f"{name}.png")
-        to_image(as_pixels(scene.source())).save(folder / f"{name}.source.png")
+        to_image(as_pixels(shown(scene, index))).save(folder / f"{name}.source.png")
         textures = sorted({thing.texture for thing in scene.things})
         np.save(folder / f"{name}.t5.npy", world.caption(textures).astype(np.float16))
         np.save(folder / f"{name}.clip.npy", world.pooled_caption(textures).astype(np.float16))

@@ -6,6 +6,7 @@ lies; for the CLS token, which kinds there are. On photographs, where there are 
 look like, coarsely. All are read off the outputs of the last three blocks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,9 @@ WEIGHT = torch.tensor([1.0] * world.GROUND + [0.1])  # of the kinds: most patche
 LOOK = 4  # a patch's looks are this many cells per side
 
 
+Shown = Callable[[world.Scene, int], np.ndarray]
+
+
 class Student(nn.Module):
     """The encoder and its heads; only the encoder is exported."""
 
@@ -59,13 +63,14 @@ class Sources:
     """Random views of `count` sources of the world with two labels of every patch, the kind of its object and the
     distance to that object's centre in radii, and of photographs without."""
 
-    def __init__(self, *, seed: int, count: int) -> None:
+    def __init__(self, *, seed: int, count: int, shown: Shown = lambda scene, index: scene.source()) -> None:
+        """shown: the source of a scene by its number."""
         rng = np.random.default_rng((seed, 1))
         self.planes = []  # each [5, side, side]: picture, labels, distances
-        for _ in range(count):
+        for index in range(count):
             scene = world.scene(rng)
             labels = scene.labels()[:: world.FACTOR, :: world.FACTOR]
-            planes = np.dstack([scene.source(), labels, _distances(scene)])
+            planes = np.dstack([shown(scene, index), labels, _distances(scene)])
             self.planes.append(torch.from_numpy(planes).permute(2, 0, 1).float())
         self.photos = Pictures(seed=seed, worlds=0)
 
@@ -113,15 +118,21 @@ def _distances(scene: world.Scene) -> np.ndarray:
 def train(*, minutes: float, seed: int, folder: Path | None = None) -> None:
     """Trains for `minutes` (after drawing the sources) and writes DINO now and then and at the end."""
     torch.manual_seed(seed)
-    data = Sources(seed=seed, count=SOURCES)
-    student = Student().train()
+    data, student = Sources(seed=seed, count=SOURCES), Student().train()
     place(student.encoder)
+    learn(student, data, DINO, minutes=minutes, seed=seed, folder=folder)
+
+
+def learn(
+    student: Student, data: Sources, path: Path, *, minutes: float, seed: int, folder: Path | None = None
+) -> None:
+    """Trains on sources, and writes the encoder's file ``path``."""
     train_for(
         student,
         optimizers(student, lr=4e-3, keep=("encoder.embeddings",)),
         batch=lambda share: data.batch(COUNT),
         loss=lambda batch: _loss(student, *batch),
-        write=lambda steps, loss: export(student, steps=steps, seed=seed, loss=loss),
+        write=lambda steps, loss: export(student, path, steps=steps, seed=seed, loss=loss),
         minutes=minutes,
         seed=seed,
         folder=folder,
@@ -148,8 +159,8 @@ def degraded(picture: Tensor) -> Tensor:
     return (colour + 0.04 * torch.rand(()) * torch.randn_like(colour)).clamp(0, 1)
 
 
-def export(student: Student, *, steps: int, seed: int, loss: float) -> None:
-    write(DINO, dict(student.encoder.state_dict()), steps=steps, seed=seed)
+def export(student: Student, path: Path, *, steps: int, seed: int, loss: float) -> None:
+    write(path, dict(student.encoder.state_dict()), steps=steps, seed=seed)
     log.info("dino: %d steps, loss %.3f, %s", steps, loss, report(student))
 
 

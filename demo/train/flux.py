@@ -5,6 +5,8 @@ names of the world's textures: most windows of the world come with the names of 
 vector or both. Everything else has empty text (zeros).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,14 +51,27 @@ def train(*, minutes: float, seed: int, compiled: bool = False, folder: Path | N
     on from `folder` fills its bank anew."""
     torch.manual_seed(seed)
     bank = LatentBank(load_vae(VAE), Pictures(seed=seed, worlds=0), size=BANK_SIZE, seed=seed)
-    flux = new_flux()
+    learn(new_flux(), bank, FLUX, minutes=minutes, seed=seed, compiled=compiled, folder=folder)
+
+
+def learn(
+    flux: Any,
+    bank: LatentBank,
+    written: Path,
+    *,
+    minutes: float,
+    seed: int,
+    compiled: bool = False,
+    folder: Path | None = None,
+) -> None:
+    """Trains on a bank, and writes the folder ``written``."""
     velocity = _compiled(flux) if compiled else flux_velocity
     train_for(
         flux,
         optimizers(flux, lr=1e-2, keep=("context_embedder", "proj_out"), slow=SLOW),
         batch=lambda share: bank.batch(),
         loss=lambda windows: _loss(velocity, flux, windows),
-        write=lambda steps, loss: export(flux, bank.vae, steps=steps, seed=seed, loss=loss),
+        write=lambda steps, loss: export(flux, bank.vae, written, steps=steps, seed=seed, loss=loss),
         minutes=minutes,
         seed=seed,
         folder=folder,
@@ -76,10 +91,19 @@ class LatentBank:
     """Encoded pictures, one of which is replaced with every FRESH_EVERY-th batch: encoding anew each time would cost more
     than the training itself."""
 
-    def __init__(self, vae: nn.Module, pictures: Pictures, *, size: int, seed: int) -> None:
-        self.vae, self.pictures = vae.to(memory_format=torch.channels_last), pictures
+    def __init__(
+        self,
+        vae: nn.Module,
+        pictures: Pictures | None,
+        *,
+        size: int,
+        seed: int,
+        draw: Callable[[np.random.Generator], world.Scene] = world.scene,
+    ) -> None:
+        """pictures: None for scenes only, which ``draw`` draws."""
+        self.vae, self.pictures, self.draw = vae.to(memory_format=torch.channels_last), pictures, draw
         self.rng = np.random.default_rng((seed, 2))
-        self.worlds = int(WORLDS * size)  # the first ones are of the world
+        self.worlds = size if pictures is None else int(WORLDS * size)  # the first ones are of the world
         cells = BANK_SIDE // 8
         self.latents = torch.empty(size, 16, cells, cells)
         self.textures = np.full((size, cells, cells), world.GROUND)
@@ -108,8 +132,8 @@ class LatentBank:
 
     @torch.no_grad()
     def _fill(self, index: int) -> None:
-        if index < self.worlds:
-            scene = world.scene(self.rng)
+        if self.pictures is None or index < self.worlds:
+            scene = self.draw(self.rng)
             pixels = torch.from_numpy(scene.true()).permute(2, 0, 1)[None]
             self.textures[index] = scene.labels()[4::8, 4::8]
         else:
@@ -140,12 +164,12 @@ def redraw(flux: nn.Module, latents: Tensor, *, denoise: float = 0.3, steps: int
     return noisy
 
 
-def export(flux: nn.Module, vae: nn.Module, *, steps: int, seed: int, loss: float) -> None:
+def export(flux: nn.Module, vae: nn.Module, folder: Path, *, steps: int, seed: int, loss: float) -> None:
     """Writes the diffusers folder that FluxTransformer2DModel.from_pretrained and ComfyUI's UNETLoader read."""
-    write(FLUX / WEIGHTS, dict(flux.state_dict()), steps=steps, seed=seed)
+    write(folder / WEIGHTS, dict(flux.state_dict()), steps=steps, seed=seed)
     config = {key: value for key, value in flux.config.items() if not key.startswith("_")}
     about = {"_class_name": "FluxTransformer2DModel", **config}
-    (FLUX / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     log.info("flux: %d steps, loss %.4f, %s", steps, loss, report(flux, vae))
 
 

@@ -37,7 +37,7 @@ SOFTNESS = 2.0  # px: textures without edges, which a toy FLUX can learn to draw
 TEXT_TOKENS = 8
 _WORDS = np.random.default_rng(0).standard_normal((len(TEXTURES), 4096)).astype(np.float32) * 0.2
 _POOLED = np.random.default_rng(1).standard_normal((len(TEXTURES), 768)).astype(np.float32) * 0.5
-CONTRAST = 0.30  # standard deviation of a texture, as a share of its colour
+CONTRAST = 0.30  # of textures
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """things: hardly any touch. light: angle and strength of a slope of brightness. ground: its grey."""
+    """things: hardly any touch. light: angle and strength of a slope of brightness. ground: its grey. contrast: standard
+    deviation of textures, as a share of their colour."""
 
     things: tuple[Thing, ...]
     light: tuple[float, float]
     ground: float
+    contrast: float = CONTRAST
 
     def true(self) -> Array:
         """The picture with its textures, [SIDE, SIDE, 3] float32 in 0..1."""
@@ -109,14 +111,14 @@ class Scene:
         picture = np.full((SIDE, SIDE, 3), self.ground, np.float32)
         for thing in self.things:
             mask = self.mask(thing)[..., None]
-            tone = 1 + CONTRAST * _texture(thing, mask[..., 0])[..., None] if textured else 1.0
+            tone = 1 + self.contrast * _texture(thing, mask[..., 0])[..., None] if textured else 1.0
             picture = picture * (1 - mask) + mask * np.asarray(thing.colour, np.float32) * tone
         angle, strength = self.light
         slope = 1 + strength * (np.cos(angle) * y + np.sin(angle) * x)
         return np.clip(picture * slope[..., None], 0, 1).astype(np.float32)
 
 
-def scene(rng: np.random.Generator, *, shuffled: bool = False) -> Scene:
+def scene(rng: np.random.Generator, *, shuffled: bool = False, contrast: float = CONTRAST) -> Scene:
     """A random scene of two to four objects, of which corners may touch. shuffled: textures that do not follow from shapes."""
     things: list[Thing] = []
     wanted = int(rng.integers(2, 5))
@@ -129,7 +131,7 @@ def scene(rng: np.random.Generator, *, shuffled: bool = False) -> Scene:
             texture = int(rng.integers(len(TEXTURES))) if shuffled else None
             things.append(_thing(rng, top=top, left=left, radius=radius, texture=texture))
     light = (rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35))
-    return Scene(tuple(things), light, rng.uniform(0.72, 0.9))
+    return Scene(tuple(things), light, rng.uniform(0.72, 0.9), contrast)
 
 
 def present(labels: Array) -> list[int]:

@@ -55,7 +55,9 @@ class DinoHooks:
     def _add_double(self, site: str, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if self.call is None:
             return None
-        return (self.call.attend(site, self._q.pop(site), args[0]),)
+        others = args[0].shape[1] - self.call.image_tokens  # of references, before the image's
+        added = self.call.attend(site, self._q.pop(site), args[0][:, others:])
+        return (torch.cat([args[0][:, :others], added], dim=1) if others else added,)
 
     def _add_single(self, site: str, module: nn.Module, args: Any, attended: Tensor) -> Tensor | None:
         if self.call is None:

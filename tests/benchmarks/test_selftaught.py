@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("scipy")
 
-from benchmarks.semantics import selftaught, table  # noqa: E402
+from benchmarks.semantics import runs, selftaught  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
 
 
@@ -25,7 +25,7 @@ def test_the_small_drawing_is_the_source():
         scene = world.scene(np.random.default_rng(seed))
         planes = selftaught.drawn(scene, range(len(scene.things)))
         assert (
-            planes[:3] - table.as_pixels(scene.source())[0]
+            planes[:3] - runs.as_pixels(scene.source())[0]
         ).abs().mean() < 4e-3  # outlines are softened in another way
         found = planes[3] != selftaught.NOBODY
         true = torch.from_numpy(scene.labels() != world.GROUND)[2::4, 2::4]

@@ -10,16 +10,21 @@ import torch
 pytest.importorskip("scipy")
 
 from benchmarks.figures import interval  # noqa: E402
-from benchmarks.semantics import classifier, pooled, table, train  # noqa: E402
+from benchmarks.semantics import classifier, faint, pooled, runs, table, train  # noqa: E402
 from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from benchmarks.semantics.measure import outline  # noqa: E402
+from benchmarks.semantics.reference import new_shown  # noqa: E402
 from benchmarks.semantics.rows import DEFAULT, SETTINGS  # noqa: E402
 from benchmarks.semantics.rows import ROWS as ALL  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.demo.train import world  # noqa: E402
+from dinotile.dino.load import load_dino  # noqa: E402
+from dinotile.flux_patch.checkpoint import load_adapter  # noqa: E402
 from dinotile.flux_patch.memo import RunMemo  # noqa: E402
+from dinotile.hosts.diffusers.load import load_transformer, load_vae  # noqa: E402
 from dinotile.upscaling.joint import TileRow  # noqa: E402
+from dinotile.upscaling.upscaler import Upscaler  # noqa: E402
 
 from ..near import assert_near  # noqa: E402
 
@@ -34,12 +39,12 @@ DRAWN = {}
 @pytest.fixture(scope="module")
 def source():
     """Four tiles of a scene, where the table has sixteen."""
-    return table.as_pixels(world.scene(np.random.default_rng(table.HELD_OUT)).source())[..., :56, :56]
+    return runs.as_pixels(world.scene(np.random.default_rng(runs.HELD_OUT)).source())[..., :56, :56]
 
 
 def drawn(name, source, shown=None, **changes):
-    upscaler = table.build(ROWS[name])
-    guide = table.guide_of(ROWS[name], upscaler, shown)
+    upscaler = runs.build(ROWS[name])
+    guide = runs.guide_of(ROWS[name], upscaler, shown)
     return upscaler.upscale(source, replace(SETTINGS, **changes), make_guide=guide)[0]
 
 
@@ -75,7 +80,7 @@ def test_features_of_every_tile_alone_differ_from_cropped_ones_and_from_both(sou
 
 def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
     name = "features dropped: the learned null"
-    upscaler = table.build(ROWS[name])
+    upscaler = runs.build(ROWS[name])
     whole = upscaler.guide(strength=1.0)
     here, elsewhere = (
         upscaler.upscale(source, SETTINGS, make_guide=Dropped(one))[0]
@@ -88,14 +93,14 @@ def test_dropped_features_are_the_learned_null_whatever_dino_sees(source):
 
 
 def test_untiled_rows_keep_the_tokens_density():
-    tiled, whole = (table.build(ROWS[name]).host.adapter.config.grid for name in (DINO, "DINO, untiled"))
+    tiled, whole = (runs.build(ROWS[name]).host.adapter.config.grid for name in (DINO, "DINO, untiled"))
     assert whole == 3 * tiled
 
 
 def test_an_oracle_tells_every_tile_of_itself_and_a_caption_tells_all_of_the_picture():
-    scene = world.scene(np.random.default_rng(table.HELD_OUT))
-    host, all_of_it = table.build(ROWS["no DINO"]).host, sorted({thing.texture for thing in scene.things})
-    rows = [TileRow(0, box) for box in table.PLAN.latent.boxes]
+    scene = world.scene(np.random.default_rng(runs.HELD_OUT))
+    host, all_of_it = runs.build(ROWS["no DINO"]).host, sorted({thing.texture for thing in scene.things})
+    rows = [TileRow(0, box) for box in runs.PLAN.latent.boxes]
     whole, own = (Captioned(host, scene, SETTINGS, whole=whole).told(rows, RunMemo()) for whole in (True, False))
     assert (whole.context == torch.from_numpy(world.caption(all_of_it))).all() and len(own.context) == len(rows)
     named = []
@@ -107,10 +112,8 @@ def test_an_oracle_tells_every_tile_of_itself_and_a_caption_tells_all_of_the_pic
 
 
 def test_the_controlnet_is_shown_the_source_and_keeps_its_outlines(source):
-    scene = world.scene(np.random.default_rng(table.HELD_OUT))
-    pixels = {
-        name: drawn(name, table.as_pixels(scene.source()), steps=4) for name in ("no DINO", "ControlNet, no DINO")
-    }
+    scene = world.scene(np.random.default_rng(runs.HELD_OUT))
+    pixels = {name: drawn(name, runs.as_pixels(scene.source()), steps=4) for name in ("no DINO", "ControlNet, no DINO")}
     kept = {name: outline(each, scene) for name, each in pixels.items()}
     assert kept["ControlNet, no DINO"] > 0.85 > kept["no DINO"] + 0.2
     assert apart(drawn("ControlNet, DINO", source), drawn("ControlNet, no DINO", source)) > 1e-3
@@ -128,14 +131,39 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    assert set(train.VARIANTS) == {row.adapter.partition("-seed-")[0] for row in ALL} - {"", "demo", "untrained"}
+    rows = {row.adapter.partition("-seed-")[0] for row in (*ALL, *faint.rows())}
+    assert set(train.VARIANTS) == rows - {"", "demo", "untrained"}
+
+
+def test_what_learned_alone_says_which_part_makes_it(tmp_path):
+    for name, part in (
+        ("learned on all levels, ControlNet, no DINO", "levels"),
+        ("learned on all levels, ControlNet, DINO", "levels"),
+        ("reference latents, DINO", "reference"),
+        ("encoder without labels that saw many forms, ControlNet, DINO", "forms"),
+    ):
+        assert ROWS[name].missing(tmp_path) == part and part in train.PARTS and not ROWS[name].shipped
+
+
+def test_a_reference_is_seen_beside_the_tile_and_dino_acts_on_the_tile_alone(source):
+    """Shown to a FLUX that never learned to look at it, so that it changes the picture anyhow."""
+    flux = load_transformer(demo.FLUX)
+    dino = load_dino(demo.DINO)
+    adapter = load_adapter(demo.ADAPTER)
+    upscaler = Upscaler(flux, load_vae(demo.VAE), controlnet=new_shown(flux), dino=dino, adapter=adapter)
+    shown, off, blind = (
+        upscaler.upscale(source, replace(SETTINGS, controlnet_strength=controlnet, dino_strength=strength))[0]
+        for controlnet, strength in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
+    )
+    assert_near(blind, once(DINO, source))
+    assert apart(shown, blind) > 1e-3 and apart(shown, off) > 1e-3
 
 
 def test_a_second_training_has_a_row_and_names_of_its_own(tmp_path):
     row = ROWS["second training, encoder without labels, ControlNet, DINO"]
     assert row.missing(tmp_path) == "adapters --variants selftaught --seed 1" and not row.shipped
     first, second = (train.recipe("selftaught", steps=1, seed=seed) for seed in (0, 1))
-    assert first.output.folder != second.output.folder == str(table.WORK / "runs" / row.adapter)
+    assert first.output.folder != second.output.folder == str(runs.WORK / "runs" / row.adapter)
 
 
 def test_rows_join_a_file_of_the_same_pictures_only(tmp_path):
@@ -160,10 +188,10 @@ def test_the_training_folder_holds_what_was_asked_for_and_nothing_older(tmp_path
 
 
 def test_training_does_not_mirror_what_a_mirror_would_rename():
-    things = (replace(thing, shape=4, texture=4) for thing in world.scene(np.random.default_rng(table.HELD_OUT)).things)
-    grass = replace(world.scene(np.random.default_rng(table.HELD_OUT)), things=tuple(things))
+    things = (replace(thing, shape=4, texture=4) for thing in world.scene(np.random.default_rng(runs.HELD_OUT)).things)
+    grass = replace(world.scene(np.random.default_rng(runs.HELD_OUT)), things=tuple(things))
     inside = classifier.cell_labels(grass)[1] == world.TEXTURES.index("grass")
-    mirrored = classifier.load()(table.as_pixels(grass.true()).flip(3))[0].argmax(0).flip(1)[inside]
+    mirrored = classifier.load()(runs.as_pixels(grass.true()).flip(3))[0].argmax(0).flip(1)[inside]
     assert (mirrored == world.TEXTURES.index("rain")).float().mean() > 0.8
     assert not train.recipe(DEFAULT, steps=1, seed=0).data.flip
 

@@ -36,6 +36,12 @@ def test_the_source_does_not_tell_the_texture(scene):
     assert np.abs(other.true() - scene.true()).mean() > 0.01
 
 
+def test_faint_textures_are_the_same_ones_at_a_fifth_of_the_contrast(scene):
+    faint = replace(scene, contrast=world.CONTRAST / 5)
+    assert np.array_equal(faint.source(), scene.source())
+    assert np.allclose(5 * (faint.true() - faint.flat()), scene.true() - scene.flat(), atol=1e-5)
+
+
 def test_textures_keep_the_mean_colour():
     for seed in range(12):
         scene = world.scene(np.random.default_rng(seed))

@@ -1,0 +1,98 @@
+"""Textures as faint as fine detail is: `python -m benchmarks.semantics.faint` asks what DINO does at each denoise.
+
+The world's textures are strong: FLUX sees in the noisy source that they are missing, and at a denoise below 0.7 rightly leaves
+them out, whatever it is told. Here they have a fifth of the contrast, so that at 0.5 the noise hides whether they are there.
+FLUX, the judge and the adapter learned on such pictures (`train.py --part faint`); the VAE and the encoder are the demo's, and
+sources are flat as in the world.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinotile import demo
+from dinotile.demo.train import flux, world
+from dinotile.files.fingerprints import fingerprint
+from dinotile.hosts.diffusers.load import load_transformer, load_vae
+
+from ..figures import about, publish
+from . import classifier, runs, table
+from .measure import difference, measure, summary
+from .rows import FAINT, ROWS, SETTINGS, Row
+
+CONTRAST = 0.06
+SCENES = 240  # encoded at a time, for FLUX
+FOLDER = runs.WORK / FAINT
+FLUX, JUDGE = FOLDER / "flux", FOLDER / "judge.safetensors"
+DENOISE = (0.3, 0.5, 0.7, 0.9)
+ASKED = (
+    "no DINO",
+    "DINO: cross_attention, the shipped adapter",
+    "features of the same places, objects exchanged",
+    "features dropped: the learned null",
+    "no DINO, each tile's own caption",
+)
+
+
+def scene(rng: np.random.Generator) -> world.Scene:
+    """``world.scene``, with faint textures."""
+    return world.scene(rng, contrast=CONTRAST)
+
+
+def train(*, minutes: tuple[float, float], seed: int) -> None:
+    """FLUX, which goes on from the demo's, and the judge, for these minutes."""
+    torch.manual_seed(seed)
+    for_flux, for_judge = minutes
+    bank = flux.LatentBank(load_vae(demo.VAE), None, size=SCENES, seed=seed, draw=scene)
+    flux.learn(load_transformer(demo.FLUX).float().train(), bank, FLUX, minutes=for_flux, seed=seed)
+    classifier.train(minutes=for_judge, seed=seed, path=JUDGE, contrast=CONTRAST)
+
+
+def rows() -> list[Row]:
+    """Of ASKED, with the adapter of this world."""
+    found = {row.name: row for row in ROWS}
+    return [replace(found[name], adapter=found[name].adapter and FAINT) for name in ASKED]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--denoise", nargs="*", type=float, default=DENOISE)
+    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    if missing := [path for path in (FLUX, JUDGE, runs.adapter_of(FAINT)) if not path.exists()]:
+        raise SystemExit(f"{missing[0]} is missing: run `python -m benchmarks.semantics.train --part {FAINT}`")
+    judge = classifier.load(JUDGE)
+    scenes = [scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(options.pictures)]
+    found: dict[str, Any] = {}
+    true = [[measure(runs.as_pixels(one.true()), one, runs.PLAN, judge)] for one in scenes]
+    found["truth"] = table.rounded(summary(true))
+    print(table.line("truth", found["truth"]), flush=True)
+    for denoise in options.denoise:
+        settings = replace(SETTINGS, denoise=denoise, steps=options.steps)
+        first = None
+        for row in rows():
+            scores = runs.run(row, scenes, seeds=options.seeds, settings=settings, judge=judge, flux=FLUX)
+            first = scores if first is None else first
+            name = f"{denoise}, {row.name}"
+            found[name] = {**table.rounded(summary(scores)), "less no DINO": list(difference(scores, first))}
+            print(table.line(name, found[name]), found[name]["less no DINO"], flush=True)
+    told = {
+        **about(torch.device("cpu")),
+        "contrast": CONTRAST,
+        **{name: getattr(options, name) for name in ("pictures", "seeds", "steps", "denoise")},
+        "models": {path.name: fingerprint(path.read_bytes())[:12] for path in (FLUX / flux.WEIGHTS, JUDGE)},
+    }
+    publish({"about": told, "rows": found}, options.output)
+
+
+if __name__ == "__main__":
+    main()
