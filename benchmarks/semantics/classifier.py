@@ -43,13 +43,13 @@ class TextureClassifier(nn.Module):
         return self.layers((pixels.mean(1, keepdim=True) - 0.5) * 4)
 
 
-def train(*, minutes: float, seed: int, path: Path = JUDGE, contrast: float = world.CONTRAST) -> None:
-    """Trains for `minutes` (after drawing the scenes) and writes the file. contrast: of the textures."""
+def train(*, minutes: float, seed: int, path: Path = JUDGE) -> None:
+    """Trains for `minutes` (after drawing the scenes) and writes the file."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 3))
     pictures, labels = [], []
     for index in range(SCENES):
-        scene = world.scene(rng, shuffled=True, contrast=contrast)
+        scene = world.scene(rng, shuffled=True)
         plain = index % 8 == 0
         pictures.append(torch.from_numpy(scene.flat() if plain else scene.true()).permute(2, 0, 1))
         labels.append(torch.full((world.SIDE // CELL,) * 2, world.GROUND) if plain else cell_labels(scene)[1])
@@ -59,13 +59,13 @@ def train(*, minutes: float, seed: int, path: Path = JUDGE, contrast: float = wo
         views, kinds = [], []
         for index in torch.randint(SCENES, (COUNT,)).tolist():
             top, left = (CELL * torch.randint((world.SIDE - VIEW) // CELL + 1, (2,))).tolist()
-            views.append(_worn(pictures[index][:, top : top + VIEW, left : left + VIEW], contrast))
+            views.append(_worn(pictures[index][:, top : top + VIEW, left : left + VIEW]))
             kinds.append(labels[index][top // CELL : (top + VIEW) // CELL, left // CELL : (left + VIEW) // CELL])
         return torch.stack(views), torch.stack(kinds)
 
     def export(steps: int, loss: float) -> None:
         write(path, model.state_dict(), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
-        log.info("classifier: %d steps, loss %.3f, %s", steps, loss, report(model, contrast))
+        log.info("classifier: %d steps, loss %.3f, %s", steps, loss, report(model))
 
     tools = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)]
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
@@ -97,24 +97,23 @@ def cell_labels(scene: world.Scene) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def report(model: nn.Module, contrast: float) -> str:
+def report(model: nn.Module) -> str:
     """Cells of held-out shuffled scenes inside objects that are named rightly, sharp and worn."""
     rng = np.random.default_rng(10**6)
     right, counted = [0, 0], 0
     for _ in range(20):
-        scene = world.scene(rng, shuffled=True, contrast=contrast)
+        scene = world.scene(rng, shuffled=True)
         picture = torch.from_numpy(scene.true()).permute(2, 0, 1)
         share, kinds = cell_labels(scene)
         inside = (share > 0.5) & (kinds != world.GROUND)
         counted += int(inside.sum())
-        for index, view in enumerate((picture, _worn(picture, contrast))):
+        for index, view in enumerate((picture, _worn(picture))):
             right[index] += int((model(view[None])[0].argmax(0) == kinds)[inside].sum())
     return f"{right[0] / counted:.1%} of held-out object cells, worn {right[1] / counted:.1%}"
 
 
-def _worn(view: Tensor, contrast: float) -> Tensor:
-    """As a generated picture may come: a little softer, with less or more contrast, some noise, in step with textures'
-    contrast."""
+def _worn(view: Tensor) -> Tensor:
+    """As a generated picture may come: a little softer, with less or more contrast, some noise."""
     if torch.rand(()) < 0.6:
         factor = 1 + 1.2 * torch.rand(()).item()
         size = [int(side / factor) for side in view.shape[-2:]]
@@ -122,4 +121,4 @@ def _worn(view: Tensor, contrast: float) -> Tensor:
         view = interpolate(soft, view.shape[-2:], mode="bicubic")[0]
     middle = view.mean((1, 2), keepdim=True)
     view = middle + (view - middle) * (0.4 + 0.9 * torch.rand(()))
-    return (view + 0.2 * contrast * torch.rand(()) * torch.randn(1, *view.shape[1:])).clamp(0, 1)
+    return (view + 0.06 * torch.rand(()) * torch.randn(1, *view.shape[1:])).clamp(0, 1)

@@ -59,9 +59,17 @@ def load(flux: Any, path: Path = FILE) -> Any:
 
 
 def train(
-    *, minutes: float, seed: int, path: Path = FILE, shown: Shown = flat_source, begin: Path | None = None
+    *,
+    minutes: float,
+    seed: int,
+    path: Path = FILE,
+    shown: Shown = flat_source,
+    begin: Path | None = None,
+    from_source: float = 0.0,
+    start: tuple[float, float] = (0.2, 0.6),
 ) -> None:
-    """Trains for ``minutes`` (after encoding the scenes) and writes the file. begin: a file to go on from."""
+    """Trains for ``minutes`` (after encoding the scenes) and writes the file. begin: a file to go on from. from_source,
+    start: as in ``ConditionSettings`` of an adapter's training."""
     torch.manual_seed(seed)
     flux: Any = load_transformer(demo.FLUX).eval().requires_grad_(False)
     controlnet = (new_controlnet(flux) if begin is None else load(flux, begin)).requires_grad_(False)
@@ -72,6 +80,10 @@ def train(
     def loss(batch: tuple[Tensor, Tensor, Text]) -> Tensor:
         clean, shown, text = batch
         time, noise = LEAST + (1 - LEAST) * torch.rand(len(clean)), torch.randn_like(clean)
+        begins = torch.rand(len(clean)) < from_source
+        starts = torch.where(begins, start[0] + (start[1] - start[0]) * torch.rand(len(clean)), 1.0)
+        time = torch.where(begins, starts * torch.rand(len(clean)), time)
+        noise = noise + (1 / starts - 1).view(-1, 1, 1, 1) * (shown - clean)  # none where a row begins at the picture
         share = time.view(-1, 1, 1, 1)
         mixed = (1 - share) * clean + share * noise
         with autocast():

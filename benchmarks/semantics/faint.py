@@ -2,8 +2,8 @@
 
 The world's textures are strong: FLUX sees in the noisy source that they are missing, and at a denoise below 0.7 rightly leaves
 them out, whatever it is told. Here they have a fifth of the contrast, so that at 0.5 the noise hides whether they are there.
-FLUX, the judge and the adapter learned on such pictures (`train.py --part faint`); the VAE and the encoder are the demo's, and
-sources are flat as in the world.
+FLUX and the adapter learned on such pictures (`train.py --part faint`); the VAE and the encoder are the demo's, sources are flat
+as in the world, and the judge is shown what is not in the flat picture five times as strong.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from .rows import FAINT, ROWS, SETTINGS, Row
 
 CONTRAST = 0.06
 SCENES = 240  # encoded at a time, for FLUX
-FOLDER = runs.WORK / FAINT
-FLUX, JUDGE = FOLDER / "flux", FOLDER / "judge.safetensors"
+FLUX = runs.WORK / FAINT
 DENOISE = (0.3, 0.5, 0.7, 0.9)
 ASKED = (
     "no DINO",
@@ -45,13 +44,11 @@ def scene(rng: np.random.Generator) -> world.Scene:
     return world.scene(rng, contrast=CONTRAST)
 
 
-def train(*, minutes: tuple[float, float], seed: int) -> None:
-    """FLUX, which goes on from the demo's, and the judge, for these minutes."""
+def train(*, minutes: float, seed: int) -> None:
+    """FLUX, which goes on from the demo's."""
     torch.manual_seed(seed)
-    for_flux, for_judge = minutes
     bank = flux.LatentBank(load_vae(demo.VAE), None, size=SCENES, seed=seed, draw=scene)
-    flux.learn(load_transformer(demo.FLUX).float().train(), bank, FLUX, minutes=for_flux, seed=seed)
-    classifier.train(minutes=for_judge, seed=seed, path=JUDGE, contrast=CONTRAST)
+    flux.learn(load_transformer(demo.FLUX).float().train(), bank, FLUX, minutes=minutes, seed=seed)
 
 
 def rows() -> list[Row]:
@@ -68,9 +65,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    if missing := [path for path in (FLUX, JUDGE, runs.adapter_of(FAINT)) if not path.exists()]:
+    if missing := [path for path in (FLUX, runs.adapter_of(FAINT)) if not path.exists()]:
         raise SystemExit(f"{missing[0]} is missing: run `python -m benchmarks.semantics.train --part {FAINT}`")
-    judge = classifier.load(JUDGE)
+    judge = classifier.load()
     scenes = [scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(options.pictures)]
     found: dict[str, Any] = {}
     true = [[measure(runs.as_pixels(one.true()), one, runs.PLAN, judge)] for one in scenes]
@@ -89,7 +86,7 @@ def main() -> None:
         **about(torch.device("cpu")),
         "contrast": CONTRAST,
         **{name: getattr(options, name) for name in ("pictures", "seeds", "steps", "denoise")},
-        "models": {path.name: fingerprint(path.read_bytes())[:12] for path in (FLUX / flux.WEIGHTS, JUDGE)},
+        "models": {**table.models(), "flux": fingerprint((FLUX / flux.WEIGHTS).read_bytes())[:12]},
     }
     publish({"about": told, "rows": found}, options.output)
 

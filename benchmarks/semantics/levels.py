@@ -38,7 +38,10 @@ BESIDE = (
     "ControlNet, DINO",
     "ControlNet, each tile's own caption",
 )  # the same with a ControlNet
-LEARNED = tuple(f"learned on all levels, {name}" for name in BESIDE)
+LEARNED = tuple(  # without a ControlNet, and with one
+    tuple(f"learned on all levels, {name}" for name in names)
+    for names in (("features dropped", "DINO", "features dropped, each tile's own caption"), BESIDE)
+)
 DENOISE = (0.3, 0.5, 0.7, 0.9)
 ENCODER, CONTROLNET = runs.WORK / TRAINED / "dino.safetensors", runs.NETS[TRAINED]
 SOURCES = 360  # that the encoder learns on
@@ -85,16 +88,16 @@ def spoilt(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def sweep(
     level: str, scenes: Sequence[world.Scene], *, denoise: Sequence[float], seeds: int, steps: int, learned: bool
 ) -> dict[str, Any]:
-    """What the rows make of a level's sources at each denoise, at the highest one with a ControlNet too. learned: with
-    ControlNets only, the shipped one and that which learned on all levels."""
+    """What the rows make of a level's sources at each denoise, at the highest one with a ControlNet too. learned: the rows of
+    what learned on all levels beside them."""
     judge, rows = classifier.load(), {row.name: row for row in ROWS}
     shown = [source(scene, level, seed=index) for index, scene in enumerate(scenes)]
     found = {"source": table.rounded(summary([[seen(*pair, judge)] for pair in zip(scenes, shown, strict=True)]))}
     _tell(level, "source", found["source"]["accuracy"])
     for amount in denoise:
         settings = replace(SETTINGS, denoise=amount, steps=steps)
-        compared = (COMPARED, BESIDE)[: 2 if amount == max(DENOISE) else 1]
-        for names in (BESIDE, LEARNED) if learned else compared:
+        ways = 2 if amount == max(DENOISE) else 1
+        for names in (COMPARED, BESIDE)[:ways] + LEARNED[: ways * learned]:
             counted = [
                 runs.run(rows[name], scenes, seeds=seeds, settings=settings, judge=judge, sources=shown)
                 for name in names

@@ -53,8 +53,8 @@ def measure(
     shown: the scene that DINO saw, where it is another one."""
     share, own = cell_labels(scene)
     area = share * ((own != world.GROUND) & (share > 0.5))
-    named = judge(pixels.clamp(0, 1))[0].argmax(0)
     true, flat = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (scene.true(), scene.flat()))
+    named = judge(as_strong(pixels, flat, scene).clamp(0, 1))[0].argmax(0)
     inside = _without_rim(torch.from_numpy(scene.labels()))
     sharp, least, most = (_gradient(picture, inside) for picture in (pixels, flat, true))
     return Scores(
@@ -67,6 +67,12 @@ def measure(
         outline=outline(pixels, scene),
         blank=_share(named == world.GROUND, area),
     )
+
+
+def as_strong(pixels: Tensor, flat: Tensor, scene: world.Scene) -> Tensor:
+    """Pixels with textures as strong as those that the judge learned: fainter ones are enlarged, and all else that is not in
+    the flat picture with them."""
+    return pixels if scene.contrast == world.CONTRAST else flat + world.CONTRAST / scene.contrast * (pixels - flat)
 
 
 def outline(pixels: Tensor, scene: world.Scene) -> float:

@@ -28,9 +28,10 @@ FORMS = "forms"  # the variant whose encoder and adapter saw shapes in many form
 ALONE = (FORMS, FAINT, LEVELS)  # parts of train.py of their own
 NETS = {  # that are not shipped, in the folder that train.py makes
     "levels": f"{LEVELS}/controlnet.safetensors",
+    FROM_SOURCE: f"{FROM_SOURCE}/controlnet.safetensors",
     "reference": "reference/diffusion_pytorch_model.safetensors",
 }
-SHIPPED = ("", "demo", "untrained", SELFTAUGHT)
+SHIPPED = ("", "demo", "untrained", SELFTAUGHT, FROM_SOURCE)
 
 
 def trained(variant: str, seed: int) -> str:
@@ -44,8 +45,8 @@ class Row:
     empty.
     features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
     is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the reader names the
-    textures of its tiles. net: which ControlNet, the tile one, that of knowing.py, that of levels.py, or reference latents in
-    its place."""
+    textures of its tiles. net: which ControlNet, the tile one, that of knowing.py, that of levels.py, one whose rows began at
+    the source too, or reference latents in its place."""
 
     name: str
     adapter: str = "demo"
@@ -57,7 +58,7 @@ class Row:
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
     reads: bool = False
-    net: Literal["controlnet", "knowing", "levels", "reference"] = "controlnet"
+    net: Literal["controlnet", "knowing", "levels", "from-source", "reference"] = "controlnet"
 
     @property
     def shipped(self) -> bool:
@@ -66,7 +67,7 @@ class Row:
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
         if self.net in NETS and not (work / NETS[self.net]).exists():
-            return self.net
+            return "from-source-controlnet" if self.net == FROM_SOURCE else self.net
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             variant, _, seed = self.adapter.partition("-seed-")
             if variant in ALONE:
@@ -137,6 +138,14 @@ ROWS = (
         net=LEVELS,
         told="tile",
     ),
+    Row("learned on all levels, features dropped", adapter=LEVELS, features="dropped"),
+    Row("learned on all levels, DINO", adapter=LEVELS),
+    Row(
+        "learned on all levels, features dropped, each tile's own caption",
+        adapter=LEVELS,
+        features="dropped",
+        told="tile",
+    ),
     Row("reference latents, no DINO", adapter="", controlnet=1.0, net="reference"),
     Row("reference latents, each tile's own caption", adapter="", controlnet=1.0, net="reference", told="tile"),
     Row("reference latents, DINO", controlnet=1.0, net="reference"),
@@ -148,6 +157,11 @@ ROWS = (
         features="dropped",
         told="tile",
     ),
+    Row("ControlNet from the source, no DINO", adapter="", controlnet=1.0, net=FROM_SOURCE),
+    Row(
+        "ControlNet from the source, each tile's own caption", adapter="", controlnet=1.0, net=FROM_SOURCE, told="tile"
+    ),
+    Row("ControlNet from the source, DINO from the source", adapter=FROM_SOURCE, controlnet=1.0, net=FROM_SOURCE),
     Row("from the source, objects exchanged", adapter=FROM_SOURCE, features="exchanged"),
     Row("context of all tokens, ControlNet, DINO", adapter="all-tokens", controlnet=1.0),
     Row("shares of the source documents, ControlNet, DINO", adapter="shares", controlnet=1.0),

@@ -24,11 +24,13 @@ from . import classifier, controlnet, knowing, reader, reference, selftaught
 from .captions import Captioned
 from .guides import Dropped, Elsewhere, PerTile, Read, words
 from .measure import Scores, measure
-from .rows import FORMS, LEVELS, SELFTAUGHT, SETTINGS, Row
+from .rows import FORMS, FROM_SOURCE, LEVELS, SELFTAUGHT, SETTINGS, Row
 from .rows import NETS as TRAINED_NETS
 
 WORK = Path(__file__).parent / "work"  # what train.py makes and git does not keep
 PLAN = plan_tiles(world.SIDE, world.SIDE, tile=SETTINGS.tile, overlap=SETTINGS.overlap, fit=SETTINGS.tile_fit)
+FROM_SOURCE_ADAPTER = Path(__file__).with_name("from_source_adapter.safetensors")
+SHIPPED_ADAPTERS = {SELFTAUGHT: selftaught.ADAPTER, FROM_SOURCE: FROM_SOURCE_ADAPTER}  # beside the demo's
 HELD_OUT = 2 * 10**6  # seeds of scenes from here on are looked at here only
 NETS = {
     "controlnet": controlnet.FILE,
@@ -97,7 +99,7 @@ def build(row: Row, path: Path = demo.FLUX) -> Upscaler:
         net = reference.new_shown(flux) if row.net == "reference" else controlnet.load(flux, NETS[row.net])
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
-    shipped = {SELFTAUGHT: selftaught.ADAPTER, "demo": demo.ADAPTER, "untrained": demo.ADAPTER}
+    shipped = {"demo": demo.ADAPTER, "untrained": demo.ADAPTER, **SHIPPED_ADAPTERS}
     adapter = load_adapter(shipped.get(row.adapter, adapter_of(row.adapter)))
     if row.adapter == "untrained":
         adapter = new_adapter(adapter.config)

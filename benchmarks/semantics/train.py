@@ -5,8 +5,9 @@ too; `python -m dinotile.demo.train` makes the same), `judge` (the texture class
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
 becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures),
-`reference` (a FLUX with reference latents in its place), `forms` (the encoder without labels and its adapter, which go on with
-shapes in many forms), `faint` (FLUX, judge and adapter go on with faint textures), `levels` (encoder, ControlNet and adapter go
+`from-source-controlnet` (goes on from the first with rows that begin at the source), `reference` (a FLUX with reference
+latents in its place), `forms` (the encoder without labels and its adapter, which go on with
+shapes in many forms), `faint` (FLUX and adapter go on with faint textures), `levels` (encoder, ControlNet and adapter go
 on with sources that show something of the textures).
 """
 
@@ -19,7 +20,6 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +29,9 @@ from dinotile import demo
 from dinotile.demo.train import run as demo_train
 from dinotile.demo.train import world
 from dinotile.demo.train.dino import Shown
-from dinotile.demo.train.speed import autocast, half
+from dinotile.demo.train.speed import autocast
 from dinotile.files.fingerprints import fingerprint
 from dinotile.files.pictures import to_image
-from dinotile.training.adapter.config import TrainConfig, config_from
 from dinotile.training.adapter.run import load_models
 from dinotile.training.adapter.task import FILE, AdapterTask
 from dinotile.training.core.loop import fit
@@ -40,14 +39,15 @@ from dinotile.training.core.trainer import Trainer
 from dinotile.training.data.pictures import open_data
 
 from . import classifier, controlnet, faint, forms, knowing, levels, reader, reference, selftaught
-from .rows import ALONE, DEFAULT, FAINT, FORMS, FROM_SOURCE, LEVELS, SELFTAUGHT, trained
-from .runs import NETS, WORK, adapter_of, as_pixels
+from .rows import ALONE, DEFAULT, FAINT, FORMS, FROM_SOURCE, SELFTAUGHT, trained
+from .runs import NETS, SHIPPED_ADAPTERS, WORK, adapter_of, as_pixels
 from .table import models
+from .variants import BEGINNING, PICTURES, STEPS, VARIANTS, recipe
 
 MINUTES = {"vae": 15.0, "dino": 6.0, "flux": 48.0, "decoder": 5.0}
 JUDGE_MINUTES, SELFTAUGHT_MINUTES, READER_MINUTES = 4.0, 20.0, 6.0
 CONTROLNET_MINUTES, KNOWING_MINUTES, FORMS_MINUTES = 8.0, 17.0, 8.0
-FAINT_MINUTES = (18.0, 4.0)  # FLUX and the judge
+FAINT_MINUTES = 18.0
 REFERENCE_MINUTES = 15.0
 LEVELS_MINUTES = (6.0, 5.0)  # the encoder and the ControlNet
 PARTS = (
@@ -61,56 +61,9 @@ PARTS = (
     "controlnet",
     "knowing",
     "reference",
+    "from-source-controlnet",
     *ALONE,
 )
-PICTURES = 240
-STEPS = 700
-VARIANTS: dict[str, dict[str, Any]] = {
-    DEFAULT: {"conditions": {"dino_guidance": 2.0}},
-    "guided": {"conditions": {"dino_guidance": 2.0}},
-    "plain": {},
-    "context": {"adapter": {"mechanisms": ["context"], "double_sites": [], "single_sites": []}},
-    "vector": {"adapter": {"mechanisms": ["vector"], "double_sites": [], "single_sites": []}},
-    "all": {"adapter": {"mechanisms": ["cross_attention", "context", "vector"]}},
-    "all-blocks": {"adapter": {"single_sites": list(range(6))}},
-    "single-blocks": {"adapter": {"double_sites": [], "single_sites": list(range(6))}},
-    "grid-4": {"adapter": {"grid": 4}},
-    "grid-16": {"adapter": {"grid": 16}},
-    "no-positions": {"adapter": {"positions": False}},
-    "flat": {"adapter": {"shared_tokens": str(demo.FLAT)}},
-    "all-tokens": {"adapter": {"mechanisms": ["context"], "context_grid": 14, "double_sites": [], "single_sites": []}},
-    "shares": {"conditions": {"none": 0.1, "text": 0.3, "dino": 0.05, "both": 0.55}},  # of the source documents
-    FROM_SOURCE: {
-        "adapter": {"warm_start": str(demo.ADAPTER)},
-        "conditions": {"dino_guidance": 2.0, "from_source": 0.6, "start": (0.3, 0.9)},
-    },
-    "layer-1": {"model": {"layers": "1"}},
-    "layer-2": {"model": {"layers": "2"}},
-    "layer-4": {"model": {"layers": "4"}},
-    SELFTAUGHT: {
-        "model": {"dino": str(selftaught.FILE), "layers": "last"},
-        "conditions": {"dino_guidance": 2.0},
-    },
-    LEVELS: {
-        "model": {"dino": str(levels.ENCODER)},
-        "adapter": {"warm_start": str(demo.ADAPTER)},
-        "data": {"path": str(WORK / f"pictures-{LEVELS}")},
-        "conditions": {"dino_guidance": 2.0},
-    },
-    FAINT: {
-        "model": {"model_path": str(faint.FLUX)},
-        "adapter": {"warm_start": str(demo.ADAPTER)},
-        "data": {"path": str(WORK / f"pictures-{FAINT}")},
-        "conditions": {"dino_guidance": 2.0},
-    },
-    FORMS: {
-        "model": {"dino": str(WORK / f"{FORMS}.safetensors"), "layers": "last"},
-        "adapter": {"warm_start": str(selftaught.ADAPTER)},
-        "data": {"path": str(WORK / f"pictures-{FORMS}")},
-        "conditions": {"dino_guidance": 2.0},
-    },
-}
-LONG = (DEFAULT, SELFTAUGHT)  # variants that learn for twice as many steps
 
 
 def main() -> None:
@@ -140,13 +93,16 @@ def main() -> None:
         for name in options.variants:
             adapter = train_adapter(name, steps=options.steps, seed=options.seed, encoded=encoded)
             kept = adapter_of(trained(name, options.seed))
-            shutil.copyfile(adapter, selftaught.ADAPTER if trained(name, options.seed) == SELFTAUGHT else kept)
+            shutil.copyfile(adapter, SHIPPED_ADAPTERS.get(trained(name, options.seed), kept))
     if "demo" in parts:
         shutil.copyfile(adapter_of(DEFAULT), demo.ADAPTER)
     if "controlnet" in parts:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
     if "knowing" in parts:
         knowing.train(minutes=KNOWING_MINUTES, seed=options.seed)
+    if "from-source-controlnet" in parts:
+        path = NETS[FROM_SOURCE]
+        controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed, path=path, begin=controlnet.FILE, **BEGINNING)
     if "reference" in parts:
         begin_work(WORK)
         reference.train(minutes=REFERENCE_MINUTES, seed=options.seed, folder=NETS["reference"].parent)
@@ -223,37 +179,6 @@ def _latents(encode: Callable[[Tensor], Tensor], encoded: dict[str, Tensor], pix
         with autocast():
             encoded[key] = encode(pixels).float()
     return encoded[key]
-
-
-def recipe(name: str, *, steps: int, seed: int) -> TrainConfig:
-    """What `dinotile train` is told for a variant. Those of LONG learn for twice ``steps``."""
-    steps *= 2 if name in LONG else 1
-    values: dict[str, Any] = {
-        "model": {"variant": "demo", "layers": "2/3"},
-        "adapter": {"width": 64, "grid": 8, "context_grid": 2, "double_sites": [0, 1, 2], "single_sites": []},
-        "data": {
-            "path": str(WORK / "pictures"),
-            "picture": world.SIDE,
-            "tile": 128,
-            "cache": PICTURES,
-            "windows": 4,
-            "flip": False,  # a mirror makes rain of grass
-        },
-        "conditions": {"none": 0.1, "text": 0.1, "dino": 0.7, "both": 0.1, "weak": 0.0},
-        "optimisation": {
-            "steps": steps,
-            "batch": 32,
-            "learning_rate": 3e-3,
-            "warmup": 30,
-            "ema": 0.99,
-            "seed": seed,
-            "precision": "bf16" if half() else "no",
-        },
-        "output": {"folder": str(WORK / "runs" / trained(name, seed)), "save_every": steps, "tensorboard": False},
-    }
-    for section, changes in VARIANTS[name].items():
-        values[section].update(changes)
-    return config_from(values)
 
 
 if __name__ == "__main__":
