@@ -125,6 +125,13 @@ class TrainAdapter(LearningNode):
                     optional=True,
                 ),
                 *sockets.encoding(),
+                number(
+                    "from_source",
+                    (0.5, 0.0, 1.0, 0.05),
+                    "Share of the tiles that begin as an upscaling does, at the poor copy that DINO sees, with noise. Without it "
+                    "DINO hardly acts below denoise 0.7. Usual: 0.5.",
+                    optional=True,
+                ),
             ],
             outputs=[
                 sockets.Adapter.Output(display_name="adapter", tooltip="The trained adapter, as it was saved."),
@@ -142,7 +149,7 @@ class TrainAdapter(LearningNode):
     def execute(
         cls, model, vae, dino, folder, filename_prefix, steps, batch, learning_rate, picture, tile, layers, mechanisms,
         width, grid, highest_sigma, guidance, gradient_checkpointing, remember, seed, adapter=None, dino_guidance=1.0,
-        context_grid=4, crops=1, scales="averaged",
+        context_grid=4, crops=1, scales="averaged", from_source=0.5,
     ) -> io.NodeOutput:  # fmt: skip
         from ..training.adapter.config import AdapterSettings, config_from
         from ..training.adapter.start import config_of, copied
@@ -156,7 +163,7 @@ class TrainAdapter(LearningNode):
             {
                 "model": {"dtype": dtype, "guidance": guidance, "gradient_checkpointing": gradient_checkpointing},
                 "data": {"path": picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
-                "conditions": {"dino_guidance": dino_guidance},
+                "conditions": {"dino_guidance": dino_guidance, "from_source": from_source},
                 "optimisation": {
                     "steps": steps,
                     "batch": batch,
