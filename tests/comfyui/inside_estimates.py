@@ -31,7 +31,7 @@ from dinotile.hosts.comfy import vae as vae_path
 from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.host import ComfyHost
 
-SMALL = HEIGHT // 4, WIDTH // 4  # px of the sources, to be made twice as large
+SMALL = 32, 40  # px of the sources, to be made twice as large
 
 
 def demo_vae():
@@ -67,9 +67,8 @@ def estimates():
     vae, out = demo_vae(), {}
     runs = {
         "euler": {},
-        "heun": {"sampler": "heun"},
+        "heun": {"sampler": "heun", "cfg": 2.0},
         "euler_ancestral": {"sampler": "euler_ancestral"},
-        "cfg": {"cfg": 2.0},
     }
     image = picture(3, height=SMALL[0], width=SMALL[1])
     latent, of = encoded(vae, image), plan(height=2 * SMALL[0], width=2 * SMALL[1])
