@@ -1,5 +1,4 @@
-"""A model that is spread over two processes learns what one process learns, in half of the memory each; and an adapter, which each
-has whole."""
+"""A model that is spread over two processes learns what one learns, in half of the memory each; and an adapter in two does."""
 
 import json
 import os
