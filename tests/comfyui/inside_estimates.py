@@ -66,9 +66,9 @@ def off_by(vae, latent, image):
 def estimates():
     vae, out = demo_vae(), {}
     runs = {
-        "euler": {},
-        "heun": {"sampler": "heun", "cfg": 2.0},
-        "euler_ancestral": {"sampler": "euler_ancestral"},
+        "euler": {"steps": 3},
+        "heun": {"steps": 3, "sampler": "heun", "cfg": 2.0},
+        "euler_ancestral": {"steps": 3, "sampler": "euler_ancestral"},
     }
     image = picture(3, height=SMALL[0], width=SMALL[1])
     latent, of = encoded(vae, image), plan(height=2 * SMALL[0], width=2 * SMALL[1])
