@@ -72,8 +72,8 @@ def write_models(base: Path) -> None:
 
 SIZES = {
     "in_channels": 64,
-    "num_layers": 1,
-    "num_single_layers": 2,
+    "num_layers": 2,
+    "num_single_layers": 3,
     "attention_head_dim": 128,
     "num_attention_heads": 2,
     "joint_attention_dim": CONTEXT,
@@ -126,7 +126,7 @@ def write_flux(folder: Path) -> None:
     state = flux_state()
     state["proj_out.bias"][0] = float("nan")
     save_file(state, folder / FLUX_NAN)
-    save_file(flux_state(num_single_layers=1), folder / FLUX_SHORT)
+    save_file(flux_state(num_layers=1, num_single_layers=1), folder / FLUX_SHORT)
     save_file(flux2_state(), folder / FLUX2)
     save_file(flux2_state(heads=2, guidance=True), folder / FLUX2_DEV)
 
@@ -286,7 +286,7 @@ def esrgan_state(width: int = 4, growth: int = 32) -> dict[str, Tensor]:
 
 
 def adapter_config(
-    *, heads: int = 2, double: int = 1, single: int = 2, context: int = CONTEXT, vector: int = VECTOR, **other
+    *, heads: int = 2, double: int = 2, single: int = 3, context: int = CONTEXT, vector: int = VECTOR, **other
 ) -> AdapterConfig:
     geometry = other.pop("geometry", None) or FluxGeometry(128 * heads, heads, double, single, context, vector)
     settings = {
@@ -341,7 +341,7 @@ def write_adapters(folder: Path) -> None:
     write_adapter(folder / f"flux2-{CROSS}", flux2_adapter_config(**only), seed=13)
     write_adapter(folder / f"flux2-{FLAT}", flux2_adapter_config(**only, positions=False), seed=16)
     for name, mechanisms in ((TRAINED, {}), (CROSS, only)):
-        write_adapter(folder / f"short-{name}", adapter_config(single=1, **mechanisms), seed=1)
+        write_adapter(folder / f"short-{name}", adapter_config(double=1, single=1, **mechanisms), seed=1)
     write_adapter(folder / TRAINED, adapter_config(), seed=1)
     write_adapter(folder / SECOND, adapter_config(width=24, grid=4), seed=2)
     write_adapter(folder / CROSS, adapter_config(mechanisms=("cross_attention",)), seed=3)

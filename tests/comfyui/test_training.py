@@ -142,8 +142,8 @@ def test_a_training_goes_on_from_an_adapter_with_its_configuration(numbers):
     assert found["configuration"] == [24, 3, ["vector"]]
     assert found["without a rate the weights stay"] and found["start stays"]
     assert found["with one they move"] > 1e-4
-    assert found["sites"] == ["double.0", "single.0"]
-    assert found["sites of a new one"] == ["single.0", "single.1"]
+    assert found["sites"] == ["double.0", "double.1", "single.0", "single.2"]
+    assert found["sites of a new one"] == ["single.0", "single.1", "single.2"]
     assert found["values of a new one"] > 0
 
 
