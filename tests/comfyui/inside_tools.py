@@ -72,8 +72,8 @@ class Kind:
 
 
 KINDS = {
-    "flux1": Kind(FLUX1, "flux", "", TILE, 2),
-    "short": Kind(FLUX1, "flux-short", "short-", TILE, 2),  # a block of each kind
+    "flux1": Kind(FLUX1, "flux", "", TILE, 3),
+    "short": Kind(FLUX1, "flux-short", "short-", TILE, 3),  # a block of each kind
     "flux2": Kind(FLUX2, "flux2", "flux2-", 2 * TILE, 1),
     "chroma": Kind(CHROMA, "Chroma", "chroma-", TILE, 1),
     "krea2": Kind(KREA2, "Krea 2", "krea2-", TILE, 1, context=640, framed=True),
