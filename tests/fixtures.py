@@ -1,14 +1,18 @@
+import functools
 import os
 import subprocess
 import sys
 
 import pytest
+import typer
 from safetensors.torch import save_file
 
 from dinotile.cli import app as cli
 
 from .threads import one_thread as one_thread
 from .tiny import tiny_flux, tiny_vae
+
+BUILT = functools.cache(typer.main.get_command)  # from the functions' signatures: a third of a small run's time
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +41,7 @@ def dinotile(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["dinotile", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(typer.main, "get_command", BUILT)
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             cli.main()

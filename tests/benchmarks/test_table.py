@@ -196,36 +196,24 @@ def test_training_does_not_mirror_what_a_mirror_would_rename():
     assert not train.recipe(DEFAULT, steps=1, seed=0).data.flip
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """The folder of a training whose default adapter is the shipped one."""
+def test_the_table_takes_adapters_of_these_models_only_and_training_removes_others(tmp_path, monkeypatch):
+    """In the folder of a training whose default adapter is the shipped one, or another."""
     monkeypatch.setattr(table, "WORK", tmp_path)
     train.begin_work(tmp_path)
-    (tmp_path / "adapters" / f"{DEFAULT}.safetensors").write_bytes(demo.ADAPTER.read_bytes())
-    return tmp_path
-
-
-def test_the_table_takes_adapters_of_these_models(work):
+    note, default = tmp_path / "models.json", tmp_path / "adapters" / f"{DEFAULT}.safetensors"
+    default.write_bytes(demo.ADAPTER.read_bytes())
     table.check_adapters()
-    train.begin_work(work)
-    assert (work / "adapters" / f"{DEFAULT}.safetensors").exists()
-
-
-def test_the_table_refuses_adapters_of_other_models_and_training_removes_them(work):
-    note = work / "models.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
-    (work / "adapters" / "vector.safetensors").write_bytes(b"of another flux")
-    with pytest.raises(SystemExit, match="of another flux: run"):
-        table.check_adapters()
-    train.begin_work(work)
-    table.check_adapters()
-    assert sorted(path.name for path in work.rglob("*")) == ["adapters", "models.json"]
-
-
-def test_the_table_refuses_a_default_that_is_not_shipped(work):
-    (work / "adapters" / f"{DEFAULT}.safetensors").write_bytes(b"other")
+    train.begin_work(tmp_path)
+    assert default.exists()
+    default.write_bytes(b"other")
     with pytest.raises(SystemExit, match="another training than the demo"):
         table.check_adapters()
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"flux": "000000000000"}))
+    with pytest.raises(SystemExit, match="of another flux: run"):
+        table.check_adapters()
+    train.begin_work(tmp_path)
+    table.check_adapters()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["adapters", "models.json"]
 
 
 def test_two_runs_pooled_are_one_run_of_all_their_pictures():

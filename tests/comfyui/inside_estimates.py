@@ -31,7 +31,7 @@ from dinotile.hosts.comfy import vae as vae_path
 from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.host import ComfyHost
 
-SMALL = HEIGHT // 4, WIDTH // 4  # px of the sources, to be made twice as large
+SMALL = 32, 40  # px of the sources of most checks, to be made twice as large
 
 
 def demo_vae():
@@ -66,13 +66,12 @@ def off_by(vae, latent, image):
 def estimates():
     vae, out = demo_vae(), {}
     runs = {
-        "euler": {},
-        "heun": {"sampler": "heun"},
-        "euler_ancestral": {"sampler": "euler_ancestral"},
-        "cfg": {"cfg": 2.0},
+        "euler": {"steps": 3},
+        "heun": {"steps": 3, "sampler": "heun", "cfg": 2.0},
+        "euler_ancestral": {"steps": 3, "sampler": "euler_ancestral"},
     }
-    image = picture(3, height=SMALL[0], width=SMALL[1])
-    latent, of = encoded(vae, image), plan(height=2 * SMALL[0], width=2 * SMALL[1])
+    image = picture(3, height=HEIGHT // 4, width=WIDTH // 4)
+    latent, of = encoded(vae, image), plan(height=HEIGHT // 2, width=WIDTH // 2)
     for name, options in runs.items():
         plain = sample(flux(), text(0), text(1), latent=latent, **options)
         results = {

@@ -76,7 +76,7 @@ def regions():
     }
     out = {}
     for name, conditioning in cases.items():
-        steps = 4 if "for a while" in name else 2
+        steps = 4 if "for a while" in name else 1
         plain = sample(model, conditioning, text(1), cfg=2.0, steps=steps)
         of_tiles = sample(tiled(model), conditioning, text(1), cfg=2.0, steps=steps)
         out[name] = apart(of_tiles, plain)
@@ -118,7 +118,7 @@ def control_model(*, latent_input: bool):
 def controlnet_hints():
     """A hint that holds its own coordinates; what arrives at the ControlNet belongs to the tile that it gets."""
     out = {}
-    for name, scale, cfg in (("canvas size", 1, 1.0), ("half size", 2, 1.0), ("cfg 2", 1, 2.0)):
+    for name, scale, cfg in (("half size", 2, 1.0), ("canvas size, cfg 2", 1, 2.0)):
         hint = torch.zeros(1, 3, HEIGHT // scale, WIDTH // scale)
         hint[:, 0] = torch.arange(HEIGHT // scale)[:, None] / HEIGHT * scale
         hint[:, 1] = torch.arange(WIDTH // scale)[None, :] / WIDTH * scale

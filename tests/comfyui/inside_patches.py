@@ -33,6 +33,7 @@ from inside_tools import (
     sample,
     text,
     tiled,
+    using,
     watch,
     where,
 )
@@ -98,6 +99,7 @@ def applied(name: str, cls: type, model):
 
 
 @check
+@using("short")
 def core_patches():
     """Each of them over tiles with room for all tiles in a call, for two rows, and for one: how far apart, or what was said.
     A node that fails without tiles too is for other models."""

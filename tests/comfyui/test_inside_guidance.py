@@ -28,7 +28,7 @@ def test_a_vae_that_is_not_known_is_left_to_the_host(numbers):
     assert not found["in strips"] and found["encode"] == found["decode"] == 0
 
 
-@pytest.mark.parametrize("run", ["euler", "heun", "euler_ancestral", "cfg"])
+@pytest.mark.parametrize("run", ["euler", "heun", "euler_ancestral"])
 def test_anchor_and_dino_guidance_hold_any_sampler_to_the_source(numbers, report, run):
     found = numbers("estimates")[run]
     report(
@@ -47,7 +47,7 @@ def test_guidance_that_is_off_or_masked_away_leaves_the_model_as_it_is(numbers):
 def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     found = numbers("estimates_of_many")
     # a batch rounds otherwise, and where a ReLU of the decoder turns over by it the gradient is another
-    assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 10, 14]
+    assert found["apart from alone"] < 0.01 * found["apart by the other's source"] and found["shape"] == [2, 16, 8, 10]
     one_sentence(found["two for one latent"], ("guidance has 2 pictures, the latent holds 1: connect one image",))
     *beside, masked = found["nothing left"]
     for said in beside:

@@ -83,6 +83,22 @@ def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
     assert trainer.done == 0 and not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def shown(told):
+    """Of two pictures and a third that lends its conditions: a validation, and what it redraws and loses."""
+    trainer = tiny_trainer(settings(told, output={"validation_pictures": 3}), mechanisms=ALL)
+    validation = moved(trainer).task.validation
+    own, other, third = validation.pictures()
+
+    def redrawn_and_losses(pair):
+        validation._pictures = pair
+        with trainer.average.in_place(), torch.no_grad():
+            redrawn = {mode: redraw(validation, own.source, validation.seen(0, mode)) for mode in MODES}
+            return redrawn, validation.losses()
+
+    return (own, other, third), redrawn_and_losses, redrawn_and_losses([own, other])
+
+
 @pytest.mark.parametrize(
     ("whose", "what", "followed_by"),
     [
@@ -92,23 +108,12 @@ def test_too_few_pictures_to_validate_are_told_before_the_first_step(tmp_path):
         ("other", "text", {"retold"}),
     ],
 )
-def test_each_mode_follows_the_conditions_that_it_names_and_no_others(told, whose, what, followed_by):
+def test_each_mode_follows_the_conditions_that_it_names_and_no_others(shown, whose, what, followed_by):
     """In what is redrawn and in what the loss sees, with two pictures and a third that lends its conditions."""
-    trainer = tiny_trainer(settings(told, output={"validation_pictures": 3}), mechanisms=ALL)
-    validation = moved(trainer).task.validation
-    own, other, third = validation.pictures()
+    (own, other, third), redrawn_and_losses, before = shown
     changed = own if whose == "own" else other
     lent = replace(changed, encoded=replace(changed.encoded, **{what: getattr(third.encoded, what)}))
-
-    def redrawn_and_velocities(pair):
-        validation._pictures = pair
-        with trainer.average.in_place(), torch.no_grad():
-            redrawn = {mode: redraw(validation, own.source, validation.seen(0, mode)) for mode in MODES}
-            return redrawn, validation.losses()
-
-    before, after = redrawn_and_velocities([own, other]), redrawn_and_velocities([lent, other])
-    if whose == "other":
-        after = redrawn_and_velocities([own, lent])
+    after = redrawn_and_losses([lent, other] if whose == "own" else [own, lent])
     for mode in MODES:
         assert torch.equal(before[0][mode], after[0][mode]) == (mode not in followed_by), mode
     assert all(before[1][mode] != after[1][mode] for mode in followed_by)

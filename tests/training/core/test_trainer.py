@@ -20,12 +20,12 @@ def test_training_teaches_flux_to_follow_the_features(pictures):
         pictures,
         data={"flip": False},
         conditions={"none": 0, "text": 0.1, "dino": 0, "both": 0.9, "weak": 0},
-        optimisation={"steps": 150, "batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
+        optimisation={"steps": 100, "batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
         output={"validation_pictures": 12},
     )
     trainer = tiny_trainer(config)
     before = trainer.step().loss
-    for _ in range(149):
+    for _ in range(99):
         after = trainer.step().loss
     with trainer.average.in_place():
         found = trainer.task.validate()
@@ -43,7 +43,7 @@ def test_an_adapter_that_learns_guidance_answers_more_strongly_in_the_same_direc
             optimisation={"batch": 8, "learning_rate": 3e-3, "sigma": (1.0, 1.0)},
         )
         trainer = tiny_trainer(config)
-        for _ in range(100):
+        for _ in range(60):
             trainer.step()
         rows = list(draw_rows(trainer.task.pictures, range(32), step=999, first=0, count=trainer.task.count).values())
         with torch.no_grad():

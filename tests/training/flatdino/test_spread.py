@@ -1,4 +1,4 @@
-"""A model that is spread over two processes learns what one process learns, in half of the memory each."""
+"""A model that is spread over two processes learns what one learns, in half of the memory each; and an adapter in two does."""
 
 import json
 import os
@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from dinotile.dino.compress.checkpoint import load_flat
 from dinotile.files.weights import read_weights
+from dinotile.flux_patch.checkpoint import load_adapter
+from dinotile.training.adapter.config import load_config
+from dinotile.training.adapter.run import train
 from dinotile.training.core.monitor import read_log
 from dinotile.training.core.processes import Processes, check_devices, launched
 from dinotile.training.core.shards import check_torch
 
+from ..tiny import largest_difference, write_models
 from .tiny import stored
-from .two import CUT, KINDS, STEPS, command, size, trained
+from .two import ADAPTER, CUT, KINDS, STEPS, command, size, trained
 
 ROOT = Path(__file__).parents[3]
 IDLE = (
@@ -26,19 +31,32 @@ IDLE = (
 TENSORS = ("weights", "average", "optimizer")
 
 
+def adapter_config(place: Path, pictures: Path, *, processes: int) -> dict:
+    """Of a training whose steps have four rows."""
+    return {
+        "model": write_models(place),
+        "adapter": {"width": 16, "grid": 4, "double_sites": [0], "single_sites": [1]},
+        "data": {"path": str(pictures), "picture": 32, "tile": 16},
+        "conditions": {"dino_guidance": 2.0},
+        "optimisation": {"steps": STEPS, "batch": 4 // processes, "learning_rate": 1e-3, "warmup": 2},
+        "output": {"folder": str(place / f"adapter {processes}"), "log_every": 1, "tensorboard": False},
+    }
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, pictures):
     """The folder with what two processes left; beside it this process trains alone."""
     place = tmp_path_factory.mktemp("spread")
     stored(place / "data", count=12)
     trained(place, "clipped", "clipped from one", processes=Processes(), cut=True)
+    (place / ADAPTER).write_text(yaml.safe_dump(adapter_config(place, pictures, processes=2)))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, *launch, "-m", "tests.training.flatdino.two", str(place)]
     ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert "Warning" not in ran.stderr, ran.stderr[-4000:]
-    said = [f"{place}/command {count}/flat.safetensors" for count in (1, 2)]
+    said = [f"{place}/{file}.safetensors" for file in ("adapter 2/adapter", "command 1/flat", "command 2/flat")]
     assert ran.stdout.splitlines() == said, "only the first process speaks"
     return place
 
@@ -127,6 +145,16 @@ def test_the_command_in_two_processes_equals_one_process_whether_each_has_all_or
     assert losses["1"] == pytest.approx(losses["alone"], abs=1e-5) and losses["2"] == pytest.approx(
         losses["alone"], abs=1e-5
     )
+
+
+def test_an_adapter_in_two_processes_equals_one_with_the_same_total_batch(runs, pictures):
+    (runs / ADAPTER).write_text(yaml.safe_dump(adapter_config(runs, pictures, processes=1)))
+    train(load_config(runs / ADAPTER))
+    one, two = (load_adapter(runs / f"adapter {processes}" / "adapter.safetensors") for processes in (1, 2))
+    alone, log = ([line["loss"] for line in read_log(runs / f"adapter {processes}")] for processes in (1, 2))
+    assert len(alone) == STEPS and log == pytest.approx(alone, abs=1e-4)
+    assert largest_difference(*(dict(adapter.module.named_parameters()) for adapter in (one, two))) < 1e-4
+    assert two.config.provenance["rows_per_step"] == 4
 
 
 def test_what_cannot_be_spread_is_one_sentence(monkeypatch):

@@ -35,9 +35,9 @@ def output(folder, **changes):
 
 @pytest.mark.parametrize("name", [NAME, "fast-4-nn-6-hl-nokl", "fast-4-nn-8555-hl"])
 def test_held_out_pictures_are_restored_better_and_better(tmp_path, name):
-    run = trainer(opened(stored(tmp_path / "many", count=120)), tmp_path, name=name, steps=120, batch=32, ema=0.9)
+    run = trainer(opened(stored(tmp_path / "many", count=120)), tmp_path, name=name, steps=80, batch=16, ema=0.9)
     before = run.task.validate()
-    fit(run, output(tmp_path, validate_every=120))
+    fit(run, output(tmp_path, validate_every=80))
     after = read_log(tmp_path)[-1]["validation"]
     assert after["huber"] < 0.8 * before["huber"] and after["cosine"] > before["cosine"] + 0.2
     assert after["explained"] > 0.2 and ("codes" in after) == ("8555" in name)

@@ -19,6 +19,7 @@ from .tiny import MAKER, NAME, opened, trainer
 SOURCE = ("--features", "dinov2", "--encoder", MAKER, "--device", "cpu")
 SMALL = ("--batch", "4", "--steps", "3", "--log-every", "1", "--validate-every", "3")
 STEPS, CUT = 3, 2
+ADAPTER = "adapter.yaml"
 KINDS = {
     "clipped": {"name": "fast-4-pp-6-er2", "clip": 0.05},
     "fp16": {
@@ -84,6 +85,7 @@ def size(run: Trainer) -> int:
 
 def main(place: Path) -> None:
     assert torch.cuda.is_available() or launched("auto")[0].count == 2, "none of them takes itself for the only one"
+    app(["train", str(place / ADAPTER)], standalone_mode=False)
     for count in ("1", "2"):
         app([*command(place, f"command {count}"), "--fsdp", count], standalone_mode=False)
     spread(place, "fp16", "fp16 in two")
