@@ -93,12 +93,11 @@ class TileRun:
             mask = None if part is None else self._mask(cond, box, pair, part, device)
             if part is None or mask is None:
                 continue
+            place = str(box) if part == box else f"{part} of {box}"
             tile = {
                 "area": (part.height, part.width, part.top, part.left),
                 "mask": mask[:, None] if self.framed else mask,
-                "uuid": uuid.uuid5(
-                    cond["uuid"], str(box) if part == box else f"{box} {part}"
-                ),  # other nodes' caches go by it
+                "uuid": uuid.uuid5(cond["uuid"], place),  # caches of other nodes are kept by it
             }
             if cond.get("control") is not None:
                 tile["control"] = self._control(cond["control"], part)

@@ -30,61 +30,63 @@ from inside_tools import (
     using,
 )
 
+from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.guide import PartGuide
 from dinotile.hosts.comfy.carrier import DinoCond
 from dinotile.hosts.comfy.crop import with_cond
+from dinotile.hosts.comfy.place import PlaceCrop
 from dinotile.tiling.canvas import cut
 from dinotile.tiling.plan import Box, TilePlan
 from dinotile.tiling.windows import tile_windows, window
 from nodes import ConditioningSetArea, ConditioningSetAreaPercentage, ConditioningSetMask
 
-WIDE = 128  # px, of tiles of which areas take parts that a model can see
-
 
 def conditionings() -> dict[str, tuple[list, list]]:
-    """Positive and negative of each case. Areas begin inside tokens and have odd sides."""
+    """Positive and negative of each case. Some areas begin inside tokens and have odd sides; none reaches less than eight cells
+    into a tile."""
     a, b, c = text(10), text(11), text(12)
     left, soft = torch.zeros(1, HEIGHT, WIDTH), torch.linspace(0, 1, WIDTH).expand(1, HEIGHT, WIDTH)
-    left[:, 24:, : WIDTH // 2] = 1
+    left[:, 24:, :160] = 1
     area = lambda to, *place, strength=1.0: node_helpers.conditioning_set_values(  # noqa: E731
         to, {"area": place, "strength": strength}
     )
     masked = lambda to, mask, bounds: ConditioningSetMask().append(to, mask, bounds, 0.8)[0]  # noqa: E731
+    by_px = ConditioningSetArea().append(b, 112, 120, 48, 24, 0.7)[0]
+    by_percent = ConditioningSetAreaPercentage().append(text(13), 0.6, 0.7, 0.2, 0.3, 1.5)[0]
     return {
-        "by px": (a + ConditioningSetArea().append(b, 112, 120, 48, 24, 0.7)[0], c),
-        "by percent": (a + ConditioningSetAreaPercentage().append(b, 0.6, 0.7, 0.2, 0.3, 1.5)[0], c),
-        "beside each other": (area(a, 20, 15, 0, 0) + area(b, 20, 15, 0, 13), c),
-        "mask and bounds": (a + masked(b, left, "mask bounds"), c),
-        "mask and area": (a + area(masked(b, soft, "default"), 13, 17, 3, 2), c),
-        "one of the negative": (area(a, 14, 17, 3, 6) + b, c + area(text(13), 11, 19, 9, 9, strength=2.0)),
-        "all alone": (area(a, 17, 21, 2, 3), c),
+        "areas": (a + by_px + by_percent, c + area(text(14), 12, 20, 8, 8, strength=2.0)),
+        "masks": (a + masked(b, left, "mask bounds") + area(masked(text(13), soft, "default"), 13, 18, 2, 2), c),
+        "an area alone": (area(a, 17, 21, 2, 3), c),
     }
 
 
 @check
 def areas():
     """One tile is the host, and many are what the host makes of each tile's latents with the area's part."""
-    found, image = features(), random_latent(9)
-    one, many = plan(tile=WIDTH), plan(tile=WIDE, overlap=32)
-    out = {"tiles": many.count, "one": {}, "many": {}, "plain differs by": {}}
+    one, many = plan(tile=WIDTH), FLUX1.plan_tiles(HEIGHT, WIDTH, tile=144, overlap=64, fit="exact")
+    out = {"tiles": many.count, "one": {}, "many": {}}
     with using("short"):
         for name, (positive, negative) in conditionings().items():
-            whole, by_hand = (sample(model, positive, negative, cfg=2.0) for model in (flux(), cut_by_hand(many)))
-            in_one, in_many = (sample(tiled(flux(), of), positive, negative, cfg=2.0) for of in (one, many))
-            out["one"][name], out["many"][name] = apart(in_one, whole), apart(in_many, by_hand)
-            out["plain differs by"][name] = apart(
-                in_many, sample(tiled(flux(), many), positive[:1], negative[:1], cfg=2.0)
-            )
-        led = project(adapter(), found, positive=conditionings()["by px"][0], negative=text(12))
-        model = patched(adapter())
-        out["one"]["DINO"] = apart(sample(tiled(model, one), *led, cfg=2.0), sample(model, *led, cfg=2.0))
+            given = {"positive": positive, "negative": negative, "cfg": 2.0, "steps": 1}
+            whole = sample(flux(), **given)
+            out["one"][name] = apart(sample(tiled(flux(), one), **given), whole)
+            out["many"][name] = apart(sample(tiled(flux(), many), **given), sample(cut_by_hand(many), **given))
+        positive = conditionings()["areas"][0][:2]
+        out["the area acts"] = apart(sample(flux(), positive, steps=1), sample(flux(), positive[:1], steps=1))
+        one_place, places = PlaceCrop(one.latent), PlaceCrop(many.latent)
+        said = one_place(positive, one.latent.box(0))
+        out["one"]["place"] = apart(sample(flux(), said, steps=1), sample(flux(), positive, steps=1))
+        out["parts of places"] = [[said.get("area") for _, said in places(positive, box)] for box in many.latent.boxes]
+        led, model = project(adapter(), features(), positive=positive)[0], patched(adapter())
+        out["one"]["DINO"] = apart(sample(tiled(model, one), led, steps=1), sample(model, led, steps=1))
         out["many"]["DINO"] = apart(
-            sample(tiled(model, many), *led, cfg=2.0), sample(cut_by_hand(many, model), *led, cfg=2.0)
+            sample(tiled(model, many), led, steps=1), sample(cut_by_hand(many, model), led, steps=1)
         )
-        shown = node_helpers.conditioning_set_values(
-            conditionings()["by px"][0], {"reference_latents": [image], "control": control()}
+        shown = {"reference_latents": [random_latent(9)], "control": control()}
+        shown = node_helpers.conditioning_set_values(positive, shown)
+        out["many"]["reference and hint"] = apart(
+            sample(tiled(flux(), many), shown, steps=1), sample(cut_by_hand(many), shown, steps=1)
         )
-        out["many"]["reference and hint"] = apart(sample(tiled(flux(), many), shown), sample(cut_by_hand(many), shown))
     return out
 
 
@@ -107,7 +109,9 @@ def cut_by_hand(plan: TilePlan, model=None):
     def estimate(executor, inner, conds, x, timestep, options):
         total = [torch.zeros_like(x) for _ in conds]
         for box, pair in zip(plan.boxes, tile_windows(plan), strict=True):
-            own = [None if c is None else [of for each in c for of in part(each, x, timestep, box)] for c in conds]
+            own = [
+                None if c is None else [of for each in c for of in part(each, x, timestep, box, inner)] for c in conds
+            ]
             for canvas, found in zip(total, executor(inner, own, cut(x, box), timestep, options), strict=True):
                 cut(canvas, box).add_(found * window(pair))
         return total
@@ -116,7 +120,7 @@ def cut_by_hand(plan: TilePlan, model=None):
     return model
 
 
-def part(cond, x, timestep, box):
+def part(cond, x, timestep, box, inner):
     """The conditioning of a tile: its area in the tile, and what it shows of that; none where it misses the tile."""
     found = comfy.samplers.get_area_and_mult({**cond, "model_conds": {}}, x, timestep)
     height, width, top, left = found.area or (*x.shape[-2:], 0, 0)
@@ -149,6 +153,7 @@ def part(cond, x, timestep, box):
     if "control" in cond:
         own["control"] = cond["control"].copy()
         px = Box(8 * first, 8 * start, 8 * rows, 8 * columns)
-        own["control"].set_cond_hint(cut(cond["control"].cond_hint_original, px), 1.0)
-        own["control"].timestep_range = cond["control"].timestep_range
+        own["control"].set_cond_hint(cut(cond["control"].cond_hint_original, px), 1.0).pre_run(
+            inner, inner.model_sampling.percent_to_sigma
+        )
     yield own
