@@ -17,6 +17,7 @@ from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
 from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import MATCHES
+from ..tiling.noise import NOISES
 from ..upscaling.guides import check_guide, check_pair, whole_picture
 from ..upscaling.limits import check_tiles
 from ..upscaling.masks import Masks, flat
@@ -171,6 +172,14 @@ class Upscale(io.ComfyNode):
                     "wavelet: coarse light and colour are the source's. adain: mean and contrast of each channel are; "
                     "adain_tiles: tile by tile.",
                 ),
+                io.Combo.Input(
+                    "noise",
+                    options=list(NOISES),
+                    default="canvas",
+                    tooltip="canvas (usual): drawn for the whole canvas at once. place: every place has its own, as from Noise "
+                    "by Place: that of Sequential Tiled Upscale at the same seed.",
+                    optional=True,
+                ),
             ],
             outputs=[sockets.upscaled()],
         )
@@ -193,7 +202,7 @@ class Upscale(io.ComfyNode):
         cls, image, model, vae, positive, negative, scale, denoise, steps, sampler, scheduler, cfg, tile, overlap,
         dino_strength, seed, dino=None, adapter=None, upscale_model=None, fidelity=0.0, dino_mask=None,
         denoise_mask=None, tile_fit="balanced", moving=False, anchor=0.0, guide=0.0, decoder=None, adaptive=0.0,
-        retry=0.0, vae_detail=0.0, color_match="off",
+        retry=0.0, vae_detail=0.0, color_match="off", noise="canvas",
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_of(locals())
         pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)

@@ -1,6 +1,10 @@
-"""Weights of tiles and of conditionings' areas on the canvas, as the host reads them."""
+"""Conditionings' areas in tiles: what is run of each, and the weights of both on the canvas, as the host reads them."""
 
 from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +13,10 @@ from ...tiling.plan import Box, TilePlan
 from .crop import Area
 
 FADE = 8  # latent cells over which the host softens the inner borders of an area
+MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
+LEAST = 8  # latent cells of an area's sides, where the host makes one of a mask's bounds
+
+log = logging.getLogger("dinotile")
 
 
 def flat_area(area: tuple[int, ...]) -> Area:
@@ -18,27 +26,77 @@ def flat_area(area: tuple[int, ...]) -> Area:
     return height, width, top, left
 
 
-def sheet(weight: Tensor, plan: TilePlan) -> Tensor:
-    """Store a tile's weight [n, h, w] so that ``on_canvas`` can show it at any place of the canvas. Returns [n, cells]."""
+def reached(area: tuple[int, ...] | None, tile: Box, plan: TilePlan, *, whole: bool) -> Box | None:
+    """What of a tile a conditioning is run on: what its area and the tile share, as the host shows its text the area alone; None
+    where that is nothing. whole: with all of the tokens in which it begins and ends.
+
+    The whole tile without an area, and where the area goes on beyond the tile and less than ``LEAST`` cells, or a token, of it
+    lie inside: the model could not see what such a strip shows. Weights alone then keep the text to the area.
+    """
+    if area is None:
+        return tile
+    height, width, top, left = flat_area(area)
+    height, width = min(height, plan.height - top), min(width, plan.width - left)
+    first, last = max(top, tile.top), min(top + height, tile.bottom)
+    start, end = max(left, tile.left), min(left + width, tile.right)
+    if first >= last or start >= end:
+        return None
+    if whole:
+        first, start = (side // plan.grid * plan.grid for side in (first, start))
+        last = min(-(-last // plan.grid) * plan.grid, tile.bottom)
+        end = min(-(-end // plan.grid) * plan.grid, tile.right)
+    part = Box(first, start, last - first, end - start)
+    least = max(LEAST, plan.grid)
+    if part.height < min(least, height, tile.height) or part.width < min(least, width, tile.width):
+        _tell_thin(least)
+        return tile
+    return part
+
+
+def shows_more(cond: dict[str, Any]) -> bool:
+    """Whether a conditioning shows the model something of the picture that it must have in whole tokens."""
+    return cond.get("control") is not None or MASK_GRID in cond or "ref_latents" in cond["model_conds"]
+
+
+@cache
+def _tell_thin(least: int) -> None:
+    log.info(
+        "a conditioning's area reaches less than %d latent cells into a tile: that tile is run whole for it, and its weights "
+        "keep it to the area",
+        least,
+    )
+
+
+def area_weight(area: tuple[int, ...], box: Box, plan: TilePlan, *, soft: bool) -> Tensor:
+    """Weights [h, w] of an area in a box of the canvas. soft: whether its borders inside the canvas fade, as the host has them
+    where there is no mask."""
+    height, width, top, left = flat_area(area)
+    rows = area_weights(top, height, side=plan.height, soft=soft)
+    columns = area_weights(left, width, side=plan.width, soft=soft)
+    return rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
+
+
+def sheet(weight: Tensor, plan: TilePlan, *, start: int) -> Tensor:
+    """Store a weight [n, h, w] so that ``on_canvas`` can show it at any place of the canvas. start: at least ``cells_before``
+    of that place. Returns [n, cells]."""
     n, _, width = weight.shape
-    start = _start(plan, width)
     cells = weight.new_zeros(n, start + (plan.height - 1) * width + plan.width)
     cells[:, start : start + weight[0].numel()] = weight.flatten(1)
     return cells
 
 
-def on_canvas(cells: Tensor, box: Box, plan: TilePlan) -> Tensor:
-    """A view [n, canvas height, canvas width] of a sheet with the tile's weight at ``box``.
+def on_canvas(cells: Tensor, box: Box, plan: TilePlan, *, start: int) -> Tensor:
+    """A view [n, canvas height, canvas width] of a sheet with the weight at ``box``.
 
     Only the part inside the box means anything; the host reads no other. A real mask per tile would cost tiles x canvas.
     """
-    offset = _start(plan, box.width) - (box.top * box.width + box.left)
+    offset = start - cells_before(box)
     return cells.as_strided((len(cells), plan.height, plan.width), (cells.stride(0), box.width, 1), offset)
 
 
-def _start(plan: TilePlan, width: int) -> int:
-    """Cells before the weight of a tile of that width: as many as lie before the last tile of all."""
-    return plan.tops[-1] * width + plan.lefts[-1]
+def cells_before(box: Box) -> int:
+    """Cells of a canvas whose rows are as long as the box's that lie before it."""
+    return box.top * box.width + box.left
 
 
 def area_weights(start: int, length: int, *, side: int, soft: bool) -> Tensor:

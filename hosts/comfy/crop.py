@@ -96,7 +96,8 @@ def crop_attention_mask(mask: Tensor, area: Area, plan: TilePlan, *, grid: tuple
     grid: what the mask holds for the canvas, by default its tokens. A coarser one (Redux has 1 x 1) is stretched as the
     host stretches it, bilinear, but for the tile alone: a mask of the canvas would hold its tokens squared.
     """
-    height, width, top, left = (-(-n // plan.grid) for n in area)
+    height, width = (-(-side // plan.grid) for side in area[:2])
+    top, left = (first // plan.grid for first in area[2:])  # of an area also inside a token
     canvas = -(-plan.height // plan.grid), -(-plan.width // plan.grid)
     grid = grid or canvas
     if mask.dtype == torch.bool and grid != canvas:

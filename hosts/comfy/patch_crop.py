@@ -32,7 +32,9 @@ class PatchCrop:
         self._whole: dict[tuple[int, str], tuple[Any, Tensor]] = {}  # with their patches, so that ids stay theirs
 
     def __call__(self, patches: Patches, place: Place, device: torch.device) -> Patches:
-        if self.plan.count == 1 and not any(lacks(hint, self.plan) for hint in hints_of(patches)):
+        if place == (0, 0, self.plan.width, self.plan.height) and not any(
+            lacks(hint, self.plan) for hint in hints_of(patches)
+        ):
             return patches
         call = Call(self, place, device)
         return {name: [call.patch(patch) for patch in listed] for name, listed in patches.items()}

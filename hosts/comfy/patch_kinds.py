@@ -32,6 +32,11 @@ def owner(patch: Any) -> Any:
     return patch.__self__ if isinstance(patch, MethodType) else patch
 
 
+def shows_picture(patches: Patches) -> bool:
+    """Whether one of them does."""
+    return any(kind_of(owner(patch)) for listed in patches.values() for patch in listed)
+
+
 def hints_of(patches: Patches) -> list[Tensor]:
     """Latents [B, C, h, w] of the pictures that patches hold so, which may be one for several."""
     owners = [owner(patch) for listed in patches.values() for patch in listed]

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ...tiling.canvas import cut
 from ...tiling.plan import Box, TilePlan
-from .areas import area_weights
+from .areas import area_weight, reached
 from .control import HintCrop
 from .crop import crop_reference
 from .estimates import check_unguided
-from .patch_kinds import kind_of, owner
+from .patch_kinds import shows_picture
 from .shown import COVERS, MASK, REDUX, weigh
 
 WHOLE = (  # of the whole canvas, or not meant for parts of one
@@ -48,30 +48,37 @@ class PlaceCrop:
                     "connect one without it"
                 )
         said = dict(said)
-        area, mask = said.pop("area", None), said.pop("mask", None)
+        area, mask = self._area(said.pop("area", None)), said.pop("mask", None)
+        part = reached(area, box, self.plan, whole=not {"control", "reference_latents", MASK}.isdisjoint(said))
+        if part is None:
+            return None
         if area is not None or mask is not None:
             weight = self._weight(area, mask, box)
-            if not bool(weight.any()):
+            if not bool(cut(weight, part.moved(-box.top, -box.left)).any()):
                 return None
             said["mask"] = weight
+        if part != box:
+            said["area"] = (part.height, part.width, part.top - box.top, part.left - box.left)
         if "control" in said:
             said["control"] = self.crop_control(said["control"], box, self.plan)
         if "reference_latents" in said:
             place = (box.height, box.width, box.top, box.left)
             said["reference_latents"] = [crop_reference(each, place, self.plan) for each in said["reference_latents"]]
-        return self._shown(text, said, box)
+        return self._shown(text, said, part)
 
-    def _weight(self, area: Any, mask: Tensor | None, box: Box) -> Tensor:
+    def _area(self, area: Any) -> tuple[int, ...] | None:
+        """In latent cells, as the host takes shares of the canvas."""
+        if area is None or area[0] != "percentage":
+            return area
+        sides = (self.plan.height, self.plan.width) * 2
+        height, width, top, left = (round(share * side) for share, side in zip(area[1:], sides, strict=True))
+        return max(1, height), max(1, width), top, left
+
+    def _weight(self, area: tuple[int, ...] | None, mask: Tensor | None, box: Box) -> Tensor:
         """A mask [1 or B, h, w] of the place for an area and a mask of the whole."""
         weight = torch.ones(1, box.height, box.width)
         if area is not None:
-            if area[0] == "percentage":
-                sides = (self.plan.height, self.plan.width) * 2
-                area = tuple(max(0, round(share * side)) for share, side in zip(area[1:], sides, strict=True))
-            height, width, top, left = area
-            rows = area_weights(top, height, side=self.plan.height, soft=mask is None)
-            columns = area_weights(left, width, side=self.plan.width, soft=mask is None)
-            weight = weight * rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
+            weight = weight * area_weight(area, box, self.plan, soft=mask is None)
         if mask is not None:
             mask = mask.reshape(-1, *mask.shape[-2:]).float()
             whole = F.interpolate(mask[None], size=(self.plan.height, self.plan.width), mode="bilinear")[0]
@@ -96,7 +103,7 @@ def check_patches(model: Any) -> None:
     """ValueError for a model that is patched with what shows the whole picture, which a part of it is not given."""
     check_unguided(model)
     patches = model.model_options.get("transformer_options", {}).get("patches", {})
-    if any(kind_of(owner(patch)) for listed in patches.values() for patch in listed):
+    if shows_picture(patches):
         raise ValueError(
             "the model has a ControlNet that is a patch of it, which shows the whole picture: use DINO Tiled Upscale, or a model "
             "without that patch"

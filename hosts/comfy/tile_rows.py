@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from ...tiling.plan import TilePlan
+from ...tiling.plan import Box, TilePlan
 
 KEY = "dinotile_tiles"  # in model_conds, and so a keyword of the model call
 TILES = "tiles"  # in transformer_options["dinotile"]: a row of ``tile_rows`` for each row of the call
@@ -27,6 +27,12 @@ def tile_rows(plan: TilePlan) -> list[dict[str, Any]]:
         }
         for number, box in enumerate(plan.boxes)
     ]
+
+
+def row_of_part(row: dict[str, Any], part: Box, plan: TilePlan) -> dict[str, Any]:
+    """A row of a tile of which only a part is run. part, plan: in latent cells."""
+    cell = row["canvas"][0] // plan.width
+    return {**row, "box": tuple(cell * side for side in (part.left, part.top, part.right, part.bottom))}
 
 
 class TileCond:

@@ -23,19 +23,18 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from ..finite import finite
 from ..memory import Memory, in_less
-from .areas import area_weights, flat_area, on_canvas, sheet
+from .areas import MASK_GRID, area_weight, cells_before, on_canvas, reached, sheet, shows_more
 from .crop import Area, check_entries, crop_entries
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
-from .patch_kinds import hints_of
+from .patch_kinds import hints_of, shows_picture
 from .shown import COVERS, REDUX, check_shown, put
 from .supir import compare_within
-from .tile_rows import KEY, TILES, TileCond, tile_rows
+from .tile_rows import KEY, TILES, TileCond, row_of_part, tile_rows
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
 FindPatches = Callable[[dict, list], tuple[str, ...]]
-MASK_GRID = "dinotile_mask_grid"  # in a conditioning: for how many rows and columns of the canvas its attention mask is
 RUN = "dinotile_run"  # in model_options and in transformer_options: the JointRun of one sampling run
 
 
@@ -52,6 +51,7 @@ class TileRun:
         self._fixed: dict[tuple, list[tuple[dict, dict]]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
+        self._parts: dict[tuple[int, Box], dict] = {}
         self._memo = RunMemo()
 
     def split(
@@ -61,15 +61,16 @@ class TileRun:
         slot: int,
         device: torch.device,
         patches: tuple[str, ...] = (),
+        whole: bool = False,
         group: Callable[[int], Hashable] = lambda tile: None,
     ) -> list[dict]:
         """One conditioning per tile and input conditioning. ``slot``: 0 positive, 1 negative, as the host orders them.
-        ``patches``, ``group`` of a tile's number: as for ``TileCond``."""
+        ``patches``, ``group`` of a tile's number: as for ``TileCond``; ``whole``: as for ``reached``."""
         tiles = []
         for index, cond in enumerate(conds):
             key = (slot, index, cond["uuid"])
             if key not in self._fixed:
-                self._fixed[key] = self._fix(cond, device)
+                self._fixed[key] = self._fix(cond, device, whole)
             for row, fixed in self._fixed[key]:
                 entries = crop_entries(
                     cond["model_conds"], fixed["area"], self.plan, device=device, mask_grid=cond.get(MASK_GRID)
@@ -79,7 +80,7 @@ class TileRun:
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
 
-    def _fix(self, cond: dict, device: torch.device) -> list[tuple[dict, dict]]:
+    def _fix(self, cond: dict, device: torch.device, whole: bool) -> list[tuple[dict, dict]]:
         """Each tile that the conditioning touches: its row for other packs, and what stays the same over the steps."""
         for name in ("default", "gligen"):
             if name in cond:
@@ -88,18 +89,26 @@ class TileRun:
             check_entries(cond["model_conds"])
         fixed = []
         for number, (box, pair) in enumerate(zip(self.plan.boxes, self.windows, strict=True)):
-            mask = self._mask(cond, box, pair, device)
-            if mask is None:
+            part = reached(cond.get("area"), box, self.plan, whole=whole)
+            mask = None if part is None else self._mask(cond, box, pair, part, device)
+            if part is None or mask is None:
                 continue
+            place = str(box) if part == box else f"{part} of {box}"
             tile = {
-                "area": (box.height, box.width, box.top, box.left),
+                "area": (part.height, part.width, part.top, part.left),
                 "mask": mask[:, None] if self.framed else mask,
-                "uuid": uuid.uuid5(cond["uuid"], str(box)),  # caches of other nodes are kept by it
+                "uuid": uuid.uuid5(cond["uuid"], place),  # caches of other nodes are kept by it
             }
             if cond.get("control") is not None:
-                tile["control"] = self._control(cond["control"], box)
-            fixed.append((self.rows[number], tile))
+                tile["control"] = self._control(cond["control"], part)
+            fixed.append((self._row(number, box, part), tile))
         return fixed
+
+    def _row(self, number: int, box: Box, part: Box) -> dict:
+        """One object for all that is run on a part, by which patches that see a whole call have it together."""
+        if part == box:
+            return self.rows[number]
+        return self._parts.setdefault((number, part), row_of_part(self.rows[number], part, self.plan))
 
     def _control(self, control: Any, box: Box) -> Any:
         """One object for the positive and the negative: the host runs them together and prepares its hint once."""
@@ -117,26 +126,27 @@ class TileRun:
             for shown in cond.get(REDUX, ())
         ]
 
-    def _mask(self, cond: dict, box: Box, pair: tuple[Tensor, Tensor], device: torch.device) -> Tensor | None:
-        """The tile's weight as a [n, height, width] view of the canvas, None where the conditioning misses the tile."""
+    def _mask(
+        self, cond: dict, box: Box, pair: tuple[Tensor, Tensor], part: Box, device: torch.device
+    ) -> Tensor | None:
+        """The weight of a tile's part as a [n, height, width] view of the canvas, None where nothing is said there."""
         area, mask = cond.get("area"), cond.get("mask")
         if area is None and mask is None:
+            start = cells_before(Box(self.plan.tops[-1], self.plan.lefts[-1], box.height, box.width))
             key = (pair[0].numpy().tobytes(), pair[1].numpy().tobytes())
             if key not in self._sheets:
-                self._sheets[key] = sheet(window(pair)[None].to(device), self.plan)
-            return on_canvas(self._sheets[key], box, self.plan)
+                self._sheets[key] = sheet(window(pair)[None].to(device), self.plan, start=start)
+            return on_canvas(self._sheets[key], box, self.plan, start=start)
         weight = window(pair)[None].to(device)
         if area is not None:
-            height, width, top, left = flat_area(area)
-            rows = area_weights(top, height, side=self.plan.height, soft=mask is None)
-            columns = area_weights(left, width, side=self.plan.width, soft=mask is None)
-            region = rows[box.top : box.bottom, None] * columns[None, box.left : box.right]
-            weight = weight * region.to(device)
+            weight = weight * area_weight(area, box, self.plan, soft=mask is None).to(device)
         if mask is not None:
             weight = weight * cut(mask[:, 0] if self.framed else mask, box).to(device)
+        weight = cut(weight, part.moved(-box.top, -box.left))
         if not bool(weight.any()):
             return None
-        return on_canvas(sheet(weight, self.plan), box, self.plan)
+        start = cells_before(part)
+        return on_canvas(sheet(weight, self.plan, start=start), part, self.plan, start=start)
 
 
 class TileWrapper:
@@ -218,8 +228,11 @@ class TileWrapper:
                     "context windows cut the picture, as tiles do: remove their node from the model, or sample without tiles"
                 )
             self._check_size(size)
-            found = self.find_patches(model_options, conds) if plan.count > 1 else ()
-            split = partial(run.tiles.split, device=x_in.device, patches=found, group=run.group)
+            every = [cond for listed in conds for cond in listed or ()]
+            parts = plan.count > 1 or any("area" in cond for cond in every)
+            found = self.find_patches(model_options, conds) if parts else ()
+            whole = shows_picture(options.get("patches", {})) or any(map(shows_more, every))
+            split = partial(run.tiles.split, device=x_in.device, patches=found, whole=whole, group=run.group)
             tiles = [None if c is None else split(c, slot=i) for i, c in enumerate(conds)]
             run.begun(len(x_in) * sum(len(of) for of in tiles if of is not None))
             return executor(model, tiles, x_in, timestep, model_options, *args)

@@ -7,6 +7,7 @@ test_parity.py compares with diffusers. test_inside_*.py hold what the numbers m
 from inside_tools import main  # makes the host's and the pack's modules importable
 
 # isort: split
+import inside_areas  # noqa: F401
 import inside_compile  # noqa: F401
 import inside_compress  # noqa: F401
 import inside_controls  # noqa: F401

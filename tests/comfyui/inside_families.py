@@ -80,6 +80,12 @@ def family(name):
     whole = sample(model, name, latents)
     one = sample(tiled(model, planned(model, tile=max(TOKENS))), name, latents)
     odd, image = latent(model, extra=1), small(model)
+    rows, columns = given.shape[-2:]
+    area = {"area": (rows - 3, columns - 3, 1, 2), "strength": 0.7}
+    in_one, in_none = (
+        sample(each, name, given, steps=1, more=area)
+        for each in (tiled(model, planned(model, tile=max(TOKENS))), model)
+    )
     anchored = node(nodes.SourceAnchor, model, image, decoder(model), 1.0, 1.0, 0.05, 1)
     plain, led = (sample(tiled(one, planned(model)), name, given, cfg=1.0, steps=1) for one in (model, anchored))
     return {
@@ -87,6 +93,7 @@ def family(name):
         "grid": [of.channels, of.cell, of.patch, of.framed],
         "back": apart(back, given),
         "one tile": same(one, whole),
+        "area in one tile": apart(in_one, in_none),
         "one by one": apart(singles, together),
         "rows": max(calls),
         "tiled": apart(together, whole),

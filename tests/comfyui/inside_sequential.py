@@ -116,7 +116,20 @@ def noise_by_place():
     for noise in (node(nodes.NoiseByPlace, 7), RandomNoise.execute(7)[0]):
         node(nodes.TiledSampler, noise, guider, sampler, sigmas, latent, plan)
     by_place, usual = torch.cat(seen).split(2)
-    return {"by place": apart(by_place, tiles), "usual": apart(usual, tiles)}
+    seen.clear()
+    for asked in ({"noise": "place"}, {"noise": "canvas"}, {}):
+        node(
+            nodes.Upscale, grey, model, tiny_vae(), text(0), text(1), 1.0, 1.0, 1, "euler", "simple", 1.0, 64, 0,
+            0.0, 7, tile_fit="exact", **asked,
+        )  # fmt: skip
+    asked, canvas, unasked = torch.cat(seen).split(2)
+    return {
+        "by place": apart(by_place, tiles),
+        "usual": apart(usual, tiles),
+        "asked of one node": apart(asked, by_place),
+        "canvas is what it draws unasked": same(canvas, unasked),
+        "canvas and usual": apart(canvas, usual),
+    }
 
 
 @check

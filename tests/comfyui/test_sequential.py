@@ -39,6 +39,7 @@ def test_noise_that_a_sampler_adds_in_every_step_is_not_the_same_in_all_tiles(nu
 def test_noise_by_place_is_that_of_tiles_one_after_the_other_at_the_same_seed(numbers):
     found = numbers("noise_by_place")
     assert found["by place"] == 0 and found["usual"] > 0.1
+    assert found["asked of one node"] == found["canvas and usual"] == 0 and found["canvas is what it draws unasked"]
 
 
 def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):

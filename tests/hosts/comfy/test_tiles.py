@@ -7,7 +7,7 @@ import torch
 from dinotile.hosts.comfy.crop import crop_attention_mask, crop_reference
 from dinotile.hosts.comfy.tile_rows import tile_rows
 from dinotile.hosts.comfy.tiles import TileRun
-from dinotile.tiling.plan import plan_tiles
+from dinotile.tiling.plan import Box, plan_tiles
 
 CPU = torch.device("cpu")
 PLAN = plan_tiles(24, 40, tile=16, overlap=4, grid=2)  # latent cells
@@ -58,6 +58,25 @@ def test_an_area_weighs_its_tiles_and_drops_the_others():
     assert bool((total[:9, :12] > 0.999).all()) and total[12:].max() == 0 and total[:, 16:].max() == 0
     assert total[11, 0] < 0.5  # softened towards the inside of the canvas only
     assert total[0, 0] == pytest.approx(1)
+
+
+def test_a_tile_is_run_on_what_an_area_has_of_it_and_whole_where_that_is_a_strip():
+    area = (24, 21, 0, 3)  # columns 3 to 23 of tiles at 0, 12 and 24
+    tiles = run().split([cond(area=area), cond(area=(24, 20, 0, 0))], slot=0, device=CPU)
+    columns = [(t["area"][3], t["area"][1]) for t in tiles]
+    assert columns == [(3, 13), (12, 12)] * 2 + [(0, 16), (12, 8)] * 2
+    boxes = [t["model_conds"]["dinotile_tiles"].row["box"] for t in tiles]
+    assert boxes[:2] == [(3, 0, 16, 14), (12, 0, 24, 14)]
+    thin = run().split([cond(area=(24, 19, 0, 0))], slot=0, device=CPU)
+    assert [(t["area"][3], t["area"][1]) for t in thin] == [(0, 16), (12, 16)] * 2
+    assert weights(thin)[:, 19:].max() == 0 and torch.allclose(weights(thin)[:, :12], torch.ones(24, 12))
+
+
+def test_what_shows_a_hint_is_run_in_whole_tokens_and_weighs_in_the_area_alone():
+    tiles = run().split([cond(area=(24, 21, 0, 3), control="hint")], slot=0, device=CPU, whole=True)
+    assert [tile["control"][1] for tile in tiles[:2]] == [Box(0, 2, 14, 14), Box(0, 12, 14, 12)]
+    total = weights(tiles)
+    assert total[:, :3].max() == 0 and total[0, 3] > 0
 
 
 def test_a_mask_is_multiplied_with_the_window():
