@@ -13,7 +13,7 @@ from ...tiling.plan import TilePlan, smaller_tiles
 from ..memory import Memory, in_tiles, shortages
 
 if TYPE_CHECKING:
-    from .tiles import TileRun
+    from .tile_run import TileRun
 
 CropPatches = Callable[[dict, tuple[int, int, int, int], torch.device], dict]
 APART = 0  # of ``most``: one conditioning in a call

@@ -98,8 +98,10 @@ def compiled_orders():
         eager = {name: run(model, conds) for name, (model, conds) in made.items()}
         out["plain first"] = differences(made, eager, "plain", "A", "A without tokens")
         out["off first"] = differences(made, eager, "A off", "B", "A and B", "plain")
+        blocks = ("diffusion_model.double_blocks.0", "diffusion_model.single_blocks.0")
+        out["block by block"] = differences(made, eager, "plain", "A", keys=blocks)
     eager = {name: run(model, conds) for name, (model, conds) in made.items()}
-    out["the CPU's attention"] = differences(made, eager, "A", "plain", keys=("diffusion_model.double_blocks.0",))
+    out["the CPU's attention"] = differences(made, eager, "A", "plain", keys=blocks[:1])
     torch._dynamo.reset()
     return out | {"A differs from plain by": apart(eager["A"], eager["plain"])}
 

@@ -58,7 +58,7 @@ def test_a_patch_of_another_pack_reads_which_tile_each_row_shows(numbers, case):
     assert all(numbers("contract")["elsewhere"].values()) and len(numbers("contract")["elsewhere"]) == 5
 
 
-@pytest.mark.parametrize("order", ["plain first", "off first", "the CPU's attention"])
+@pytest.mark.parametrize("order", ["plain first", "off first", "block by block", "the CPU's attention"])
 def test_a_compiled_model_is_the_eager_one_whatever_was_compiled_before(numbers, order):
     found = numbers("compiled_orders")
     assert found["A differs from plain by"] > 0.1

@@ -6,7 +6,7 @@ import torch
 
 from dinotile.hosts.comfy.crop import crop_attention_mask, crop_reference
 from dinotile.hosts.comfy.tile_rows import tile_rows
-from dinotile.hosts.comfy.tiles import TileRun
+from dinotile.hosts.comfy.tile_run import TileRun
 from dinotile.tiling.plan import Box, plan_tiles
 
 CPU = torch.device("cpu")
