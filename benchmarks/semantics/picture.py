@@ -1,6 +1,6 @@
 """The semantics pictures: `python -m benchmarks.semantics.picture` draws benchmarks/results/semantics.jpg, held-out scenes as
-source, with a tile ControlNet alone, with DINO besides, and as they truly are; `--from-source` draws semantics_from_source.jpg, the
-same at denoise 0.5, by FLUX alone and with an adapter whose rows began at the source."""
+source, with a tile ControlNet alone, with DINO besides, and as they truly are. With `--from-source` it draws
+semantics_from_source.jpg, the same at denoise 0.5, by FLUX alone and with an adapter whose rows began at the source."""
 
 from __future__ import annotations
 
