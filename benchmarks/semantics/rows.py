@@ -203,6 +203,11 @@ PAIRS = (
     ("ControlNet that could know, DINO", "ControlNet that could know, no DINO"),
     ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, tiles of 64"),
     ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, untiled"),
+    ("from the source, DINO", "no DINO"),
+    ("from the source, DINO", "ControlNet from the source, no DINO"),
+    ("from the source, DINO", "ControlNet from the source, each tile's own caption"),
+    ("learned on all levels, DINO", "learned on all levels, features dropped"),
+    ("learned on all levels, ControlNet, DINO", "learned on all levels, ControlNet, no DINO"),
     ("encoder without labels, DINO", "no DINO"),
     ("DINO: cross_attention, the shipped adapter", "no DINO"),
 )

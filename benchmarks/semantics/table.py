@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--forms", choices=forms.SPREADS, help="shapes in other forms than those of the world")
     parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first scene")
-    parser.add_argument("--add", type=Path, help="a file of an earlier run of the same pictures, whose rows join these")
+    parser.add_argument(
+        "--add", type=Path, nargs="*", default=[], help="files of the same pictures, whose rows join these"
+    )
     parser.add_argument("-o", "--output", type=Path, help=f"default: results/{RESULT.name}, for the whole table only")
     options = parser.parse_args()
     rows = chosen(options.rows)
@@ -68,7 +70,11 @@ def main() -> None:
         "models": {**models(), **{name: fingerprint(NETS[name].read_bytes())[:12] for name in sorted(nets)}},
     }
     output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
-    results = earlier(options.add, told) if options.add else {}
+    results: dict[str, Any] = {}
+    for path in options.add:
+        found = earlier(path, told)
+        results |= found["rows"]
+        told["models"] |= found["about"]["models"]
     for name, pictures in (("truth", true), ("truth through the VAE", coded)):
         found = [[measure(pixels, scene, PLAN, judge)] for pixels, scene in zip(pictures, scenes, strict=True)]
         results[name] = rounded(summary(found))
@@ -79,22 +85,27 @@ def main() -> None:
         right = [round(sum(score.accuracy for score in one) / len(one), 5) for one in scores]
         results[row.name] = {"row": asdict(row), **rounded(summary(scores)), EACH: right}
         print(line(row.name, results[row.name]), f"  {time.perf_counter() - start:.0f} s", flush=True)
-        if output:
-            output.parent.mkdir(exist_ok=True)
-            about_it = {**about(torch.device("cpu")), **told}
-            found = {"about": about_it, "rows": results, "differences": differences(results)}
-            output.write_text(json.dumps(found, indent=1) + "\n")
+        keep(output, told, results)
+    keep(output, told, results)
     for name, (mean, half) in differences(results).items():
         print(f"{name}: {100 * mean:+.0f} \u00b1 {100 * half:.0f} points")
 
 
+def keep(output: Path | None, told: dict[str, Any], results: dict[str, Any]) -> None:
+    """Writes what is known so far, where a file is named."""
+    if output:
+        output.parent.mkdir(exist_ok=True)
+        found = {"about": {**about(torch.device("cpu")), **told}, "rows": results, "differences": differences(results)}
+        output.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def earlier(path: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """The rows of a file of the same pictures, seeds, settings and models; SystemExit where it is of others."""
+    """A file of the same pictures, seeds, settings and models; SystemExit where it is of others."""
     found = json.loads(path.read_text())
     told = json.loads(json.dumps(told))
     if other := [name for name, value in told.items() if not alike(found["about"].get(name), value)]:
         raise SystemExit(f"{path} is of other {', '.join(other)}: give what it was made with, or leave --add out")
-    return found["rows"]
+    return found
 
 
 def differences(results: dict[str, Any]) -> dict[str, list[float | None]]:
@@ -105,9 +116,9 @@ def differences(results: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows of those names, or all for which the files are here; SystemExit where files of a named one are not, or are of
+    """The rows of those names, which may be none, or all for which the files are here; SystemExit where files of a named one are not, or are of
     other models."""
-    rows = [row for row in ROWS if not names or row.name in names]
+    rows = [row for row in ROWS if names is None or row.name in names]
     missing = {row.name: part for row in rows if (part := row.missing(WORK))}
     told = "\n".join(
         f"{name}: run `python -m benchmarks.semantics.train --part {part}`" for name, part in missing.items()
