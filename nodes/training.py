@@ -128,8 +128,8 @@ class TrainAdapter(LearningNode):
                 number(
                     "from_source",
                     (0.5, 0.0, 1.0, 0.05),
-                    "Share of the tiles that begin as an upscaling does, at the poor copy that DINO sees, with noise. Without it "
-                    "DINO hardly acts below denoise 0.7. Usual: 0.5.",
+                    "Share of the tiles that begin as an upscaling does, at the poor copy that DINO sees, with noise, so that "
+                    "DINO learns to act at a low denoise too. Usual: 0.5.",
                     optional=True,
                 ),
             ],

@@ -83,7 +83,7 @@ def train(
         begins = torch.rand(len(clean)) < from_source
         starts = torch.where(begins, start[0] + (start[1] - start[0]) * torch.rand(len(clean)), 1.0)
         time = torch.where(begins, starts * torch.rand(len(clean)), time)
-        noise = noise + (1 / starts - 1).view(-1, 1, 1, 1) * (shown - clean)  # none where a row begins at the picture
+        noise = begun(noise, starts, clean=clean, shown=shown)
         share = time.view(-1, 1, 1, 1)
         mixed = (1 - share) * clean + share * noise
         with autocast():
@@ -104,6 +104,12 @@ def train(
         write=written,
         **settings,
     )
+
+
+def begun(noise: Tensor, starts: Tensor, *, clean: Tensor, shown: Tensor) -> Tensor:
+    """Noise [B, 16, h, w] that holds what the source lacks too, so that a row is on the way from the noisy source at its start
+    [B] to the picture, as ``make_row`` of an adapter's training has it; at 1 it stays."""
+    return noise + (1 / starts - 1).view(-1, 1, 1, 1) * (shown - clean)
 
 
 def export(controlnet: Any, path: Path, *, steps: int, seed: int) -> None:

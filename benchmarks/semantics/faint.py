@@ -9,33 +9,36 @@ as in the world, and the judge is shown what is not in the flat picture five tim
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dinotile import demo
 from dinotile.demo.train import flux, world
 from dinotile.files.fingerprints import fingerprint
+from dinotile.hosts.diffusers import vae as vae_path
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 
 from ..figures import about, publish
 from . import classifier, runs, table
 from .measure import difference, measure, summary
-from .rows import FAINT, ROWS, SETTINGS, Row
+from .rows import FAINT, SETTINGS, Row
 
 CONTRAST = 0.06
 SCENES = 240  # encoded at a time, for FLUX
 FLUX = runs.WORK / FAINT
 DENOISE = (0.3, 0.5, 0.7, 0.9)
-ASKED = (
-    "no DINO",
-    "DINO: cross_attention, the shipped adapter",
-    "features of the same places, objects exchanged",
-    "features dropped: the learned null",
-    "no DINO, each tile's own caption",
+ROWS = (
+    Row("no DINO", adapter=""),
+    Row("DINO", adapter=FAINT),
+    Row("DINO, objects exchanged", adapter=FAINT, features="exchanged"),
+    Row("DINO, features dropped", adapter=FAINT, features="dropped"),
+    Row("no DINO, each tile's own caption", adapter="", told="tile"),
 )
 
 
@@ -51,10 +54,12 @@ def train(*, minutes: float, seed: int) -> None:
     flux.learn(load_transformer(demo.FLUX).float().train(), bank, FLUX, minutes=minutes, seed=seed)
 
 
-def rows() -> list[Row]:
-    """Of ASKED, with the adapter of this world."""
-    found = {row.name: row for row in ROWS}
-    return [replace(found[name], adapter=found[name].adapter and FAINT) for name in ASKED]
+def known(scenes: Sequence[world.Scene]) -> dict[str, list[Tensor]]:
+    """What the judge should name, and what it should call blank: the VAE's errors are enlarged as well."""
+    vae = load_vae(demo.VAE)
+    true, flat = ([runs.as_pixels(draw(one)) for one in scenes] for draw in (world.Scene.true, world.Scene.flat))
+    coded = ([vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in each] for each in (true, flat))
+    return dict(zip(("truth", "truth through the VAE", "flat through the VAE"), (true, *coded), strict=True))
 
 
 def main() -> None:
@@ -67,16 +72,19 @@ def main() -> None:
     options = parser.parse_args()
     if missing := [path for path in (FLUX, runs.adapter_of(FAINT)) if not path.exists()]:
         raise SystemExit(f"{missing[0]} is missing: run `python -m benchmarks.semantics.train --part {FAINT}`")
+    table.check_adapters()
     judge = classifier.load()
     scenes = [scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(options.pictures)]
     found: dict[str, Any] = {}
-    true = [[measure(runs.as_pixels(one.true()), one, runs.PLAN, judge)] for one in scenes]
-    found["truth"] = table.rounded(summary(true))
-    print(table.line("truth", found["truth"]), flush=True)
+    for name, pixels in known(scenes).items():
+        found[name] = table.rounded(
+            summary([[measure(*each, runs.PLAN, judge)] for each in zip(pixels, scenes, strict=True)])
+        )
+        print(table.line(name, found[name]), flush=True)
     for denoise in options.denoise:
         settings = replace(SETTINGS, denoise=denoise, steps=options.steps)
         first = None
-        for row in rows():
+        for row in ROWS:
             scores = runs.run(row, scenes, seeds=options.seeds, settings=settings, judge=judge, flux=FLUX)
             first = scores if first is None else first
             name = f"{denoise}, {row.name}"

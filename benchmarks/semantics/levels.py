@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from dinotile import demo
 from dinotile.demo.train import dino, world
+from dinotile.files.fingerprints import fingerprint
 from dinotile.files.pixels import resize
 
 from ..figures import about, publish
@@ -32,7 +33,12 @@ from .rows import ROWS, SETTINGS
 LEVELS = ("eighth", "faint", "flat")
 FAINT = 0.25  # of the textures' contrast
 BLUR, NOISE, QUALITY = (0.3, 0.9), (0.004, 0.02), (60, 92)  # of a spoilt source: px, share of white, JPEG
-COMPARED = ("no DINO", "DINO: cross_attention, the shipped adapter", "no DINO, each tile's own caption")
+COMPARED = (
+    "no DINO",
+    "DINO: cross_attention, the shipped adapter",
+    "from the source, DINO",
+    "no DINO, each tile's own caption",
+)
 BESIDE = (
     "ControlNet, no DINO",
     "ControlNet, DINO",
@@ -91,7 +97,7 @@ def sweep(
     """What the rows make of a level's sources at each denoise, at the highest one with a ControlNet too. learned: the rows of
     what learned on all levels beside them."""
     judge, rows = classifier.load(), {row.name: row for row in ROWS}
-    shown = [source(scene, level, seed=index) for index, scene in enumerate(scenes)]
+    shown = [source(scene, level, seed=runs.HELD_OUT + index) for index, scene in enumerate(scenes)]
     found = {"source": table.rounded(summary([[seen(*pair, judge)] for pair in zip(scenes, shown, strict=True)]))}
     _tell(level, "source", found["source"]["accuracy"])
     for amount in denoise:
@@ -130,11 +136,16 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
+    rows = table.chosen([*COMPARED, *BESIDE, *sum(LEARNED, ())] if options.learned else [*COMPARED, *BESIDE])
     scenes = [world.scene(np.random.default_rng(runs.HELD_OUT + index)) for index in range(options.pictures)]
     settings = {"denoise": options.denoise, "seeds": options.seeds, "steps": options.steps, "learned": options.learned}
     found = {level: sweep(level, scenes, **settings) for level in options.levels}
     told = {**about(torch.device("cpu")), "pictures": options.pictures, "first": runs.HELD_OUT, **settings}
-    publish({"about": {**told, "models": table.models()}, **found}, options.output)
+    made = {
+        **table.made_of(rows),
+        **({"dino of all levels": fingerprint(ENCODER.read_bytes())[:12]} if options.learned else {}),
+    }
+    publish({"about": {**told, "models": made}, **found}, options.output)
 
 
 if __name__ == "__main__":

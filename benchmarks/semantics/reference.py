@@ -28,10 +28,10 @@ from .controlnet import LEAST, PICTURES, Encoded, new_controlnet
 FIRST_AXIS = 1.0  # of the source's positions
 
 
-class Shown(FluxControlNetModel):
+class Reference(FluxControlNetModel):
     """Takes a ControlNet's hint and adds nothing to blocks: hooks on ``flux`` show it the hint's tokens."""
 
-    def watch(self, flux: Any) -> Shown:
+    def watch(self, flux: Any) -> Reference:
         self.tokens: Tensor | None = None
         flux.register_forward_pre_hook(self._join, with_kwargs=True)
         flux.register_forward_hook(self._part)
@@ -58,16 +58,16 @@ class Shown(FluxControlNetModel):
         return (found[0][:, count:],)
 
 
-def new_shown(flux: Any) -> Shown:
-    """A ``Shown`` that watches this FLUX, which it has the sizes of."""
-    return Shown.from_config(new_controlnet(flux).config).watch(flux)
+def new_reference(flux: Any) -> Reference:
+    """A ``Reference`` that watches this FLUX, which it has the sizes of."""
+    return Reference.from_config(new_controlnet(flux).config).watch(flux)
 
 
 def train(*, minutes: float, seed: int, folder: Path) -> None:
     """Trains for ``minutes`` (after encoding the scenes) and writes FLUX's folder."""
     torch.manual_seed(seed)
     flux: Any = load_transformer(demo.FLUX).float().train().requires_grad_(True)
-    shown, scenes = new_shown(flux), Encoded(PICTURES, seed=seed)
+    shown, scenes = new_reference(flux), Encoded(PICTURES, seed=seed)
 
     def loss(batch: tuple[Tensor, Tensor, Text]) -> Tensor:
         clean, source, text = batch

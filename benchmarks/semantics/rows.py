@@ -22,10 +22,10 @@ SETTINGS = UpscaleSettings(
 DEFAULT = "cross_attention"  # the variant that is shipped
 SELFTAUGHT = "selftaught"  # the variant whose encoder learned without labels, which is shipped beside it
 FROM_SOURCE = "from-source"  # the variant that goes on from the shipped one with rows that begin at the source
-LEVELS = "levels"  # the variant whose encoder, ControlNet and adapter learned on sources of every level
+LEVELS = "levels"  # whose encoder, ControlNet and adapter learned on sources of every level; the adapter goes on from that one
 FAINT = "faint"  # the variant beside a FLUX that learned faint textures
 FORMS = "forms"  # the variant whose encoder and adapter saw shapes in many forms
-ALONE = (FORMS, FAINT, LEVELS)  # parts of train.py of their own
+ALONE = (FORMS, FROM_SOURCE, FAINT, LEVELS)  # parts of train.py of their own
 NETS = {  # that are not shipped, in the folder that train.py makes
     "levels": f"{LEVELS}/controlnet.safetensors",
     FROM_SOURCE: f"{FROM_SOURCE}/controlnet.safetensors",
@@ -67,7 +67,7 @@ class Row:
     def missing(self, work: Path) -> str:
         """The part of train.py that makes what the row needs and the folder ``work`` lacks, empty: it has all."""
         if self.net in NETS and not (work / NETS[self.net]).exists():
-            return "from-source-controlnet" if self.net == FROM_SOURCE else self.net
+            return self.net
         if self.adapter not in SHIPPED and not (work / "adapters" / f"{self.adapter}.safetensors").exists():
             variant, _, seed = self.adapter.partition("-seed-")
             if variant in ALONE:
@@ -204,6 +204,7 @@ PAIRS = (
     ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, tiles of 64"),
     ("ControlNet that could know, DINO, tiles of 64", "ControlNet that could know, no DINO, untiled"),
     ("from the source, DINO", "no DINO"),
+    ("from the source, DINO", "from the source, features dropped"),
     ("from the source, DINO", "ControlNet from the source, no DINO"),
     ("from the source, DINO", "ControlNet from the source, each tile's own caption"),
     ("learned on all levels, DINO", "learned on all levels, features dropped"),

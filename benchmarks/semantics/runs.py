@@ -96,11 +96,10 @@ def build(row: Row, path: Path = demo.FLUX) -> Upscaler:
     net, vae = None, load_vae(demo.VAE)
     flux = load_transformer(NETS[row.net].parent if row.net == "reference" else path)
     if row.controlnet:
-        net = reference.new_shown(flux) if row.net == "reference" else controlnet.load(flux, NETS[row.net])
+        net = reference.new_reference(flux) if row.net == "reference" else controlnet.load(flux, NETS[row.net])
     if not row.adapter:
         return Upscaler(flux, vae, controlnet=net)
-    shipped = {"demo": demo.ADAPTER, "untrained": demo.ADAPTER, **SHIPPED_ADAPTERS}
-    adapter = load_adapter(shipped.get(row.adapter, adapter_of(row.adapter)))
+    adapter = load_adapter(file_of(row))
     if row.adapter == "untrained":
         adapter = new_adapter(adapter.config)
     # as many tokens per px as in the tiles
@@ -117,6 +116,12 @@ def build(row: Row, path: Path = demo.FLUX) -> Upscaler:
 def adapter_of(name: str) -> Path:
     """Where train.py puts an adapter."""
     return WORK / "adapters" / f"{name}.safetensors"
+
+
+def file_of(row: Row) -> Path:
+    """The file of a row's adapter; an untrained one has the form of the demo's."""
+    shipped = {"demo": demo.ADAPTER, "untrained": demo.ADAPTER, **SHIPPED_ADAPTERS}
+    return shipped.get(row.adapter, adapter_of(row.adapter))
 
 
 def guide_of(row: Row, upscaler: Upscaler, shown: Tensor | None = None) -> MakeGuide | None:

@@ -33,7 +33,7 @@ from . import classifier, forms
 from .measure import measure, summary
 from .pooled import alike
 from .rows import DEFAULT, PAIRS, ROWS, SETTINGS, Row
-from .runs import HELD_OUT, NETS, PLAN, WORK, as_pixels, run
+from .runs import HELD_OUT, NETS, PLAN, WORK, as_pixels, file_of, run
 
 RESULT = Path(__file__).parents[1] / "results" / "semantics.json"
 EACH = "accuracy of each picture"  # mean over seeds, in a row of the file
@@ -60,14 +60,13 @@ def main() -> None:
     scenes = [draw(np.random.default_rng(options.first + index)) for index in range(options.pictures)]
     vae, true = load_vae(demo.VAE), [as_pixels(scene.true()) for scene in scenes]
     coded = [vae_path.decode(vae, vae_path.encode(vae, pixels)) for pixels in true]
-    nets = {"controlnet", *(row.net for row in rows)}
     told = {
         "pictures": options.pictures,
         "seeds": options.seeds,
         "first": options.first,
         **({} if options.forms is None else {"forms": options.forms}),
         "settings": asdict(settings),
-        "models": {**models(), **{name: fingerprint(NETS[name].read_bytes())[:12] for name in sorted(nets)}},
+        "models": made_of(rows),
     }
     output = options.output or (RESULT if len(sys.argv) == 1 and len(rows) == len(ROWS) else None)
     results: dict[str, Any] = {}
@@ -116,8 +115,8 @@ def differences(results: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows of those names, which may be none, or all for which the files are here; SystemExit where files of a named one are not, or are of
-    other models."""
+    """The rows of those names, which may be none, or all for which the files are here; SystemExit where files of a named one are
+    not, or are of other models."""
     rows = [row for row in ROWS if names is None or row.name in names]
     missing = {row.name: part for row in rows if (part := row.missing(WORK))}
     told = "\n".join(
@@ -145,6 +144,13 @@ def models() -> dict[str, str]:
         "world": b"".join(picture.tobytes() for picture in pictures),
     }
     return {name: fingerprint(part)[:12] for name, part in parts.items()}
+
+
+def made_of(rows: Sequence[Row]) -> dict[str, str]:
+    """``models``, and in the same way the ControlNets and adapters of rows."""
+    files = {name: NETS[name] for name in sorted({"controlnet", *(row.net for row in rows)})}
+    files |= {f"adapter {row.adapter}": file_of(row) for row in rows if row.adapter}
+    return {**models(), **{name: fingerprint(path.read_bytes())[:12] for name, path in files.items()}}
 
 
 def check_adapters() -> None:

@@ -5,10 +5,10 @@ too; `python -m dinotile.demo.train` makes the same), `judge` (the texture class
 labels), `reader` (of flat sources, which says how much there is to know), `pictures` (a training folder of the world, as any
 user's folder is), `adapters` (each variant of the table with `dinotile train`'s own trainer), `demo` (the default variant
 becomes the demo's adapter), `controlnet` (of the demo's FLUX), `knowing` (another one, that learns on whole pictures),
-`from-source-controlnet` (goes on from the first with rows that begin at the source), `reference` (a FLUX with reference
-latents in its place), `forms` (the encoder without labels and its adapter, which go on with
-shapes in many forms), `faint` (FLUX and adapter go on with faint textures), `levels` (encoder, ControlNet and adapter go
-on with sources that show something of the textures).
+`reference` (a FLUX with reference latents in its place), `forms` (the encoder without labels and its adapter, which go on with
+shapes in many forms), `from-source` (the default adapter and the ControlNet go on with rows that begin at the source), `faint`
+(FLUX and the default adapter go on with faint textures), `levels` (encoder, ControlNet and the adapter of `from-source` go on
+with sources that show something of the textures).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from dinotile.training.data.pictures import open_data
 
 from . import classifier, controlnet, faint, forms, knowing, levels, reader, reference, selftaught
 from .rows import ALONE, DEFAULT, FAINT, FORMS, FROM_SOURCE, SELFTAUGHT, trained
+from .rows import NETS as TRAINED_NETS
 from .runs import NETS, SHIPPED_ADAPTERS, WORK, adapter_of, as_pixels
 from .table import models
 from .variants import BEGINNING, PICTURES, STEPS, VARIANTS, recipe
@@ -61,7 +62,6 @@ PARTS = (
     "controlnet",
     "knowing",
     "reference",
-    "from-source-controlnet",
     *ALONE,
 )
 
@@ -100,9 +100,6 @@ def main() -> None:
         controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed)
     if "knowing" in parts:
         knowing.train(minutes=KNOWING_MINUTES, seed=options.seed)
-    if "from-source-controlnet" in parts:
-        path = NETS[FROM_SOURCE]
-        controlnet.train(minutes=CONTROLNET_MINUTES, seed=options.seed, path=path, begin=controlnet.FILE, **BEGINNING)
     if "reference" in parts:
         begin_work(WORK)
         reference.train(minutes=REFERENCE_MINUTES, seed=options.seed, folder=NETS["reference"].parent)
@@ -119,6 +116,9 @@ def train_alone(name: str, *, steps: int, seed: int) -> None:
     if name == FORMS:
         draw, encoder = partial(forms.scene, spread="trained"), WORK / f"{FORMS}.safetensors"
         selftaught.train(minutes=FORMS_MINUTES, seed=seed, path=encoder, draw=draw, begin=selftaught.FILE)
+    elif name == FROM_SOURCE:
+        path = NETS[FROM_SOURCE]
+        controlnet.train(minutes=CONTROLNET_MINUTES, seed=seed, path=path, begin=controlnet.FILE, **BEGINNING)
     elif name == FAINT:
         draw = faint.scene
         faint.train(minutes=FAINT_MINUTES, seed=seed)
@@ -126,7 +126,9 @@ def train_alone(name: str, *, steps: int, seed: int) -> None:
         shown = levels.mixed
         levels.train(minutes=LEVELS_MINUTES, seed=seed)
     write_pictures(WORK / f"pictures-{name}", count=PICTURES, seed=seed, draw=draw, shown=shown)
-    shutil.copyfile(train_adapter(name, steps=steps, seed=seed, encoded={}), adapter_of(name))
+    shutil.copyfile(
+        train_adapter(name, steps=steps, seed=seed, encoded={}), SHIPPED_ADAPTERS.get(name, adapter_of(name))
+    )
 
 
 def write_pictures(
@@ -155,7 +157,8 @@ def begin_work(folder: Path) -> None:
     """A folder for what is trained beside the models as they are; what was trained beside others is removed."""
     about, note = json.dumps(models(), indent=1) + "\n", folder / "models.json"
     if not note.exists() or note.read_text() != about:
-        shutil.rmtree(folder / "adapters", ignore_errors=True)
+        for made in ("adapters", FAINT, *(Path(net).parts[0] for net in TRAINED_NETS.values())):
+            shutil.rmtree(folder / made, ignore_errors=True)
         (folder / "adapters").mkdir(parents=True)
         note.write_text(about)
 

@@ -31,7 +31,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "flat": {"adapter": {"shared_tokens": str(demo.FLAT)}},
     "all-tokens": {"adapter": {"mechanisms": ["context"], "context_grid": 14, "double_sites": [], "single_sites": []}},
     "shares": {"conditions": {"none": 0.1, "text": 0.3, "dino": 0.05, "both": 0.55}},  # of the source documents
-    FROM_SOURCE: {"adapter": {"warm_start": str(demo.ADAPTER)}, "conditions": {"dino_guidance": 2.0, **BEGINNING}},
+    FROM_SOURCE: {
+        "adapter": {"warm_start": str(demo.ADAPTER)},
+        "data": {"path": str(WORK / f"pictures-{FROM_SOURCE}")},
+        "conditions": {"dino_guidance": 2.0, **BEGINNING},
+    },
     "layer-1": {"model": {"layers": "1"}},
     "layer-2": {"model": {"layers": "2"}},
     "layer-4": {"model": {"layers": "4"}},

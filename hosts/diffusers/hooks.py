@@ -57,7 +57,9 @@ class DinoHooks:
             return None
         others = args[0].shape[1] - self.call.image_tokens  # of references, before the image's
         added = self.call.attend(site, self._q.pop(site), args[0][:, others:])
-        return (torch.cat([args[0][:, :others], added], dim=1) if others else added,)
+        if others:  # written into args[0] where autograd is off
+            return (torch.cat([args[0][:, :others], added], dim=1),) if torch.is_grad_enabled() else None
+        return (added,)
 
     def _add_single(self, site: str, module: nn.Module, args: Any, attended: Tensor) -> Tensor | None:
         if self.call is None:

@@ -10,11 +10,11 @@ import torch
 pytest.importorskip("scipy")
 
 from benchmarks.figures import interval  # noqa: E402
-from benchmarks.semantics import classifier, faint, pooled, runs, table, train  # noqa: E402
+from benchmarks.semantics import classifier, controlnet, faint, pooled, runs, table, train  # noqa: E402
 from benchmarks.semantics.captions import Captioned  # noqa: E402
 from benchmarks.semantics.guides import Dropped, Elsewhere  # noqa: E402
 from benchmarks.semantics.measure import outline  # noqa: E402
-from benchmarks.semantics.reference import new_shown  # noqa: E402
+from benchmarks.semantics.reference import new_reference  # noqa: E402
 from benchmarks.semantics.rows import DEFAULT, SETTINGS  # noqa: E402
 from benchmarks.semantics.rows import ROWS as ALL  # noqa: E402
 from dinotile import demo  # noqa: E402
@@ -131,7 +131,7 @@ def test_a_fresh_clone_runs_the_rows_of_shipped_models_and_says_what_others_need
 
 
 def test_every_variant_that_is_trained_has_a_row():
-    rows = {row.adapter.partition("-seed-")[0] for row in (*ALL, *faint.rows())}
+    rows = {row.adapter.partition("-seed-")[0] for row in (*ALL, *faint.ROWS)}
     assert set(train.VARIANTS) == rows - {"", "demo", "untrained"}
 
 
@@ -140,6 +140,7 @@ def test_what_learned_alone_says_which_part_makes_it(tmp_path):
         ("learned on all levels, ControlNet, no DINO", "levels"),
         ("learned on all levels, ControlNet, DINO", "levels"),
         ("reference latents, DINO", "reference"),
+        ("ControlNet from the source, no DINO", "from-source"),
         ("encoder without labels that saw many forms, ControlNet, DINO", "forms"),
     ):
         assert ROWS[name].missing(tmp_path) == part and part in train.PARTS and not ROWS[name].shipped
@@ -150,13 +151,32 @@ def test_a_reference_is_seen_beside_the_tile_and_dino_acts_on_the_tile_alone(sou
     flux = load_transformer(demo.FLUX)
     dino = load_dino(demo.DINO)
     adapter = load_adapter(demo.ADAPTER)
-    upscaler = Upscaler(flux, load_vae(demo.VAE), controlnet=new_shown(flux), dino=dino, adapter=adapter)
-    shown, off, blind = (
-        upscaler.upscale(source, replace(SETTINGS, controlnet_strength=controlnet, dino_strength=strength))[0]
-        for controlnet, strength in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
+    upscaler = Upscaler(flux, load_vae(demo.VAE), controlnet=new_reference(flux), dino=dino, adapter=adapter)
+    kept = []
+    flux.transformer_blocks[0].attn.to_out[0].register_forward_hook(
+        lambda module, args, out: kept.append(args[0].clone())
     )
+
+    def upscaled(controlnet, strength):
+        kept.clear()
+        changes = {"controlnet_strength": controlnet, "dino_strength": strength}
+        return upscaler.upscale(source, replace(SETTINGS, **changes))[0], kept[0]
+
+    (shown, acted), (off, idle), (blind, alone) = (upscaled(*each) for each in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)))
     assert_near(blind, once(DINO, source))
     assert apart(shown, blind) > 1e-3 and apart(shown, off) > 1e-3
+    others = acted.shape[1] - alone.shape[1]
+    assert others == alone.shape[1], "a reference is as large as the tile"
+    assert torch.equal(acted[:, :others], idle[:, :others]) and apart(acted[:, others:], idle[:, others:]) > 1e-3
+
+
+def test_a_row_that_begins_at_the_source_is_the_noisy_source_there_and_the_picture_at_the_end():
+    clean, shown, noise = torch.randn(3, 2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([0.4, 1.0])
+    found = controlnet.begun(noise, starts, clean=clean, shown=shown)
+    share = starts.view(-1, 1, 1, 1)
+    mixed = (1 - share) * clean + share * found
+    assert torch.allclose(mixed[0], 0.6 * shown[0] + 0.4 * noise[0], atol=1e-6) and torch.equal(found[1], noise[1])
 
 
 def test_a_second_training_has_a_row_and_names_of_its_own(tmp_path):

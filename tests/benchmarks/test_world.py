@@ -40,6 +40,11 @@ def test_faint_textures_are_the_same_ones_at_a_fifth_of_the_contrast(scene):
     faint = replace(scene, contrast=world.CONTRAST / 5)
     assert np.array_equal(faint.source(), scene.source())
     assert np.allclose(5 * (faint.true() - faint.flat()), scene.true() - scene.flat(), atol=1e-5)
+    true, flat = (torch.from_numpy(each).permute(2, 0, 1)[None] for each in (faint.true(), faint.flat()))
+    found = [
+        measure(pixels, faint, PLAN, load()) for pixels in (true, flat)
+    ]  # the judge sees them as strong as it learned
+    assert found[0].accuracy > 0.9 and found[1].blank > 0.95
 
 
 def test_textures_keep_the_mean_colour():

@@ -70,6 +70,7 @@ def test_sources_of_the_upscaler_are_clean_or_lightly_spoilt():
 
 
 def test_only_windows_of_the_world_come_with_text():
+    torch.manual_seed(0)
     pictures = train_flux.Pictures(seed=0, worlds=0)
     windows = train_flux.LatentBank(load_vae(VAE), pictures, size=3, seed=0).batch()
     text = windows.text.context

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -85,7 +86,9 @@ def size(run: Trainer) -> int:
 
 def main(place: Path) -> None:
     assert torch.cuda.is_available() or launched("auto")[0].count == 2, "none of them takes itself for the only one"
+    os.environ["ACCELERATE_USE_CPU"] = "1"
     app(["train", str(place / ADAPTER)], standalone_mode=False)
+    del os.environ["ACCELERATE_USE_CPU"]
     for count in ("1", "2"):
         app([*command(place, f"command {count}"), "--fsdp", count], standalone_mode=False)
     spread(place, "fp16", "fp16 in two")
