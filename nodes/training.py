@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # by what the host computes in
 SAVE_EVERY = 500  # steps
+START = 0.2, 0.6  # levels at which rows begin at their source, up to the highest that is trained
 POINTS = 1000  # of the loss curve
 PICTURE, TILE = (16, 8192), (0, 4096)  # px, at least and at most
 
@@ -163,7 +164,11 @@ class TrainAdapter(LearningNode):
             {
                 "model": {"dtype": dtype, "guidance": guidance, "gradient_checkpointing": gradient_checkpointing},
                 "data": {"path": picture_folder(folder), "picture": picture, "tile": tile, "cache": remember},
-                "conditions": {"dino_guidance": dino_guidance, "from_source": from_source},
+                "conditions": {
+                    "dino_guidance": dino_guidance,
+                    "from_source": from_source,
+                    "start": tuple(max(0.05, min(level, highest_sigma)) for level in START),
+                },
                 "optimisation": {
                     "steps": steps,
                     "batch": batch,

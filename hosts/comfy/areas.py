@@ -31,11 +31,17 @@ def reached(area: tuple[int, ...] | None, tile: Box, plan: TilePlan, *, whole: b
     where that is nothing. whole: with all of the tokens in which it begins and ends.
 
     The whole tile without an area, and where the area goes on beyond the tile and less than ``LEAST`` cells, or a token, of it
-    lie inside: the model could not see what such a strip shows. Weights alone then keep the text to the area.
+    lie inside: the model could not see what such a strip shows. Weights alone then keep the text to the area. ValueError for an
+    area outside the canvas.
     """
     if area is None:
         return tile
     height, width, top, left = flat_area(area)
+    if top >= plan.height or left >= plan.width:
+        raise ValueError(
+            f"a conditioning's area begins at row {top} and column {left} of the latent, which has {plan.height} x {plan.width}: "
+            "move the area into the picture"
+        )
     height, width = min(height, plan.height - top), min(width, plan.width - left)
     first, last = max(top, tile.top), min(top + height, tile.bottom)
     start, end = max(left, tile.left), min(left + width, tile.right)

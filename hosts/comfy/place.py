@@ -71,7 +71,7 @@ class PlaceCrop:
         if area is None or area[0] != "percentage":
             return area
         sides = (self.plan.height, self.plan.width) * 2
-        height, width, top, left = (round(share * side) for share, side in zip(area[1:], sides, strict=True))
+        height, width, top, left = (round(share * side) for share, side in zip(flat_area(area[1:]), sides, strict=True))
         return max(1, height), max(1, width), top, left
 
     def _weight(self, area: tuple[int, ...] | None, mask: Tensor | None, box: Box) -> Tensor:

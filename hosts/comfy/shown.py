@@ -100,6 +100,17 @@ def check_shown(cond: dict[str, Any], *, batch: int) -> dict[str, Any]:
     return {**cond, REDUX: tuple(kept)} if REDUX in cond else cond
 
 
+def shown_by(cond: dict[str, Any]) -> tuple[Shown, ...]:
+    """The pictures that a conditioning's text shows. Where an area has none for the other side of CFG, the host makes one with the
+    area's keys and the other side's text, which shows none of them."""
+    found = []
+    for shown in cond.get(REDUX, ()):
+        text, wanted = cond["model_conds"]["c_crossattn"].cond[:, shown.place], shown.redux.region().tokens
+        if text.shape[1:] == wanted.shape[1:] and bool((text == wanted.to(text)).all()):
+            found.append(shown)
+    return tuple(found)
+
+
 def put(entries: dict[str, Any], shown: Sequence[tuple[slice, RegionTokens]]) -> dict[str, Any]:
     """Entries of ``model_conds`` of a tile with the tokens of its own region in their places."""
     entries = dict(entries)

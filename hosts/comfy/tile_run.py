@@ -21,7 +21,7 @@ from ...tiling.plan import Box, TilePlan
 from ...tiling.windows import tile_windows, window
 from .areas import MASK_GRID, area_weight, cells_before, on_canvas, reached, sheet
 from .crop import Area, check_entries, crop_entries
-from .shown import COVERS, REDUX, put
+from .shown import COVERS, Shown, put, shown_by
 from .tile_rows import KEY, TileCond, row_of_part
 
 CropControl = Callable[[Any, Box, TilePlan], Any]
@@ -38,6 +38,7 @@ class TileRun:
         self.crop_control = crop_control
         self.windows = tile_windows(plan)
         self._fixed: dict[tuple, list[tuple[dict, dict]]] = {}
+        self._shown: dict[tuple, tuple[Shown, ...]] = {}
         self._sheets: dict[tuple, Tensor] = {}
         self._controls: dict[tuple, Any] = {}
         self._parts: dict[tuple[int, Box], dict] = {}
@@ -59,12 +60,12 @@ class TileRun:
         for index, cond in enumerate(conds):
             key = (slot, index, cond["uuid"])
             if key not in self._fixed:
-                self._fixed[key] = self._fix(cond, device, whole)
+                self._fixed[key], self._shown[key] = self._fix(cond, device, whole), shown_by(cond)
             for row, fixed in self._fixed[key]:
                 entries = crop_entries(
                     cond["model_conds"], fixed["area"], self.plan, device=device, mask_grid=cond.get(MASK_GRID)
                 )
-                entries = put(entries, self._regions(cond, fixed["area"]))
+                entries = put(entries, self._regions(cond, self._shown[key], fixed["area"]))
                 entries[KEY] = TileCond(row, patches, group(row["tile"]))
                 tiles.append({**cond, **fixed, "model_conds": entries})
         return tiles
@@ -106,13 +107,13 @@ class TileRun:
             self._controls[key] = self.crop_control(control, box, self.plan)
         return self._controls[key]
 
-    def _regions(self, cond: dict, area: Area) -> list[tuple[slice, RegionTokens]]:
+    def _regions(self, cond: dict, pictures: tuple[Shown, ...], area: Area) -> list[tuple[slice, RegionTokens]]:
         """What a text shows of the tile, and where in it."""
         height, width, top, left = area
         box = Box(top, left, height, width).fractions(*cond.get(COVERS, (self.plan.height, self.plan.width)))
         return [
             (shown.place, self._memo.once((id(shown.redux), box), partial(shown.redux.region, box)))
-            for shown in cond.get(REDUX, ())
+            for shown in pictures
         ]
 
     def _mask(

@@ -1,8 +1,8 @@
 """All tiles in every step, on one canvas: one conditioning per tile, and the host does the rest.
 
 ComfyUI's own batching crops the canvas to each conditioning's area, runs as many as memory allows, spreads them over GPUs
-and returns the average weighted by their masks. So tiles need no loop of their own: ``TileRun.split`` replaces a
-conditioning by one per tile whose area is the tile and whose mask is the tile's window.
+and returns the average weighted by their masks. So tiles need no loop of their own: ``TileRun.split`` (tile_run.py) replaces a
+conditioning by one per tile whose area is its part of the tile and whose mask is the tile's window there.
 """
 
 from __future__ import annotations

@@ -129,6 +129,7 @@ def series(eager, chosen) -> list[tuple]:
     add("first", conds())
     add("strength, steps, sigmas, seed", conds(0.3), steps=3, denoise=0.9, seed=7)
     if used().family is not FLUX1:  # the same hooks: the rest is seen there
+        add("a mask", conds(1.0, mask))
         return out
     add("off", conds(0.0))
     add("a part of the schedule", conds(1.0, start=0.3, end=0.9), steps=4, denoise=1.0)

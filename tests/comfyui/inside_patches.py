@@ -33,7 +33,6 @@ from inside_tools import (
     sample,
     text,
     tiled,
-    using,
     watch,
     where,
 )
@@ -99,7 +98,6 @@ def applied(name: str, cls: type, model):
 
 
 @check
-@using("short")
 def core_patches():
     """Each of them over tiles with room for all tiles in a call, for two rows, and for one: how far apart, or what was said.
     A node that fails without tiles too is for other models."""

@@ -24,6 +24,7 @@ AS_ELEMENTS = {
     "FLUX.2 klein guided",
     "What FlatDINO keeps",
 }  # of each kind one; canvas has all
+assert set(NAMES) >= AS_ELEMENTS
 
 
 def graph(name: str) -> dict:
