@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from comfy.samplers import resolve_areas_and_cond_masks_multidim
 from torch import Tensor
 
 from ...tiling.canvas import cut
@@ -29,6 +29,8 @@ WHOLE = (  # of the whole canvas, or not meant for parts of one
     ),
 )
 
+AREA = ("area", "mask", "set_area_to_bounds")  # what the host resolves on the canvas
+
 
 class PlaceCrop:
     """Crops the conditionings of one run to places on a canvas; hints are fitted to it once. plan: the canvas in latent cells."""
@@ -48,7 +50,7 @@ class PlaceCrop:
                     "connect one without it"
                 )
         said = dict(said)
-        area, mask = self._area(said.pop("area", None)), said.pop("mask", None)
+        area, mask = self._resolved(said)
         part = reached(area, box, self.plan, whole=not {"control", "reference_latents", MASK}.isdisjoint(said))
         if part is None:
             return None
@@ -66,13 +68,11 @@ class PlaceCrop:
             said["reference_latents"] = [crop_reference(each, place, self.plan) for each in said["reference_latents"]]
         return self._shown(text, said, part)
 
-    def _area(self, area: Any) -> tuple[int, ...] | None:
-        """In latent cells, as the host takes shares of the canvas."""
-        if area is None or area[0] != "percentage":
-            return area
-        sides = (self.plan.height, self.plan.width) * 2
-        height, width, top, left = (round(share * side) for share, side in zip(flat_area(area[1:]), sides, strict=True))
-        return max(1, height), max(1, width), top, left
+    def _resolved(self, said: dict[str, Any]) -> tuple[tuple[int, ...] | None, Tensor | None]:
+        """Area in latent cells and mask [n, h, w] on the canvas, as the host makes them of shares and of a mask's bounds."""
+        conds = [{name: said.pop(name) for name in AREA if name in said}]
+        resolve_areas_and_cond_masks_multidim(conds, (self.plan.height, self.plan.width), "cpu")
+        return conds[0].get("area"), conds[0].get("mask")
 
     def _weight(self, area: tuple[int, ...] | None, mask: Tensor | None, box: Box) -> Tensor:
         """A mask [1 or B, h, w] of the place for an area and a mask of the whole."""
@@ -80,9 +80,7 @@ class PlaceCrop:
         if area is not None:
             weight = weight * area_weight(area, box, self.plan, soft=mask is None)
         if mask is not None:
-            mask = mask.reshape(-1, *mask.shape[-2:]).float()
-            whole = F.interpolate(mask[None], size=(self.plan.height, self.plan.width), mode="bilinear")[0]
-            weight = weight * cut(whole, box).to(weight)
+            weight = weight * cut(mask.reshape(-1, *mask.shape[-2:]), box).to(weight)
         return weight
 
     def _shown(self, text: Tensor, said: dict[str, Any], box: Box) -> list:

@@ -101,8 +101,8 @@ def check_shown(cond: dict[str, Any], *, batch: int) -> dict[str, Any]:
 
 
 def shown_by(cond: dict[str, Any]) -> tuple[Shown, ...]:
-    """The pictures that a conditioning's text shows. Where an area has none for the other side of CFG, the host makes one with the
-    area's keys and the other side's text, which shows none of them."""
+    """The pictures that a conditioning's text shows. Where an area has none for the other side of CFG, the host makes one with
+    the area's keys and the other side's text, which shows none of them."""
     found = []
     for shown in cond.get(REDUX, ()):
         text, wanted = cond["model_conds"]["c_crossattn"].cond[:, shown.place], shown.redux.region().tokens

@@ -11,6 +11,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from inside_hints import control_model
 from inside_tools import (
+    CONTEXT,
     HEIGHT,
     WIDTH,
     adapter,
@@ -32,13 +33,20 @@ from inside_tools import (
 
 from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.guide import PartGuide
+from dinotile.flux_patch.redux import ReduxTokens
+from dinotile.flux_patch.schedule import Strength
 from dinotile.hosts.comfy.carrier import DinoCond
 from dinotile.hosts.comfy.crop import with_cond
 from dinotile.hosts.comfy.place import PlaceCrop
+from dinotile.hosts.comfy.shown import show
 from dinotile.tiling.canvas import cut
 from dinotile.tiling.plan import Box, TilePlan
 from dinotile.tiling.windows import tile_windows, window
 from nodes import ConditioningSetArea, ConditioningSetAreaPercentage, ConditioningSetMask
+
+
+def area(to: list, *place: int, strength: float = 1.0) -> list:
+    return node_helpers.conditioning_set_values(to, {"area": place, "strength": strength})
 
 
 def conditionings() -> dict[str, tuple[list, list]]:
@@ -47,9 +55,6 @@ def conditionings() -> dict[str, tuple[list, list]]:
     a, b, c = text(10), text(11), text(12)
     left, soft = torch.zeros(1, HEIGHT, WIDTH), torch.linspace(0, 1, WIDTH).expand(1, HEIGHT, WIDTH)
     left[:, 24:, :160] = 1
-    area = lambda to, *place, strength=1.0: node_helpers.conditioning_set_values(  # noqa: E731
-        to, {"area": place, "strength": strength}
-    )
     masked = lambda to, mask, bounds: ConditioningSetMask().append(to, mask, bounds, 0.8)[0]  # noqa: E731
     by_px = ConditioningSetArea().append(b, 112, 120, 48, 24, 0.7)[0]
     by_percent = ConditioningSetAreaPercentage().append(text(13), 0.6, 0.7, 0.2, 0.3, 1.5)[0]
@@ -76,6 +81,18 @@ def areas():
         one_place, places = PlaceCrop(one.latent), PlaceCrop(many.latent)
         said = one_place(positive, one.latent.box(0))
         out["one"]["place"] = apart(sample(flux(), said, steps=1), sample(flux(), positive, steps=1))
+        masked = conditionings()["masks"][0]
+        out["one"]["place of masks"] = apart(
+            sample(flux(), one_place(masked, one.latent.box(0)), steps=1), sample(flux(), masked, steps=1)
+        )
+        redux = ReduxTokens(random_latent(3, 2, 4, CONTEXT)[:1, :4].contiguous(), 3, Strength(1.0))
+        positive_shown, negative, place = show(text(15), redux), text(12), (12, 20, 8, 8)
+        out["the other side keeps its text"] = apart(
+            *(
+                sample(tiled(flux(), many), area(positive_shown, *place), of, cfg=2.0, steps=1)
+                for of in (negative, negative + area(negative, *place))
+            )
+        )
         out["parts of places"] = [[said.get("area") for _, said in places(positive, box)] for box in many.latent.boxes]
         led, model = project(adapter(), features(), positive=positive)[0], patched(adapter())
         out["one"]["DINO"] = apart(sample(tiled(model, one), led, steps=1), sample(model, led, steps=1))
