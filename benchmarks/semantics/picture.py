@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
     shown_rows = FROM_SOURCE if options.from_source else SHOWN
-    usual = replace(SETTINGS, denoise=0.5) if options.from_source else SETTINGS
+    usual = replace(SETTINGS, denoise=0.5, steps=12) if options.from_source else SETTINGS
     output = options.output or RESULT.with_name(f"semantics{'_from_source' * options.from_source}.jpg")
     rows = {row.name: row for row in ROWS}
     upscalers = [(build(rows[name]), settings_of(rows[name], usual)) for name in shown_rows]

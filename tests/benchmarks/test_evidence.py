@@ -95,3 +95,37 @@ def test_the_rows_of_tiles_of_64_are_those_of_their_file():
     shown = {row[0]: row[1] for row in table("How much a tile tells", 1)}
     for name, row in (("tile ControlNet", "no DINO"), ("with DINO of the whole picture", "DINO")):
         assert shown[name] == f"{shares(rows[f'ControlNet, {row}, tiles of 64']['accuracy'])} (2 seeds)"
+
+
+def test_the_tables_of_rows_that_begin_at_the_source_are_those_of_their_files():
+    found = json.loads((RESULTS / "semantics_from_source.json").read_text())["rows"]
+    names = (
+        "no DINO",
+        "DINO: cross_attention, the shipped adapter",
+        *(f"ControlNet from the source, {name}" for name in ("no DINO", "each tile's own caption")),
+        *(f"from the source, {name}" for name in ("DINO", "features dropped", "objects exchanged")),
+        "ControlNet from the source, DINO from the source",
+    )
+    shown, at_each = (table("At the denoise that people use", number) for number in (1, 2))
+    for row, name in zip(shown, names, strict=True):
+        of = found[name]
+        follows = "-" if None in of["follows"] else shares(of["follows"])
+        wanted = [
+            shares(of["accuracy"]),
+            follows,
+            shares(of["agreement"]),
+            f"{of['outline'][0]:.2f}",
+            shares(of["blank"]),
+        ]
+        assert row[1:] == [*wanted, *(f"{of[key][0]:.2f}" for key in ("colour", "sharpness"))], name
+    files = (f"semantics_from_source{at}.json" for at in ("_0.3", "", "_0.7", "_0.9"))
+    of_each = [json.loads((RESULTS / file).read_text())["rows"] for file in files]
+    for row, name in zip(at_each, (*names[:2], "from the source, DINO"), strict=True):
+        assert row[1:] == [shares(rows[name]["accuracy"]) for rows in of_each], name
+
+
+def test_the_table_of_faint_textures_is_that_of_its_file():
+    rows = json.loads((RESULTS / "semantics_faint.json").read_text())["rows"]
+    names = ("no DINO", "DINO", "DINO, objects exchanged", "DINO, features dropped", "no DINO, each tile's own caption")
+    for row, name in zip(table("At the denoise that people use", 3), names, strict=True):
+        assert row[1:] == [shares(rows[f"{denoise}, {name}"]["accuracy"]) for denoise in (0.3, 0.5, 0.7)], name
