@@ -19,7 +19,6 @@ from inside_tools import (
     check,
     features,
     flux,
-    once,
     patched,
     picture,
     plan,
@@ -109,7 +108,9 @@ def areas():
 
 def control():
     net = comfy.controlnet.ControlNet(
-        once("control of areas", lambda: control_model(latent_input=False)),
+        control_model(
+            latent_input=False
+        ),  # its own: the host collects garbage before each load while one outlives its patcher
         load_device=torch.device("cpu"),
         extra_conds=["y", "guidance"],
     )
