@@ -129,3 +129,23 @@ def test_the_table_of_faint_textures_is_that_of_its_file():
     names = ("no DINO", "DINO", "DINO, objects exchanged", "DINO, features dropped", "no DINO, each tile's own caption")
     for row, name in zip(table("At the denoise that people use", 3), names, strict=True):
         assert row[1:] == [shares(rows[f"{denoise}, {name}"]["accuracy"]) for denoise in (0.3, 0.5, 0.7)], name
+
+
+def test_the_tables_of_levels_are_those_of_their_files():
+    levels = ("eighth", "faint")
+    found = [json.loads((RESULTS / f"semantics_levels_{level}.json").read_text())[level] for level in levels]
+    shown = table("At the denoise that people use", 4) + table("At the denoise that people use", 5)
+    learned, oracle = "learned on all levels", "each tile's own caption"
+    names = (
+        "source",
+        "0.5, no DINO",
+        f"0.5, no DINO, {oracle}",
+        "0.5, DINO: cross_attention, the shipped adapter",
+        "0.5, from the source, DINO",
+        f"0.5, {learned}, DINO",
+        f"0.5, {learned}, features dropped",
+        f"0.5, {learned}, features dropped, {oracle}",
+        *(f"0.9, {of}ControlNet, {name}" for of in ("", f"{learned}, ") for name in ("no DINO", "DINO", oracle)),
+    )
+    for row, name in zip(shown, names, strict=True):
+        assert row[1:] == [shares(rows[name]["accuracy"]) for rows in found], name
