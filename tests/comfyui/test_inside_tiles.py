@@ -241,7 +241,7 @@ def test_the_pack_takes_little_of_the_time_of_a_joint_run(numbers, report):
     which is mostly a new namedtuple class for every conditioning."""
     found = numbers("time_outside_the_model")
     report(
-        f"2048 x 2048 px in {found['tiles']} tiles, a step: {found['wall']:.1f} s, the pack {found['share of the pack']:.1%} "
+        f"2048 x 2048 px in {found['tiles']} tiles, 2 steps: {found['wall']:.1f} s, the pack {found['share of the pack']:.1%} "
         f"(planning and windows {found['share of planning and windows']:.2%}), "
         f"cropping, batching and fusing {found['share of fusion']:.1%}, "
         f"everything but the FLUX module {found['share outside the model']:.1%}"
