@@ -84,12 +84,7 @@ def train(
         starts = torch.where(begins, start[0] + (start[1] - start[0]) * torch.rand(len(clean)), 1.0)
         time = torch.where(begins, starts * torch.rand(len(clean)), time)
         noise = begun(noise, starts, clean=clean, shown=shown)
-        share = time.view(-1, 1, 1, 1)
-        mixed = (1 - share) * clean + share * noise
-        with autocast():
-            added = control(controlnet, mixed, time, text=text, hint=Hint(shown, 1.0))
-            found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
-        return (found.float() - (noise - clean)).square().mean()
+        return flow_loss(flux, controlnet, noise, time, clean=clean, hint=Hint(shown, 1.0), text=text)
 
     def written(steps: int, loss: float) -> None:
         export(controlnet, path, steps=steps, seed=seed)
@@ -104,6 +99,16 @@ def train(
         write=written,
         **settings,
     )
+
+
+def flow_loss(flux: Any, net: Any, noise: Tensor, time: Tensor, *, clean: Tensor, hint: Hint, text: Text) -> Tensor:
+    """Mean squared error of FLUX's velocity with what a ControlNet adds, at noise levels [B]."""
+    share = time.view(-1, 1, 1, 1)
+    mixed = (1 - share) * clean + share * noise
+    with autocast():
+        added = control(net, mixed, time, text=text, hint=hint)
+        found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
+    return (found.float() - (noise - clean)).square().mean()
 
 
 def begun(noise: Tensor, starts: Tensor, *, clean: Tensor, shown: Tensor) -> Tensor:

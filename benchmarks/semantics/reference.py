@@ -16,14 +16,11 @@ from torch import Tensor
 from dinotile import demo
 from dinotile.demo.train.flux import export
 from dinotile.demo.train.muon import optimizers
-from dinotile.demo.train.speed import autocast
 from dinotile.demo.train.task import train_for
-from dinotile.hosts.diffusers.controlnet import control
-from dinotile.hosts.diffusers.flux import flux_velocity
 from dinotile.hosts.diffusers.load import load_transformer, load_vae
 from dinotile.hosts.host import Hint, Text
 
-from .controlnet import LEAST, PICTURES, Encoded, new_controlnet
+from .controlnet import LEAST, PICTURES, Encoded, flow_loss, new_controlnet
 
 FIRST_AXIS = 1.0  # of the source's positions
 
@@ -72,12 +69,7 @@ def train(*, minutes: float, seed: int, folder: Path) -> None:
     def loss(batch: tuple[Tensor, Tensor, Text]) -> Tensor:
         clean, source, text = batch
         time, noise = LEAST + (1 - LEAST) * torch.rand(len(clean)), torch.randn_like(clean)
-        share = time.view(-1, 1, 1, 1)
-        mixed = (1 - share) * clean + share * noise
-        with autocast():
-            added = control(shown, mixed, time, text=text, hint=Hint(source, 1.0))
-            found = flux_velocity(flux, mixed, time, text=text, call=None, added=added)
-        return (found.float() - (noise - clean)).square().mean()
+        return flow_loss(flux, shown, noise, time, clean=clean, hint=Hint(source, 1.0), text=text)
 
     train_for(
         flux,
