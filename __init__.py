@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from .files.pictures import Picture as Picture
     from .files.pictures import load_picture as load_picture
     from .files.pictures import save_picture as save_picture
-    from .flux_patch.adapter import AdapterConfig as AdapterConfig
     from .flux_patch.adapter import LoadedAdapter as LoadedAdapter
+    from .flux_patch.adapter_config import AdapterConfig as AdapterConfig
     from .flux_patch.checkpoint import load_adapter as load_adapter
     from .flux_patch.checkpoint import new_adapter as new_adapter
     from .flux_patch.checkpoint import save_adapter as save_adapter
@@ -61,7 +61,7 @@ _API = {
     "save_adapter": ".flux_patch.checkpoint",
     "new_adapter": ".flux_patch.checkpoint",
     "LoadedAdapter": ".flux_patch.adapter",
-    "AdapterConfig": ".flux_patch.adapter",
+    "AdapterConfig": ".flux_patch.adapter_config",
     "plan_tiles": ".flux_patch.families",
     "TilePlan": ".tiling.plan",
 }

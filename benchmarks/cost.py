@@ -22,7 +22,8 @@ import torch
 from dinotile.benchmarks.counts import Counts, Fused
 from dinotile.benchmarks.figures import about, publish
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import LoadedAdapter, adapter_config
+from dinotile.flux_patch.adapter import LoadedAdapter
+from dinotile.flux_patch.adapter_config import adapter_config
 from dinotile.flux_patch.checkpoint import described, new_adapter
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.flux_patch.memo import RunMemo

@@ -24,7 +24,8 @@ from dinotile import demo
 from dinotile.benchmarks.figures import about, publish
 from dinotile.dino.feature_map import FeatureMap
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import AdapterConfig, LoadedAdapter, adapter_config
+from dinotile.flux_patch.adapter import LoadedAdapter
+from dinotile.flux_patch.adapter_config import AdapterConfig, adapter_config
 from dinotile.flux_patch.checkpoint import described, load_adapter, new_adapter
 from dinotile.flux_patch.families import FLUX1, MECHANISMS, Mechanism
 from dinotile.flux_patch.geometry import geometry_of

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
 from ..files.weights import check_floating, read_weights, write_weights
-from .adapter import MOST_GRID, AdapterConfig, DinoAdapter, LoadedAdapter
+from .adapter import DinoAdapter, LoadedAdapter
+from .adapter_config import MOST_GRID, AdapterConfig
 from .families import FAMILIES, FLUX1, MECHANISMS
 from .geometry import FluxGeometry
 

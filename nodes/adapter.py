@@ -6,7 +6,7 @@ from typing import cast
 
 from comfy_api.latest import io, ui
 
-from ..flux_patch.adapter import adapter_config, spread_sites
+from ..flux_patch.adapter_config import adapter_config, spread_sites
 from ..flux_patch.checkpoint import save_adapter
 from ..flux_patch.families import FAMILIES, MECHANISMS, Mechanism
 from ..flux_patch.geometry import FluxGeometry

@@ -5,7 +5,7 @@ import math
 import torch
 
 from benchmarks.tiling.small import small_flux, small_vae
-from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.adapter_config import AdapterConfig
 from dinotile.flux_patch.checkpoint import described, new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 

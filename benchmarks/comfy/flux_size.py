@@ -43,7 +43,7 @@ from comfy_extras.nodes_torch_compile import TorchCompileModel  # noqa: E402
 from dinotile import demo  # noqa: E402
 from dinotile.benchmarks.figures import about  # noqa: E402
 from dinotile.dino.encode import EncodeSettings  # noqa: E402
-from dinotile.flux_patch.adapter import adapter_config  # noqa: E402
+from dinotile.flux_patch.adapter_config import adapter_config  # noqa: E402
 from dinotile.flux_patch.checkpoint import described, new_adapter  # noqa: E402
 from dinotile.flux_patch.families import FLUX1  # noqa: E402
 from dinotile.hosts.comfy.adapter import HostAdapter, managed  # noqa: E402

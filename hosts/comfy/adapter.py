@@ -13,7 +13,8 @@ import torch
 
 from ...dino.feature_map import FeatureMap
 from ...flux_patch import checkpoint
-from ...flux_patch.adapter import AdapterConfig, LoadedAdapter
+from ...flux_patch.adapter import LoadedAdapter
+from ...flux_patch.adapter_config import AdapterConfig
 from ...flux_patch.tokens import DinoTokens
 from .folders import model_path
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...flux_patch.adapter import AdapterConfig
+from ...flux_patch.adapter_config import AdapterConfig
 from ...flux_patch.call import DinoCall
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dinotile import demo
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import adapter_config
+from dinotile.flux_patch.adapter_config import adapter_config
 from dinotile.flux_patch.checkpoint import new_adapter, save_adapter
 from dinotile.flux_patch.geometry import geometry_of
 

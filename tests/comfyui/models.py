@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dinotile.dino.backbone import build_model
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
+from dinotile.flux_patch.adapter_config import AdapterConfig, spread_sites
 from dinotile.flux_patch.checkpoint import new_adapter, save_adapter
 from dinotile.flux_patch.families import FAMILIES
 from dinotile.flux_patch.geometry import FluxGeometry

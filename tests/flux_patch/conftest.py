@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dinotile.dino.feature_map import FeatureMap
-from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.adapter_config import AdapterConfig
 from dinotile.flux_patch.checkpoint import described, new_adapter
 from dinotile.flux_patch.geometry import FluxGeometry
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from dinotile.flux_patch.adapter import AdapterConfig, spread_sites
+from dinotile.flux_patch.adapter_config import AdapterConfig, spread_sites
 from dinotile.flux_patch.checkpoint import config_from, new_adapter
 from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.geometry import FluxGeometry, RopeOptions, dino_ids, geometry_of, image_ids, rotary, rotate

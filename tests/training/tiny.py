@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.adapter_config import AdapterConfig
 from dinotile.flux_patch.checkpoint import new_adapter
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.hosts.diffusers.host import DiffusersHost

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...dino.feature_map import Scales
-from ...flux_patch.adapter import MOST_GRID
+from ...flux_patch.adapter_config import MOST_GRID
 from ...flux_patch.families import Mechanism
 from ..core.config import (
     FROM_TEXT,

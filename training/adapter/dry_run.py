@@ -11,7 +11,8 @@ from ...dino.encode import EncodeSettings
 from ...dino.layouts import detect_spec
 from ...files.progress import Progress, counted
 from ...files.weights import read_shapes, weight_files
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter, all_sites
+from ...flux_patch.adapter import DinoAdapter
+from ...flux_patch.adapter_config import AdapterConfig, all_sites
 from ...flux_patch.families import FAMILIES
 from ...flux_patch.geometry import FluxGeometry
 from ...hosts.diffusers.load import read_geometry

@@ -17,14 +17,8 @@ from ...dino.specs import DinoSpec
 from ...files.errors import printable, whole
 from ...files.paths import expanded
 from ...files.weights import check_floating, read_weights
-from ...flux_patch.adapter import (
-    YOUNGER,
-    AdapterConfig,
-    DinoAdapter,
-    LoadedAdapter,
-    adapter_config,
-    spread_sites,
-)
+from ...flux_patch.adapter import DinoAdapter, LoadedAdapter
+from ...flux_patch.adapter_config import YOUNGER, AdapterConfig, adapter_config, spread_sites
 from ...flux_patch.checkpoint import FLAT, build_adapter
 from ...flux_patch.geometry import FluxGeometry
 from ..core.state import AVERAGE

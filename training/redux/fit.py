@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...dino.encode import DinoEncoder, EncodeSettings
 from ...files.progress import Progress, counted
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter, adapter_config
+from ...flux_patch.adapter import DinoAdapter
+from ...flux_patch.adapter_config import AdapterConfig, adapter_config
 from ...flux_patch.geometry import FluxGeometry
 from ...hosts.diffusers.redux import ReduxTeacher
 from ..data.pictures import decode

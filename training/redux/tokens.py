@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...dino.feature_map import FeatureMap
-from ...flux_patch.adapter import AdapterConfig, DinoAdapter
+from ...flux_patch.adapter import DinoAdapter
+from ...flux_patch.adapter_config import AdapterConfig
 from ...flux_patch.checkpoint import new_adapter
 from ...flux_patch.rows import WHOLE
 from ...flux_patch.tokens import DinoTokens

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from dinotile.cli import app as cli
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import DinoAdapter, adapter_config
+from dinotile.flux_patch.adapter import DinoAdapter
+from dinotile.flux_patch.adapter_config import adapter_config
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.training.adapter.config import load_config
 from dinotile.training.adapter.dry_run import GIB, dry_run, memory_of, work_of

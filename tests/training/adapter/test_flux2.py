@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import adapter_config
+from dinotile.flux_patch.adapter_config import adapter_config
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter, save_adapter
 from dinotile.flux_patch.geometry import geometry_of
 from dinotile.training.adapter.start import warm_start

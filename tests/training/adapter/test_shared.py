@@ -7,7 +7,7 @@ from dinotile.dino.compress.checkpoint import LoadedFlat, save_flat
 from dinotile.dino.compress.config import FlatConfig
 from dinotile.dino.compress.model import new_flat
 from dinotile.dino.specs import SPECS
-from dinotile.flux_patch.adapter import adapter_config
+from dinotile.flux_patch.adapter_config import adapter_config
 from dinotile.flux_patch.checkpoint import load_adapter, new_adapter, save_adapter
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.training.adapter.dry_run import dry_run

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from dinotile import demo
 from dinotile.cli.app import app
 from dinotile.dino.encode import EncodeSettings
-from dinotile.flux_patch.adapter import AdapterConfig
+from dinotile.flux_patch.adapter_config import AdapterConfig
 from dinotile.flux_patch.checkpoint import described, load_adapter, save_adapter
 from dinotile.flux_patch.geometry import FluxGeometry
 from dinotile.flux_patch.rows import WHOLE, DinoRow
