@@ -18,7 +18,12 @@ PACK = Path(__file__).parents[2]
 LINES: list[str] = []
 FAMILIES = pytest.mark.parametrize("of", ["", "flux2_"], ids=["FLUX.1", "FLUX.2"])  # whose checks have such prefixes
 EVERY = pytest.mark.parametrize("of", ["", "flux2_", "chroma_", "krea2_"], ids=["FLUX.1", "FLUX.2", "Chroma", "Krea 2"])
-SCRIPTS = {"inside.py": "measured", "inside_redux.py": "fitted", "inside_training.py": "trained"}  # and their fixtures
+SCRIPTS = {  # and their fixtures
+    "inside.py": "measured",
+    "inside_compile.py": "compiled",
+    "inside_redux.py": "fitted",
+    "inside_training.py": "trained",
+}
 
 
 def pytest_collection_modifyitems(items):

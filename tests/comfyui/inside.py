@@ -8,7 +8,6 @@ from inside_tools import main  # makes the host's and the pack's modules importa
 
 # isort: split
 import inside_areas  # noqa: F401
-import inside_compile  # noqa: F401
 import inside_compress  # noqa: F401
 import inside_controls  # noqa: F401
 import inside_dino  # noqa: F401

@@ -1,15 +1,13 @@
-"""Checks for inside.py: torch.compile sees DINO, or no DINO, in whatever order the models come; what DINO adds to a block."""
+"""Runs inside the host's Python like inside.py: torch.compile sees DINO, or no DINO, in whatever order the models come; what
+DINO adds to a block.
+
+python inside_compile.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json, which test_compile.py holds to account.
+"""
 
 from __future__ import annotations
 
 import contextlib
 
-import comfy.ldm.flux.math as flux_math
-import comfy.ldm.krea2.model as krea2
-import torch
-from comfy.ldm.modules.attention import attention_pytorch
-from comfy_api.torch_helpers import set_torch_compile_wrapper
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from inside_tools import (
     CONTEXT,
     adapter,
@@ -18,6 +16,7 @@ from inside_tools import (
     check_every_family,
     features,
     flux,
+    main,
     one_by_one,
     patched,
     plan,
@@ -28,7 +27,16 @@ from inside_tools import (
     tiled,
     used,
     using,
-)
+)  # makes the host's and the pack's modules importable
+
+# isort: split
+
+import comfy.ldm.flux.math as flux_math
+import comfy.ldm.krea2.model as krea2
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from torch._dynamo.utils import counters
 
 from dinotile.benchmarks.comfy import cost
@@ -158,3 +166,7 @@ def compiled_redux():
 @check
 def counted_cost():
     return cost.figures()
+
+
+if __name__ == "__main__":
+    main()

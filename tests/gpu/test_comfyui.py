@@ -30,7 +30,7 @@ def training(measure):
 
 @pytest.fixture(scope="module")
 def sampling(measure):
-    return measure("inside.py", "repeated", "compiled", "low_precision")
+    return measure("inside.py", "repeated", "low_precision")
 
 
 def test_the_train_node_trains_and_leaves_the_hosts_models_as_they_were(training):
@@ -60,8 +60,10 @@ def test_an_adapter_that_was_offloaded_works_as_before(sampling):
     assert found["after unload is equal"] and found["after free_memory is equal"]
 
 
-def test_patches_under_torch_compile_equal_eager_ones(sampling):
-    assert sampling("compiled")["worst"] < 1e-2
+def test_patches_under_torch_compile_equal_eager_ones(measure):
+    found = measure("inside_compile.py", "compiled_orders")("compiled_orders")
+    assert found.pop("A differs from plain by") > 0.1
+    assert max(apart for order in found.values() for apart in order.values()) < 1e-2
 
 
 def test_fp8_weights_sample_with_dino(sampling):
