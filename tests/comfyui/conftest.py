@@ -150,6 +150,11 @@ def measured(insides) -> dict:
     return insides.result("inside.py")
 
 
+@pytest.fixture(scope="session")
+def trained(insides) -> dict:
+    return insides.result("inside_training.py")
+
+
 @pytest.fixture
 def numbers(measured):
     return numbers_of(measured)
