@@ -11,6 +11,8 @@ from threading import Semaphore
 
 import pytest
 
+from .graphs import soft_picture
+from .jobs import HEIGHT, WIDTH, Job
 from .models import write_models
 from .server import Server
 
@@ -113,6 +115,25 @@ def server(request, host, host_python, base):
     request.getfixturevalue("insides")  # now, so that nothing lengthens the start, whose seconds a test asks of
     yield server
     server.stop()
+
+
+@pytest.fixture
+def clean_log(server):
+    """Nothing that uses it may leave a traceback."""
+    before = len(server.log)
+    yield
+    assert "Traceback" not in server.log[before:]
+
+
+@pytest.fixture(scope="session")
+def small(server) -> str:
+    return server.upload(soft_picture(48, 64), "small.png")
+
+
+@pytest.fixture
+def job(server, tmp_path) -> Job:
+    soft_picture(HEIGHT, WIDTH).save(tmp_path / "in.png")
+    return Job(tmp_path, server.url)
 
 
 def measure_inside(

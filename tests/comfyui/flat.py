@@ -1,4 +1,4 @@
-"""A template's graph as the prompt that the page makes of it: subgraphs opened, links led through their ends."""
+"""The templates' files, and a graph as the prompt that the page makes of it: subgraphs opened, links led through their ends."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from .templates import slug
+
 PACK = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+FLUX = [name for name in NAMES if name.startswith(("FLUX.", "Z-Image"))]  # those that need files
 NOTES = ("MarkdownNote", "Note")
 INPUT, OUTPUT = -10, -20  # the ids of a subgraph's ends
 
 
 def graph(name: str) -> dict:
     return json.loads((PACK / "workflows" / f"{name}.json").read_text())
+
+
+def prompt(name: str) -> dict:
+    return json.loads((PACK / "workflows" / "api" / f"{slug(name)}.json").read_text())
+
+
+def model_files(name: str) -> set[str]:
+    """Model files that a workflow loads and the pack does not bring."""
+    values = (value for node in prompt(name).values() for value in node["inputs"].values())
+    files = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
+    return {file for file in files if not file.startswith("dinotile-demo")}
 
 
 def address(name: str, ending: str) -> str:

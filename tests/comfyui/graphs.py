@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from PIL import Image
+
 from . import models
 
 Prompt = dict[str, dict]
@@ -151,3 +154,13 @@ def decoded(latent: str) -> Prompt:
         f"{latent} decode": node("VAEDecode", samples=(latent, 0), vae=("vae", 0)),
         f"{latent} save": node("SaveImage", images=(f"{latent} decode", 0), filename_prefix=latent),
     }
+
+
+def soft_picture(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def saved(server, result, key: str) -> np.ndarray:
+    assert result.ok, result
+    return np.asarray(server.picture(result.outputs[key]["images"][0])).astype(int)

@@ -8,7 +8,9 @@ from inside_tools import main  # makes the host's and the pack's modules importa
 
 # isort: split
 import inside_areas  # noqa: F401
+import inside_around  # noqa: F401
 import inside_compress  # noqa: F401
+import inside_controlnets  # noqa: F401
 import inside_controls  # noqa: F401
 import inside_dino  # noqa: F401
 import inside_encoders  # noqa: F401
@@ -25,6 +27,7 @@ import inside_models  # noqa: F401
 import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
 import inside_plugged  # noqa: F401
+import inside_positions  # noqa: F401
 import inside_progress  # noqa: F401
 import inside_rare  # noqa: F401
 import inside_regions  # noqa: F401

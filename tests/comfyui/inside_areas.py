@@ -9,7 +9,7 @@ import comfy.samplers
 import node_helpers
 import torch
 from comfy.patcher_extension import WrappersMP
-from inside_hints import control_model
+from inside_controlnets import control_model
 from inside_tools import (
     CONTEXT,
     HEIGHT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.controlnet
 import node_helpers
 import torch
-from inside_hints import control_model
+from inside_controlnets import control_model
 from inside_tools import (
     HEIGHT,
     WIDTH,

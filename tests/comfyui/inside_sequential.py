@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
+from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
-from inside_hints import control_model
 from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
 
 from dinotile import nodes

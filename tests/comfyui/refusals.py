@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from . import graphs
-from .test_graphs import soft_picture
+from .graphs import soft_picture
 
 
 @pytest.fixture(scope="module")

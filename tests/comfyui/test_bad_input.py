@@ -8,11 +8,10 @@ import websocket
 from PIL import Image
 
 from . import graphs, models
-from .graphs import node
+from .graphs import node, soft_picture
 from .refusals import all_is_well_afterwards as all_is_well_afterwards
 from .refusals import refused
 from .refusals import small as small
-from .test_graphs import soft_picture
 
 
 @pytest.mark.parametrize(

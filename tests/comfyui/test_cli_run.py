@@ -1,7 +1,5 @@
 """``dinotile run`` in a process of its own, and its Python function, against a real ComfyUI."""
 
-import json
-import os
 import re
 import signal
 import socket
@@ -9,10 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,90 +16,9 @@ from PIL import Image, ImageOps
 import dinotile
 
 from . import graphs
+from .graphs import soft_picture
+from .jobs import DEMO, HEIGHT, LIMIT, PACK, WIDTH, ended, failed, fresh, shown
 from .server import Result
-from .test_graphs import soft_picture
-
-PACK = Path(__file__).parents[2]
-DEMO = PACK / "workflows" / "api" / "demo.json"
-WIDTH, HEIGHT = 40, 56
-LIMIT = 120  # seconds
-MAIN = "from dinotile.cli.app import main; main()"  # as the installed command; Python run with -m may end by the signal itself
-
-
-@dataclass
-class Job:
-    """A folder with a workflow and a picture, and the command on them."""
-
-    folder: Path
-    url: str
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "out.png"
-
-    def start(self, workflow: graphs.Prompt | Path, *options: object) -> subprocess.Popen:
-        command = [sys.executable, "-c", MAIN, "run", self.file(workflow), "--image", self.folder / "in.png"]
-        command += ["-o", self.output, "--server", self.url, *options]
-        return subprocess.Popen(
-            [str(part) for part in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"COLUMNS": "200"},
-        )
-
-    def run(self, workflow: graphs.Prompt | Path, *options: object) -> tuple[int, str, str]:
-        return ended(self.start(workflow, *options))
-
-    def file(self, workflow: graphs.Prompt | Path) -> Path:
-        if isinstance(workflow, Path):
-            return workflow
-        (self.folder / "workflow.json").write_text(json.dumps(workflow))
-        return self.folder / "workflow.json"
-
-    def files(self) -> set[str]:
-        return set(os.listdir(self.folder)) - {"workflow.json"}
-
-
-def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Exit status, stdout, stderr."""
-    try:
-        out, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
-    return process.returncode, out, err
-
-
-def fresh(**changed) -> graphs.Prompt:
-    """The one-node path with a seed that the server has not seen; --image says which picture."""
-    return graphs.one_node("", seed=uuid.uuid4().int % 2**32, **changed)
-
-
-@pytest.fixture
-def job(server, tmp_path) -> Job:
-    soft_picture(HEIGHT, WIDTH).save(tmp_path / "in.png")
-    return Job(tmp_path, server.url)
-
-
-def refused(job: Job, workflow: graphs.Prompt | Path, *parts: str, on_the_way: bool = False) -> None:
-    """One sentence on stderr, after the progress bars where the run fails ``on_the_way``, and no new file."""
-    failed(job, job.run(workflow), *parts, on_the_way=on_the_way)
-
-
-def failed(job: Job, result: tuple[int, str, str], *parts: str, on_the_way: bool = False) -> None:
-    code, out, err = result
-    assert (code, out) == (2, ""), err
-    *bars, sentence = err.splitlines()
-    assert sentence.startswith("dinotile: ") and (not bars or on_the_way)
-    for part in parts:
-        assert part in sentence
-    assert job.files() == {"in.png"}
-
-
-def shown(err: str, node: str) -> tuple[int, int]:
-    """How far the bar of a node went, and its maximum."""
-    (done,) = re.findall(rf" {re.escape(node)} .* (\d+)/(\d+) ", err)
-    return int(done[0]), int(done[1])
 
 
 def test_a_run_brings_the_picture_back_in_twice_the_size(job):
@@ -183,37 +97,6 @@ def test_what_the_server_left_out_is_said_at_the_end(job):
     )
 
 
-@pytest.mark.parametrize(
-    ("node", "kind", "name"),
-    [
-        ("flux", "UNETLoader", "unet_name"),
-        ("dino", "DinoTile_LoadDino", "dino_name"),
-        ("adapter", "DinoTile_LoadAdapter", "adapter_name"),
-    ],
-)
-def test_a_missing_model_is_named_with_its_node_and_input(job, node, kind, name):
-    workflow = fresh()
-    workflow[node]["inputs"][name] = "nothing.safetensors"
-    refused(job, workflow, f"node {node} ({kind}), input {name}", "nothing.safetensors")
-
-
-def test_a_node_that_fails_is_named_with_its_sentence(job):
-    said = "guide has nothing to do beside anchor 1"
-    refused(job, fresh(anchor=1.0, guide=1.0), "node upscale (DinoTile_Upscale)", said, on_the_way=True)
-
-
-def test_a_mistake_that_is_seen_before_anything_runs_is_told_once(job):
-    code, _, err = job.run(fresh(tile=72))
-    assert code == 2 and err.count("tile 72 must be a multiple of 16") == 1 and err.count("\n") == 1
-
-
-def test_a_graph_of_the_browser_is_refused_before_anything_is_sent(job, base):
-    uploaded = set((base / "input").iterdir())
-    graph = PACK / "workflows" / "demo.json"
-    refused(job, graph, "is a graph of the browser", "export it as API")
-    assert set((base / "input").iterdir()) == uploaded
-
-
 def test_ctrl_c_stops_the_run_on_the_server_too(server, base, job):
     saved = set((base / "output").iterdir())
     process = job.start(fresh(steps=400))
@@ -266,17 +149,6 @@ def test_what_a_run_left_is_fetched_again_and_animations_stay_whole(server, job)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0 and "out-2.png  from SaveImage #10  (was there already)" in done.stdout, done.stderr
     assert job.files() == {"in.png", "out.webp", "out-2.png"}
-
-
-def test_missing_classes_are_named_and_windows_slashes_are_repaired(job):
-    workflow = json.loads(DEMO.read_text())
-    workflow["40:2"]["inputs"]["unet_name"] = workflow["40:2"]["inputs"]["unet_name"].replace("/", "\\")
-    workflow["6"] = {"class_type": "LoadImage", "inputs": {"image": ""}}
-    code, _, err = job.run(workflow, "--set", "8.steps=1")
-    assert code == 0, err
-    workflow["20"] = {"class_type": "NoSuchNode", "inputs": {}, "_meta": {"title": "My node"}}
-    code, _, err = job.run(workflow, "--overwrite")
-    assert code == 2 and "Node 'My node' not found" in err and "class NoSuchNode" in err
 
 
 def test_a_run_that_is_deleted_from_the_queue_says_so(server, job):

@@ -10,8 +10,7 @@ import websocket
 from dinotile.flux_patch.checkpoint import load_adapter
 
 from . import graphs, models
-from .graphs import node
-from .test_graphs import soft_picture
+from .graphs import node, soft_picture
 
 
 @pytest.fixture
