@@ -10,25 +10,8 @@ import node_helpers
 import torch
 from comfy.patcher_extension import WrappersMP
 from inside_controlnets import control_model
-from inside_tools import (
-    CONTEXT,
-    HEIGHT,
-    WIDTH,
-    adapter,
-    apart,
-    check,
-    features,
-    flux,
-    patched,
-    picture,
-    plan,
-    project,
-    random_latent,
-    sample,
-    text,
-    tiled,
-    using,
-)
+from inside_sampling import patched, plan, project, random_latent, sample, text, tiled
+from inside_tools import CONTEXT, HEIGHT, WIDTH, adapter, apart, check, features, flux, picture, using
 
 from dinotile.flux_patch.families import FLUX1
 from dinotile.flux_patch.guide import PartGuide

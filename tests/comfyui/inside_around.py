@@ -10,28 +10,8 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
-from inside_tools import (
-    BASE,
-    DEMO,
-    DEMO_FLUX,
-    adapter,
-    check,
-    dino,
-    features,
-    flux,
-    node,
-    one_by_one,
-    patched,
-    plan,
-    project,
-    random_latent,
-    same,
-    sample,
-    text,
-    tiled,
-    upscale,
-    watch,
-)
+from inside_sampling import one_by_one, patched, plan, project, random_latent, sample, text, tiled, upscale, watch
+from inside_tools import BASE, DEMO, DEMO_FLUX, adapter, check, dino, features, flux, node, same
 
 from dinotile import nodes
 from dinotile.dino.feature_map import FeatureMap

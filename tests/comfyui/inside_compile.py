@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 
-from inside_tools import (
+from inside_sampling import one_by_one, patched, plan, project, random_latent, sample, text, tiled
+from inside_tools import (  # makes the host's and the pack's modules importable
     CONTEXT,
     adapter,
     apart,
@@ -17,17 +18,9 @@ from inside_tools import (
     features,
     flux,
     main,
-    one_by_one,
-    patched,
-    plan,
-    project,
-    random_latent,
-    sample,
-    text,
-    tiled,
     used,
     using,
-)  # makes the host's and the pack's modules importable
+)
 
 # isort: split
 

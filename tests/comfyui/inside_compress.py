@@ -8,24 +8,8 @@ from dataclasses import replace
 import comfy.model_management as management
 import numpy as np
 import torch
-from inside_tools import (
-    BASE,
-    DEMO,
-    PACK,
-    adapter,
-    apart,
-    check,
-    dino,
-    features,
-    node,
-    patched,
-    picture,
-    project,
-    refusal,
-    same,
-    sample,
-    tiled,
-)
+from inside_sampling import patched, project, sample, tiled
+from inside_tools import BASE, DEMO, PACK, adapter, apart, check, dino, features, node, picture, refusal, same
 from PIL import Image
 
 from dinotile import nodes

@@ -9,26 +9,8 @@ import comfy.sd
 import comfy.utils
 import node_helpers
 import torch
-from inside_tools import (
-    BASE,
-    CONTEXT,
-    HEIGHT,
-    VECTOR,
-    WIDTH,
-    adapter,
-    apart,
-    check,
-    features,
-    flux,
-    patched,
-    picture,
-    plan,
-    project,
-    sample,
-    text,
-    tiled,
-    where,
-)
+from inside_sampling import patched, plan, project, sample, text, tiled, where
+from inside_tools import BASE, CONTEXT, HEIGHT, VECTOR, WIDTH, adapter, apart, check, features, flux, picture
 
 
 def control_model(*, latent_input: bool):

@@ -23,7 +23,8 @@ import comfy.t2i_adapter.adapter
 import torch
 from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply, SetUnionControlNetType
 from inside_families import latent, planned
-from inside_tools import CHECKS, apart, picture, same, tiled
+from inside_sampling import tiled
+from inside_tools import CHECKS, apart, picture, same
 from inside_zoo import CPU, KINDS, WIDTH, built, decoder, draw, drawn, text
 from torch import Tensor
 

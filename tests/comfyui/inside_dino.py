@@ -7,6 +7,21 @@ from dataclasses import replace
 import comfy.sd
 import comfy.utils
 import torch
+from inside_sampling import (
+    last_call,
+    one_by_one,
+    patched,
+    places,
+    plan,
+    project,
+    random_latent,
+    sample,
+    text,
+    tiled,
+    upscale,
+    watch,
+    where,
+)
 from inside_tools import (
     BASE,
     COLUMNS,
@@ -19,24 +34,11 @@ from inside_tools import (
     dino,
     features,
     flux,
-    last_call,
     node,
-    one_by_one,
-    patched,
     picture,
-    places,
-    plan,
-    project,
-    random_latent,
     refusal,
     same,
-    sample,
-    text,
-    tiled,
-    upscale,
     used,
-    watch,
-    where,
 )
 from torch import Tensor
 

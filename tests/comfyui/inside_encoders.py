@@ -9,21 +9,8 @@ import comfy.model_management as management
 import folder_paths
 import torch
 from comfy.cli_args import args
-from inside_tools import (
-    BASE,
-    HOST,
-    OUT,
-    apart,
-    check,
-    features,
-    host_clip_vision,
-    near,
-    node,
-    picture,
-    project,
-    refusal,
-    same,
-)
+from inside_sampling import project
+from inside_tools import BASE, HOST, OUT, apart, check, features, host_clip_vision, near, node, picture, refusal, same
 from safetensors.torch import load_file, save_file
 
 from dinotile import nodes

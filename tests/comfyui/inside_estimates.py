@@ -4,25 +4,8 @@ from __future__ import annotations
 
 import comfy.sd
 import torch
-from inside_tools import (
-    BASE,
-    DEMO,
-    HEIGHT,
-    WIDTH,
-    apart,
-    check,
-    dino,
-    flux,
-    node,
-    picture,
-    plan,
-    refusal,
-    same,
-    sample,
-    text,
-    tiled,
-    upscale,
-)
+from inside_sampling import plan, sample, text, tiled, upscale
+from inside_tools import BASE, DEMO, HEIGHT, WIDTH, apart, check, dino, flux, node, picture, refusal, same
 from inside_vae import flux_state
 
 from dinotile import nodes

@@ -8,21 +8,8 @@ from functools import partial
 import comfy.latent_formats
 import comfy.samplers
 import torch
-from inside_tools import (
-    CHECKS,
-    adapter,
-    apart,
-    check,
-    dino,
-    node,
-    one_by_one,
-    picture,
-    plan,
-    refusal,
-    same,
-    tiled,
-    watch,
-)
+from inside_sampling import one_by_one, plan, tiled, watch
+from inside_tools import CHECKS, adapter, apart, check, dino, node, picture, refusal, same
 from inside_zoo import KINDS, built, decoder, drawn, text
 
 from dinotile import nodes

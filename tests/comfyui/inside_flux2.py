@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 import torch
-from inside_tools import (
-    adapter,
-    apart,
-    check_every_family,
-    dino,
-    features,
-    flux,
-    node,
-    patched,
-    project,
-    random_latent,
-    refusal,
-    same,
-    sample,
-    text,
-    used,
-)
+from inside_sampling import patched, project, random_latent, sample, text
+from inside_tools import adapter, apart, check_every_family, dino, features, flux, node, refusal, same, used
 
 from dinotile import nodes
 

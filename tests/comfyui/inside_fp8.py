@@ -8,24 +8,8 @@ from typing import Any
 import comfy.model_patcher
 import comfy.sd
 import torch
-from inside_tools import (
-    CHECKS,
-    OWN_SIZES,
-    adapter,
-    apart,
-    features,
-    flux,
-    last_call,
-    one_by_one,
-    patched,
-    project,
-    same,
-    sample,
-    text,
-    tiled,
-    using,
-    watch,
-)
+from inside_sampling import last_call, one_by_one, patched, project, sample, text, tiled, watch
+from inside_tools import CHECKS, OWN_SIZES, adapter, apart, features, flux, same, using
 from inside_zoo import CPU
 from inside_zoo import KINDS as ZOO
 

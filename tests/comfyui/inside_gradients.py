@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.ops
 import torch
 import torch.nn.functional as F
+from inside_sampling import patched, project, random_latent, sample, text
 from inside_tools import (
     CONTEXT,
     OUT,
@@ -17,13 +18,8 @@ from inside_tools import (
     dino,
     features,
     flux,
-    patched,
     picture,
-    project,
-    random_latent,
     same,
-    sample,
-    text,
     used,
 )
 from inside_zoo import decoder

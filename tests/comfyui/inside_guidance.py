@@ -5,7 +5,8 @@ from __future__ import annotations
 import comfy.sd
 import comfy.utils
 import torch
-from inside_tools import BASE, apart, check, flux, plan, random_latent, text
+from inside_sampling import plan, random_latent, text
+from inside_tools import BASE, apart, check, flux
 
 from dinotile.hosts.comfy.host import ComfyHost
 from dinotile.hosts.comfy.sampling import ComfySampler

@@ -24,7 +24,8 @@ from comfy_extras.nodes_model_patch import (
 )
 from inside_controls import OPERATIONS, Apply, Hint, by_hand
 from inside_families import latent, planned, sample
-from inside_tools import CHECKS, check, node, picture, refusal, tiled
+from inside_sampling import tiled
+from inside_tools import CHECKS, check, node, picture, refusal
 from inside_zoo import CPU, WIDTH, built, decoder, draw, text
 from torch import Tensor
 

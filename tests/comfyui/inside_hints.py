@@ -11,6 +11,7 @@ import comfy.sd
 import comfy.utils
 import node_helpers
 import torch
+from inside_sampling import counted, patched, places, plan, project, sample, text, tiled, watch, where
 from inside_tools import (
     COLUMNS,
     CONTEXT,
@@ -22,21 +23,11 @@ from inside_tools import (
     apart,
     check,
     check_families,
-    counted,
     features,
     fill_model,
     flux,
     once,
-    patched,
-    places,
-    plan,
-    project,
     same,
-    sample,
-    text,
-    tiled,
-    watch,
-    where,
 )
 from torch.nn.functional import pixel_unshuffle
 

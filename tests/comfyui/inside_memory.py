@@ -8,22 +8,8 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
-from inside_tools import (
-    BASE,
-    adapter,
-    apart,
-    check,
-    dino,
-    features,
-    flux,
-    node,
-    patched,
-    picture,
-    project,
-    sample,
-    text,
-    tiled,
-)
+from inside_sampling import patched, project, sample, text, tiled
+from inside_tools import BASE, adapter, apart, check, dino, features, flux, node, picture
 
 from dinotile import nodes
 from dinotile.hosts.comfy import dino as dino_path

@@ -10,6 +10,7 @@ import comfy.sd
 import comfy.utils
 import numpy as np
 import torch
+from inside_sampling import patched, plan, project, random_latent, sample, text, tiled, upscale
 from inside_tools import (
     BASE,
     CONTEXT,
@@ -30,16 +31,8 @@ from inside_tools import (
     flux,
     near,
     node,
-    patched,
     picture,
-    plan,
-    project,
-    random_latent,
     refusal,
-    sample,
-    text,
-    tiled,
-    upscale,
     used,
 )
 from PIL import Image

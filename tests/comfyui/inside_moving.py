@@ -6,24 +6,8 @@ import comfy.controlnet
 import node_helpers
 import torch
 from inside_controlnets import control_model
-from inside_tools import (
-    HEIGHT,
-    WIDTH,
-    adapter,
-    apart,
-    check,
-    features,
-    flux,
-    patched,
-    plan,
-    project,
-    random_latent,
-    sample,
-    text,
-    tiled,
-    watch,
-    where,
-)
+from inside_sampling import patched, plan, project, random_latent, sample, text, tiled, watch, where
+from inside_tools import HEIGHT, WIDTH, adapter, apart, check, features, flux
 
 from dinotile.hosts.comfy.control import HintCrop
 from dinotile.tiling.moving import moved

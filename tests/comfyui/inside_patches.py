@@ -11,31 +11,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_patch import SigLIPMultiFeatProjModel, USOStyleReference
 from comfy_extras.nodes_nag import NAGuidance
-from inside_tools import (
-    COLUMNS,
-    HOST,
-    PACK,
-    ROWS,
-    TILE,
-    adapter,
-    apart,
-    check,
-    features,
-    flux,
-    one_by_one,
-    patched,
-    places,
-    plan,
-    project,
-    random_latent,
-    refusal,
-    same,
-    sample,
-    text,
-    tiled,
-    watch,
-    where,
-)
+from inside_sampling import one_by_one, patched, places, plan, project, random_latent, sample, text, tiled, watch, where
+from inside_tools import COLUMNS, HOST, PACK, ROWS, TILE, adapter, apart, check, features, flux, refusal, same
 
 import nodes as host_nodes
 from dinotile.tiling.windows import tile_windows, window

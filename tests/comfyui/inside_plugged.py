@@ -15,7 +15,8 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from inside_controls import Apply, Hint, by_hand
 from inside_families import latent, planned, sample, small
-from inside_tools import CHECKS, apart, check, node, refusal, same, tiled
+from inside_sampling import tiled
+from inside_tools import CHECKS, apart, check, node, refusal, same
 from inside_zoo import built, decoder, drawn
 from torch import Tensor
 

@@ -3,22 +3,8 @@
 from __future__ import annotations
 
 from comfy_extras.nodes_rope import ScaleROPE
-from inside_tools import (
-    adapter,
-    apart,
-    check_every_family,
-    check_families,
-    features,
-    flux,
-    last_call,
-    node,
-    patched,
-    project,
-    same,
-    sample,
-    tiled,
-    watch,
-)
+from inside_sampling import last_call, patched, project, sample, tiled, watch
+from inside_tools import adapter, apart, check_every_family, check_families, features, flux, node, same
 
 ROPES = {  # scale and shift of x, y, t
     "neutral": (1.0, 0.0, 1.0, 0.0, 1.0, 0.0),

@@ -19,21 +19,8 @@ from inside_estimates import demo_vae
 from inside_families import latent, planned, small
 from inside_families import sample as sample_family
 from inside_hint_patches import DEEPER, supir
-from inside_tools import (
-    CHECKS,
-    adapter,
-    apart,
-    check,
-    features,
-    node,
-    patched,
-    picture,
-    project,
-    same,
-    sample,
-    text,
-    tiled,
-)
+from inside_sampling import patched, project, sample, text, tiled
+from inside_tools import CHECKS, adapter, apart, check, features, node, picture, same
 from inside_zoo import CPU, RARE, WIDTH, WORDS, Kind, built, decoder, draw, drawn, pooled
 from inside_zoo import text as words_of
 from torch import Tensor

@@ -5,7 +5,8 @@ python inside_redux.py HOST PACK BASE OUT [CHECK ...] writes OUT/numbers.json an
 
 from __future__ import annotations
 
-from inside_tools import (
+from inside_sampling import project, sample, text
+from inside_tools import (  # makes the host's and the pack's modules importable
     OUT,
     apart,
     check,
@@ -17,12 +18,9 @@ from inside_tools import (
     node,
     once,
     picture,
-    project,
     refusal,
-    sample,
     saved,
-    text,
-)  # makes the host's and the pack's modules importable
+)
 
 # isort: split
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.ldm.flux.redux
 import comfy.sd
 import torch
+from inside_sampling import patched, places, plan, project, random_latent, sample, text, tiled, watch, where
 from inside_tools import (
     BASE,
     CONTEXT,
@@ -19,19 +20,9 @@ from inside_tools import (
     near,
     node,
     once,
-    patched,
     picture,
-    places,
-    plan,
-    project,
-    random_latent,
     refusal,
     same,
-    sample,
-    text,
-    tiled,
-    watch,
-    where,
 )
 from torch import Tensor
 

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from inside_tools import (
-    BASE,
-    OUT,
-    PATCHES,
-    adapter,
-    check,
-    fill_model,
-    flux,
-    folder,
-    node,
-    refusal,
-    saved,
-)
+from inside_tools import BASE, OUT, PATCHES, adapter, check, fill_model, flux, folder, node, refusal, saved
 from training_tools import train, vae
 
 from dinotile import nodes

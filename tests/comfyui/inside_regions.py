@@ -7,27 +7,8 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
-from inside_tools import (
-    BASE,
-    COLUMNS,
-    HEIGHT,
-    ROWS,
-    WIDTH,
-    apart,
-    check,
-    dino,
-    features,
-    flux,
-    node,
-    picture,
-    plan,
-    random_latent,
-    refusal,
-    sample,
-    text,
-    tiled,
-    watch,
-)
+from inside_sampling import plan, random_latent, sample, text, tiled, watch
+from inside_tools import BASE, COLUMNS, HEIGHT, ROWS, WIDTH, apart, check, dino, features, flux, node, picture, refusal
 
 from dinotile import nodes
 from dinotile.dino.feature_map import FeatureMap

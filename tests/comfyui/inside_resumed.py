@@ -7,7 +7,8 @@ from functools import partial
 
 import comfy.model_management as management
 import comfy.utils
-from inside_tools import BASE, adapter, apart, check, dino, flux, folder, node, picture, plan, saved, text
+from inside_sampling import plan, text
+from inside_tools import BASE, adapter, apart, check, dino, flux, folder, node, picture, saved
 from training_tools import caught, counted, train, vae, weights
 
 from dinotile import nodes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import comfy.sd
 import comfy.utils
-from inside_tools import BASE, apart, check, dino, flux, node, picture, refusal, same, text, upscale, watch
+from inside_sampling import text, upscale, watch
+from inside_tools import BASE, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
 

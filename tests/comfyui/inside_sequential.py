@@ -14,7 +14,8 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
 from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
-from inside_tools import BASE, adapter, apart, check, counted, dino, flux, node, picture, refusal, same, text
+from inside_sampling import counted, text
+from inside_tools import BASE, adapter, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
 from dinotile.hosts.comfy.prints import print_of

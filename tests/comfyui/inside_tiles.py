@@ -9,27 +9,8 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
-from inside_tools import (
-    BASE,
-    adapter,
-    apart,
-    check,
-    check_families,
-    counted,
-    features,
-    flux,
-    near,
-    one_by_one,
-    patched,
-    plan,
-    project,
-    random_latent,
-    same,
-    sample,
-    text,
-    tiled,
-    used,
-)
+from inside_sampling import counted, one_by_one, patched, plan, project, random_latent, sample, text, tiled
+from inside_tools import BASE, adapter, apart, check, check_families, features, flux, near, same, used
 
 
 @check

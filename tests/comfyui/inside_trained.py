@@ -8,26 +8,8 @@ import comfy.model_management as management
 import comfy.sd
 import comfy.utils
 import torch
-from inside_tools import (
-    BASE,
-    DEMO,
-    adapter,
-    apart,
-    check,
-    dino,
-    flux,
-    node,
-    patched,
-    picture,
-    project,
-    refusal,
-    same,
-    sample,
-    saved,
-    text,
-    upscale,
-    watch,
-)
+from inside_sampling import patched, project, sample, text, upscale, watch
+from inside_tools import BASE, DEMO, adapter, apart, check, dino, flux, node, picture, refusal, same, saved
 from safetensors.torch import load_file, save_file
 from training_tools import fixed_loss, train, vae, weights
 

@@ -3,6 +3,7 @@ must be."""
 
 import pytest
 
+from ..gpu.test_comfyui import CHECKS
 from .conftest import EVERY, numbers_of
 
 
@@ -49,3 +50,8 @@ def test_a_site_adds_one_attention_and_one_pass_to_a_block_at_fluxs_width(number
     assert set(found) == {"bfloat16", "bfloat16, a mask", "float32", "float32, a mask"}
     for each in found.values():
         assert 5 < each["x q"] <= 5.5 and each["kernels"] <= 3
+
+
+def test_what_the_tests_on_a_gpu_ask_for_is_measured(measured, compiled, trained):
+    here = {"inside.py": measured, "inside_compile.py": compiled, "inside_training.py": trained}
+    assert all(set(checks) <= set(here[script]) for script, checks in CHECKS.items())

@@ -9,15 +9,21 @@ from ..comfyui.conftest import measure_inside, numbers_of
 from .device import DEVICE, on_gpu
 
 pytestmark = [*on_gpu, pytest.mark.host]
-TRAINING = ("trained", "for_diffusers", "low_precision", "kernels")
+CHECKS = {  # of each script; tests/comfyui/test_compile.py looks whether they are there
+    "inside.py": ("repeated", "low_precision"),
+    "inside_compile.py": ("compiled_orders",),
+    "inside_training.py": ("trained", "for_diffusers", "low_precision", "kernels"),
+}
 
 
 @pytest.fixture(scope="module")
 def measure(host, host_python, base, tmp_path_factory):
-    def of(script: str, *checks: str):
+    def of(script: str):
         out = tmp_path_factory.mktemp("inside")
         return numbers_of(
-            measure_inside(script, host=host, host_python=host_python, base=base, out=out, device=DEVICE, checks=checks)
+            measure_inside(
+                script, host=host, host_python=host_python, base=base, out=out, device=DEVICE, checks=CHECKS[script]
+            )
         )
 
     return of
@@ -25,12 +31,12 @@ def measure(host, host_python, base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def training(measure):
-    return measure("inside_training.py", *TRAINING)
+    return measure("inside_training.py")
 
 
 @pytest.fixture(scope="module")
 def sampling(measure):
-    return measure("inside.py", "repeated", "low_precision")
+    return measure("inside.py")
 
 
 def test_the_train_node_trains_and_leaves_the_hosts_models_as_they_were(training):
@@ -61,7 +67,7 @@ def test_an_adapter_that_was_offloaded_works_as_before(sampling):
 
 
 def test_patches_under_torch_compile_equal_eager_ones(measure):
-    found = measure("inside_compile.py", "compiled_orders")("compiled_orders")
+    found = measure("inside_compile.py")("compiled_orders")
     assert found.pop("A differs from plain by") > 0.1
     assert max(apart for order in found.values() for apart in order.values()) < 1e-2
 
