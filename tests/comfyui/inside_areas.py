@@ -22,9 +22,12 @@ from dinotile.hosts.comfy.crop import with_cond
 from dinotile.hosts.comfy.place import PlaceCrop
 from dinotile.hosts.comfy.shown import show
 from dinotile.tiling.canvas import cut
+from dinotile.tiling.moving import moved
 from dinotile.tiling.plan import Box, TilePlan
 from dinotile.tiling.windows import tile_windows, window
 from nodes import ConditioningSetArea, ConditioningSetAreaPercentage, ConditioningSetMask
+
+SEED = 5  # of the windows that move
 
 
 def area(to: list, *place: int, strength: float = 1.0) -> list:
@@ -58,6 +61,11 @@ def areas():
             whole = sample(flux(), **given)
             out["one"][name] = apart(sample(tiled(flux(), one), **given), whole)
             out["many"][name] = apart(sample(tiled(flux(), many), **given), sample(cut_by_hand(many), **given))
+        alone = conditionings()["an area alone"][0]
+        out["many"]["moving windows"] = apart(
+            sample(tiled(flux(), many, moving=True), alone, steps=1, seed=SEED),
+            sample(cut_by_hand(moved(many, step=0, seed=SEED)), alone, steps=1),
+        )
         positive = conditionings()["areas"][0][:2]
         out["the area acts"] = apart(sample(flux(), positive, steps=1), sample(flux(), positive[:1], steps=1))
         one_place, places = PlaceCrop(one.latent), PlaceCrop(many.latent)
