@@ -234,6 +234,7 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     from ..files.pictures import load_picture
     from ..files.sources import open_picture, upright_size
     from ..flux_patch.families import FLUX1
+    from ..tiling.canvas import scaled_size
     from ..upscaling.redo import check_redone, chosen_tiles
 
     height, width = upright_size(source, max_megapixels=batch.max_megapixels)
@@ -242,7 +243,8 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
     masks.check(height, width)
     if batch.store.redo:
-        chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1))
+        size = scaled_size(height, width, scale=fitted.scale)
+        chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1), size=size)
     if batch.store.redone:
         check_redone(batch.store.redone, fitted.plan(height, width, latents=FLUX1))
     return height, width, fitted

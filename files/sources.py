@@ -14,10 +14,11 @@ from .errors import reason
 from .kinds import MEGAPIXELS
 from .metadata import Metadata
 from .pictures import Picture, from_image, load_picture, to_array
-from .png_rows import PngRows, by_rows
+from .png_rows import ORIENTATION, PngRows, by_rows, words
 from .streams import Form
 
-ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)  # of EXIF
+SIDEWAYS = range(5, 9)  # of EXIF's orientations
+UNFIT = "{}: its colour profile is of other colours than its pixels and was left out"
 BLOCK = 64  # rows that are read at once
 BEFORE = 3  # times as many rows as were asked for stay above those, as tiles come in rows that go back and forth
 
@@ -74,7 +75,8 @@ def upright_size(path: Path, *, max_megapixels: float = MEGAPIXELS) -> tuple[int
     try:
         with opened(path, max_megapixels=max_megapixels) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
+            said = words(path) if image.format == "PNG" else image  # of a PNG, Pillow reads all pixels first
+            return (width, height) if said.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
     except UNREADABLE:
         height, width = load_picture(path, max_megapixels=max_megapixels).pixels.shape[-2:]  # which says why
         return height, width
@@ -89,16 +91,16 @@ def open_picture(path: Path, *, max_megapixels: float = MEGAPIXELS) -> PictureFi
         rowed = False
     if rowed:
         try:
-            with opened(path, max_megapixels=max_megapixels) as image:
-                metadata = Metadata.of(image)
+            with opened(path, max_megapixels=max_megapixels):
+                metadata = Metadata.of(words(path))
         except UNREADABLE:
             return _whole(path, max_megapixels)  # which says why
         file = PngRows(path)
         read = Rows(path, file.height)
         read.file = file
-        icc = metadata.icc if _fits(metadata.icc, grey=file.grey) else b""
-        form = Form(file.alpha, file.grey, False, replace(metadata, icc=icc, recipe=""))
-        return PictureFile(file.height, file.width, form, read)
+        fits = not metadata.icc or (metadata.icc[16:20] == b"GRAY") == file.grey
+        form = Form(file.alpha, file.grey, False, replace(metadata, icc=metadata.icc if fits else b"", recipe=""))
+        return PictureFile(file.height, file.width, form, read, "" if fits else UNFIT.format(path.name))
     return _whole(path, max_megapixels)
 
 
@@ -133,7 +135,3 @@ def _bytes(file: PngRows, count: int) -> np.ndarray:
 def _values(levels: np.ndarray) -> Tensor:
     most = 65535 if levels.dtype == np.uint16 else 255
     return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None].contiguous() / most
-
-
-def _fits(icc: bytes, *, grey: bool) -> bool:
-    return not icc or (icc[16:20] == b"GRAY") == grey

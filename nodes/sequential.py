@@ -140,7 +140,7 @@ class SequentialUpscale(io.ComfyNode):
                 masks=where.of(number),
                 open_store=open_store,
                 made_by=made_by,
-                redo=partial(chosen_tiles, redo.strip()) if redo.strip() else None,
+                redo=partial(chosen_tiles, redo.strip(), size=size) if redo.strip() else None,
                 progress=HostProgress(filling.draw if wants_previews() else None, parts=parts),
             )
             results.append(torch.cat(rows, dim=2))

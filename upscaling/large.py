@@ -92,7 +92,11 @@ def upscale_file(
             write=put,
             masks=masks,
             open_store=None if store is None else opened,
-            redo=(lambda plan: list(redone)) if redone else partial(chosen_tiles, redo) if redo else None,
+            redo=(lambda plan: list(redone))
+            if redone
+            else partial(chosen_tiles, redo, size=(height, width))
+            if redo
+            else None,
             progress=progress,
         )
         if write is not None:

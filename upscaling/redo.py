@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -9,23 +10,23 @@ from pathlib import Path
 
 from ..files.paths import expanded
 from ..tiling.plan import Box, TilePlan
-from .masks import check_mask, load_mask, scaled
+from .masks import check_mask, load_mask
 
 BOX = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
 SAID = "give numbers from 1 (3,4), boxes in px of the result (WIDTHxHEIGHT+LEFT+TOP), or a picture that is white there"
 
 
-def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
-    """Numbers from 0 of a plan's tiles, in px.
+def chosen_tiles(text: str, plan: TilePlan, *, size: tuple[int, int]) -> list[int]:
+    """Numbers from 0 of a plan's tiles, in px. size: height and width of the result, which the plan's canvas may exceed.
 
     text: numbers from 1 and boxes on the result, between commas, or the path of a mask of the result's proportions. A tile is
     meant where there is any of a box, or anything as light as mid-grey, in its own part, in which it counts for more than its
-    neighbours. ValueError for what is outside of the plan, or means no tile."""
+    neighbours. ValueError for what is outside of the plan or the result, or means no tile."""
     path = expanded(text)  # or many numbers, which are longer than a name may be
     numbers = (
-        _painted(path, plan)
+        _painted(path, plan, size)
         if os.path.isfile(path)
-        else [n for part in text.split(",") for n in _named(part.strip(), plan)]
+        else [n for part in text.split(",") for n in _named(part.strip(), plan, size)]
     )
     if not numbers:
         raise ValueError(f"redo {text} means no tile of the {plan.count} there are: {SAID}")
@@ -40,7 +41,7 @@ def check_redone(redone: Sequence[int], plan: TilePlan) -> None:
         )
 
 
-def _named(part: str, plan: TilePlan) -> list[int]:
+def _named(part: str, plan: TilePlan, size: tuple[int, int]) -> list[int]:
     if part.isdecimal():
         if not 1 <= int(part) <= plan.count:
             raise ValueError(
@@ -52,21 +53,26 @@ def _named(part: str, plan: TilePlan) -> list[int]:
         raise ValueError(f"redo {part!r} is no tile and no file: {SAID}")
     width, height, left, top = (int(number) for number in found.groups())
     asked = Box(top, left, height, width)
-    if asked.top >= plan.height or asked.left >= plan.width or not height * width:
-        raise ValueError(f"redo {part} lies outside of the result, {plan.width} x {plan.height} px: {SAID}")
+    if asked.top >= size[0] or asked.left >= size[1] or not height * width:
+        raise ValueError(f"redo {part} lies outside of the result, {size[1]} x {size[0]} px: {SAID}")
     return [number for number, box in enumerate(_middles(plan)) if _meet(box, asked)]
 
 
-def _painted(path: Path, plan: TilePlan) -> list[int]:
+def _painted(path: Path, plan: TilePlan, size: tuple[int, int]) -> list[int]:
     mask = load_mask(path)
-    check_mask(mask, plan.height, plan.width, name="redo")
-    cells = plan.latent
-    small = scaled(mask, height=cells.height, width=cells.width)[0, 0] >= 0.5
+    check_mask(mask, *size, name="redo")
+    light = mask[0, 0] >= 0.5
+    rows, columns = (count / side for count, side in zip(light.shape, size, strict=True))
     return [
         number
-        for number, box in enumerate(_middles(cells))
-        if bool(small[box.top : box.bottom, box.left : box.right].any())
+        for number, box in enumerate(_middles(plan))
+        if bool(light[_part(box.top, box.bottom, rows), _part(box.left, box.right, columns)].any())
     ]
+
+
+def _part(start: int, end: int, scale: float) -> slice:
+    """The pixels of a mask that show any of a part of the result."""
+    return slice(math.floor(start * scale), math.ceil(end * scale))
 
 
 def _middles(plan: TilePlan) -> list[Box]:

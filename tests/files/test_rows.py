@@ -9,8 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.ImageCms import ImageCmsProfile, createProfile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from dinotile.files import streams
+from dinotile.files.deep import chunk
 from dinotile.files.metadata import Metadata
 from dinotile.files.pictures import Picture, load_picture, save_picture
 from dinotile.files.pixels import resize_signed
@@ -182,3 +185,54 @@ def test_the_size_is_that_of_the_picture_turned_upright(tmp_path):
         upright_size(tmp_path / "a.png") == tuple(load_picture(tmp_path / "a.png").pixels.shape[-2:]) == (WIDTH, HEIGHT)
     )
     assert open_picture(tmp_path / "a.png").rows(0, WIDTH).shape == (1, 3, WIDTH, HEIGHT)
+
+
+def turned_by(how: str, path) -> None:
+    """A PNG that says in some place that it lies on its side, or has frames."""
+    image, said, exif = (
+        Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)),
+        PngInfo(),
+        Image.Exif(),
+    )
+    exif[0x0112] = 6
+    if how == "XMP":
+        said.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    if how == "raw profile":
+        said.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}", zip=True)
+    if how == "frames":
+        image.save(path, save_all=True, append_images=[image.transpose(Image.Transpose.ROTATE_180)])
+        return
+    image.save(path, pnginfo=said)
+    if how == "EXIF behind the pixels":
+        content = path.read_bytes()
+        path.write_bytes(content[:-12] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + content[-12:])
+
+
+@pytest.mark.parametrize("how", ["XMP", "raw profile", "EXIF behind the pixels", "frames"])
+def test_what_stands_in_any_place_of_a_png_turns_it_by_rows_as_whole(tmp_path, how):
+    path = tmp_path / "a.png"
+    turned_by(how, path)
+    found, whole = open_picture(path), load_picture(path)
+    assert (found.height, found.width) == upright_size(path) == tuple(whole.pixels.shape[-2:])
+    assert (found.height == WIDTH) == (how != "frames")
+    assert torch.equal(found.rows(0, found.height), whole.pixels) and found.note == whole.note
+    assert found.form.metadata.exif == whole.metadata.exif
+
+
+def test_a_png_that_stands_upright_is_read_by_rows_and_no_pixel_is_decoded_before(tmp_path, monkeypatch):
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[0x0112], exif[0x0110] = 1, "camera"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, exif=exif, dpi=(300, 300))
+    sizes, load = [], PngImageFile.load
+    monkeypatch.setattr(PngImageFile, "load", lambda image: sizes.append(image.size) or load(image))
+    found = open_picture(path)
+    assert upright_size(path) == (HEIGHT, WIDTH) and set(sizes) == {(1, 1)}
+    assert found.read.file is not None
+    assert found.form.metadata.exif == load_picture(path).metadata.exif != b"" and found.form.metadata.dpi is not None
+
+
+def test_a_profile_of_other_colours_is_left_out_and_told(tmp_path):
+    path, profile = tmp_path / "a.png", ImageCmsProfile(createProfile("sRGB")).tobytes()
+    Image.new("L", (WIDTH, HEIGHT)).save(path, icc_profile=profile)
+    found = open_picture(path)
+    assert found.form.metadata.icc == b"" and "a.png: its colour profile is of other colours" in found.note

@@ -27,6 +27,8 @@ from ..limits import read_only
 from ..tiny import picture, tiny_flux, tiny_vae
 from .in_order import PLAN, SETTINGS, SIZE, run
 
+RESULT = (PLAN.height, PLAN.width)  # px
+
 
 @pytest.fixture(scope="module")
 def upscaler(flux, vae):
@@ -92,13 +94,13 @@ def test_a_tile_that_is_asked_for_alone_brings_those_that_it_sees_and_that_are_g
 def test_tiles_are_redone_with_other_noise_and_the_rest_stays(upscaler, tmp_path):
     store, pixels = partial(TileStore, tmp_path / "store"), picture(*SIZE)
     first, _ = run(upscaler, pixels, open_store=store)
-    second, report = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
+    second, report = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1", size=RESULT))
     assert report["kept"]["redone"] == [1] and report["kept"]["sampled"] == 0
     assert torch.equal(first[..., 64:, :], second[..., 64:, :]) and torch.equal(first[..., 64:], second[..., 64:])
     assert (first - second)[..., :40, :40].abs().mean() > 0.001
     third, report = run(upscaler, pixels, open_store=store)
     assert len(report["kept"]["reused"]) == 6 and torch.equal(second, third)  # what was redone is what is kept
-    fourth, _ = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
+    fourth, _ = run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1", size=RESULT))
     assert not torch.equal(third, fourth)
 
 
@@ -116,7 +118,11 @@ def test_where_tiles_are_redone_each_is_counted_once_and_what_is_told_grows_to_i
     for number in (1, 4):
         next((tmp_path / "store").glob(f"*/{number}.tile")).unlink()
     monkeypatch.setattr(Tiles, "make", watched)
-    asked = {"open_store": store, "redo": partial(chosen_tiles, "5,1"), "progress": lambda *line: told.append(line)}
+    asked = {
+        "open_store": store,
+        "redo": partial(chosen_tiles, "5,1", size=RESULT),
+        "progress": lambda *line: told.append(line),
+    }
     _, report = run(upscaler, pixels, **asked)
     assert report["kept"] == {"reused": [1, 3, 4, 6], "redone": [1, 5], "sampled": 2, "damaged": []}
     assert seen_by == [(1, [0, 2], 0), (4, [0, 1, 2, 3, 5], 0), (0, [1, 3, 4], 1), (4, [0, 1, 2, 3, 5], 1)]
@@ -137,7 +143,7 @@ def test_a_store_that_may_only_be_read_gives_the_picture_where_all_is_finished_a
             again, report = run(upscaler, pixels, open_store=store)
             assert torch.equal(first, again) and report["kept"]["sampled"] == 0
             with pytest.raises(ValueError, match="no tile of store .* can be done again, as it cannot be written"):
-                run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1"))
+                run(upscaler, pixels, open_store=store, redo=partial(chosen_tiles, "1", size=RESULT))
         next(Path(place).glob("store/*/4.tile")).unlink()
         with monkeypatch.context() as patch, read_only(Path(place, "store")):
             patch.setattr(Tiles, "make", pytest.fail)
@@ -177,17 +183,25 @@ def test_runs_that_are_killed_go_on_where_they_were(tmp_path, monkeypatch, capsy
     ],
 )
 def test_tiles_to_redo_are_named_by_number_and_box(text, numbers):
-    assert chosen_tiles(text, PLAN) == numbers
+    assert chosen_tiles(text, PLAN, size=RESULT) == numbers
 
 
 def test_tiles_to_redo_are_painted(tmp_path):
     mask = np.zeros((56, 80), np.uint8)
     mask[40:50, 60:70] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    assert chosen_tiles(str(tmp_path / "mask.png"), PLAN) == [5]
+    assert chosen_tiles(str(tmp_path / "mask.png"), PLAN, size=RESULT) == [5]
     Image.fromarray(mask * 0).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match="means no tile of the 6 there are"):
-        chosen_tiles(str(tmp_path / "mask.png"), PLAN)
+        chosen_tiles(str(tmp_path / "mask.png"), PLAN, size=RESULT)
+
+
+def test_a_result_that_ends_before_the_canvas_is_what_a_mask_and_a_box_are_measured_by(tmp_path):
+    size = PLAN.height - 9, PLAN.width - 10
+    Image.new("L", size[::-1], 255).save(tmp_path / "mask.png")
+    assert chosen_tiles(str(tmp_path / "mask.png"), PLAN, size=size) == list(range(PLAN.count))
+    with pytest.raises(ValueError, match=f"outside of the result, {size[1]} x {size[0]} px"):
+        chosen_tiles(f"5x5+{size[1]}+0", PLAN, size=size)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +217,4 @@ def test_tiles_to_redo_are_painted(tmp_path):
 )
 def test_what_is_no_tile_is_refused(text, said):
     with pytest.raises(ValueError, match=said):
-        chosen_tiles(text, PLAN)
+        chosen_tiles(text, PLAN, size=RESULT)
