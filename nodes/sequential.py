@@ -10,9 +10,9 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
+from ..hosts.comfy.padded import placed
 from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
-from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
@@ -111,8 +111,7 @@ class SequentialUpscale(io.ComfyNode):
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
             made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
             open_store = partial(TileStore, kept_tiles(keep))
-        cells = size[0] / host.latents.cell, size[1] / host.latents.cell
-        positive, negative = (covering(each, cells) for each in (positive, negative))
+        positive, negative = placed(positive, negative, latents=host.latents, size=size)
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop

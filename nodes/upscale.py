@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import masks, rgb, single_mask, to_host, upscale_with_model, with_alpha
+from ..hosts.comfy.padded import placed
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.sampling import ComfySampler, sampler_names, scheduler_names
-from ..hosts.comfy.shown import covering
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import MATCHES
 from ..tiling.noise import NOISES
@@ -212,8 +212,8 @@ class Upscale(io.ComfyNode):
         make_guide = None
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
-        height, width = (side / host.latents.cell for side in scaled_size(*pixels.shape[-2:], scale=scale))
-        positive, negative = (covering(each, (height, width)) for each in (positive, negative))
+        size = scaled_size(*pixels.shape[-2:], scale=scale)
+        positive, negative = placed(positive, negative, latents=host.latents, size=size)
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, moving, adaptive > 0
         )

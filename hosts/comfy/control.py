@@ -8,6 +8,7 @@ import comfy.utils
 from torch import Tensor
 
 from ...tiling.plan import Box, TilePlan
+from .padded import hint_ratio
 
 # Set by a run before tiles are made, which a copy lacks: a ControlLoRA's network is one, a T2I adapter's device another.
 OF_THE_RUN = ("timestep_range", "model_sampling_current", "control_model", "manual_cast_dtype", "device")
@@ -22,9 +23,7 @@ class HintCrop:
 
     def __call__(self, control: Any, box: Box, plan: TilePlan) -> Any:
         """A ControlNet chain whose hints show one tile: the hint as the host would fit it to the canvas, then cropped."""
-        ratio, algorithm = control.compression_ratio, control.upscale_algorithm
-        if control.vae is not None:
-            ratio *= control.vae.spacial_compression_encode()
+        ratio, algorithm = hint_ratio(control), control.upscale_algorithm
         tile = control.copy()
         tile.cond_hint_original = self._crop(control.cond_hint_original, box, plan, ratio, algorithm)
         tile.extra_concat_orig = [

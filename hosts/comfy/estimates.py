@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import comfy.model_management
-import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ...dino.encode import DinoEncoder
 from ...dino.guidance.autoencoder import Canvas
@@ -20,6 +20,7 @@ from ..finite import finite
 from ..host import Estimates
 from .latents import check_canvas, check_vae, flat, framed, latents_of, like
 from .model import Wrappers, clone_of
+from .padded import covered, grown
 
 RUN = "dinotile_estimates"  # in model_options: of each kind, the estimates of the run
 PATH = "dinotile_path"  # of the wrapper of the one path's own
@@ -118,7 +119,8 @@ def outer_sample(
             f"guidance has {pictures} pictures, the latent holds {latents}: connect one image, or as many as the latent holds"
         )
     guider = executor.class_obj
-    run = started(guidance, guider.model_patcher, tuple(noise.shape[-2:]))
+    cells = tuple(noise.shape[-2:])
+    run = started(guidance, guider.model_patcher, cells, shown=covered(guider.conds) or cells)
     options = guider.model_options
     options[RUN] = {**options.get(RUN, {}), guidance.kind: partial(run, start=float(sigmas[0]))}
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -137,12 +139,15 @@ def predict_noise(
     return like(estimate, denoised)
 
 
-def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[..., Tensor]:
-    """A run's estimates on a canvas of that height and width in latent cells."""
+def started(
+    guidance: Guidance, model: Any, cells: tuple[int, int], *, shown: tuple[float, float]
+) -> Callable[..., Tensor]:
+    """A run's estimates on a canvas of that height and width in latent cells, and of a picture that has ``shown`` of it."""
     from . import vae as vae_path  # here, because the host's start waits for what is imported above
 
     vae, inner = guidance.decoder, model.model
-    height, width = (side * latents_of(model).cell for side in cells)
+    latents = latents_of(model)
+    height, width = (round(side * latents.cell) for side in shown)
     rows, columns = guidance.pixels.shape[-2:]
     if not proportional((rows, columns), (height, width)):
         raise ValueError(
@@ -151,13 +156,16 @@ def started(guidance: Guidance, model: Any, cells: tuple[int, int]) -> Callable[
         )
     mask = guidance.mask
     if mask is not None:
-        mask = torch.nn.functional.interpolate(mask, size=cells, mode="bilinear", antialias=True).clamp(0, 1)
+        size = [round(side) for side in shown]
+        mask = interpolate(mask, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+        mask = grown(mask, cells)
+    whole = [side * latents.cell for side in cells]
     return guided_estimates(
         guidance.pixels.to(model.load_device),
         guidance.settings,
         canvas=Canvas(
             lambda latents: vae_path.decode(vae, inner.process_latent_out(framed(latents, inner))),
-            lambda seen: flat(finite(inner.process_latent_in(vae_path.encode(vae, seen)), "encode")),
+            lambda seen: flat(finite(inner.process_latent_in(vae_path.encode(vae, grown(seen, whole))), "encode")),
             (height, width),
         ),
         encoder=guidance.encoder,

@@ -73,11 +73,6 @@ def weigh(mask: Tensor, weights: Tensor | None, place: slice) -> Tensor:
     return mask
 
 
-def covering(conditioning: list, size: tuple[float, float]) -> list:
-    """A copy whose pictures have that height and width on the canvas, in latent cells."""
-    return [[text, {**said, COVERS: size}] for text, said in conditioning]
-
-
 def check_shown(cond: dict[str, Any], *, batch: int) -> dict[str, Any]:
     """A conditioning of a run on ``batch`` latents, without the pictures that its text does not show any more, because a node
     made it zero; ValueError where the text shows something else, or another number of pictures."""

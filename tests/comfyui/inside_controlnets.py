@@ -9,8 +9,14 @@ import comfy.sd
 import comfy.utils
 import node_helpers
 import torch
+from inside_estimates import demo_vae
 from inside_sampling import patched, plan, project, sample, text, tiled, where
-from inside_tools import BASE, CONTEXT, HEIGHT, VECTOR, WIDTH, adapter, apart, check, features, flux, picture
+from inside_tools import BASE, CONTEXT, HEIGHT, VECTOR, WIDTH, adapter, apart, check, features, flux, node, picture
+
+from dinotile import nodes
+from dinotile.flux_patch.families import FLUX1
+from dinotile.hosts.comfy.padded import placed
+from nodes import ConditioningSetAreaPercentage, ConditioningSetMask
 
 
 def control_model(*, latent_input: bool):
@@ -125,3 +131,42 @@ def chained_controls():
     one = sample(tiled(flux(), plan(tile=256)), positive)
     only = sample(flux(), node_helpers.conditioning_set_values(text(0), {"control": first}))
     return {"one tile differs by": apart(one, whole), "second net's effect": apart(whole, only)}
+
+
+@check
+def padded_hints():
+    """What the tiles of a picture that ends before its canvas are shown of a hint, a mask and an area; the hint holds its own
+    coordinates."""
+    height, width = 121, 137  # px, of a canvas of 128 x 144
+    hint = torch.zeros(1, 3, height, width)
+    hint[:, 0] = torch.arange(height)[:, None] / height
+    hint[:, 1] = torch.arange(width)[None, :] / width
+    net, seen = control_model(latent_input=False), []
+    control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
+    control.set_cond_hint(hint, 1.0)
+    control.preprocess_image = lambda a: a
+
+    def see(module, args, kwargs):
+        rows, columns = kwargs["hint"][0, 0, :, 0] * height, kwargs["hint"][0, 1, 0] * width
+        seen.append([[round(float(line[at])) for at in (0, -1)] for line in (rows, columns)])
+
+    handle = net.register_forward_pre_hook(see, with_kwargs=True)
+    positive = node_helpers.conditioning_set_values(text(0), {"control": control})
+    out = {}
+    for kind in (nodes.Upscale, nodes.SequentialUpscale):
+        seen.clear()
+        given = picture(height=height, width=width), flux(), demo_vae(), positive, text(1)
+        node(kind, *given, 1.0, 0.5, 1, "euler", "simple", 1.0, 80, 16, 1.0, 0)
+        out[kind.__name__] = sorted(map(list, {tuple(map(tuple, each)) for each in seen}))
+    handle.remove()
+    left = torch.zeros(1, height, width)
+    left[..., :72] = 1
+    said = [*ConditioningSetMask().append(positive, left, "default", 1.0)[0]]
+    said += ConditioningSetAreaPercentage().append(positive, 0.5, 1.0, 0.5, 0.25, 1.0)[0]
+    first, second = placed(said, positive, latents=FLUX1, size=(height, width))
+    out["mask"] = [round(float(each), 3) for each in first[0][1]["mask"][0, -1]]
+    out["area"] = list(first[1][1]["area"])
+    out["one ControlNet"] = first[0][1]["control"] is second[0][1]["control"] is not control
+    whole = placed(said, latents=FLUX1, size=(128, 144))[0]
+    out["nothing is padded"] = whole[0][1]["control"] is control and whole[1][1]["area"] == said[1][1]["area"]
+    return out

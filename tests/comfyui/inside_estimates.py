@@ -75,6 +75,20 @@ def estimates():
 
 
 @check
+def estimates_on_a_padded_canvas():
+    """How far *DINO Tiled Upscale* of a model with *Source Anchor* is from its own anchor, and from none."""
+    image, vae = picture(0, height=27, width=59), demo_vae()
+
+    def upscaled(model, **more):
+        given = image, model, vae, text(0), text(1), 2.0, 0.5, 1, "euler", "simple", 1.0, 64, 16, 1.0, 0
+        return node(nodes.Upscale, *given, **more)
+
+    own, none = upscaled(flux(), anchor=1.0), upscaled(flux())
+    by_node = upscaled(anchored(flux(), image, vae))
+    return {"differs from the own anchor by": apart(by_node, own), "from none by": apart(by_node, none)}
+
+
+@check
 def estimates_off():
     """What must leave the model as it is."""
     vae, image = demo_vae(), picture(3, height=SMALL[0], width=SMALL[1])

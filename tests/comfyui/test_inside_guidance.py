@@ -40,6 +40,11 @@ def test_anchor_and_dino_guidance_hold_any_sampler_to_the_source(numbers, report
     assert found["DINO acts"] and not found["order matters"]
 
 
+def test_an_anchored_model_in_the_one_node_is_held_to_the_picture_that_ends_before_its_canvas(numbers):
+    found = numbers("estimates_on_a_padded_canvas")
+    assert found["differs from the own anchor by"] < 1e-4 < 0.05 < found["from none by"]
+
+
 def test_guidance_that_is_off_or_masked_away_leaves_the_model_as_it_is(numbers):
     assert all(numbers("estimates_off").values())
 

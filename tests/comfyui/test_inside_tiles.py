@@ -145,6 +145,16 @@ def test_an_area_in_one_tile_is_the_hosts_and_in_many_that_of_tiles_cut_by_hand(
     ]
 
 
+def test_what_shows_the_picture_ends_with_it_on_a_padded_canvas(numbers):
+    found = numbers("padded_hints")
+    tiles = [[[0, 79], [0, 79]], [[0, 79], [64, 136]], [[48, 120], [0, 79]], [[48, 120], [64, 136]]]
+    assert found["Upscale"] == found["SequentialUpscale"] == tiles  # rows and columns of 121 x 137 px, padded by 7
+    assert found["mask"] == [1] * 9 + [0] * 9  # 72 px
+    top, left = 121 / 128 * 0.25, 137 / 144 * 0.5
+    assert found["area"] == ["percentage", *map(pytest.approx, (1 - top, 1 - left, top, left))]
+    assert found["one ControlNet"] and found["nothing is padded"]
+
+
 def test_a_prompt_has_no_say_outside_its_mask(numbers):
     assert numbers("regions")["outside its mask a prompt has no say"] < 1e-4
 
