@@ -70,10 +70,13 @@ def crop_cells(entry: Any, area: Area, plan: TilePlan) -> Any:
 def crop_reference(latent: Tensor, area: Area, plan: TilePlan) -> Tensor:
     """The tile's part of a reference latent [B, C, h, w] or [B, C, n, h, w] that shows the whole canvas at any scale.
 
-    A reference of another aspect ratio is another picture and stays whole.
+    A reference of another aspect ratio is another picture and stays whole; one of the picture alone has that of a canvas that
+    lacks less than a token.
     """
     rows, columns = latent.shape[-2:]
-    if abs(rows * plan.width - columns * plan.height) > 0.02 * rows * plan.width:
+    lying = rows * (plan.width - plan.grid + 1), (columns + 1) * plan.height
+    upright = columns * (plan.height - plan.grid + 1), (rows + 1) * plan.width
+    if any(0.98 * least > most for least, most in (lying, upright)):
         return latent
     height, width, top, left = area
     first_row, last_row = _span(top, height, side=plan.height, cells=rows, patch=plan.grid)

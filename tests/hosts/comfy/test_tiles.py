@@ -105,6 +105,16 @@ def test_a_smaller_reference_of_the_same_picture_is_cropped_in_proportion_and_an
     assert crop_reference(portrait, (16, 16, 0, 0), PLAN) is portrait
 
 
+@pytest.mark.parametrize("canvas,reference", [((26, 14), (12, 6)), ((34, 66), (16, 32)), ((126, 192), (62, 96))])
+def test_a_reference_of_a_picture_that_ends_before_its_canvas_is_cropped(canvas, reference):
+    """Of 100 x 50 and 129 x 257 px, twice as large, and of 500 x 768."""
+    plan = plan_tiles(*canvas, tile=10, overlap=2, grid=2)
+    box = plan.boxes[-1]
+    latent = torch.zeros(1, 16, *reference)
+    shown = crop_reference(latent, (box.height, box.width, box.top, box.left), plan)
+    assert shown.shape[-2] < reference[0] and shown.shape[-1] < reference[1]
+
+
 def test_attention_masks_keep_text_and_the_tiles_own_tokens():
     rows, columns, text = PLAN.height // 2, PLAN.width // 2, 3
     length = text + rows * columns
