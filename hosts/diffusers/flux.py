@@ -89,6 +89,11 @@ def check_models(
     """Raise ValueError for a model or a pair that this path cannot run. name: what the second is here."""
     family = FAMILIES[geometry_of(transformer).family]
     family.check_channels(transformer.config["in_channels"])
+    check_vae(family, vae, name=name)
+
+
+def check_vae(family: ModelFamily, vae: AutoencoderKL | AutoencoderTiny, *, name: str = "VAE") -> None:
+    """Raise ValueError where the VAE is of other latents than the family's."""
     latent = latent_channels(vae)
     if latent != family.channels:
         vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else "FLUX.2's VAE or taef2"
