@@ -15,22 +15,27 @@ from ...flux_patch.families import FAMILIES
 from ...hosts.diffusers.flux import check_vae
 from ...hosts.diffusers.load import load_vae, read_geometry
 from ...hosts.diffusers.sources import Source, dino_path, model_files
-from ..core.output import check_output
-from ..data.sources import find_paths
+from ..core.output import SAMPLES, check_output
+from ..data.sources import check_apart, find_paths
 from .config import ModelSettings, TrainConfig
 from .start import check_start, config_of, flat_of
 from .task import FILE
 
 
 def check_paths(config: TrainConfig, *, resume: bool) -> Path | None:
-    """The checkpoint that the run would go on from; ValueError where the data is not there, or a folder cannot be written."""
+    """The checkpoint that the run would go on from; ValueError where the data is not there, a folder cannot be written, or
+    what is written would be data."""
     for name, value in (("data.path", config.data.path), ("output.folder", config.output.folder)):
         if not value:
             raise ValueError(f"{name} is empty: say where it is")
+    folder = Path(config.output.folder)
     find_paths(config.data.path)
+    if config.output.sample_every:
+        advice = "choose another output.folder, or set output.sample_every 0"
+        check_apart(folder / SAMPLES, config.data.path, advice=advice)
     if config.data.encoded:
         check_folder(Path(config.data.encoded))
-    return check_output(Path(config.output.folder, FILE), resume=resume)
+    return check_output(folder / FILE, resume=resume)
 
 
 def check_models(config: TrainConfig) -> tuple[DinoAdapter, int]:

@@ -98,7 +98,10 @@ class OutputSettings(Settings):
     log_every: Positive = Field(default=10, description="From one line of the log to the next.")
     save_every: Positive = Field(default=500, description="From one checkpoint to the next.")
     keep: Positive = Field(default=2, description="Checkpoints that stay.")
-    sample_every: Natural = Field(default=0, description="From one sample picture to the next, 0 for never.")
+    sample_every: Natural = Field(
+        default=0,
+        description="From one sample picture to the next, 0 for never; `folder` lies outside `data.path` then.",
+    )
     validate_every: Natural = Field(default=0, description="From one validation to the next, 0 for never.")
     validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
     judge: str = Field(

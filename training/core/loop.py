@@ -15,7 +15,7 @@ from ...files.progress import Progress
 from ...files.writing import make_folder
 from .config import OutputSettings
 from .monitor import Monitor
-from .output import earlier
+from .output import SAMPLES, earlier
 from .state import checkpoints, read_checkpoint, write_checkpoint
 from .trainer import NotFiniteError, StepReport, Trainer
 
@@ -124,7 +124,7 @@ class _Run:
             if told:
                 self.monitor.write({"step": step, "validation": told})
             self.monitor.picture("samples", pixels, step=step)
-            place = self.folder / "samples" / f"step-{step:06d}.png"
+            place = self.folder / SAMPLES / f"step-{step:06d}.png"
             make_folder(place.parent)
             save_picture(Picture(pixels[None]), place)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from ...files.writing import check_folder
 from .state import checkpoints
 
+SAMPLES = "samples"  # the folder of sample pictures in it
+
 
 def check_output(path: Path, *, resume: bool, setting: str = "output.folder") -> Path | None:
     """``earlier`` of the folder of ``path``, a task's file; ValueError also where the folder cannot be written, and where the

@@ -31,15 +31,17 @@ def place(tmp_path_factory):
     return place, models
 
 
-def config_with(place, key, value):
-    section, _, name = key.partition(".")
+def config_with(place, key="", value=None, **sections):
+    """Small settings for the models, but for the value of one key, as in "output.folder", or for values of sections."""
     values = {
         "model": place[1],
         "adapter": {"width": 16, "grid": 4},
         "data": {"path": "data", "picture": 64, "tile": 32},
         "output": {"folder": "run"},
     }
-    return config_from({**values, section: {**values[section], name: value}})
+    section, _, name = key.partition(".")
+    changes = {**sections, section: {name: value}} if key else sections
+    return config_from({**values, **{name: {**values[name], **change} for name, change in changes.items()}})
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,23 @@ def test_a_path_that_cannot_be_used_is_refused_by_the_dry_run_and_before_flux_is
             begin(config)
         assert said in str(told.value)
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("folder", "data"), [("data/run", "data"), ("data", ["d*"]), ("run", "run/samples")])
+def test_sample_pictures_never_join_the_data(place, monkeypatch, folder, data):
+    monkeypatch.chdir(place[0])
+    Path("run/samples").mkdir(parents=True, exist_ok=True)
+    config = config_with(place, data={"path": data}, output={"folder": folder, "sample_every": 2})
+    for begin in (dry_run, train):
+        with pytest.raises(
+            ValueError, match=f"pictures in {folder}/samples would be samples of the data in .*: choose another"
+        ):
+            begin(config)
+
+
+def test_a_run_without_sample_pictures_may_lie_in_its_data(place, monkeypatch):
+    monkeypatch.chdir(place[0])
+    assert dry_run(config_with(place, "output.folder", "data/run")).samples == 4
 
 
 def test_a_dry_run_knows_the_run_that_it_would_go_on_with_and_without_resume_refuses_it(place, monkeypatch):
