@@ -39,6 +39,10 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
+def _at_home(folder: str) -> str:
+    return str(expanded(folder)) if folder.startswith("~") else folder
+
+
 Item = TypeVar("Item")
 FROM_TEXT = BeforeValidator(_from_text)
 Number = Annotated[float, Field(ge=0), FROM_TEXT]
@@ -48,6 +52,8 @@ Range = Annotated[tuple[Item, Item], AfterValidator(_ordered)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, le=2**16)]
+AT_HOME = {"allowed": "text, with ~ for your own home"}
+Folder = Annotated[str, Field(json_schema_extra=AT_HOME), AfterValidator(_at_home)]  # that is written
 Seed = Annotated[int, Field(ge=0, lt=2**64, json_schema_extra={"allowed": "a whole number from 0 to below 2^64"})]
 
 
@@ -90,11 +96,7 @@ class OptimisationSettings(Settings):
 class OutputSettings(Settings):
     """What is written, where and how often. `..._every` are steps."""
 
-    folder: str = Field(
-        default="",
-        description="Where checkpoints, logs and the adapter go; needed.",
-        json_schema_extra={"allowed": "text, with ~ for your own home"},
-    )
+    folder: Folder = Field(default="", description="Where checkpoints, logs and the adapter go; needed.")
     log_every: Positive = Field(default=10, description="From one line of the log to the next.")
     save_every: Positive = Field(default=500, description="From one checkpoint to the next.")
     keep: Positive = Field(default=2, description="Checkpoints that stay.")
@@ -111,11 +113,6 @@ class OutputSettings(Settings):
     )
     tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
     wandb: str = Field(default="", description="Project at Weights & Biases for the log too; empty: none.")
-
-    @field_validator("folder")
-    @classmethod
-    def _at_home(cls, folder: str) -> str:
-        return str(expanded(folder)) if folder.startswith("~") else folder
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...flux_patch.families import FLUX1
-from ..core.config import FROM_TEXT, Count, Natural, Range, Settings, Share, wrong
+from ..core.config import FROM_TEXT, Count, Folder, Natural, Range, Settings, Share, wrong
 
 Side = Annotated[int, Field(ge=FLUX1.token, le=2**16, multiple_of=FLUX1.token)]
 Picture = Annotated[
@@ -38,7 +38,7 @@ class DataSettings(Settings):
         description="FlatDINO file that restores what `dinotile features --compress` kept; empty: nothing is compressed.",
     )
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
-    encoded: str = Field(
+    encoded: Folder = Field(
         default="",
         description="Folder that keeps latents, features and text of every picture, with one crop; empty: none.",
     )

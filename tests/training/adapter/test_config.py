@@ -230,7 +230,9 @@ def test_the_page_in_docs_is_what_the_command_prints():
     assert printed.stdout == (ROOT / "docs" / "training-config.md").read_text(encoding="utf-8"), "write it anew"
 
 
-def test_the_output_folder_may_lie_in_the_own_home():
-    assert config_from({"output": {"folder": "~/runs"}}).output.folder == str(Path.home() / "runs")
+@pytest.mark.parametrize(("section", "key"), [("output", "folder"), ("data", "encoded")])
+def test_a_folder_that_is_written_may_lie_in_the_own_home(section, key):
+    config = config_from({section: {key: "~/runs"}})
+    assert getattr(getattr(config, section), key) == str(Path.home() / "runs")
     with pytest.raises(ValueError, match="'~no-such-user/runs', needed is text, with ~ for your own home"):
-        config_from({"output": {"folder": "~no-such-user/runs"}})
+        config_from({section: {key: "~no-such-user/runs"}})
