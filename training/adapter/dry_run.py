@@ -144,8 +144,7 @@ def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig,
     activations have a gradient, and attention takes 2.5 times as much. Blocks before the first that needs a gradient run once,
     and that one's attention comes before its site."""
     family, hidden = FAMILIES[geometry.family], geometry.hidden
-    sides = (config.data.picture,) if isinstance(config.data.picture, int) else config.data.picture
-    height, width = (config.data.tile or sides[0], config.data.tile or sides[-1])
+    height, width = (config.data.tile or side for side in config.data.size)
     rows, columns = height // family.token, width // family.token
     tokens = (
         rows * columns

@@ -44,11 +44,16 @@ class DataSettings(Settings):
     )
     windows: Count = Field(default=1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole."""
+        sides = (self.picture,) if isinstance(self.picture, int) else self.picture
+        return sides[0], sides[-1]
+
     @model_validator(mode="after")
     def _tile_fits(self) -> DataSettings:
-        smaller = min(self.picture) if isinstance(self.picture, tuple) else self.picture
-        if self.tile > smaller:
-            raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {smaller}"))
+        if self.tile > min(self.size):
+            raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {min(self.size)}"))
         if self.encoder and not self.features:
             raise ValueError("data.encoder says what made data.features, and they are not named: set both or neither")
         if self.flat and not self.features:
