@@ -52,8 +52,9 @@ Range = Annotated[tuple[Item, Item], AfterValidator(_ordered)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, le=2**16)]
-AT_HOME = {"allowed": "text, with ~ for your own home"}
-Folder = Annotated[str, Field(json_schema_extra=AT_HOME), AfterValidator(_at_home)]  # that is written
+Folder = Annotated[  # that is written
+    str, Field(json_schema_extra={"allowed": "text, with ~ for your own home"}), AfterValidator(_at_home)
+]
 Seed = Annotated[int, Field(ge=0, lt=2**64, json_schema_extra={"allowed": "a whole number from 0 to below 2^64"})]
 
 
