@@ -91,9 +91,11 @@ def features(
     from ..training.data.dino_recipe import DinoRecipe
     from ..training.data.features import Recipe, precompute
     from ..training.data.settings import DegradationSettings
+    from ..training.data.sources import find_paths
     from ..training.data.text_recipe import TextRecipe
     from ..upscaling.device import find_device
 
+    find_paths(data)  # before models are loaded
     recipes: list[Recipe] = []
     if dino is not None:
         degradation = DegradationSettings() if degrade else None

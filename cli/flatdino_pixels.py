@@ -50,7 +50,9 @@ def train_decoder(
     from ..files.paths import expanded
     from ..hosts.diffusers.sources import dino_path
     from ..training.core.config import from_mapping
+    from ..training.core.output import SAMPLES
     from ..training.core.perceptual import DinoMaps, load_maps
+    from ..training.data.sources import check_apart
     from ..training.flatdino.patches import EncodedPatches
     from ..training.flatdino.pixels import train_pixels
     from ..training.flatdino.settings import GeneratorRun
@@ -63,6 +65,9 @@ def train_decoder(
         "output": {"folder": str(output), "sample_every": sample_every, **every},
     }
     config = from_mapping(sections, GeneratorRun)
+    if sample_every:
+        advice = "choose another --output, or --sample-every 0"
+        check_apart(Path(config.output.folder, SAMPLES), data, advice=advice)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO)
     logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture

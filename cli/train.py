@@ -46,7 +46,7 @@ def train(
     logging.getLogger("dinotile").setLevel(logging.INFO if first else logging.ERROR)
     logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture
     if dry:
-        return _print_dry_run(settings)
+        return _print_dry_run(settings, resume=resume)
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms under autocast
     from ..training.adapter.run import train as run
 
@@ -57,11 +57,11 @@ def train(
         typer.echo(f"{path}{'  (stopped early; the same command goes on)' if interrupted else ''}")
 
 
-def _print_dry_run(settings: TrainConfig) -> None:
+def _print_dry_run(settings: TrainConfig, *, resume: bool) -> None:
     from ..training.adapter.dry_run import dry_run
 
     with Bars() as bars:
-        found = dry_run(settings, progress=bars)
+        found = dry_run(settings, resume=resume, progress=bars)
     typer.echo("\n".join(found.lines()))
 
 

@@ -110,12 +110,15 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"output {path} is a folder: give the path of a file")
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
-    probe = _part_of(path)
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"output {path} cannot be written ({reason(error)}): choose another place") from error
+    _try(_part_of(path), what=f"output {path}")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where files could not be written to the folder, which need not be there; writes nothing that stays."""
+    place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        raise ValueError(f"folder {folder} cannot be made ({place} is a file): choose another place")
+    _try(_part_of(place / "try"), what=f"folder {folder}")
 
 
 def check_picture_output(path: Path, *, height: int = 1, width: int = 1) -> None:
@@ -140,6 +143,14 @@ def same_file(path: Path, other: Path) -> bool:
     """Whether both names lead to one file, which need not exist yet."""
     same = os.path.realpath(path) == os.path.realpath(other)  # Path.resolve breaks on links that lead to themselves
     return same or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _try(part: Path, *, what: str) -> None:
+    try:
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise ValueError(f"{what} cannot be written ({reason(error)}): choose another place") from error
 
 
 def _part_of(path: Path) -> Path:

@@ -18,6 +18,8 @@ from ..host import Text
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 
+    from .taef2 import Taef2
+
 
 def flux_velocity(
     transformer: FluxTransformer2DModel,
@@ -89,12 +91,17 @@ def check_models(
     """Raise ValueError for a model or a pair that this path cannot run. name: what the second is here."""
     family = FAMILIES[geometry_of(transformer).family]
     family.check_channels(transformer.config["in_channels"])
+    check_vae(family, vae, name=name)
+
+
+def check_vae(family: ModelFamily, vae: AutoencoderKL | AutoencoderTiny | Taef2, *, name: str = "VAE") -> None:
+    """Raise ValueError where the VAE is of other latents than the family's."""
     latent = latent_channels(vae)
     if latent != family.channels:
         vaes = "FLUX.1's VAE or taef1" if family is FLUX1 else "FLUX.2's VAE or taef2"
         raise ValueError(f"the {name} has {latent} latent channels, {family.title} needs {family.channels}: use {vaes}")
 
 
-def latent_channels(vae: AutoencoderKL | AutoencoderTiny) -> int:
+def latent_channels(vae: Any) -> int:
     """As the model has them: FLUX.2's VAE folds cells of its own into them, and says so by its statistics of each."""
     return vae.bn.num_features if hasattr(vae, "bn") else vae.config["latent_channels"]

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ...dino.feature_map import Scales
 from ...flux_patch.adapter_config import MOST_GRID
 from ...flux_patch.families import Mechanism
+from ...upscaling.limits import LIMITS
 from ..core.config import (
     FROM_TEXT,
     Count,
@@ -60,7 +61,9 @@ class ModelSettings(Settings):
         default="full", description="How FLUX's are kept; fp8 halves them, and needs `gradient_checkpointing`."
     )
     gradient_checkpointing: bool = Field(default=False, description="Computes activations twice, to save memory.")
-    guidance: Number = Field(default=1.0, description="Of dev models, the same in every step. Usual: 1.")
+    guidance: Number = Field(
+        default=1.0, le=LIMITS["guidance"].most, description="Of dev models, the same in every step. Usual: 1."
+    )
     device: str = Field(default="auto", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
 
 
@@ -136,6 +139,12 @@ class TrainConfig(Settings):
         if self.output.judge and not self.output.sample_every:
             raise ValueError(
                 "output.judge looks at the sample pictures, and output.sample_every is 0: raise it, or leave the judge out"
+            )
+        side, most = self.data.tile or max(self.data.size), int(LIMITS["tile"].most)
+        if self.output.sample_every and side > most:
+            raise ValueError(
+                f"output.sample_every draws pictures in tiles of the training's size, at most {most} px, and that is {side} px: "
+                f"set data.tile to {most} or less, or output.sample_every to 0"
             )
         precision = PRECISIONS[self.model.dtype]
         if precision and self.optimisation.precision != precision:

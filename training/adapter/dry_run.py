@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from ...dino.encode import EncodeSettings
-from ...dino.layouts import detect_spec
 from ...files.progress import Progress, counted
-from ...files.weights import read_shapes, weight_files
-from ...flux_patch.adapter import DinoAdapter
 from ...flux_patch.adapter_config import AdapterConfig, all_sites
 from ...flux_patch.families import FAMILIES
 from ...flux_patch.geometry import FluxGeometry
-from ...hosts.diffusers.load import read_geometry
-from ...hosts.diffusers.sources import dino_path
 from ...hosts.host import EMPTY_TOKENS
 from ...hosts.rate import REACHED, matrix_rate
 from ...upscaling.device import find_device
 from ...upscaling.forecast import SQUARES, flux_bytes
-from ..core.state import checkpoints
 from ..data.pictures import Data
 from ..data.sample import Skipped
 from ..data.side_files import TEXT_ARRAYS
 from ..data.stored import stored_text
+from .ahead import check_models, check_paths
 from .config import TrainConfig
-from .run import check_device, files_of, judge_of
-from .start import config_of, flat_of
+from .run import check_device, judge_of
 
 GIB = 2**30
 KEPT = 13  # times tokens x hidden: what a block keeps for the backward pass, counted at FLUX.1's width
@@ -101,21 +93,21 @@ class DryRun:
         ]
 
 
-def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
-    """Look at the data, the headers of the models, and the judge; ValueError for what ``train`` would refuse there."""
-    geometry, adapter, dino_size = _models(config)
+def dry_run(config: TrainConfig, *, resume: bool = True, progress: Progress | None = None) -> DryRun:
+    """Look at the paths, the data, the models and the judge; ValueError for what ``train`` would refuse there."""
+    again = check_paths(config, resume=resume)
+    module, dino_size = check_models(config)
+    adapter, geometry = module.config, module.config.geometry
     data = Data(config.data, needs_features=(adapter.dino, adapter.how), encoder="", family=geometry.family)
     usable = [index for index in counted(range(len(data)), "look", progress) if data.usable(index)]
     tokens = {names[0] for names in TEXT_ARRAYS.values()}
     texts = [data.entries[index] for index in usable if tokens & set(data.entries[index].members)]
     context = stored_text(texts[0], geometry.family)[0] if texts else None
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in DinoAdapter(adapter).parameters())
+    parameters = sum(parameter.numel() for parameter in module.parameters())
     device, optimisation = find_device(config.model.device), config.optimisation
     check_device(config, device)
     work = work_of(config, geometry, adapter, text=EMPTY_TOKENS if context is None else len(context))
     judge = judge_of(config, device=torch.device("cpu"))
-    again = checkpoints(Path(config.output.folder)) if config.output.folder else []
     return DryRun(
         samples=len(data),
         skipped=data.skipped,
@@ -133,20 +125,8 @@ def dry_run(config: TrainConfig, *, progress: Progress | None = None) -> DryRun:
         rate=REACHED * matrix_rate(device, getattr(torch, config.model.dtype)),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         room=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
-        begun=int(again[-1].name[5:]) if again else 0,
+        begun=int(again.name[5:]) if again else 0,
     )
-
-
-def _models(config: TrainConfig) -> tuple[FluxGeometry, AdapterConfig, int]:
-    """FLUX's geometry, the adapter's configuration, and how many numbers DINO has."""
-    model = config.model
-    flux_file, _, dino_file = files_of(model)
-    paths = weight_files(dino_path(dino_file))
-    shapes = {name: shape for path in paths for name, shape in read_shapes(path)[0].items()}
-    geometry = read_geometry(flux_file)
-    encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)
-    adapter = config_of(config.adapter, detect_spec(shapes), geometry, encode=encode, flat=flat_of(config.adapter))
-    return geometry, adapter, sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
 def memory_of(config: TrainConfig, geometry: FluxGeometry, work: Work, *, parameters: int) -> dict[str, float]:
@@ -164,8 +144,7 @@ def work_of(config: TrainConfig, geometry: FluxGeometry, adapter: AdapterConfig,
     activations have a gradient, and attention takes 2.5 times as much. Blocks before the first that needs a gradient run once,
     and that one's attention comes before its site."""
     family, hidden = FAMILIES[geometry.family], geometry.hidden
-    sides = (config.data.picture,) if isinstance(config.data.picture, int) else config.data.picture
-    height, width = (config.data.tile or sides[0], config.data.tile or sides[-1])
+    height, width = (config.data.tile or side for side in config.data.size)
     rows, columns = height // family.token, width // family.token
     tokens = (
         rows * columns

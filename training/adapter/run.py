@@ -19,13 +19,13 @@ from ...flux_patch.geometry import geometry_of
 from ...hosts.diffusers.host import DiffusersHost
 from ...hosts.diffusers.load import load_transformer, load_vae
 from ...hosts.diffusers.narrow import check_weights, narrow
-from ...hosts.diffusers.sources import Source, dino_path, model_files
+from ...hosts.diffusers.sources import dino_path
 from ...hosts.precision import check_bfloat16
 from ..core.loop import fit
 from ..core.processes import launched
-from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from ..data.pictures import open_data
+from .ahead import check_models, check_paths, files_of
 from .config import AdapterSettings, ModelSettings, TrainConfig
 from .encode import EncodedFolder
 from .judge import Judge, load_judge
@@ -47,15 +47,11 @@ def train(
     Runs in one process, or in each of those that ``accelerate launch`` started. ``resume``: go on from the newest checkpoint
     in the output folder, if there is one; otherwise such a folder is refused. Raises ValueError for what the user can mend.
     """
-    for name, value in (("data.path", config.data.path), ("output.folder", config.output.folder)):
-        if not value:
-            raise ValueError(f"{name} is empty: say where it is")
-    path = Path(config.output.folder, FILE)
-    if path.exists() and not checkpoints(path.parent):
-        raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another output.folder")
+    check_paths(config, resume=resume)
     processes, device = launched(config.model.device)
     check_device(config, device)
     judge = judge_of(config, device=device)
+    check_models(config)
     host, encoder = load_models(
         config.model, config.adapter, device=device, seed=config.optimisation.seed, progress=progress
     )
@@ -66,6 +62,7 @@ def train(
     if config.adapter.warm_start:
         log.info("warm start: %s", warm_start(host.adapter.module, config.adapter.warm_start))
     kept = kept_pictures(config, host, encoder)
+    path = Path(config.output.folder, FILE)
     task = AdapterTask(host, encoder, data, config, path=path, kept=kept, judge=judge)
     trainer = Trainer(task, config.optimisation, processes=processes)
     fit(trainer, config.output, config=config.model_dump(), resume=resume, progress=progress, should_stop=should_stop)
@@ -98,14 +95,6 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
     check_weights(config.model.weights, device)
 
 
-def files_of(model: ModelSettings) -> tuple[Source, Source, Source]:
-    """Of FLUX, the VAE and DINO; ValueError where no DINO is named and the variant has none."""
-    files = model_files(model.variant, model_path=model.model_path, vae_path=model.vae_path, dino=model.dino)
-    if files.dino is None:
-        raise ValueError(f"model.dino is empty, variant {model.variant} needs a DINO model: give a file or a hub name")
-    return files.flux, files.vae, files.dino
-
-
 def load_models(
     model: ModelSettings,
     adapter: AdapterSettings,
@@ -118,11 +107,11 @@ def load_models(
     flux_file, vae_file, dino_file = files_of(model)
     dtype = getattr(torch, model.dtype)
     parts: list[Callable[[], Any]] = [
-        partial(load_transformer, flux_file, dtype=dtype),
         partial(load_vae, vae_file, dtype=dtype),
         partial(load_dino, dino_path(dino_file)),
+        partial(load_transformer, flux_file, dtype=dtype),
     ]
-    transformer, vae, encoder = (load() for load in counted(parts, "load", progress))
+    vae, encoder, transformer = (load() for load in counted(parts, "load", progress))
     narrow(transformer, model.weights)  # before it is moved, so that the device never holds it wide
     encoder.model.to(device).requires_grad_(False)
     encode = EncodeSettings(layers=model.layers, crops=model.crops, scales=model.scales)

@@ -52,18 +52,7 @@ def redraw(validation: Validation, source: Tensor, seen: EncodedPicture) -> Tens
     """The source [3, H, W] brought to a noise level and back by FLUX with these conditions, in tiles of the training's size."""
     host, config = validation.host, validation.config
     assert host.adapter is not None
-    tile, token = config.data.tile or max(source.shape[-2:]), host.latents.token
-    starts = config.conditions.start[1] if config.conditions.from_source else min(REDRAW, config.optimisation.sigma[1])
-    settings = UpscaleSettings(
-        scale=1.0,
-        denoise=starts,
-        steps=STEPS,
-        tile=tile,
-        overlap=tile // 4 // token * token,
-        guidance=seen.text.guidance,
-        seed=config.optimisation.seed,
-        tile_batch=min(config.optimisation.batch, 1024),
-    )
+    settings = settings_of(config, token=host.latents.token)
     tokens = None
     if seen.features is not None:
         with autocast(config.optimisation, device=host.device):
@@ -71,6 +60,22 @@ def redraw(validation: Validation, source: Tensor, seen: EncodedPicture) -> Tens
     sampler = _Autocast(host, seen.text, settings, config=config)
     redrawn, _ = upscale(host, source[None], settings, sampler=sampler, make_guide=_Known(tokens))
     return redrawn[0].float().cpu()
+
+
+def settings_of(config: TrainConfig, *, token: int) -> UpscaleSettings:
+    """By which a sheet is drawn; whatever a configuration with ``output.sample_every`` allows is allowed there. token: in px."""
+    tile = config.data.tile or max(config.data.size)
+    starts = config.conditions.start[1] if config.conditions.from_source else min(REDRAW, config.optimisation.sigma[1])
+    return UpscaleSettings(
+        scale=1.0,
+        denoise=starts,
+        steps=STEPS,
+        tile=tile,
+        overlap=tile // 4 // token * token,
+        guidance=config.model.guidance,
+        seed=config.optimisation.seed,
+        tile_batch=min(config.optimisation.batch, 1024),
+    )
 
 
 def titled(lines: Sequence[Mapping[str, Tensor]]) -> Tensor:

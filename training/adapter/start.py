@@ -16,7 +16,7 @@ from ...dino.encode import EncodeSettings
 from ...dino.specs import DinoSpec
 from ...files.errors import printable, whole
 from ...files.paths import expanded
-from ...files.weights import check_floating, read_weights
+from ...files.weights import Shapes, check_floating, read_shapes, read_weights
 from ...flux_patch.adapter import DinoAdapter, LoadedAdapter
 from ...flux_patch.adapter_config import YOUNGER, AdapterConfig, adapter_config, spread_sites
 from ...flux_patch.checkpoint import FLAT, build_adapter
@@ -92,36 +92,23 @@ class Report:
         return ", ".join(parts)
 
 
+def check_start(adapter: DinoAdapter, path: str | Path) -> None:
+    """ValueError where ``warm_start`` would refuse what the header of its file says. adapter: may be without data."""
+    path = _file(path)
+    _fitting(adapter, *read_shapes(path), name=path.name)
+
+
 def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     """Load every parameter that the file has; nothing is changed where one has another shape or none fits. Of an adapter for
     another FLUX what has another shape is left as it was, and counts as new.
 
     path: an adapter file, a checkpoint's folder, or a training's output folder. Raises ValueError.
     """
-    path = expanded(path)
-    if path.is_dir():
-        names = (AVERAGE, "ema.safetensors", FILE)  # the second is of older checkpoints
-        path = next((path / name for name in names if (path / name).is_file()), path / FILE)
+    path = _file(path)
     weights, metadata = read_weights(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    loaded, theirs, flux = _fitting(adapter, shapes, metadata, name=path.name)
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
-    loaded = [name for name in mine if name in weights]
-    wrong = [name for name in loaded if weights[name].shape != mine[name].shape]
-    with whole(path.name, "adapter"):
-        theirs = dict(json.loads(metadata.get("config") or metadata.get("identity", "{}")))
-        flux = _geometry(theirs)
-    if flux not in (None, adapter.config.geometry):
-        loaded, wrong = [name for name in loaded if name not in wrong], []
-    if wrong:
-        first = wrong[0]
-        raise ValueError(
-            f"{path.name} has {first} {list(weights[first].shape)}, this adapter has {list(mine[first].shape)}"
-            + (f", and {len(wrong) - 1} more differ ({_some(tuple(wrong[1:]))})" if len(wrong) > 1 else "")
-            + ": choose the sizes of that file, or another file"
-        )
-    if not loaded:
-        raise ValueError(
-            f"{path.name} holds {_some(tuple(weights)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
-        )
     check_floating({name: weights[name] for name in loaded}, name=path.name)
     with torch.no_grad():
         for name in loaded:
@@ -136,6 +123,40 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
             *([] if flux in (None, adapter.config.geometry) else [str(flux)]),
         ),
     )
+
+
+def _file(path: str | Path) -> Path:
+    path = expanded(path)
+    if path.is_dir():
+        names = (AVERAGE, "ema.safetensors", FILE)  # the second is of older checkpoints
+        path = next((path / name for name in names if (path / name).is_file()), path / FILE)
+    return path
+
+
+def _fitting(
+    adapter: DinoAdapter, shapes: Shapes, metadata: Mapping[str, str], *, name: str
+) -> tuple[list[str], dict[str, Any], FluxGeometry | None]:
+    """Names of the parameters that can be loaded from a file of these tensors; what it says of its adapter, and of its FLUX."""
+    mine = {key: tuple(parameter.shape) for key, parameter in adapter.named_parameters()}
+    loaded = [key for key in mine if key in shapes]
+    wrong = [key for key in loaded if shapes[key] != mine[key]]
+    with whole(name, "adapter"):
+        theirs = dict(json.loads(metadata.get("config") or metadata.get("identity", "{}")))
+        flux = _geometry(theirs)
+    if flux not in (None, adapter.config.geometry):
+        loaded, wrong = [key for key in loaded if key not in wrong], []
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{name} has {first} {list(shapes[first])}, this adapter has {list(mine[first])}"
+            + (f", and {len(wrong) - 1} more differ ({_some(tuple(wrong[1:]))})" if len(wrong) > 1 else "")
+            + ": choose the sizes of that file, or another file"
+        )
+    if not loaded:
+        raise ValueError(
+            f"{name} holds {_some(tuple(shapes)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
+        )
+    return loaded, theirs, flux
 
 
 def _geometry(theirs: Mapping[str, Any]) -> FluxGeometry | None:

@@ -39,6 +39,10 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
+def _at_home(folder: str) -> str:
+    return str(expanded(folder)) if folder.startswith("~") else folder
+
+
 Item = TypeVar("Item")
 FROM_TEXT = BeforeValidator(_from_text)
 Number = Annotated[float, Field(ge=0), FROM_TEXT]
@@ -48,6 +52,9 @@ Range = Annotated[tuple[Item, Item], AfterValidator(_ordered)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, le=2**16)]
+Folder = Annotated[  # that is written
+    str, Field(json_schema_extra={"allowed": "text, with ~ for your own home"}), AfterValidator(_at_home)
+]
 Seed = Annotated[int, Field(ge=0, lt=2**64, json_schema_extra={"allowed": "a whole number from 0 to below 2^64"})]
 
 
@@ -90,15 +97,14 @@ class OptimisationSettings(Settings):
 class OutputSettings(Settings):
     """What is written, where and how often. `..._every` are steps."""
 
-    folder: str = Field(
-        default="",
-        description="Where checkpoints, logs and the adapter go; needed.",
-        json_schema_extra={"allowed": "text, with ~ for your own home"},
-    )
+    folder: Folder = Field(default="", description="Where checkpoints, logs and the adapter go; needed.")
     log_every: Positive = Field(default=10, description="From one line of the log to the next.")
     save_every: Positive = Field(default=500, description="From one checkpoint to the next.")
     keep: Positive = Field(default=2, description="Checkpoints that stay.")
-    sample_every: Natural = Field(default=0, description="From one sample picture to the next, 0 for never.")
+    sample_every: Natural = Field(
+        default=0,
+        description="From one sample picture to the next, 0 for never; `folder` lies outside `data.path` then.",
+    )
     validate_every: Natural = Field(default=0, description="From one validation to the next, 0 for never.")
     validation_pictures: int = Field(default=4, ge=2, description="Held out, if the data has four times as many.")
     judge: str = Field(
@@ -108,11 +114,6 @@ class OutputSettings(Settings):
     )
     tensorboard: bool = Field(default=True, description="Whether the log is also written for TensorBoard.")
     wandb: str = Field(default="", description="Project at Weights & Biases for the log too; empty: none.")
-
-    @field_validator("folder")
-    @classmethod
-    def _at_home(cls, folder: str) -> str:
-        return str(expanded(folder)) if folder.startswith("~") else folder
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:

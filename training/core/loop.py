@@ -15,6 +15,7 @@ from ...files.progress import Progress
 from ...files.writing import make_folder
 from .config import OutputSettings
 from .monitor import Monitor
+from .output import SAMPLES, earlier
 from .state import checkpoints, read_checkpoint, write_checkpoint
 from .trainer import NotFiniteError, StepReport, Trainer
 
@@ -123,7 +124,7 @@ class _Run:
             if told:
                 self.monitor.write({"step": step, "validation": told})
             self.monitor.picture("samples", pixels, step=step)
-            place = self.folder / "samples" / f"step-{step:06d}.png"
+            place = self.folder / SAMPLES / f"step-{step:06d}.png"
             make_folder(place.parent)
             save_picture(Picture(pixels[None]), place)
 
@@ -149,18 +150,10 @@ class _Run:
         """Restore the newest checkpoint into a trainer that has done nothing yet; the log's sums."""
         if self.folder is None or self.trainer.done:
             return {}
-        earlier, others = checkpoints(self.folder), sorted(self.folder.glob("step-*"))
-        if not earlier and others:
-            raise ValueError(
-                f"{self.folder} holds {others[-1].name}, no whole checkpoint of this version: remove it, or choose another folder"
-            )
-        if not earlier:
+        newest = earlier(self.folder, resume=resume)
+        if newest is None:
             return {}
-        if not resume:
-            raise ValueError(
-                f"{self.folder} holds {earlier[-1].name} of an earlier run: resume it, remove it, or choose another folder"
-            )
-        state = read_checkpoint(earlier[-1])
+        state = read_checkpoint(newest)
         self.trainer.restore(state)
         self.saved = self.trainer.done
         changed = _changed(state.config, dict(self.config))

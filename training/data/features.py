@@ -65,8 +65,11 @@ def precompute(
     new = [] if output is None else [output / tar.name for tar in tars if not (output / tar.name).exists()]
     reports = [FeatureReport(recipe.name) for recipe in recipes]
     steps = list(zip(recipes, reports, strict=True))
+    folders = {place: entries_of(place) for place in paths if place.is_dir()}
+    for place, entries in folders.items():
+        _check_stems(place, entries)
     for place in paths:
-        entries = counted(entries_of(place), place.name, progress)
+        entries = counted(folders[place] if place in folders else entries_of(place), place.name, progress)
         if output is None:
             _beside(place, entries, steps)
         else:
@@ -99,17 +102,22 @@ def _check_targets(tars: Sequence[Path], output: Path) -> None:
                 )
 
 
+def _check_stems(folder: Path, entries: Iterable[Entry]) -> None:
+    """Raise ValueError where two pictures would have the same files beside them."""
+    names: dict[Path | None, str] = {}
+    for entry in entries:
+        if entry.stem in names:
+            raise ValueError(
+                f"{names[entry.stem]} and {entry.name} in {folder} would share feature files: rename one of them"
+            )
+        names[entry.stem] = entry.name
+
+
 def _beside(folder: Path, entries: Iterable[Entry], steps: Steps) -> None:
     remove_abandoned(folder, seconds=HOUR)  # here nothing is held, files are written in no time
-    names: dict[Path, str] = {}
     for entry in entries:
         assert entry.stem is not None
         stem = entry.stem
-        if stem in names:
-            raise ValueError(
-                f"{names[stem]} and {entry.name} in {folder} would share feature files: rename one of them"
-            )
-        names[stem] = entry.name
         for recipe, report in steps:
             files = _made(entry, recipe, report)
             if files:  # from here on an old last file would vouch for new ones

@@ -69,9 +69,8 @@ class Data:
     ) -> None:
         self.entries = find_entries(settings.path)
         self.names = [entry.name for entry in self.entries]
-        sides = (settings.picture,) if isinstance(settings.picture, int) else settings.picture
-        self.height, self.width = sides[0], sides[-1]  # of the samples' pixels
-        self.least = settings.tile or min(sides)  # px of a picture's side
+        self.height, self.width = settings.size  # of the samples' pixels
+        self.least = settings.tile or min(settings.size)  # px of a picture's side
         # DINO's features of a mirrored picture are not the mirrored features.
         self.flip = settings.flip and not settings.features
         self.family, self.models = settings.features, family

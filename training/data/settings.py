@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...flux_patch.families import FLUX1
-from ..core.config import FROM_TEXT, Count, Natural, Range, Settings, Share, wrong
+from ..core.config import FROM_TEXT, Count, Folder, Natural, Range, Settings, Share, wrong
 
 Side = Annotated[int, Field(ge=FLUX1.token, le=2**16, multiple_of=FLUX1.token)]
 Picture = Annotated[
@@ -38,17 +38,22 @@ class DataSettings(Settings):
         description="FlatDINO file that restores what `dinotile features --compress` kept; empty: nothing is compressed.",
     )
     cache: Natural = Field(default=0, description="Pictures whose latents and features stay in memory, 0 for none.")
-    encoded: str = Field(
+    encoded: Folder = Field(
         default="",
         description="Folder that keeps latents, features and text of every picture, with one crop; empty: none.",
     )
     windows: Count = Field(default=1, description="Windows cut from each picture that is drawn. Usual: 1 to 4.")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole."""
+        sides = (self.picture,) if isinstance(self.picture, int) else self.picture
+        return sides[0], sides[-1]
+
     @model_validator(mode="after")
     def _tile_fits(self) -> DataSettings:
-        smaller = min(self.picture) if isinstance(self.picture, tuple) else self.picture
-        if self.tile > smaller:
-            raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {smaller}"))
+        if self.tile > min(self.size):
+            raise ValueError(wrong("data.tile", self.tile, f"at most the picture's smaller side, {min(self.size)}"))
         if self.encoder and not self.features:
             raise ValueError("data.encoder says what made data.features, and they are not named: set both or neither")
         if self.flat and not self.features:

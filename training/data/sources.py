@@ -119,6 +119,13 @@ def find_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return paths
 
 
+def check_apart(folder: Path, path: str | Path | Sequence[str | Path], *, advice: str) -> None:
+    """ValueError where pictures that are written to ``folder`` would be samples of the data ``path``."""
+    for place in find_paths(path):
+        if place.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(place)):
+            raise ValueError(f"pictures in {folder} would be samples of the data in {place}: {advice}")
+
+
 def entries_of(path: Path) -> list[Entry]:
     """The samples of one folder or one tar file."""
     return list(_folder(path) if path.is_dir() else _tar(path))

@@ -20,8 +20,8 @@ from ...files.progress import Progress, counted
 from ..core.config import OptimisationSettings, OutputSettings
 from ..core.loop import fit
 from ..core.optimiser import autocast
+from ..core.output import check_output
 from ..core.random import generator_for, item_at
-from ..core.state import checkpoints
 from ..core.task import Task
 from ..core.trainer import Trainer
 from .patches import TOGETHER, Patches, split
@@ -160,8 +160,7 @@ def train_generator(
 ) -> Path:
     """Encode the data once, train, and return the generator's file. statistics: None for those of the data."""
     path = Path(output.folder, FILE)
-    if path.exists() and not checkpoints(path.parent):
-        raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another --output")
+    check_output(path, resume=resume, setting="--output")
     latents = encode_all(flat, data, classes=classes, device=device, progress=progress)
     if statistics is None:
         sums = Sums()

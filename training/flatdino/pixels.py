@@ -18,9 +18,9 @@ from ...files.progress import Progress
 from ..core.config import OptimisationSettings, OutputSettings
 from ..core.loop import fit
 from ..core.optimiser import autocast
+from ..core.output import check_output
 from ..core.perceptual import Maps, distance, units
 from ..core.random import generator_for, item_at
-from ..core.state import checkpoints
 from ..core.task import Task
 from ..core.trainer import Trainer
 from .discriminator import DRAWS, Discriminator, augmented, hinge
@@ -199,8 +199,7 @@ def train_pixels(
     """Train, and return the decoder's file. gan_from: the share of the steps after which the GAN begins; 1 for none."""
     data.check(flat.config, "the features")
     path = Path(output.folder, FILE)
-    if path.exists() and not checkpoints(path.parent):
-        raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another --output")
+    check_output(path, resume=True, setting="--output")
     flat.module.to(device)
     begin = round(gan_from * settings.steps)
     nets = {"maps": maps, "seen": seen}

@@ -17,8 +17,8 @@ from ...hosts.diffusers.sources import dino_path
 from ...hosts.precision import check_bfloat16
 from ..core.loop import fit
 from ..core.optimiser import adamw
+from ..core.output import check_output
 from ..core.processes import Processes, launched
-from ..core.state import checkpoints
 from ..core.trainer import Trainer
 from .name import Experiment
 from .patches import EncodedPatches, Patches, StoredPatches, split
@@ -42,8 +42,7 @@ def train(
     in the output folder, if there is one; otherwise such a folder is refused. Raises ValueError for what the user can mend.
     """
     path = Path(config.output.folder, FILE)
-    if path.exists() and not checkpoints(path.parent):
-        raise ValueError(f"{path} is there already, and is not of a run that can go on: choose another --output")
+    check_output(path, resume=resume, setting="--output")
     training = config.training
     processes, device = launched(training.device, shards=training.fsdp)
     if training.precision == "bf16":

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from dinotile.cli import app as cli
 from dinotile.dino.encode import EncodeSettings
 from dinotile.training.adapter.config import AdapterSettings, TrainConfig, config_from, keys_page, load_config
+from dinotile.training.adapter.sheet import settings_of
 from dinotile.training.adapter.start import config_of
 
 from ...dino.tiny import tiny_encoder
@@ -82,6 +83,15 @@ def test_every_unknown_key_is_named_with_what_was_meant(tmp_path):
         ({"conditions": {"start": [0.6, 0.2]}}, "conditions.start is"),
         ({"conditions": {"from_source": 0.5}, "data": {"features": "dinov2"}}, "set one of them"),
         ({"model": {"guidance": float("nan")}}, "model.guidance is nan"),
+        ({"model": {"guidance": 150}}, "model.guidance is 150, needed is a number from 0 to 100"),
+        (
+            {"data": {"picture": 8192, "tile": 4112}, "output": {"sample_every": 1}},
+            "output.sample_every draws pictures in tiles of the training's size, at most 4096 px, and that is 4112 px",
+        ),
+        (
+            {"data": {"picture": [64, 4112], "tile": 0}, "output": {"sample_every": 1}},
+            "and that is 4112 px: set data.tile",
+        ),
         ({"output": {"keep": 0}}, "output.keep is 0"),
         (
             {"output": {"judge": "vgg.safetensors"}},
@@ -209,6 +219,13 @@ def test_nothing_stands_for_another_type(values):
         config_from(values)
 
 
+@pytest.mark.parametrize("data", [{"picture": 4096, "tile": 0}, {"picture": 8192, "tile": 4096}])
+def test_what_a_configuration_allows_can_be_drawn_on_a_sheet(data):
+    config = config_from({"data": data, "output": {"sample_every": 1}, "model": {"guidance": 100}})
+    assert settings_of(config, token=16).tile == 4096
+    assert config_from({"data": {"picture": 8192, "tile": 0}}).data.tile == 0, "where nothing is drawn"
+
+
 def test_numbers_as_text_and_whole_numbers_stand_for_numbers():
     config = config_from({"optimisation": {"clip": "1e-4", "sigma": ["1e-1", 1]}})
     assert config.optimisation.clip == 1e-4 and config.optimisation.sigma == (0.1, 1.0)
@@ -230,7 +247,9 @@ def test_the_page_in_docs_is_what_the_command_prints():
     assert printed.stdout == (ROOT / "docs" / "training-config.md").read_text(encoding="utf-8"), "write it anew"
 
 
-def test_the_output_folder_may_lie_in_the_own_home():
-    assert config_from({"output": {"folder": "~/runs"}}).output.folder == str(Path.home() / "runs")
+@pytest.mark.parametrize(("section", "key"), [("output", "folder"), ("data", "encoded")])
+def test_a_folder_that_is_written_may_lie_in_the_own_home(section, key):
+    config = config_from({section: {key: "~/runs"}})
+    assert getattr(getattr(config, section), key) == str(Path.home() / "runs")
     with pytest.raises(ValueError, match="'~no-such-user/runs', needed is text, with ~ for your own home"):
-        config_from({"output": {"folder": "~no-such-user/runs"}})
+        config_from({section: {key: "~no-such-user/runs"}})

@@ -138,10 +138,15 @@ def test_a_link_to_nowhere_is_counted(folder, encoder):
     assert (report.computed, report.skipped) == (2, {"unreadable file": 1})
 
 
-def test_pictures_that_would_share_files_are_refused(folder, encoder):
+def test_pictures_that_would_share_files_are_refused_before_any_is_made(folder, encoder):
     (folder / "a.jpg").write_bytes(encoded(colours(40, 40), "JPEG"))
+    first = folder.with_name("first")
+    first.mkdir()
+    (first / "c.png").write_bytes(encoded(colours(40, 40)))
+    before = files(folder.parent)
     with pytest.raises(ValueError, match="a.jpg and a.png in .* would share feature files"):
-        computed(folder, DinoRecipe(encoder, SETTINGS))
+        computed([first, folder], DinoRecipe(encoder, SETTINGS))
+    assert files(folder.parent) == before
 
 
 def test_a_read_only_place_is_one_sentence(folder, encoder):

@@ -209,6 +209,8 @@ def test_train_decoder_then_evaluate_and_what_they_refuse(flat, folder, tmp_path
     small = ("--size", "p", "--patch", "8", "--steps", "4", "--batch", "2", "--gan-from", "0.5", "--sample-every", "4")
     code, out, err = dinotile(*base, *small, "--validate-every", "4", "--log-every", "1")
     assert (code, out.strip()) == (0, str(tmp_path / "run" / "pixels.safetensors")), err
+    code, _, err = dinotile(*base[:-1], folder / "run", *small)
+    assert code == 2 and "pictures in" in err and "would be samples of the data" in err
     with Image.open(tmp_path / "run" / "samples" / "step-000004.png") as sheet:
         assert sheet.size == (GRID * 8, 2 * GRID * 8)  # one picture of twelve is held out
     judge = ("flatdino", "evaluate", flat, folder, "--device", "cpu", "--pixels", tmp_path / "run/pixels.safetensors")
