@@ -89,6 +89,11 @@ class Batch:
         kept = self.store.folder is not None
         return mode_for(settings, height=height, width=width, kept=kept, whole=self.compare)
 
+    def places(self) -> list[Path]:
+        """Where the jobs' results go, and comparisons of them."""
+        outputs = [output for _, output in self.jobs]
+        return [*outputs, *(map(place, outputs) if self.compare else ())]
+
     def left(self) -> Iterator[tuple[Path, Path]]:
         return ((source, output) for source, output in self.jobs if source not in self.failed)
 
@@ -189,7 +194,8 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 
 def resume(batch: Batch, path: Path, options: dict[str, Any]) -> str:
     """Leave out of the jobs what a manifest at ``path`` knows as done, and tell it in a sentence. Nothing is written yet."""
-    check_manifest(path, batch.jobs, folder=batch.folder, report=batch.report)
+    pictures = [*(source for source, _ in batch.jobs), *batch.places()]
+    check_manifest(path, pictures, folder=batch.folder, report=batch.report)
     batch.manifest, batch.stamp = Manifest.read(path), stamp_of(batch, options)
     left = batch.manifest.left(batch.jobs, batch.stamped)
     said, batch.jobs = batch.manifest.told(batch.jobs, left), left

@@ -57,7 +57,7 @@ def run_fleet(fleet: Fleet, manifest: Path | None, *, progress: Progress) -> Ite
     check_inputs_stay(outputs, [fleet.workflow, *(source for source, _ in fleet.jobs)])
     left = fleet.jobs
     if manifest is not None:
-        check_manifest(manifest, fleet.jobs, folder=fleet.folder)
+        check_manifest(manifest, [path for job in fleet.jobs for path in job], folder=fleet.folder)
         plain = prepared(graph, image="", settings=fleet.settings)
         fleet.stamp = fingerprint(json.dumps(plain, sort_keys=True).encode())
         fleet.manifest = Manifest.read(manifest)

@@ -172,13 +172,12 @@ class Manifest:
         self.whole += len(line)
 
 
-def check_manifest(
-    path: Path, jobs: Iterable[tuple[Path, Path]], *, folder: Path | None, report: Path | None = None
-) -> None:
-    """ValueError where none could be at ``path``. folder: of the results, which is made before a manifest in it."""
+def check_manifest(path: Path, pictures: Iterable[Path], *, folder: Path | None, report: Path | None = None) -> None:
+    """ValueError where none could be at ``path``. pictures: old and new. folder: of the results, which is made before a manifest
+    in it."""
     if folder is None or path.parent != folder:
         check_writable(path)
-    if any(same_file(path, other) for job in jobs for other in job) or (report and same_file(path, report)):
+    if any(same_file(path, other) for other in pictures) or (report and same_file(path, report)):
         raise ValueError(f"manifest {path} is also a picture or the report: choose another name, such as jobs.jsonl")
 
 

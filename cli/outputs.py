@@ -29,11 +29,16 @@ def plan_outputs(inputs: Sequence[Path], output: str, *, names: Sequence[str] = 
         folder = True
     known = [name or f"{path.stem}.png" for path, name in zip(inputs, names or [""] * len(inputs), strict=True)]
     outputs = [Path(output) / name for name in known] if folder else [Path(output)]
+    check_apart(outputs)
+    check_inputs_stay(outputs, inputs)
+    return outputs
+
+
+def check_apart(outputs: Iterable[Path]) -> None:
+    """Raise ValueError where two outputs have one place."""
     path, times = Counter(outputs).most_common(1)[0]
     if times > 1:
         raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
-    check_inputs_stay(outputs, inputs)
-    return outputs
 
 
 def is_picture(path: Path) -> bool:

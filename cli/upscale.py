@@ -18,12 +18,11 @@ from .bars import followed
 from .batch import Batch, resume, upscale_batch
 from .batch_report import earlier, leave_if
 from .cluster import upscale_on_ray
-from .compare import place
 from .features import Device
 from .kept import Store
 from .lists import check_names, find_listed, lists_of, own_files
 from .manifest import named
-from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
+from .outputs import check_apart, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FILES = (  # options of the command alone
     "inputs",
@@ -158,15 +157,16 @@ def upscale(
     wanted = WantedSize(width, height, longest, megapixels)
     if wanted.given and scale != 2.0:
         raise ValueError("--scale and a size of the result were given: give one of them")
-    drawn = [*outputs, *(map(place, outputs) if compare else ())]
+    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, compare=compare)
+    drawn = batch.places()
     written = [*drawn, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *drawn])
-    check_inputs_stay(written, [*(options[name] for name in PATHS), *lists_of(inputs, besides=besides)])
-    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report)
+    check_apart(drawn)
+    check_inputs_stay(written, [*pictures, *(options[name] for name in PATHS), *lists_of(inputs, besides=besides)])
     batch.own = {named(each.source): dict(each.own) for each in listed if each.own}
     batch.keep_going = keep_going or bool(manifest or ray)
-    batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
+    batch.recipe, batch.wanted = not no_recipe, wanted
     batch.store = Store(store, store_size, redo)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
