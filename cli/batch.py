@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -123,25 +123,26 @@ class Batch:
             self.note(source, output, DONE, **self.made(source, output, seconds))
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
+        if status == RUNNING and self.compare:
+            facts["further"] = {place(output).name: 0}
         if self.manifest is not None:
             self.manifest.note(source, output, status, own=self.own_of(source) or None, **facts)
 
     def made(self, source: Path, output: Path, seconds: float) -> dict[str, Any]:
         """What the manifest says of the last picture that is done."""
-        fingerprint = self.done[-1]["fingerprint"]
+        fingerprint, both = self.done[-1]["fingerprint"], place(output)
         return {
             "input": fingerprint,
             "settings": self.stamped(source),
             "size": output.stat().st_size,
+            "further": {both.name: both.stat().st_size} if self.compare else None,
             "seconds": seconds,
         }
 
-    def taken(self, paths: Sequence[Path]) -> list[Path]:
-        """Those of the paths that no earlier run of this job wrote, as its manifest knows."""
-        if self.manifest is None:
-            return list(paths)
-        own = {path for path in paths if self.manifest.owns(path)}
-        return [path for path in paths if path not in {*own, *map(place, own), self.report}]
+    def taken(self) -> list[Path]:
+        """Where the jobs write, but for what an earlier run of them wrote there, as their manifest knows."""
+        own = self.manifest.owned(output for _, output in self.jobs) if self.manifest is not None else set()
+        return [path for path in self.places() if path not in own]
 
     def check(self) -> None:
         """ValueError with all that failed, unless the others are to be done."""

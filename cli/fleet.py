@@ -62,7 +62,7 @@ def run_fleet(fleet: Fleet, manifest: Path | None, *, progress: Progress) -> Ite
         fleet.stamp = fingerprint(json.dumps(plain, sort_keys=True).encode())
         fleet.manifest = Manifest.read(manifest)
         left = fleet.manifest.left(fleet.jobs, lambda source: fleet.stamp)
-    owned = {output for output in outputs if fleet.manifest is not None and fleet.manifest.owns(output)}
+    owned = fleet.manifest.owned(outputs) if fleet.manifest is not None else set[Path]()
     check_free([output for output in outputs if output not in owned], overwrite=fleet.overwrite)
     shared = Servers(
         graph,

@@ -71,12 +71,13 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLik
             raise ValueError(f"output {output} is a part of an input: choose another name")
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise ValueError where there are such files already, unless they may be overwritten."""
+def check_free(paths: Iterable[Path], *, overwrite: bool, advice: str = "replace it with --overwrite") -> None:
+    """Raise ValueError where there are such files already, unless they may be overwritten. advice: what else than
+    another name helps."""
     there = [] if overwrite else [path for path in paths if os.path.lexists(path)]
     if there:
         more = f" and {len(there) - 1} more" if there[1:] else ""
-        raise ValueError(f"output {there[0]}{more} exists already: choose another name, or replace it with --overwrite")
+        raise ValueError(f"output {there[0]}{more} exists already: choose another name, or {advice}")
 
 
 def check_report(report: Path, pictures: Sequence[Path]) -> None:

@@ -180,9 +180,11 @@ def upscale(
             return
     left = {named(source) for source, _ in batch.jobs}
     batch.own = {source: own for source, own in batch.own.items() if source in left}  # no other prompt is encoded
-    if (skip_existing or manifest) and report and report.exists():
+    goes_on = bool(skip_existing or manifest)
+    if goes_on and report and report.exists():
         batch.done = earlier(report, batch.jobs)
-    check_free([] if skip_existing else batch.taken(written), overwrite=overwrite)
+    taken = [*batch.taken(), *([report] if report and not goes_on else [])]
+    check_free(taken, overwrite=overwrite, advice="remove it" if skip_existing else "replace it with --overwrite")
     if dry_run:
         for line in told(batch, options):
             typer.echo(line)

@@ -45,3 +45,39 @@ def test_a_comparison_never_takes_the_place_of_another_result(dinotile, beside, 
 def test_a_comparison_never_takes_the_place_of_the_manifest(dinotile, beside, models, tmp_path):
     options = ("-o", tmp_path / "a.png", *models, "--compare", "--manifest", tmp_path / "a-compare.jpg")
     refused(dinotile, "is also a picture", beside("in.png"), *options, folder=tmp_path)
+
+
+def test_a_comparison_replaces_no_file_of_the_user_beside_results_that_are_left_to_do(
+    dinotile, beside, models, tmp_path
+):
+    mine = tmp_path / "out-compare.jpg"
+    mine.write_text("mine")
+    options = ("-o", tmp_path / "out.png", *models, "--compare", "--skip-existing")
+    refused_with(
+        dinotile, "out-compare.jpg exists already: choose another name, or remove it", beside("a.png"), *options
+    )
+    assert mine.read_text() == "mine"
+
+
+def test_a_job_replaces_the_comparisons_that_it_wrote_and_no_others(dinotile, beside, models, tmp_path):
+    job = (beside("a.png"), "-o", f"{tmp_path}/out/", *models, "--steps", 1, "--manifest", tmp_path / "jobs.jsonl")
+    both = tmp_path / "out" / "a-compare.jpg"
+    assert dinotile("upscale", *job)[0] == 0
+    both.write_text("mine")
+    refused_with(dinotile, "a-compare.jpg exists already", *job, "--compare")
+    assert both.read_text() == "mine"
+    both.unlink()
+    assert dinotile("upscale", *job, "--compare")[0] == 0
+    written = both.read_bytes()
+    assert dinotile("upscale", *job, "--compare", "--seed", 1)[0] == 0 and both.read_bytes() != written
+    cut_short = "".join((tmp_path / "jobs.jsonl").read_text().splitlines(keepends=True)[:-1])
+    (tmp_path / "jobs.jsonl").write_text(cut_short)
+    assert dinotile("upscale", *job, "--compare", "--seed", 2)[0] == 0
+    both.write_text("mine")
+    refused_with(dinotile, "a-compare.jpg exists already", *job, "--compare", "--seed", 3)
+    assert both.read_text() == "mine"
+
+
+def refused_with(dinotile, words, *arguments):
+    code, _, err = dinotile("upscale", *arguments)
+    assert code == 2 and err.count("\n") == 1 and words in err
