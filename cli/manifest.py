@@ -18,6 +18,7 @@ from functools import partial
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ..files.errors import reason
@@ -54,6 +55,7 @@ class Manifest:
     whole: int = 0
     cut: int = 0
     file: FileIO | None = None
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
     made_by: str = field(default_factory=partial(version, "dinotile"))
 
     @classmethod
@@ -88,17 +90,21 @@ class Manifest:
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
         """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``further``, ``seconds``,
-        ``where``, ``own``."""
-        assert self.file is not None
+        ``where``, ``own``. Threads may do so at once."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = {"dinotile": self.made_by, "status": status, "output": named(output), "source": named(source)}
         said |= {name: value for name, value in facts.items() if value not in (None, "")}
         line = json.dumps({**said, "time": now}).encode() + b"\n"
+        with self.lock:
+            self._append(line, synced=status != RUNNING)
+
+    def _append(self, line: bytes, *, synced: bool) -> None:
+        assert self.file is not None
         try:
             taken = self.file.write(line)
             if taken < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if status != RUNNING:
+            if synced:
                 os.fsync(self.file.fileno())
         except OSError as error:
             with suppress(OSError):

@@ -165,7 +165,7 @@ def write(
 
     try:
         with fetchable(client, sent):
-            for brought in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):
+            for brought in bring(client, outputs, path, inputs=inputs, overwrite=lambda place: overwrite, keep=keep):
                 done = f"{time.perf_counter() - start:.1f} s" if brought.new else "was there already"
                 typer.echo(f"{brought.place}  from {brought.output}  ({done})")
                 if brought.note:
