@@ -163,11 +163,12 @@ def upscale(
     if report is not None:
         check_report(report, [*pictures, *drawn])
     check_apart(drawn)
-    check_inputs_stay(written, [*pictures, *(options[name] for name in PATHS), *lists_of(inputs, besides=besides)])
+    batch.store = Store(store, store_size, redo)
+    named_too = [*(options[name] for name in PATHS), batch.store.painted, *lists_of(inputs, besides=besides)]
+    check_inputs_stay(written, [*pictures, *named_too])
     batch.own = {named(each.source): dict(each.own) for each in listed if each.own}
     batch.keep_going = keep_going or bool(manifest or ray)
     batch.recipe, batch.wanted = not no_recipe, wanted
-    batch.store = Store(store, store_size, redo)
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
         batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]
