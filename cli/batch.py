@@ -249,7 +249,8 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     (open_picture if sequential else load_picture)(source, max_megapixels=batch.max_megapixels)
     masks.check(height, width)
     if batch.store.redo:
-        chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1))
+        plan = fitted.plan(height, width, latents=FLUX1)
+        chosen_tiles(batch.store.redo, plan, max_megapixels=batch.max_megapixels)
     if batch.store.redone:
         check_redone(batch.store.redone, fitted.plan(height, width, latents=FLUX1))
     return height, width, fitted

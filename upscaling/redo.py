@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files.kinds import MEGAPIXELS
 from ..files.paths import expanded
 from ..tiling.plan import Box, TilePlan
 from .masks import check_mask, load_mask, scaled
@@ -15,7 +16,7 @@ BOX = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
 SAID = "give numbers from 1 (3,4), boxes in px of the result (WIDTHxHEIGHT+LEFT+TOP), or a picture that is white there"
 
 
-def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
+def chosen_tiles(text: str, plan: TilePlan, *, max_megapixels: float = MEGAPIXELS) -> list[int]:
     """Numbers from 0 of a plan's tiles, in px.
 
     text: numbers from 1 and boxes on the result, between commas, or the path of a mask of the result's proportions. A tile is
@@ -23,7 +24,7 @@ def chosen_tiles(text: str, plan: TilePlan) -> list[int]:
     neighbours. ValueError for what is outside of the plan, or means no tile."""
     path = expanded(text)  # or many numbers, which are longer than a name may be
     numbers = (
-        _painted(path, plan)
+        _painted(path, plan, max_megapixels)
         if os.path.isfile(path)
         else [n for part in text.split(",") for n in _named(part.strip(), plan)]
     )
@@ -57,8 +58,8 @@ def _named(part: str, plan: TilePlan) -> list[int]:
     return [number for number, box in enumerate(_middles(plan)) if _meet(box, asked)]
 
 
-def _painted(path: Path, plan: TilePlan) -> list[int]:
-    mask = load_mask(path)
+def _painted(path: Path, plan: TilePlan, max_megapixels: float) -> list[int]:
+    mask = load_mask(path, max_megapixels=max_megapixels)
     check_mask(mask, plan.height, plan.width, name="redo")
     cells = plan.latent
     small = scaled(mask, height=cells.height, width=cells.width)[0, 0] >= 0.5

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from dinotile.cli.kept import Store
+from dinotile.files.pictures import Picture, save_picture
 
+from ..tiny import picture
 from .refused import photo as photo
 from .refused import refused
 
@@ -31,3 +33,10 @@ def test_many_numbers_are_no_picture_and_a_folder_of_that_name_is_none(tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "3").mkdir()
     assert Store(redo=",".join(map(str, range(1, 99)))).painted is Store(redo="3").painted is None
+
+
+def test_a_painted_picture_is_within_the_limit_of_pictures_that_are_read(dinotile, models, photo, tmp_path):
+    save_picture(Picture(picture(80, 104)), tmp_path / "mask.png")
+    options = ("--store", tmp_path / "tiles", "--redo", tmp_path / "mask.png", "--max-megapixels", 0.003, *models)
+    words = "0.003 are allowed: raise --max-megapixels"
+    refused(dinotile, words, photo, "-o", tmp_path / "out.png", *options, folder=tmp_path)
