@@ -214,26 +214,34 @@ def stamp_of(batch: Batch, options: dict[str, Any]) -> str:
 
 
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
-    """Read every picture, and try every place that will be written, before any work."""
-    from ..tiling.canvas import scaled_size
-
-    sizes = {}
-    for source, _ in batch.jobs:
-        with batch.trying(source, go_on=True):  # to tell all that is wrong together
-            height, width, fitted = usable(batch, source, settings=settings, masks=masks)
-            sizes[source] = scaled_size(height, width, scale=fitted.scale)
-    batch.check()
+    """``look_ahead``, and make the folder."""
+    look_ahead(batch, settings=settings, masks=masks)
     if batch.folder is not None:
         make_folder(batch.folder)
+
+
+def look_ahead(
+    batch: Batch, *, settings: UpscaleSettings, masks: Masks
+) -> dict[Path, tuple[int, int, UpscaleSettings]]:
+    """Read every picture, and try every place that will be written, before any work: what ``usable`` says of each."""
+    from ..tiling.canvas import scaled_size
+
+    found = {}
+    for source, _ in batch.jobs:
+        with batch.trying(source, go_on=True):  # to tell all that is wrong together
+            found[source] = usable(batch, source, settings=settings, masks=masks)
+    batch.check()
     for source, output in batch.left():
         with batch.trying(source, go_on=batch.keep_going):
-            height, width = sizes[source]
-            check_picture_output(output, height=height, width=width)
+            height, width, fitted = found[source]
+            height, width = scaled_size(height, width, scale=fitted.scale)
+            check_picture_output(output, height=height, width=width, folder=batch.folder)
             if batch.compare:
                 high, wide = extent(height, width)
-                check_picture_output(place(output), height=high, width=wide)
+                check_picture_output(place(output), height=high, width=wide, folder=batch.folder)
     if batch.report is not None:
-        check_writable(batch.report)
+        check_writable(batch.report, folder=batch.folder)
+    return {source: found[source] for source, _ in batch.left()}
 
 
 def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Masks) -> tuple[int, int, UpscaleSettings]:

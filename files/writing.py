@@ -104,11 +104,13 @@ def remove_abandoned(folder: Path, *, seconds: float) -> None:
                 part.unlink()
 
 
-def check_writable(path: Path) -> None:
-    """Raise ValueError where the file ``path`` could not be created or replaced."""
+def check_writable(path: Path, *, folder: Path | None = None) -> None:
+    """Raise ValueError where the file ``path`` could not be created or replaced. folder: made before, with its parents."""
     if path.is_dir():
         raise ValueError(f"output {path} is a folder: give the path of a file")
     if not path.parent.is_dir():
+        if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path.parent)):
+            return check_folder(folder)
         raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
     probe = _part_of(path)
     try:
@@ -118,14 +120,25 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"output {path} cannot be written ({reason(error)}): choose another place") from error
 
 
-def check_picture_output(path: Path, *, height: int = 1, width: int = 1) -> None:
-    """Raise ValueError where a picture of this size could not be written to ``path``; writes nothing that stays."""
+def check_picture_output(path: Path, *, height: int = 1, width: int = 1, folder: Path | None = None) -> None:
+    """As ``check_writable``, for a picture of this size; writes nothing that stays."""
     suffix = path.suffix.lower()
     if suffix not in LONGEST_SIDE:
         raise ValueError(f"output {path} ends in {suffix or 'nothing'}: end it in {', '.join(sorted(LONGEST_SIDE))}")
     if max(height, width) > LONGEST_SIDE[suffix]:
         raise ValueError(f"{width} x {height} px does not fit in a {suffix} file: write a .png")
-    check_writable(path)
+    check_writable(path, folder=folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where ``make_folder`` would; what there is is left as it is."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    probe = _part_of(there / "probe")
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise ValueError(f"folder {folder} cannot be made ({reason(error)}): choose another place") from error
 
 
 def make_folder(folder: Path) -> None:
