@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from ..files.kinds import MEGAPIXELS, MOST_STORED
-from ..files.paths import expanded
+from ..files.paths import expanded, expanded_text
 from ..tiling.wanted import WantedSize
 from . import job_options as job
 from . import upscale_options as option
@@ -135,6 +135,7 @@ def upscale(
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
+    output = expanded_text(output)
     if skip_existing and (overwrite or manifest):
         other = "--overwrite" if overwrite else "--manifest, which knows what is done,"
         raise ValueError(f"{other} and --skip-existing exclude each other: give one of them")

@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ...files.errors import BROKEN, printable, reason
-from ...files.paths import expanded
+from ...files.paths import expanded_text
 
 LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**17, 2000, 20  # bytes; characters; brackets
 MOST_VALUES = 10_000  # that PyYAML reads in half a second
@@ -112,7 +112,7 @@ class OutputSettings(Settings):
     @field_validator("folder")
     @classmethod
     def _at_home(cls, folder: str) -> str:
-        return str(expanded(folder)) if folder.startswith("~") else folder
+        return expanded_text(folder)
 
 
 def read_yaml(path: str | Path, kind: type[Config]) -> Config:
