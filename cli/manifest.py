@@ -188,8 +188,7 @@ class Manifest:
 def check_manifest(path: Path, pictures: Iterable[Path], *, folder: Path | None, report: Path | None = None) -> None:
     """ValueError where none could be at ``path``. pictures: old and new. folder: of the results, which is made before a manifest
     in it."""
-    if folder is None or path.parent != folder:
-        check_writable(path)
+    check_writable(path, folder=folder, what="manifest")
     if any(same_file(path, other) for other in pictures) or (report and same_file(path, report)):
         raise ValueError(f"manifest {path} is also a picture or the report: choose another name, such as jobs.jsonl")
 

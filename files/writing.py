@@ -104,20 +104,21 @@ def remove_abandoned(folder: Path, *, seconds: float) -> None:
                 part.unlink()
 
 
-def check_writable(path: Path, *, folder: Path | None = None) -> None:
-    """Raise ValueError where the file ``path`` could not be created or replaced. folder: made before, with its parents."""
+def check_writable(path: Path, *, folder: Path | None = None, what: str = "output") -> None:
+    """Raise ValueError where the file ``path`` could not be created or replaced. folder: made before, with its parents. what: it
+    is called."""
     if path.is_dir():
-        raise ValueError(f"output {path} is a folder: give the path of a file")
+        raise ValueError(f"{what} {path} is a folder: give the path of a file")
     if not path.parent.is_dir():
         if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path.parent)):
             return check_folder(folder)
-        raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
+        raise ValueError(f"the folder {path.parent} of {what} {path.name} does not exist: create it first")
     probe = _part_of(path)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"output {path} cannot be written ({reason(error)}): choose another place") from error
+        raise ValueError(f"{what} {path} cannot be written ({reason(error)}): choose another place") from error
 
 
 def check_picture_output(path: Path, *, height: int = 1, width: int = 1, folder: Path | None = None) -> None:
