@@ -65,7 +65,7 @@ def again(
     with tiles_for(output, redone) as store:
         batch.store = store
         followed(lambda bars: upscale_batch(batch, options, progress=living(store, bars)))
-    for line in other_than(recipe, recipe_of(output)):
+    for line in other_than(recipe, recipe_of(output, max_megapixels=max_megapixels)):
         typer.echo(line)
     after = load_picture(output, max_megapixels=max_megapixels).pixels
     most = round(float((after - before).abs().max()) * 255, 2) if after.shape == before.shape else None

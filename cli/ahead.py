@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .batch import Batch, usable
+from .batch import Batch, look_ahead
 from .batch_report import plural
 
 
@@ -38,11 +38,7 @@ def told(batch: Batch, options: dict[str, Any]) -> Iterator[str]:
     known, tokens = Models.of(files, no_dino=no_dino), find_variant(variant).text_tokens or EMPTY_TOKENS
     kept = {"weights": models.get("weights", "full"), "offload": models.get("offload", "none")}
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    sizes = {}
-    for source, _ in batch.jobs:
-        with batch.trying(source, go_on=True):
-            sizes[source] = usable(batch, source, settings=settings, masks=where)
-    batch.check()
+    sizes = look_ahead(batch, settings=settings, masks=where)
     rate, seconds = matrix_rate(device, dtype), 0.0
     for source, (height, width, fitted) in sizes.items():
         found = forecast(fitted, known, height=height, width=width, dtype=dtype, text=tokens, **kept)

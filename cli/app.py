@@ -18,6 +18,7 @@ from .features import features
 from .fetch import fetch
 from .fit_redux import fit_redux
 from .flatdino import flatdino
+from .home import at_home
 from .run import run
 from .sentences import for_the_user
 from .train import train
@@ -42,8 +43,8 @@ def base(
 
 
 for command in (upscale, again, run, fetch, train, features, doctor):
-    app.command()(command)
-app.command(name="fit-redux")(fit_redux)
+    app.command()(at_home(command))
+app.command(name="fit-redux")(at_home(fit_redux))
 app.add_typer(flatdino, name="flatdino")
 
 

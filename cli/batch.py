@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -89,6 +89,11 @@ class Batch:
         kept = self.store.folder is not None
         return mode_for(settings, height=height, width=width, kept=kept, whole=self.compare)
 
+    def places(self) -> list[Path]:
+        """Where the jobs' results go, and comparisons of them."""
+        outputs = [output for _, output in self.jobs]
+        return [*outputs, *(map(place, outputs) if self.compare else ())]
+
     def left(self) -> Iterator[tuple[Path, Path]]:
         return ((source, output) for source, output in self.jobs if source not in self.failed)
 
@@ -118,25 +123,26 @@ class Batch:
             self.note(source, output, DONE, **self.made(source, output, seconds))
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
+        if status == RUNNING and self.compare:
+            facts["further"] = {place(output).name: 0}
         if self.manifest is not None:
             self.manifest.note(source, output, status, own=self.own_of(source) or None, **facts)
 
     def made(self, source: Path, output: Path, seconds: float) -> dict[str, Any]:
         """What the manifest says of the last picture that is done."""
-        fingerprint = self.done[-1]["fingerprint"]
+        fingerprint, both = self.done[-1]["fingerprint"], place(output)
         return {
             "input": fingerprint,
             "settings": self.stamped(source),
             "size": output.stat().st_size,
+            "further": {both.name: both.stat().st_size} if self.compare else None,
             "seconds": seconds,
         }
 
-    def taken(self, paths: Sequence[Path]) -> list[Path]:
-        """Those of the paths that no earlier run of this job wrote, as its manifest knows."""
-        if self.manifest is None:
-            return list(paths)
-        own = {path for path in paths if self.manifest.owns(path)}
-        return [path for path in paths if path not in {*own, *map(place, own), self.report}]
+    def taken(self) -> list[Path]:
+        """Where the jobs write, but for what an earlier run of them wrote there, as their manifest knows."""
+        own = self.manifest.owned(output for _, output in self.jobs) if self.manifest is not None else set()
+        return [path for path in self.places() if path not in own]
 
     def check(self) -> None:
         """ValueError with all that failed, unless the others are to be done."""
@@ -189,7 +195,8 @@ def upscale_batch(batch: Batch, options: dict[str, Any], *, progress: Progress) 
 
 def resume(batch: Batch, path: Path, options: dict[str, Any]) -> str:
     """Leave out of the jobs what a manifest at ``path`` knows as done, and tell it in a sentence. Nothing is written yet."""
-    check_manifest(path, batch.jobs, folder=batch.folder, report=batch.report)
+    pictures = [*(source for source, _ in batch.jobs), *batch.places()]
+    check_manifest(path, pictures, folder=batch.folder, report=batch.report)
     batch.manifest, batch.stamp = Manifest.read(path), stamp_of(batch, options)
     left = batch.manifest.left(batch.jobs, batch.stamped)
     said, batch.jobs = batch.manifest.told(batch.jobs, left), left
@@ -207,26 +214,34 @@ def stamp_of(batch: Batch, options: dict[str, Any]) -> str:
 
 
 def look(batch: Batch, *, settings: UpscaleSettings, masks: Masks) -> None:
-    """Read every picture, and try every place that will be written, before any work."""
-    from ..tiling.canvas import scaled_size
-
-    sizes = {}
-    for source, _ in batch.jobs:
-        with batch.trying(source, go_on=True):  # to tell all that is wrong together
-            height, width, fitted = usable(batch, source, settings=settings, masks=masks)
-            sizes[source] = scaled_size(height, width, scale=fitted.scale)
-    batch.check()
+    """``look_ahead``, and make the folder."""
+    look_ahead(batch, settings=settings, masks=masks)
     if batch.folder is not None:
         make_folder(batch.folder)
+
+
+def look_ahead(
+    batch: Batch, *, settings: UpscaleSettings, masks: Masks
+) -> dict[Path, tuple[int, int, UpscaleSettings]]:
+    """Read every picture, and try every place that will be written, before any work: what ``usable`` says of each."""
+    from ..tiling.canvas import scaled_size
+
+    found = {}
+    for source, _ in batch.jobs:
+        with batch.trying(source, go_on=True):  # to tell all that is wrong together
+            found[source] = usable(batch, source, settings=settings, masks=masks)
+    batch.check()
     for source, output in batch.left():
         with batch.trying(source, go_on=batch.keep_going):
-            height, width = sizes[source]
-            check_picture_output(output, height=height, width=width)
+            height, width, fitted = found[source]
+            height, width = scaled_size(height, width, scale=fitted.scale)
+            check_picture_output(output, height=height, width=width, folder=batch.folder)
             if batch.compare:
                 high, wide = extent(height, width)
-                check_picture_output(place(output), height=high, width=wide)
+                check_picture_output(place(output), height=high, width=wide, folder=batch.folder)
     if batch.report is not None:
-        check_writable(batch.report)
+        check_writable(batch.report, folder=batch.folder)
+    return {source: found[source] for source, _ in batch.left()}
 
 
 def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Masks) -> tuple[int, int, UpscaleSettings]:
@@ -244,7 +259,8 @@ def usable(batch: Batch, source: Path, *, settings: UpscaleSettings, masks: Mask
     masks.check(height, width)
     if batch.store.redo:
         size = scaled_size(height, width, scale=fitted.scale)
-        chosen_tiles(batch.store.redo, fitted.plan(height, width, latents=FLUX1), size=size)
+        plan = fitted.plan(height, width, latents=FLUX1)
+        chosen_tiles(batch.store.redo, plan, size=size, max_megapixels=batch.max_megapixels)
     if batch.store.redone:
         check_redone(batch.store.redone, fitted.plan(height, width, latents=FLUX1))
     return height, width, fitted

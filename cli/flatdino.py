@@ -15,6 +15,7 @@ from .flatdino_generate import sample, train_generator
 from .flatdino_look import evaluate, interpolate, probe, redundancy, tokens
 from .flatdino_pixels import train_decoder
 from .flatdino_train import train
+from .home import at_home
 from .outputs import OVERWRITE, check_free, check_inputs_stay
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 flatdino = typer.Typer(no_args_is_help=True, help="Compress DINO's patches into few tokens (FlatDINO), and judge that.")
 for command in (train, sample, evaluate, probe, tokens, interpolate, redundancy):
-    flatdino.command()(command)
-flatdino.command(name="train-generator")(train_generator)
-flatdino.command(name="train-decoder")(train_decoder)
+    flatdino.command()(at_home(command))
+flatdino.command(name="train-generator")(at_home(train_generator))
+flatdino.command(name="train-decoder")(at_home(train_decoder))
 
 
 @flatdino.command(name="compute-stats")
+@at_home
 def compute_stats(
     flat: Flat,
     data: Data,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..files.paths import expanded
 from ..training.flatdino.name import FORM, parse
 from .bars import Bars
 from .features import DINO, Device, Layers, Seed, Side
@@ -129,7 +130,7 @@ def _folder(name: str, *, output: Path | None, restore: str | None, maybe_restor
         return own, False
     if asked != DEFAULT and output is not None:
         raise ValueError(f"--output {output} and the run to go on with, {asked}, are both given: leave --output out")
-    folder = own if asked == DEFAULT else Path(asked)
+    folder = own if asked == DEFAULT else expanded(asked)
     if restore is not None and not checkpoints(folder):
         raise ValueError(f"{folder} holds no checkpoint to restore: check the folder, or begin with --maybe-restore")
     return folder, True

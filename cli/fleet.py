@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass
 class Fleet:
     """jobs: each picture and where its result goes. servers: addresses. make: a client of one. folder: made where it is not
-    there yet. failed: why a picture has no result."""
+    there yet. owned: files that the job wrote, or may now. failed: why a picture has no result."""
 
     jobs: list[tuple[Path, Path]]
     workflow: Path
@@ -38,11 +38,19 @@ class Fleet:
     overwrite: bool = False
     manifest: Manifest | None = None
     stamp: str = ""
+    owned: set[Path] = field(default_factory=set)
     failed: dict[Path, str] = field(default_factory=dict)
 
     def note(self, job: Job, status: str, **facts: object) -> None:
         if self.manifest is not None:
             self.manifest.note(job.source, job.output, status, **facts)
+
+    def claim(self, job: Job, places: Sequence[Path]) -> None:
+        """Before files are written: ValueError where one would replace what is not the job's. Then all are its own."""
+        check_free([place for place in places if place not in self.owned], overwrite=self.overwrite)
+        self.owned |= {*places}
+        if further := {place.name: 0 for place in places if place != job.output}:
+            self.note(job, RUNNING, further=further)
 
 
 def run_fleet(fleet: Fleet, manifest: Path | None, *, progress: Progress) -> Iterator[str]:
@@ -57,20 +65,21 @@ def run_fleet(fleet: Fleet, manifest: Path | None, *, progress: Progress) -> Ite
     check_inputs_stay(outputs, [fleet.workflow, *(source for source, _ in fleet.jobs)])
     left = fleet.jobs
     if manifest is not None:
-        check_manifest(manifest, fleet.jobs, folder=fleet.folder)
+        check_manifest(manifest, [path for job in fleet.jobs for path in job], folder=fleet.folder)
         plain = prepared(graph, image="", settings=fleet.settings)
         fleet.stamp = fingerprint(json.dumps(plain, sort_keys=True).encode())
         fleet.manifest = Manifest.read(manifest)
         left = fleet.manifest.left(fleet.jobs, lambda source: fleet.stamp)
-    owned = {output for output in outputs if fleet.manifest is not None and fleet.manifest.owns(output)}
-    check_free([output for output in outputs if output not in owned], overwrite=fleet.overwrite)
+        fleet.owned = fleet.manifest.owned(outputs)
+    check_free([output for output in outputs if output not in fleet.owned], overwrite=fleet.overwrite)
     shared = Servers(
         graph,
         fleet.settings,
         fleet.make,
         taken=set(outputs),
         inputs=[fleet.workflow, *(source for source, _ in fleet.jobs)],
-        may_replace=lambda output: fleet.overwrite or output in owned,
+        claim=fleet.claim,
+        may_replace=lambda place: fleet.overwrite or place in fleet.owned,
     )
     if left:
         version = yield from _answering(fleet, shared)
@@ -137,7 +146,9 @@ def _told(fleet: Fleet, event: Event) -> Iterator[str]:
     else:
         made: Made = event.result
         size = job.output.stat().st_size if job.output.is_file() else 0  # a video keeps its own ending
+        further = {each.place.name: each.place.stat().st_size for each in made.files if each.place != job.output}
         facts = {"input": made.input, "settings": fleet.stamp, "size": size, "seconds": made.seconds}
+        facts |= {"further": further or None}
         fleet.note(job, DONE, **facts, where=event.name)
         for brought in made.files:
             yield f"{brought.place}  from {brought.output} of {event.name}  ({made.seconds:.1f} s)"

@@ -25,11 +25,16 @@ class Store:
     redone: tuple[int, ...] = ()
 
     @property
+    def painted(self) -> Path | None:
+        """The picture that says which tiles are done again."""
+        path = expanded(self.redo)  # or many numbers, which are longer than a name may be
+        return path if os.path.isfile(path) else None
+
+    @property
     def absolute(self) -> Store:
         """The same for a process that works in another folder."""
-        redo = expanded(self.redo)
         folder = None if self.folder is None else self.folder.absolute()
-        return replace(self, folder=folder, redo=str(redo.absolute()) if os.path.isfile(redo) else self.redo)
+        return replace(self, folder=folder, redo=str(self.painted.absolute()) if self.painted else self.redo)
 
     def check(self, settings: UpscaleSettings, *, jobs: int, compare: bool) -> None:
         """ValueError for what does not go together."""

@@ -18,6 +18,7 @@ from functools import partial
 from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ..files.errors import reason
@@ -30,8 +31,8 @@ DONE, FAILED, RUNNING = STATUSES = ("done", "failed", "running")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The last line about an output. input, settings: fingerprints. size: bytes of the output when it was last written, or 0.
-    own: options that the picture had of its own, unchecked."""
+    """The last line about an output. input, settings: fingerprints. size: bytes of the output when it was last written, or 0;
+    further: of files that were written beside it, by name. own: options that the picture had of its own, unchecked."""
 
     status: str
     source: str
@@ -40,6 +41,7 @@ class Entry:
     size: int
     version: str
     own: dict[str, Any] = field(default_factory=dict)
+    further: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Manifest:
     whole: int = 0
     cut: int = 0
     file: FileIO | None = None
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
     made_by: str = field(default_factory=partial(version, "dinotile"))
 
     @classmethod
@@ -86,18 +89,22 @@ class Manifest:
             ) from error
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
-        """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``seconds``, ``where``,
-        ``own``."""
-        assert self.file is not None
+        """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``further``, ``seconds``,
+        ``where``, ``own``. Threads may do so at once."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         said = {"dinotile": self.made_by, "status": status, "output": named(output), "source": named(source)}
         said |= {name: value for name, value in facts.items() if value not in (None, "")}
         line = json.dumps({**said, "time": now}).encode() + b"\n"
+        with self.lock:
+            self._append(line, synced=status != RUNNING)
+
+    def _append(self, line: bytes, *, synced: bool) -> None:
+        assert self.file is not None
         try:
             taken = self.file.write(line)
             if taken < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if status != RUNNING:
+            if synced:
                 os.fsync(self.file.fileno())
         except OSError as error:
             with suppress(OSError):
@@ -112,12 +119,16 @@ class Manifest:
             self.file.close()
         self.file = None
 
-    def owns(self, output: Path) -> bool:
-        """Whether the file at ``output`` is this job's own, which it may replace: as it was written, or cut short by a kill."""
-        entry = self.entries.get(named(output))
-        return entry is not None and (
-            entry.status == RUNNING or (output.is_file() and output.stat().st_size == entry.size)
-        )
+    def owned(self, outputs: Iterable[Path]) -> set[Path]:
+        """Of these outputs, and the files beside them, what this job may replace: as it was written, or cut short by a kill."""
+        own = set[Path]()
+        for output in outputs:
+            entry = self.entries.get(named(output))
+            if entry is not None:
+                sizes = {output: entry.size} | {output.parent / name: size for name, size in entry.further.items()}
+                whole = (path for path, size in sizes.items() if path.is_file() and path.stat().st_size == size)
+                own |= {*sizes} if entry.status == RUNNING else {*whole}
+        return own
 
     def left(self, jobs: Iterable[tuple[Path, Path]], settings: Callable[[Path], str]) -> list[tuple[Path, Path]]:
         """The jobs without those that are done, by the same settings, of an input that is unchanged. settings: of a source."""
@@ -143,7 +154,7 @@ class Manifest:
         entry = self.entries.get(named(output))
         if entry is None or (entry.status, entry.settings, entry.source) != (DONE, settings, named(source)):
             return False
-        if not self.owns(output):
+        if output not in self.owned([output]):
             return False
         try:
             return file_fingerprint(source) == entry.input
@@ -159,12 +170,14 @@ class Manifest:
             before = self.entries.get(said["output"])
             facts = said.get("input", ""), said.get("settings", "")
             size = said.get("size", before.size if before else 0)
-            entry = Entry(said["status"], said["source"], *facts, size, said["dinotile"], said.get("own", {}))
-            fits = entry.status in STATUSES and isinstance(entry.size, int) and isinstance(said["output"], str)
-            fits = fits and isinstance(entry.own, dict)
+            further = dict(before.further) if before else {}
+            further |= {name: now for name, now in said.get("further", {}).items() if now or name not in further}
+            entry = Entry(said["status"], said["source"], *facts, size, said["dinotile"], said.get("own", {}), further)
+            fits = entry.status in STATUSES and all(isinstance(count, int) for count in (size, *further.values()))
+            fits = fits and isinstance(said["output"], str) and isinstance(entry.own, dict)
             if not fits or not all(isinstance(text, str) for text in (entry.source, *facts, entry.version)):
                 raise ValueError
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"line {number} of {self.path} is none of a manifest of dinotile: choose another name, or remove that line"
             ) from error
@@ -172,13 +185,11 @@ class Manifest:
         self.whole += len(line)
 
 
-def check_manifest(
-    path: Path, jobs: Iterable[tuple[Path, Path]], *, folder: Path | None, report: Path | None = None
-) -> None:
-    """ValueError where none could be at ``path``. folder: of the results, which is made before a manifest in it."""
-    if folder is None or path.parent != folder:
-        check_writable(path)
-    if any(same_file(path, other) for job in jobs for other in job) or (report and same_file(path, report)):
+def check_manifest(path: Path, pictures: Iterable[Path], *, folder: Path | None, report: Path | None = None) -> None:
+    """ValueError where none could be at ``path``. pictures: old and new. folder: of the results, which is made before a manifest
+    in it."""
+    check_writable(path, folder=folder, what="manifest")
+    if any(same_file(path, other) for other in pictures) or (report and same_file(path, report)):
         raise ValueError(f"manifest {path} is also a picture or the report: choose another name, such as jobs.jsonl")
 
 

@@ -56,6 +56,7 @@ def upscale_file(
                 store_size=store.size,
                 redo=store.redo,
                 redone=store.redone,
+                max_megapixels=batch.max_megapixels,
                 recipe=partial(said, report=upscaler.identity()) if batch.recipe else None,
                 progress=progress,
             )

@@ -29,11 +29,16 @@ def plan_outputs(inputs: Sequence[Path], output: str, *, names: Sequence[str] = 
         folder = True
     known = [name or f"{path.stem}.png" for path, name in zip(inputs, names or [""] * len(inputs), strict=True)]
     outputs = [Path(output) / name for name in known] if folder else [Path(output)]
+    check_apart(outputs)
+    check_inputs_stay(outputs, inputs)
+    return outputs
+
+
+def check_apart(outputs: Iterable[Path]) -> None:
+    """Raise ValueError where two outputs have one place."""
     path, times = Counter(outputs).most_common(1)[0]
     if times > 1:
         raise ValueError(f"several inputs would be written to {path}: give inputs with different names")
-    check_inputs_stay(outputs, inputs)
-    return outputs
 
 
 def is_picture(path: Path) -> bool:
@@ -66,12 +71,13 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[str | os.PathLik
             raise ValueError(f"output {output} is a part of an input: choose another name")
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise ValueError where there are such files already, unless they may be overwritten."""
+def check_free(paths: Iterable[Path], *, overwrite: bool, advice: str = "replace it with --overwrite") -> None:
+    """Raise ValueError where there are such files already, unless they may be overwritten. advice: what else than
+    another name helps."""
     there = [] if overwrite else [path for path in paths if os.path.lexists(path)]
     if there:
         more = f" and {len(there) - 1} more" if there[1:] else ""
-        raise ValueError(f"output {there[0]}{more} exists already: choose another name, or replace it with --overwrite")
+        raise ValueError(f"output {there[0]}{more} exists already: choose another name, or {advice}")
 
 
 def check_report(report: Path, pictures: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files.paths import expanded_text
 from .bars import Bars, errors, followed
 from .batch_report import leave_if
 from .job_options import Only
@@ -82,6 +83,7 @@ def run(
 ) -> None:
     """Run a workflow on a ComfyUI server and bring its pictures and other files back (OUT, OUT-2, ...)."""
     access: dict[str, Any] = {"header": header, "cacert": cacert, "insecure": insecure, "max_bytes": max_bytes}
+    output = expanded_text(output)
     servers, besides = server or [DEFAULT_SERVER], own_files(manifest)
     listed = find_listed([image], only=only, own=(), besides=besides)
     if not listed:
@@ -165,7 +167,7 @@ def write(
 
     try:
         with fetchable(client, sent):
-            for brought in bring(client, outputs, path, inputs=inputs, overwrite=overwrite, keep=keep):
+            for brought in bring(client, outputs, path, inputs=inputs, overwrite=lambda place: overwrite, keep=keep):
                 done = f"{time.perf_counter() - start:.1f} s" if brought.new else "was there already"
                 typer.echo(f"{brought.place}  from {brought.output}  ({done})")
                 if brought.note:

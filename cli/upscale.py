@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from ..files.kinds import MEGAPIXELS, MOST_STORED
-from ..files.paths import expanded
+from ..files.paths import expanded, expanded_text
 from ..tiling.wanted import WantedSize
 from . import job_options as job
 from . import upscale_options as option
@@ -18,12 +18,11 @@ from .bars import followed
 from .batch import Batch, resume, upscale_batch
 from .batch_report import earlier, leave_if
 from .cluster import upscale_on_ray
-from .compare import place
 from .features import Device
 from .kept import Store
 from .lists import check_names, find_listed, lists_of, own_files
 from .manifest import named
-from .outputs import check_free, check_inputs_stay, check_report, is_picture, plan_outputs
+from .outputs import check_apart, check_free, check_inputs_stay, check_report, is_picture, plan_outputs
 
 FILES = (  # options of the command alone
     "inputs",
@@ -136,6 +135,7 @@ def upscale(
 ) -> None:
     """Upscale pictures on this machine, with diffusers."""
     options = {name: value for name, value in locals().items() if name not in FILES}
+    output = expanded_text(output)
     if skip_existing and (overwrite or manifest):
         other = "--overwrite" if overwrite else "--manifest, which knows what is done,"
         raise ValueError(f"{other} and --skip-existing exclude each other: give one of them")
@@ -158,16 +158,18 @@ def upscale(
     wanted = WantedSize(width, height, longest, megapixels)
     if wanted.given and scale != 2.0:
         raise ValueError("--scale and a size of the result were given: give one of them")
-    drawn = [*outputs, *(map(place, outputs) if compare else ())]
+    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report, compare=compare)
+    drawn = batch.places()
     written = [*drawn, *([report] if report else [])]
     if report is not None:
         check_report(report, [*pictures, *drawn])
-    check_inputs_stay(written, [*(options[name] for name in PATHS), *lists_of(inputs, besides=besides)])
-    batch = Batch(list(zip(pictures, outputs, strict=True)), report=report)
+    check_apart(drawn)
+    batch.store = Store(store, store_size, redo)
+    named_too = [*(options[name] for name in PATHS), batch.store.painted, *lists_of(inputs, besides=besides)]
+    check_inputs_stay(written, [*pictures, *named_too])
     batch.own = {named(each.source): dict(each.own) for each in listed if each.own}
     batch.keep_going = keep_going or bool(manifest or ray)
-    batch.recipe, batch.wanted, batch.compare = not no_recipe, wanted, compare
-    batch.store = Store(store, store_size, redo)
+    batch.recipe, batch.wanted = not no_recipe, wanted
     batch.folder, batch.max_megapixels = None if outputs[0] == Path(output) else Path(output), max_megapixels
     if skip_existing:
         batch.jobs = [(source, place) for source, place in batch.jobs if not is_picture(place)]
@@ -180,9 +182,11 @@ def upscale(
             return
     left = {named(source) for source, _ in batch.jobs}
     batch.own = {source: own for source, own in batch.own.items() if source in left}  # no other prompt is encoded
-    if (skip_existing or manifest) and report and report.exists():
+    goes_on = bool(skip_existing or manifest)
+    if goes_on and report and report.exists():
         batch.done = earlier(report, batch.jobs)
-    check_free([] if skip_existing else batch.taken(written), overwrite=overwrite)
+    taken = [*batch.taken(), *([report] if report and not goes_on else [])]
+    check_free(taken, overwrite=overwrite, advice="remove it" if skip_existing else "replace it with --overwrite")
     if dry_run:
         for line in told(batch, options):
             typer.echo(line)

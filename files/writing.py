@@ -104,31 +104,34 @@ def remove_abandoned(folder: Path, *, seconds: float) -> None:
                 part.unlink()
 
 
-def check_writable(path: Path) -> None:
-    """Raise ValueError where the file ``path`` could not be created or replaced."""
+def check_writable(path: Path, *, folder: Path | None = None, what: str = "output") -> None:
+    """Raise ValueError where the file ``path`` could not be created or replaced. folder: made before, with its parents. what: it
+    is called."""
     if path.is_dir():
-        raise ValueError(f"output {path} is a folder: give the path of a file")
+        raise ValueError(f"{what} {path} is a folder: give the path of a file")
     if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} of output {path.name} does not exist: create it first")
-    _try(_part_of(path), what=f"output {path}")
+        if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path.parent)):
+            return check_folder(folder)
+        raise ValueError(f"the folder {path.parent} of {what} {path.name} does not exist: create it first")
+    _try(_part_of(path), what=f"{what} {path} cannot be written")
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ValueError where files could not be written to the folder, which need not be there; writes nothing that stays."""
-    place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if not place.is_dir():
-        raise ValueError(f"folder {folder} cannot be made ({place} is a file): choose another place")
-    _try(_part_of(place / "try"), what=f"folder {folder}")
-
-
-def check_picture_output(path: Path, *, height: int = 1, width: int = 1) -> None:
-    """Raise ValueError where a picture of this size could not be written to ``path``; writes nothing that stays."""
+def check_picture_output(path: Path, *, height: int = 1, width: int = 1, folder: Path | None = None) -> None:
+    """As ``check_writable``, for a picture of this size; writes nothing that stays."""
     suffix = path.suffix.lower()
     if suffix not in LONGEST_SIDE:
         raise ValueError(f"output {path} ends in {suffix or 'nothing'}: end it in {', '.join(sorted(LONGEST_SIDE))}")
     if max(height, width) > LONGEST_SIDE[suffix]:
         raise ValueError(f"{width} x {height} px does not fit in a {suffix} file: write a .png")
-    check_writable(path)
+    check_writable(path, folder=folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where files could not be written to the folder, which need not be there; writes nothing that stays."""
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not place.is_dir():
+        raise ValueError(f"folder {folder} cannot be made ({place} is a file): choose another place")
+    _try(_part_of(place / "try"), what=f"folder {folder} cannot be {'written' if folder.is_dir() else 'made'}")
 
 
 def make_folder(folder: Path) -> None:
@@ -150,7 +153,7 @@ def _try(part: Path, *, what: str) -> None:
         part.touch(exist_ok=False)
         part.unlink()
     except OSError as error:
-        raise ValueError(f"{what} cannot be written ({reason(error)}): choose another place") from error
+        raise ValueError(f"{what} ({reason(error)}): choose another place") from error
 
 
 def _part_of(path: Path) -> Path:

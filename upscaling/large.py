@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..files.kinds import MOST_STORED
+from ..files.kinds import MEGAPIXELS, MOST_STORED
 from ..files.progress import Progress
 from ..files.resampling import span
 from ..files.sources import PictureFile
@@ -38,16 +38,17 @@ def upscale_file(
     store_size: float = MOST_STORED,
     redo: str = "",
     redone: Sequence[int] = (),
+    max_megapixels: float = MEGAPIXELS,
     recipe: Callable[..., str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """``Upscaler.upscale_tiles`` into a file, with the transparency and what else the source's file says; its report, with a note
     of what the result's file does not hold, or None.
 
-    store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``; redone: instead of it, numbers
-    from 0 in the order in which they are done again. recipe: what the file is to say of how it was made, by settings with the
-    mode, tiles that were ever done again, and where memory ended for any tile. ValueError for bad input, before anything is
-    written to ``output``.
+    store: the folder of finished tiles, of at most ``store_size`` GiB. redo: of ``chosen_tiles``, with ``max_megapixels``;
+    redone: instead of it, numbers from 0 in the order in which they are done again. recipe: what the file is to say of how it was
+    made, by settings with the mode, tiles that were ever done again, and where memory ended for any tile. ValueError for bad
+    input, before anything is written to ``output``.
     """
     if (redo or redone) and store is None:
         raise ValueError("redo takes all other tiles from a store, and none was named: name one with --store")
@@ -56,6 +57,7 @@ def upscale_file(
     done, kept, write = 0, None, None
     again: list[list[int] | None] = []  # tiles that were done again, once it is known
     transparency = _Alpha(source)
+    chosen = partial(chosen_tiles, redo, size=(height, width), max_megapixels=max_megapixels)
     check_picture_output(output, height=height, width=width)
 
     def opened(job: str) -> TileStore:
@@ -92,11 +94,7 @@ def upscale_file(
             write=put,
             masks=masks,
             open_store=None if store is None else opened,
-            redo=(lambda plan: list(redone))
-            if redone
-            else partial(chosen_tiles, redo, size=(height, width))
-            if redo
-            else None,
+            redo=(lambda plan: list(redone)) if redone else chosen if redo else None,
             progress=progress,
         )
         if write is not None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files.kinds import MEGAPIXELS
 from ..files.paths import expanded
 from ..tiling.plan import Box, TilePlan
 from .masks import check_mask, load_mask
@@ -16,7 +17,7 @@ BOX = re.compile(r"(\d+)x(\d+)\+(\d+)\+(\d+)")
 SAID = "give numbers from 1 (3,4), boxes in px of the result (WIDTHxHEIGHT+LEFT+TOP), or a picture that is white there"
 
 
-def chosen_tiles(text: str, plan: TilePlan, *, size: tuple[int, int]) -> list[int]:
+def chosen_tiles(text: str, plan: TilePlan, *, size: tuple[int, int], max_megapixels: float = MEGAPIXELS) -> list[int]:
     """Numbers from 0 of a plan's tiles, in px. size: height and width of the result, which the plan's canvas may exceed.
 
     text: numbers from 1 and boxes on the result, between commas, or the path of a mask of the result's proportions. A tile is
@@ -24,7 +25,7 @@ def chosen_tiles(text: str, plan: TilePlan, *, size: tuple[int, int]) -> list[in
     neighbours. ValueError for what is outside of the plan or the result, or means no tile."""
     path = expanded(text)  # or many numbers, which are longer than a name may be
     numbers = (
-        _painted(path, plan, size)
+        _painted(path, plan, size, max_megapixels)
         if os.path.isfile(path)
         else [n for part in text.split(",") for n in _named(part.strip(), plan, size)]
     )
@@ -58,8 +59,8 @@ def _named(part: str, plan: TilePlan, size: tuple[int, int]) -> list[int]:
     return [number for number, box in enumerate(_middles(plan)) if _meet(box, asked)]
 
 
-def _painted(path: Path, plan: TilePlan, size: tuple[int, int]) -> list[int]:
-    mask = load_mask(path)
+def _painted(path: Path, plan: TilePlan, size: tuple[int, int], max_megapixels: float) -> list[int]:
+    mask = load_mask(path, max_megapixels=max_megapixels)
     check_mask(mask, *size, name="redo")
     light = mask[0, 0] >= 0.5
     rows, columns = (count / side for count, side in zip(light.shape, size, strict=True))

@@ -66,19 +66,19 @@ def bring(
     path: Path,
     *,
     inputs: Sequence[Path],
-    overwrite: bool,
+    overwrite: Callable[[Path], bool],
     keep: bool = False,
 ) -> Iterator[Brought]:
     """Download a run's files, each whole or not at all.
 
-    ``keep``: a file that is there already stays, where it is the run's. Raises ValueError, where a single file could not be had
-    or written after all others were.
+    ``overwrite``: whether a place's file may be replaced. ``keep``: a file that is there already stays, where it is the run's.
+    Raises ValueError, where a single file could not be had or written after all others were.
     """
     missing: list[ValueError] = []
     for number, output in enumerate(outputs, start=1):
         place = place_of(path, number, output)
         try:
-            if keep and not overwrite and place.is_file() and _is_there(client, output, place):
+            if keep and not overwrite(place) and place.is_file() and _is_there(client, output, place):
                 brought = Brought(place, output, new=False)
             else:
                 fill = partial(_download, client, output)
@@ -100,7 +100,7 @@ def store(
     place: Path,
     *,
     inputs: Sequence[Path] = (),
-    overwrite: bool,
+    overwrite: Callable[[Path], bool],
     keep: bool = False,
 ) -> Brought:
     """Write what ``fill`` writes to ``place``, whole or not at all: a picture in the format of its ending, and under its own
@@ -110,7 +110,7 @@ def store(
     """
     if any(same_file(place, source) for source in inputs):
         raise ValueError(f"output {place} is the input itself: choose another name")
-    there = os.path.lexists(place) and not overwrite
+    there = os.path.lexists(place) and not overwrite(place)
     taken = ValueError(f"output {place} exists already: choose another name, or replace it with --overwrite")
     if there and not keep:
         raise taken

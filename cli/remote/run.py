@@ -59,7 +59,7 @@ class WorkflowResult:
             def fill(part: Path, content: bytes = content) -> None:
                 part.write_bytes(content)
 
-            stored = store(fill, made, place_of(path, number, made), overwrite=overwrite)
+            stored = store(fill, made, place_of(path, number, made), overwrite=lambda place: overwrite)
             if stored.note:
                 warnings.warn(stored.note, stacklevel=2)
             written.append(stored.place)

@@ -35,13 +35,15 @@ class Made:
 @dataclass
 class Servers:
     """addresses: by name, which shows no password. make: a client of an address, for one run. taken: outputs of all jobs, which
-    no further file of another may take."""
+    no further file of another may take. claim: told where a job's files go before they are written, which it may refuse.
+    may_replace: whether what is in such a place goes."""
 
     graph: Workflow
     settings: Sequence[str]
     make: Callable[[str], ComfyClient]
     taken: Collection[Path]
     inputs: Sequence[Path]
+    claim: Callable[[Job, Sequence[Path]], None]
     may_replace: Callable[[Path], bool]
     addresses: dict[str, str] = field(default_factory=dict)
     at_work: dict[str, ComfyClient] = field(default_factory=dict)
@@ -65,8 +67,8 @@ class Servers:
                     f"its results would take the place of another's, {others[0]}: name the inputs otherwise"
                 )
             with fetchable(client, run):
-                overwrite = self.may_replace(job.output)
-                files = list(bring(client, outputs, job.output, inputs=self.inputs, overwrite=overwrite))
+                self.claim(job, places)
+                files = list(bring(client, outputs, job.output, inputs=self.inputs, overwrite=self.may_replace))
         except ValueError as error:
             if _gone(error):
                 raise Gone(str(error)) from error

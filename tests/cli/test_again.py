@@ -280,3 +280,9 @@ def test_another_flux_or_vae_under_the_same_name_and_a_memory_that_ended_are_tol
     said = refused("again", tmp_path / "small.png", "-o", tmp_path / "other.png", "--source", made / "photo.png")
     assert "was made, which went on with tiles of 32 x 32 px: it cannot be made again, keep the file" in said
     assert not (tmp_path / "other.png").exists()
+
+
+def test_a_larger_limit_counts_for_the_new_result_too(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipe_of.__kwdefaults__, "max_megapixels", 0.001)  # as if the results were above the usual one
+    done = run("again", made / "out.png", "-o", tmp_path / "new.png", "--max-megapixels", 1)
+    assert done.exit_code == 0 and done.output.splitlines()[-1] == "the same pixels"

@@ -161,3 +161,16 @@ def test_a_disk_that_is_full_leaves_whole_lines_and_ends_in_one_sentence(dinotil
     assert code == 2 and err.splitlines()[-1].startswith(f"dinotile: manifest {path} cannot be written")
     assert path.read_bytes() == whole
     assert dinotile(*arguments)[0] == 0 and ended(path) == {"a.png": 2, "b.png": 1, "c.png": 1}
+
+
+@pytest.mark.parametrize("spelling", ["{}/new/jobs.jsonl", "new/jobs.jsonl", "in/../new/jobs.jsonl"])
+def test_a_folder_that_is_made_for_results_takes_the_manifest_under_any_name(
+    dinotile, job, tmp_path, monkeypatch, spelling
+):
+    monkeypatch.chdir(tmp_path)
+    place = spelling.format(tmp_path)
+    arguments = [*job[0][:3], "new/", *job[0][4:-1]]
+    assert dinotile(*arguments, place, "--dry-run")[0] == 0 and os.listdir(tmp_path) == ["in"]
+    code, _, err = dinotile(*arguments, place.replace("new", "other"))
+    assert code == 2 and "other of manifest jobs.jsonl does not exist: create it first" in err
+    assert os.listdir(tmp_path) == ["in"]

@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ...files.errors import BROKEN, printable, reason
-from ...files.paths import expanded
+from ...files.paths import expanded_text
 
 LONGEST_FILE, LONGEST_VALUE, DEEPEST = 2**17, 2000, 20  # bytes; characters; brackets
 MOST_VALUES = 10_000  # that PyYAML reads in half a second
@@ -39,10 +39,6 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     return value
 
 
-def _at_home(folder: str) -> str:
-    return str(expanded(folder)) if folder.startswith("~") else folder
-
-
 Item = TypeVar("Item")
 FROM_TEXT = BeforeValidator(_from_text)
 Number = Annotated[float, Field(ge=0), FROM_TEXT]
@@ -53,7 +49,7 @@ Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Folder = Annotated[  # that is written
-    str, Field(json_schema_extra={"allowed": "text, with ~ for your own home"}), AfterValidator(_at_home)
+    str, Field(json_schema_extra={"allowed": "text, with ~ for your own home"}), AfterValidator(expanded_text)
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**64, json_schema_extra={"allowed": "a whole number from 0 to below 2^64"})]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...files.errors import BROKEN, printable, reason
 from ...files.kinds import LONGEST_SIDE
-from ...files.paths import expanded
+from ...files.paths import expanded_text
 from .sample import Unusable
 from .side_files import TEXT_FILES, TEXT_MASK, compressed_files, feature_files, plain_cls
 
@@ -132,7 +132,7 @@ def entries_of(path: Path) -> list[Entry]:
 
 
 def _expanded(text: str) -> list[Path]:
-    text = str(expanded(text)) if text.startswith("~") else text
+    text = expanded_text(text)
     if not text or Path(text).exists():
         return [Path(text)] if text else []
     parts = [text]

@@ -13,7 +13,8 @@ NOWHERE = "127.0.0.1:1"
 
 @pytest.fixture
 def servers():
-    return Servers(WORKFLOW, (), ComfyClient, (), (), lambda output: False, {"a": NOWHERE, "b": NOWHERE})
+    addresses = {"a": NOWHERE, "b": NOWHERE}
+    return Servers(WORKFLOW, (), ComfyClient, (), (), lambda job, places: None, lambda place: False, addresses)
 
 
 def test_a_picture_that_went_since_the_job_began_fails_alone(servers, tmp_path):
