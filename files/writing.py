@@ -128,7 +128,7 @@ def check_picture_output(path: Path, *, height: int = 1, width: int = 1, folder:
 
 def check_folder(folder: Path) -> None:
     """Raise ValueError where files could not be written to the folder, which need not be there; writes nothing that stays."""
-    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not place.is_dir():
         raise ValueError(f"folder {folder} cannot be made ({place} is a file): choose another place")
     _try(_part_of(place / "try"), what=f"folder {folder} cannot be {'written' if folder.is_dir() else 'made'}")
