@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.controlnet
 import comfy.samplers
 import comfy.sd
@@ -51,6 +53,7 @@ def one_after_the_other():
     third = sequential(model=model, keep="kept", redo="1")
     held: list[tuple[float, int]] = []
     matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
+    linked = partial(nodes.SequentialUpscale.validate_inputs, TILE, OVERLAP)  # which the host gives as None
 
     def off(anchor, **more):
         calls.clear()
@@ -72,7 +75,13 @@ def one_after_the_other():
         "another seed differs by": apart(other, usual),
         "without DINO differs by": apart(blind, usual),
         "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
-        "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
+        "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1", None)],
+        "by links": [linked(keep=None, redo="1"), linked(keep="kept", redo=None), linked(keep=None, redo=None)],
+        "redo of none": [
+            linked(keep=" ", redo="1"),
+            refusal(lambda: sequential(redo="1")),
+            refusal(lambda: nodes.SequentialUpscale.check_lazy_status(redo="1")),
+        ],
         "off the source by": [off(0.0), off(1.0), off(1.0, decoder=tiny_vae()), off(1.0)],
         "calls with an anchor": held,
         "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),

@@ -9,7 +9,10 @@ def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
     assert found["keeping is equal"] and found["second run is equal"]
     assert (found["calls of the second run"], found["calls to redo one"]) == (0, 1)
     assert found["redone differs by"] > 0.01 and found["redone differs beside it by"] == 0
-    assert found["asked again"] == [True, False]  # to redo is another try each time that it is queued
+    assert found["asked again"] == [True, False, False]  # to redo is another try each time that it is queued
+    assert found["by links"] == [True, True, True]
+    for said in found["redo of none"]:
+        assert said.endswith("redo takes all other tiles from those that are kept, and none are: give keep a name")
     one_sentence(found["redo of two"], ("redo means tiles of one picture, and 2 came", "leave redo empty"))
     one_sentence(found["a path is no name"], ("keep", "plain name"))
 
