@@ -16,7 +16,7 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
 from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
-from inside_sampling import counted, text
+from inside_sampling import counted, text, upscale
 from inside_tools import BASE, adapter, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
@@ -177,6 +177,12 @@ def places_of_conditioning():
         "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
         "masks act": apart(both, other),
         "masks of two pictures": [apart(each, plain[0]) for each in masked],
+        "two masks of three": [
+            refusal(lambda: sequential(guided=False, pictures=3, denoise_mask=still)),
+            refusal(
+                lambda: upscale(vae=tiny_vae(), image=picture(batch=3, height=HEIGHT, width=WIDTH), denoise_mask=still)
+            ),
+        ],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(

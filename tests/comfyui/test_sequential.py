@@ -50,6 +50,8 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     assert found["an area of all is as none"] == 0
     assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
     assert found["masks of two pictures"][0] > 0.01 and found["masks of two pictures"][1] == 0
+    for said in found["two masks of three"]:
+        one_sentence(said, ("there are 2 denoise masks and 3 pictures", "give one mask for all"))
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))
