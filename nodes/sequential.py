@@ -13,7 +13,7 @@ from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
-from ..hosts.comfy.shown import covering
+from ..hosts.comfy.shown import covering, still_shown
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
@@ -112,7 +112,7 @@ class SequentialUpscale(io.ComfyNode):
             made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
             open_store = partial(TileStore, folder)
         cells = size[0] / host.latents.cell, size[1] / host.latents.cell
-        positive, negative = (covering(each, cells) for each in (positive, negative))
+        positive, negative = (covering(still_shown(each, batch=1), cells) for each in (positive, negative))
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop
