@@ -54,11 +54,12 @@ class Strength:
         return self.strength if begun and not ended else 0.0
 
     def mask_on(self, box: tuple[float, float, float, float], *, height: int, width: int) -> Tensor:
-        """The mask averaged to ``height`` x ``width`` cells of a region given in fractions (top, left, height, width)."""
+        """The mask averaged to ``height`` x ``width`` cells of a region given in fractions (top, left, height, width), which
+        may lie beyond the border, in a canvas' padding."""
         assert self.mask is not None
         top, left, box_height, box_width = box
         rows, columns = self.mask.shape
-        first_row, first_column = int(top * rows), int(left * columns)
+        first_row, first_column = min(int(top * rows), rows - 1), min(int(left * columns), columns - 1)
         last_row = max(first_row + 1, round((top + box_height) * rows))
         last_column = max(first_column + 1, round((left + box_width) * columns))
         region = self.mask[first_row:last_row, first_column:last_column].float()

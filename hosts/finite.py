@@ -9,10 +9,11 @@ from torch import Tensor
 
 Stage = Literal["dino", "enlarge", "encode", "sample", "decode"]
 REMEDIES: dict[Stage, str] = {
-    "dino": "use float32 (--dtype float32), another DINO file or another adapter",
+    "dino": "use float32 (--dtype float32; in ComfyUI --force-fp32), another DINO file or another adapter",
     "enlarge": "use another upscale model",
     "encode": "use float32 (--dtype float32; in ComfyUI --fp32-vae) or another VAE",
-    "sample": "use bfloat16 or float32 (--dtype float32), and another FLUX, LoRA or adapter file where that does not help",
+    "sample": "use bfloat16 or float32 (--dtype float32; in ComfyUI --fp32-unet), and another FLUX, LoRA or adapter file where "
+    "that does not help",
     "decode": "use float32 (--dtype float32; in ComfyUI --fp32-vae) or another VAE",
 }
 

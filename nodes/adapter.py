@@ -14,7 +14,6 @@ from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
 from ..hosts.comfy.folders import adapter_path, lost_adapters, model_files, model_state, note_written
-from ..hosts.comfy.images import single_mask
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
 from .sockets import SEED, layers, number
@@ -200,7 +199,8 @@ class ProjectConditioning(io.ComfyNode):
     def execute(
         cls, positive, adapter, features, strength, start_percent, end_percent, profile, negative=None, mask=None
     ) -> io.NodeOutput:
-        settings = Strength(strength, start_percent, end_percent, profile, single_mask(mask))
+        mask = sockets.mask_over(mask, *features.image_size, name="DINO")
+        settings = Strength(strength, start_percent, end_percent, profile, mask)
         guide, null = (PictureGuide(tokens, settings) for tokens in (adapter.project(features), None))
         return io.NodeOutput(
             attach(positive, adapter.adapter, guide),

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..dino.guidance.x0 import GuidanceSettings
 from ..hosts.comfy.estimates import Guidance, guide_model
-from ..hosts.comfy.images import rgb, single_mask
+from ..hosts.comfy.images import rgb
 from . import sockets
 from .sockets import number
 
@@ -47,10 +47,9 @@ def when() -> list[io.Input]:
 def guided(
     model: Any, image: Any, decoder: Any, settings: GuidanceSettings, *, dino: Any = None, mask: Any = None
 ) -> Any:
-    mask = single_mask(mask)
-    guidance = Guidance(
-        rgb(image).movedim(-1, 1), decoder, settings, encoder=dino, mask=None if mask is None else mask[None, None]
-    )
+    pixels = rgb(image).movedim(-1, 1)
+    mask = sockets.mask_over(mask, *pixels.shape[-2:], name="guidance" if settings.dino else "anchor")
+    guidance = Guidance(pixels, decoder, settings, encoder=dino, mask=None if mask is None else mask[None, None])
     return model if settings.off else guide_model(model, guidance)
 
 

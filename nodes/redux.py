@@ -10,7 +10,7 @@ from ..flux_patch.redux import ReduxTokens, picture_tokens
 from ..flux_patch.schedule import Strength
 from ..hosts.comfy.adapter import load_host_adapter
 from ..hosts.comfy.folders import adapter_name, adapter_path, note_written, picture_folder, temporary_folder
-from ..hosts.comfy.images import rgb, single_mask
+from ..hosts.comfy.images import rgb
 from ..hosts.comfy.model import flux_geometry
 from ..hosts.comfy.progress import HostProgress
 from ..hosts.comfy.redux import HostTeacher
@@ -74,7 +74,7 @@ class ReduxForTiles(io.ComfyNode):
         cls, positive, image, clip_vision, style_model, strength, grid, crops, mask=None
     ) -> io.NodeOutput:  # fmt: skip
         redux, pixels = HostTeacher(clip_vision, style_model), rgb(image).movedim(-1, 1)
-        settings = Strength(strength, mask=single_mask(mask))
+        settings = Strength(strength, mask=sockets.mask_over(mask, *pixels.shape[-2:], name="Redux"))
         if strength == 0:
             return io.NodeOutput(positive)
         return io.NodeOutput(show(positive, ReduxTokens(picture_tokens(redux, pixels, crops=crops), grid, settings)))

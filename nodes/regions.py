@@ -7,9 +7,9 @@ from comfy_api.latest import io, ui
 from ..dino.detail import DetailRule, detail_mask
 from ..dino.regions import MOST, find_regions
 from ..dino.views import regions_picture
-from ..hosts.comfy.images import rgb, single_mask, to_host
+from ..hosts.comfy.images import rgb, to_host
 from ..hosts.comfy.prompts import prompt_by_region
-from ..upscaling.masks import check_mask, scaled
+from ..upscaling.masks import scaled
 from . import sockets
 from .sockets import number
 
@@ -83,9 +83,8 @@ class DetailMask(io.ComfyNode):
         height, width = features.image_size
         mask = detail_mask(features, None if image is None else rgb(image).movedim(-1, 1), rule=rule)
         mask = scaled(mask[:, None], height=height, width=width)
-        protect = single_mask(protect)
+        protect = sockets.mask_over(protect, height, width, name="protect")
         if protect is not None:
-            check_mask(protect[None, None], height, width, name="protect")
             mask = mask * (1 - scaled(protect[None, None], height=height, width=width))
         return io.NodeOutput(to_host(mask[:, 0]))
 

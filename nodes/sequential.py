@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from comfy_api.latest import io
@@ -13,6 +14,7 @@ from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.padded import placed
 from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
+from ..hosts.comfy.shown import still_shown
 from ..tiling.canvas import scaled_size
 from ..tiling.color_match import OF_TILES
 from ..upscaling.guides import whole_picture
@@ -68,18 +70,17 @@ class SequentialUpscale(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, redo="", **others) -> str | float:
-        """To redo is another try whenever it is queued: NaN is never the same."""
-        return float("nan") if (redo or "").strip() else ""
+        """To redo is another try whenever it is queued: NaN is never the same. None comes by a link, and is not known yet."""
+        return "" if redo is not None and not redo.strip() else float("nan")
 
     @classmethod
     def validate_inputs(cls, tile, overlap, keep="", redo="") -> bool | str:
-        if redo.strip() and not keep.strip():
-            return "redo takes all other tiles from those that are kept, and none are: give keep a name"
-        found = sockets.problem(partial(kept_tiles, keep)) if keep.strip() else True
+        found = sockets.problem(folder_of, keep, redo)
         return Upscale.validate_inputs(tile, overlap) if found is True else found
 
     @classmethod
-    def check_lazy_status(cls, **inputs) -> list[str]:
+    def check_lazy_status(cls, keep="", redo="", **inputs) -> list[str]:
+        folder_of(keep, redo)
         return Upscale.check_lazy_status(**inputs)
 
     @classmethod
@@ -98,7 +99,7 @@ class SequentialUpscale(io.ComfyNode):
         from ..upscaling.rows import Pixels
         from ..upscaling.sequential import upscale_tiles
 
-        settings = settings_of(locals())
+        folder, settings = folder_of(keep, redo), settings_of(locals())
         pixels, where = checked(settings, image, dino, adapter, dino_mask=dino_mask, denoise_mask=denoise_mask)
         if redo.strip() and len(pixels) > 1:
             raise ValueError(f"redo means tiles of one picture, and {len(pixels)} came: give one, or leave redo empty")
@@ -107,11 +108,12 @@ class SequentialUpscale(io.ComfyNode):
         size = scaled_size(*pixels.shape[-2:], scale=scale)
         plan = settings.plan(*pixels.shape[-2:], latents=host.latents)
         made_by, open_store = "", None
-        if keep.strip():
+        if folder is not None:
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
             made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
-            open_store = partial(TileStore, kept_tiles(keep))
-        positive, negative = placed(positive, negative, latents=host.latents, size=size)
+            open_store = partial(TileStore, folder)
+        shown = (still_shown(each, batch=1) for each in (positive, negative))
+        positive, negative = placed(*shown, latents=host.latents, size=size)
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
         sampling = ComfySampler(
             host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop
@@ -144,3 +146,12 @@ class SequentialUpscale(io.ComfyNode):
             )
             results.append(torch.cat(rows, dim=2))
         return io.NodeOutput(to_host(with_alpha(torch.cat(results), image)))
+
+
+def folder_of(keep: str, redo: str) -> Path | None:
+    """Where finished tiles are kept, if they are; ValueError for what is no name, and where tiles are done again of none."""
+    if keep.strip():
+        return kept_tiles(keep)
+    if redo.strip():
+        raise ValueError("redo takes all other tiles from those that are kept, and none are: give keep a name")
+    return None

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..dino.feature_map import Scales
 from ..flux_patch.families import FLUX1
 from ..hosts.comfy.folders import picture_folders
+from ..hosts.comfy.images import single_mask
 from ..tiling.plan import FITS
 from ..upscaling.limits import LIMITS
+from ..upscaling.masks import check_mask
 from ..upscaling.settings import UpscaleSettings
 
 CATEGORY = "DINOTile"
@@ -136,6 +139,14 @@ def problem(check: Callable[..., object], *values: Any) -> bool | str:
     except ValueError as error:
         return str(error)
     return True
+
+
+def mask_over(mask: Tensor | None, height: int, width: int, *, name: str) -> Tensor | None:
+    """A MASK over a picture of that height and width, as ``single_mask`` has it; ValueError for one of other proportions."""
+    mask = single_mask(mask)
+    if mask is not None:
+        check_mask(mask[None, None], height, width, name=name)
+    return mask
 
 
 def patches_file(default: str) -> io.Input:

@@ -255,5 +255,6 @@ def checked(
     pixels = rgb(image).movedim(-1, 1).cpu()
     dino_mask = single_mask(dino_mask)
     where = Masks(None if dino_mask is None else dino_mask[None, None], masks(denoise_mask))
-    where.check(*pixels.shape[-2:], guided=adapter is not None or settings.guide > 0)
+    guided = adapter is not None or settings.guide > 0
+    where.check(*pixels.shape[-2:], pictures=len(pixels), guided=guided)
     return pixels, where

@@ -165,7 +165,7 @@ class TileStore:
         if over > 0:
             raise ValueError(
                 f"the store {self.folder} holds {self.most / 2**30:.3g} GiB at most, and this picture's tiles need more: raise "
-                "--store-size"
+                "--store-size, or in ComfyUI leave keep empty"
             )
         self.left = -over / 2
 

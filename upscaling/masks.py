@@ -23,7 +23,7 @@ Source = str | os.PathLike[str] | Image.Image
 @dataclass(frozen=True, eq=False)
 class Masks:
     """dino: 1 where DINO acts, 0 where it does not. denoise: 1 where the picture is redrawn, 0 where it stays. Both
-    [1, 1, h, w] over the whole picture, at any resolution, or None for all of it."""
+    [1, 1, h, w] over the whole picture, at any resolution, or None for all of it; denoise may have one for each picture."""
 
     dino: Tensor | None = None
     denoise: Tensor | None = None
@@ -37,9 +37,9 @@ class Masks:
         many = self.denoise is not None and len(self.denoise) > 1
         return replace(self, denoise=self.denoise[picture : picture + 1]) if many and self.denoise is not None else self
 
-    def check(self, height: int, width: int, *, guided: bool = True) -> None:
-        """Raise ValueError where a mask has other proportions than a picture of that height and width, and where DINO, which
-        one is for, does not guide."""
+    def check(self, height: int, width: int, *, pictures: int = 1, guided: bool = True) -> None:
+        """Raise ValueError where a mask has other proportions than a picture of that height and width, where masks are not one
+        or as many as pictures, and where DINO, which one is for, does not guide."""
         if self.dino is not None and not guided:
             raise ValueError(
                 "a DINO mask was given where DINO does not act: give a DINO model, and an adapter or a guide above 0, or "
@@ -50,6 +50,11 @@ class Masks:
                 check_mask(mask, height, width, name=name)
         if self.dino is not None and len(self.dino) != 1:
             raise ValueError(f"there are {len(self.dino)} DINO masks, needed is one for all pictures: give one")
+        if self.denoise is not None and len(self.denoise) not in (1, pictures):
+            raise ValueError(
+                f"there are {len(self.denoise)} denoise masks and {pictures} pictures: give one mask for all, or as many as "
+                "pictures"
+            )
 
 
 EVERYWHERE = Masks()

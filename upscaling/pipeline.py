@@ -96,7 +96,7 @@ def upscale(
     """
     check_pixels(pixels)
     check_guide(settings, encoder)
-    masks.check(*pixels.shape[-2:])
+    masks.check(*pixels.shape[-2:], pictures=len(pixels))
     seconds: dict[str, float] = {}
     size = scaled_size(*pixels.shape[-2:], scale=settings.scale)
     plan = settings.plan(*pixels.shape[-2:], latents=host.latents)

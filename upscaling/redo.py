@@ -46,7 +46,7 @@ def _named(part: str, plan: TilePlan, size: tuple[int, int]) -> list[int]:
     if part.isdecimal():
         if not 1 <= int(part) <= plan.count:
             raise ValueError(
-                f"redo {part} is outside of the plan, which has tiles 1 to {plan.count}: look with --dry-run"
+                f"redo {part} is outside of the plan, which has tiles 1 to {plan.count}: give one of those, or a box"
             )
         return [int(part) - 1]
     found = BOX.fullmatch(part)

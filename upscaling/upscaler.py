@@ -164,7 +164,7 @@ class Upscaler:
         shown: Tensor | None,
         progress: Progress | None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        masks.check(*pixels.shape[-2:], guided=self.guided or settings.guide > 0)
+        masks.check(*pixels.shape[-2:], pictures=len(pixels), guided=self.guided or settings.guide > 0)
         if settings.mode == "sequential":
             if make_guide is not None or shown is not None:
                 raise ValueError("mode sequential takes no guide but the upscaler's own: set mode to joint")

@@ -164,15 +164,23 @@ class GuidedEstimates:
 
     @torch.no_grad()
     def __call__(self, x0: Tensor, sigma: float, *, start: float) -> Tensor:
-        """Estimates [B, C, h, w] at noise level ``sigma`` of a run that starts at ``start``; B a multiple of the pictures."""
+        """Estimates [B, C, h, w] at noise level ``sigma`` of a run that starts at ``start``; B a multiple of the pictures.
+        ValueError where a sampler gave them another size."""
         settings = self.settings
-        if not settings.low * start <= sigma <= settings.high * start:
+        highest = settings.high * start * (1 + 1e-4)  # some samplers ask for exp(log(sigma))
+        if not settings.low * start <= sigma <= highest:
             self.outside += 1
             return x0
         call, skipped = divmod(self.calls, settings.every)
         self.calls += 1
         if skipped:
             return x0
+        (rows, columns), (height, width) = (each.shape[-2:] for each in (x0, self.autoencoders[0].plain))
+        if (rows, columns) != (height, width):
+            raise ValueError(
+                f"guidance began on a latent of {width} x {height} cells, the sampler goes on with one of {columns} x {rows}: "
+                "choose a sampler that keeps the size, or leave the guidance out"
+            )
         moved = [self._moved(image, number, call=call) for number, image in enumerate(x0.float().split(1))]
         return torch.cat(moved).to(x0)
 

@@ -84,11 +84,9 @@ class PlaceCrop:
         return weight
 
     def _shown(self, text: Tensor, said: dict[str, Any], box: Box) -> list:
-        """With Redux's tokens of the place."""
+        """With Redux's tokens of the place, in the stead of those that ``still_shown`` has looked at."""
         fractions = box.fractions(*said.pop(COVERS, (self.plan.height, self.plan.width)))
         for shown in said.pop(REDUX, ()):
-            if not text[:, shown.place].any():
-                continue  # a node made it zero
             region = shown.redux.region(fractions)
             text = text.clone()
             text[:, shown.place] = region.tokens.to(text)

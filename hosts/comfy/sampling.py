@@ -102,7 +102,9 @@ class ComfySampler:
         return replace(self, positive=positive, negative=negative, seed=seed_of(box, seed=self.seed))
 
     def sigmas(self) -> Tensor:
-        return denoise_sigmas(self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise)
+        return denoise_sigmas(
+            self.host.model, self.scheduler, steps=self.steps, denoise=self.denoise, sampler=self.sampler
+        )
 
     def describe(self, plan: TilePlan) -> dict[str, Any]:
         sigmas = self.sigmas().tolist()
@@ -156,12 +158,17 @@ def differential(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> 
     return redrawn(mask, float(sigma[0]), start=float(extra_options["sigmas"][0]))
 
 
-def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float) -> Tensor:
-    """The last ``steps`` of a schedule of steps / denoise, as KSampler does; empty where nothing is denoised."""
+def denoise_sigmas(model: Any, scheduler: str, *, steps: int, denoise: float, sampler: str = "euler") -> Tensor:
+    """The last ``steps`` of a schedule of steps / denoise, or all of one that is not cut, and for some samplers one without its
+    last level but 0, as KSampler does; empty where nothing is denoised."""
     if denoise <= 0:
         return torch.FloatTensor([])
+    discards = sampler in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
     sampling = model.get_model_object("model_sampling")
-    return comfy.samplers.calculate_sigmas(sampling, scheduler, int(steps / denoise))[-(steps + 1) :]
+    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, int(steps / denoise) + discards)
+    if discards:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    return sigmas if denoise > 0.9999 else sigmas[-(steps + 1) :]
 
 
 def tiled_guider(guider: Any, plan: TilePlan, *, moving: bool = False) -> Any:

@@ -73,12 +73,17 @@ def weigh(mask: Tensor, weights: Tensor | None, place: slice) -> Tensor:
     return mask
 
 
-def check_shown(cond: dict[str, Any], *, batch: int) -> dict[str, Any]:
-    """A conditioning of a run on ``batch`` latents, without the pictures that its text does not show any more, because a node
-    made it zero; ValueError where the text shows something else, or another number of pictures."""
+def still_shown(conditioning: list, *, batch: int) -> list:
+    """A copy after ``check_shown``."""
+    return [[text, check_shown(said, text, batch=batch)] for text, said in conditioning]
+
+
+def check_shown(said: dict[str, Any], text: Tensor, *, batch: int) -> dict[str, Any]:
+    """What is said beside a text in a run on ``batch`` latents, without the pictures that the text does not show any more,
+    because a node made it zero; ValueError where it shows something else, or another number of pictures."""
     kept = []
-    for shown in cond.get(REDUX, ()):
-        found, wanted = cond["cross_attn"][:, shown.place], shown.redux.region().tokens
+    for shown in said.get(REDUX, ()):
+        found, wanted = text[:, shown.place], shown.redux.region().tokens
         if not found.any():
             continue
         if found.shape[1:] != wanted.shape[1:] or not bool((found == wanted.to(found)).all()):
@@ -92,7 +97,7 @@ def check_shown(cond: dict[str, Any], *, batch: int) -> dict[str, Any]:
                 "or as many as the latent holds"
             )
         kept.append(shown)
-    return {**cond, REDUX: tuple(kept)} if REDUX in cond else cond
+    return {**said, REDUX: tuple(kept)} if REDUX in said else said
 
 
 def shown_by(cond: dict[str, Any]) -> tuple[Shown, ...]:

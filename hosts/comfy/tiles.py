@@ -86,10 +86,11 @@ class TileWrapper:
         options[RUN] = run
         compare_within(guider.model_options, hints_of(options.get("patches", {})), self.plan)
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
-        guider.conds = {
-            slot: [sized(keep_mask(check_shown(cond, batch=len(noise)), tokens), self.plan) for cond in conds]
-            for slot, conds in guider.conds.items()
-        }
+
+        def checked(cond: dict[str, Any]) -> dict[str, Any]:
+            return sized(keep_mask(check_shown(cond, cond.get("cross_attn"), batch=len(noise)), tokens), self.plan)
+
+        guider.conds = {slot: [checked(cond) for cond in conds] for slot, conds in guider.conds.items()}
         return finite(executor(noise, latent_image, sampler, sigmas, *args, **kwargs), "sample")
 
     def calc_cond_batch(

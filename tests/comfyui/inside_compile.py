@@ -117,7 +117,7 @@ def compiled_counts():
 def series(eager, chosen) -> list[tuple]:
     torch._dynamo.reset()
     counters.clear()
-    model, found, mask, out = compiled(eager), features(), torch.ones(1, 8, 8) / 2, []
+    model, found, mask, out = compiled(eager), features(), torch.ones(1, 5, 7) / 2, []
 
     def conds(*strength, **more):
         return project(chosen, found, *strength, **more) if chosen else (text(0), text(1))

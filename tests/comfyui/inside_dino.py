@@ -182,7 +182,7 @@ def dino_mask():
     latent = random_latent(1, columns=32)
     mask = torch.zeros(1, 40, 64)
     mask[..., :16] = 1.0  # the first column of tiles
-    found = features()
+    found = features(height=160, width=256)
     out = {}
     for name in ("trained", "cross"):
         chosen = adapter(name)
@@ -190,7 +190,7 @@ def dino_mask():
         off = sample(model, project(chosen, found, 0.0)[0], latent=latent)
         part = sample(model, project(chosen, found, 1.0, mask)[0], latent=latent)
         full = sample(model, project(chosen, found, 1.0)[0], latent=latent)
-        ones = sample(model, project(chosen, found, 1.0, torch.ones(1, 8, 8))[0], latent=latent)
+        ones = sample(model, project(chosen, found, 1.0, torch.ones(1, 5, 8))[0], latent=latent)
         inside, outside = (..., slice(0, 8)), (..., slice(8, 32))
         out[name] = {
             "outside differs from off by": apart(part[outside], off[outside]),
@@ -209,6 +209,7 @@ def dino_mask():
 
     side = 8 * used().family.patch
     small = random_latent(1, rows=side, columns=side)
+    found = features(height=64, width=64)
     sample(watch(patched(chosen), see), project(chosen, found, 1.0, one)[0], latent=small, steps=1)
     out["token weights"] = {"are the mask": bool((weights[0][0].view(8, 8) == one[0]).all())}
     return out

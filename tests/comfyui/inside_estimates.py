@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.sd
 import torch
-from inside_sampling import plan, sample, text, tiled, upscale
+from comfy_extras.nodes_advanced_samplers import SamplerLCMUpscale
+from inside_sampling import plan, random_latent, sample, text, tiled, upscale
 from inside_tools import BASE, DEMO, HEIGHT, WIDTH, apart, check, dino, flux, node, picture, refusal, same
 from inside_vae import flux_state
 
@@ -94,7 +97,7 @@ def estimates_off():
     vae, image = demo_vae(), picture(3, height=SMALL[0], width=SMALL[1])
     latent = encoded(vae, image)
     plain = sample(flux(), text(0), latent=latent)
-    nowhere = torch.zeros(1, HEIGHT, WIDTH)
+    nowhere = torch.zeros(1, *SMALL)
     return {
         "strength 0": anchored(flux(), image, vae, 0.0) is flux() and guided(flux(), image, vae, 0.0) is flux(),
         "mask 0": same(sample(anchored(flux(), image, vae, mask=nowhere), text(0), latent=latent), plain),
@@ -121,6 +124,17 @@ def estimates_of_many():
             refusal(lambda: anchored(guided(flux(), images, vae), images, vae)),
             guided(anchored(flux(), images, vae, mask=torch.zeros(1, 4, 6)), images, vae) is None,
         ],
+        "sampler that enlarges": refusal(
+            lambda: sample(
+                anchored(flux(), images[:1], vae),
+                text(0),
+                latent=latent[:1],
+                sampler=SamplerLCMUpscale.execute(2.0, 1, "bilinear")[0],
+            )  # fmt: skip
+        ),
+        "mask of another shape": [
+            refusal(partial(act, flux(), images, vae, mask=torch.zeros(1, 64, 64))) for act in (anchored, guided)
+        ],
         "of another shape": refusal(lambda: sample(anchored(flux(), images[:1, :20], vae), text(0), latent=latent[:1])),
     }
 
@@ -143,8 +157,6 @@ def estimates_by_moved_weights():
 
 
 def noise_of(batch):
-    from inside_tools import random_latent
-
     return random_latent(2, batch, SMALL[0] // 4, SMALL[1] // 4)
 
 

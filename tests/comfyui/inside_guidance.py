@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+
+import comfy.samplers
 import comfy.sd
 import comfy.utils
 import torch
@@ -38,3 +41,21 @@ def denoise_mask():
         "what is kept differs by": float((by_host - latents)[mask.expand_as(latents) == 0].abs().max()),
         "the mask acts by": apart(by_host, whole),
     }
+
+
+@check
+def noise_levels():
+    """*KSampler*'s for every sampler and scheduler, beside the one path's."""
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    model, cpu = flux(), torch.device("cpu")
+    names = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
+    cases = list(product(*names, ((1, 1.0), (6, 1.0), (4, 0.5))))
+    found = []
+    for sampler, scheduler, (steps, denoise) in cases:
+        if (scheduler, steps) == ("kl_optimal", 1):  # which the host divides by 0
+            continue
+        theirs = comfy.samplers.KSampler(model, steps, cpu, sampler, scheduler, denoise).sigmas
+        ours = ComfySampler(ComfyHost(model, vae), [], [], sampler, scheduler, 1.0, steps, denoise, 5).sigmas()
+        if not torch.equal(ours, theirs):
+            found.append([sampler, scheduler, steps, denoise])
+    return {"tried": len(cases), "apart": found}

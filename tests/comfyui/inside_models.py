@@ -102,6 +102,7 @@ def refusals():
         "scale": lambda: upscale(vae=vae, scale=99.0),
         "layers": lambda: node(nodes.ExtractPatches, dino(), picture(), "9", 0, 1),
         "several masks": lambda: project(adapter(), found, mask=torch.ones(2, 8, 8)),
+        "mask of another shape": lambda: project(adapter(), found, mask=torch.zeros(1, 64, 64)),
         "start after end": lambda: project(adapter(), found, start=0.8, end=0.2),
         "missing DINO file": lambda: node(nodes.LoadDino, "nothing.safetensors"),
         "missing adapter file": lambda: node(nodes.LoadAdapter, "nothing.safetensors"),

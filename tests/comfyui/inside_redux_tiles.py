@@ -230,6 +230,14 @@ def redux_in_the_one_node():
     return {"worst": max(worst), "tiles": len(worst)}
 
 
+def one_after_the_other(positive: list) -> Tensor:
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(BASE / "models" / "vae" / "vae.safetensors")))
+    return node(
+        nodes.SequentialUpscale, picture(3, height=64, width=96), flux(), vae, positive, text(1), 1.0, 0.5, 1, "euler",
+        "simple", 1.0, 64, 16, 1.0, 0,
+    )  # fmt: skip
+
+
 @check
 def redux_refusals():
     image = picture(3)
@@ -252,5 +260,11 @@ def redux_refusals():
         "a node behind": refusal(lambda: run(tiled(flux()), later)),
         "three pictures": refusal(lambda: run(tiled(flux()), shown(many), latent=random_latent(1, 2))),
         "two texts": refusal(lambda: shown(many, positive=[[text(0)[0][0].repeat(2, 1, 1), {}]])),
+        "a node behind, one tile after the other": refusal(lambda: one_after_the_other(later)),
+        "three pictures, one tile after the other": refusal(lambda: one_after_the_other(shown(many))),
+        "made zero, one tile after the other": refusal(
+            lambda: one_after_the_other([[0 * text, said] for text, said in shown(image)])
+        ),
+        "mask of another shape": refusal(lambda: shown(image, mask=torch.zeros(1, 64, 64))),
         "masks": refusal(lambda: shown(image, mask=torch.ones(2, 8, 8))),
     }

@@ -116,7 +116,7 @@ def sample(
     guider.set_cfg(cfg)
     if sigmas is None:
         sigmas = denoise_sigmas(model, "simple", steps=steps or used().steps, denoise=denoise)
-    chosen = comfy.samplers.sampler_object(sampler)
+    chosen = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else sampler
     return guider.sample(noise, latent, chosen, sigmas, disable_pbar=True, seed=seed)
 
 

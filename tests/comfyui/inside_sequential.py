@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.controlnet
 import comfy.samplers
 import comfy.sd
@@ -14,7 +16,7 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
 from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
-from inside_sampling import counted, text
+from inside_sampling import counted, text, upscale
 from inside_tools import BASE, adapter, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
@@ -51,6 +53,7 @@ def one_after_the_other():
     third = sequential(model=model, keep="kept", redo="1")
     held: list[tuple[float, int]] = []
     matched, asked = sequential(color_match="wavelet"), nodes.SequentialUpscale.fingerprint_inputs
+    linked = partial(nodes.SequentialUpscale.validate_inputs, TILE, OVERLAP)  # which the host gives as None
 
     def off(anchor, **more):
         calls.clear()
@@ -72,7 +75,13 @@ def one_after_the_other():
         "another seed differs by": apart(other, usual),
         "without DINO differs by": apart(blind, usual),
         "coarse colours are off by": [float(each.abs().mean()) for each in coarse],
-        "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1")],
+        "asked again": [asked(keep="kept", redo=redo) == asked(keep="kept", redo=redo) for redo in ("", "1", None)],
+        "by links": [linked(keep=None, redo="1"), linked(keep="kept", redo=None), linked(keep=None, redo=None)],
+        "redo of none": [
+            linked(keep=" ", redo="1"),
+            refusal(lambda: sequential(redo="1")),
+            refusal(lambda: nodes.SequentialUpscale.check_lazy_status(redo="1")),
+        ],
         "off the source by": [off(0.0), off(1.0), off(1.0, decoder=tiny_vae()), off(1.0)],
         "calls with an anchor": held,
         "redo of two": refusal(lambda: sequential(keep="kept", redo="1", pictures=2)),
@@ -168,6 +177,12 @@ def places_of_conditioning():
         "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
         "masks act": apart(both, other),
         "masks of two pictures": [apart(each, plain[0]) for each in masked],
+        "two masks of three": [
+            refusal(lambda: sequential(guided=False, pictures=3, denoise_mask=still)),
+            refusal(
+                lambda: upscale(vae=tiny_vae(), image=picture(batch=3, height=HEIGHT, width=WIDTH), denoise_mask=still)
+            ),
+        ],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(

@@ -159,8 +159,8 @@ def saved(name: str) -> list[Path]:
     return sorted((PATCHES / "made").glob(f"{name}_*"))
 
 
-def features(seed: int = 0, batch: int = 1) -> FeatureMap:
-    return node(nodes.ExtractPatches, dino(), picture(seed, batch), "2/3", 224, 1)
+def features(seed: int = 0, batch: int = 1, **size: int) -> FeatureMap:
+    return node(nodes.ExtractPatches, dino(), picture(seed, batch, **size), "2/3", 224, 1)
 
 
 def apart(a: Tensor, b: Tensor) -> float:

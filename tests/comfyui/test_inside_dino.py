@@ -240,6 +240,7 @@ REFUSED = {
     "scale": ("scale 99.0", "from 0.1 to 16"),
     "layers": ('layers "9"', "blocks 1 to 4"),
     "several masks": ("2 pictures", "one"),
+    "mask of another shape": ("the DINO mask is 64 x 64 px, the picture 224 x 160", "the same proportions"),
     "start after end": ("0.8", "0.2"),
     "missing DINO file": ("nothing.safetensors", "models/dino"),
     "missing adapter file": ("nothing.safetensors", "models/model_patches"),

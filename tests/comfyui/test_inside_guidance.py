@@ -14,6 +14,11 @@ def test_a_denoise_mask_is_the_hosts_noise_mask_in_both_samplers(numbers):
     assert found["the mask acts by"] > 0.1
 
 
+def test_every_sampler_has_the_hosts_own_noise_levels(numbers):
+    found = numbers("noise_levels")
+    assert found["tried"] > 900 and found["apart"] == []
+
+
 @pytest.mark.parametrize("vae", ["flux", "quantising", "taesd"])
 def test_the_hosts_vaes_in_strips_are_the_whole(numbers, vae, report):
     found = numbers("vae_strips")[vae]
@@ -58,6 +63,12 @@ def test_each_picture_of_a_batch_is_held_to_its_own_source(numbers):
     for said in beside:
         one_sentence(said, ("DINO Guidance has nothing to do beside a Source Anchor of strength 1", "lower the anchor"))
     assert masked is False
+    one_sentence(
+        found["sampler that enlarges"],
+        ("guidance began on a latent of 10 x 8 cells, the sampler goes on with one of 20 x 16", "keeps the size"),
+    )
+    for said, name in zip(found["mask of another shape"], ("anchor", "guidance"), strict=True):
+        one_sentence(said, (f"the {name} mask is 64 x 64 px, the picture 40 x 32", "the same proportions"))
     one_sentence(
         found["of another shape"], ("guidance has a picture of", "connect the whole picture that the latent was")
     )

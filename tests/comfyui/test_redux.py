@@ -105,6 +105,12 @@ SHOWN_REFUSED = {
     "NaN in Redux": ("NaN", "another SigLIP or Redux file"),
     "NaN in the picture": ("image holds NaN", "repair"),
     "a node behind": ("changed by a node behind it", "put 'Redux for Tiles' behind that node"),
+    "a node behind, one tile after the other": (
+        "changed by a node behind it",
+        "put 'Redux for Tiles' behind that node",
+    ),
+    "three pictures, one tile after the other": ("3 pictures", "the latent holds 1"),
+    "mask of another shape": ("the Redux mask is 64 x 64 px, the picture 224 x 160", "the same proportions"),
     "three pictures": ("3 pictures", "the latent holds 2", "as many as the latent holds"),
     "two texts": ("3 pictures", "2 texts"),
     "masks": ("the mask holds 2 pictures",),
@@ -114,6 +120,10 @@ SHOWN_REFUSED = {
 @pytest.mark.parametrize("case", SHOWN_REFUSED)
 def test_what_redux_cannot_be_shown_with_is_refused(numbers, case):
     one_sentence(numbers("redux_refusals")[case], SHOWN_REFUSED[case])
+
+
+def test_redux_whose_tokens_a_node_made_zero_is_no_hindrance_to_tiles_one_after_the_other(numbers):
+    assert numbers("redux_refusals")["made zero, one tile after the other"] == "nothing was refused"
 
 
 FIT_REFUSED = {

@@ -9,7 +9,10 @@ def test_kept_tiles_are_not_sampled_again_and_one_is_redone_alone(numbers):
     assert found["keeping is equal"] and found["second run is equal"]
     assert (found["calls of the second run"], found["calls to redo one"]) == (0, 1)
     assert found["redone differs by"] > 0.01 and found["redone differs beside it by"] == 0
-    assert found["asked again"] == [True, False]  # to redo is another try each time that it is queued
+    assert found["asked again"] == [True, False, False]  # to redo is another try each time that it is queued
+    assert found["by links"] == [True, True, True]
+    for said in found["redo of none"]:
+        assert said.endswith("redo takes all other tiles from those that are kept, and none are: give keep a name")
     one_sentence(found["redo of two"], ("redo means tiles of one picture, and 2 came", "leave redo empty"))
     one_sentence(found["a path is no name"], ("keep", "plain name"))
 
@@ -47,6 +50,8 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     assert found["an area of all is as none"] == 0
     assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
     assert found["masks of two pictures"][0] > 0.01 and found["masks of two pictures"][1] == 0
+    for said in found["two masks of three"]:
+        one_sentence(said, ("there are 2 denoise masks and 3 pictures", "give one mask for all"))
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))

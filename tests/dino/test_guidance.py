@@ -192,6 +192,17 @@ def test_the_window_and_every_nth_step(x0):
     assert (twice - (x0 - 0.1)).abs().max() < 1e-6  # what two single steps of that length would do
 
 
+def test_the_first_noise_level_is_within_the_window_however_a_sampler_rounds_it(x0):
+    guided = run(Anchor(x0 - 0.1, 1.0))
+    for sigma, acts in ((0.35 * (1 + 1e-7), True), (0.35 * 1.01, False)):
+        assert torch.equal(guided(x0, sigma, start=0.35), x0) is not acts
+
+
+def test_a_latent_whose_size_changed_within_the_run_is_refused_in_a_sentence(x0):
+    with pytest.raises(ValueError, match="began on a latent of 6 x 4 cells, the sampler goes on with one of 12 x 8: "):
+        run(Anchor(x0 - 0.1, 1.0))(x0.repeat(1, 1, 2, 2), 0.9, start=1.0)
+
+
 def test_a_mask_says_where_and_no_input_is_written_to(x0):
     mask = torch.zeros(1, 1, 4, 6)
     mask[..., 3:] = 1

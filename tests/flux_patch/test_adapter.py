@@ -159,6 +159,12 @@ def test_impossible_strengths_are_refused(arguments, message):
         Strength(**arguments)
 
 
+def test_a_region_in_the_padding_beyond_the_picture_has_the_mask_of_its_border():
+    mask = torch.arange(12.0).reshape(3, 4) / 12
+    beyond = Strength(mask=mask).mask_on((1.01, 1.02, 0.1, 0.1), height=2, width=2)
+    assert torch.equal(beyond, mask[-1, -1].expand(2, 2))
+
+
 def test_by_default_dino_acts_as_trained_over_the_whole_schedule():
     assert [Strength().at(sigma, lambda percent: 1 - percent) for sigma in (1.0, 0.5, 0.0)] == [1.0] * 3
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dinotile.files.pictures import to_image
+from dinotile.hosts.finite import REMEDIES
 from dinotile.upscaling.pipeline import upscale
 from dinotile.upscaling.settings import UpscaleSettings
 from dinotile.upscaling.upscaler import Upscaler
@@ -51,6 +52,10 @@ def test_the_stage_that_gave_what_is_not_finite_is_named_with_what_to_try(stage,
     with pytest.raises(ValueError, match=f"stage {stage} gave values that are NaN or infinite.*float32") as error:
         upscaler.upscale(picture(40, 48), SETTINGS)
     assert "\n" not in str(error.value)
+
+
+def test_what_to_try_is_an_option_of_either_shell():
+    assert all(("--dtype" in said) == ("in ComfyUI --" in said) for said in REMEDIES.values())
 
 
 def test_the_small_vae_that_guidance_looks_with_is_named_and_not_flux():

@@ -117,13 +117,15 @@ def test_a_mask_file_is_white_where_it_acts(tmp_path):
         (Masks(denoise=torch.full((1, 1, 4, 6), float("nan"))), "denoise mask lies in nan..nan"),
         (Masks(denoise=torch.full((1, 1, 4, 6), 255.0)), "needed is 0..1: divide 8-bit masks by 255"),
         (Masks(dino=torch.ones(2, 1, 4, 6)), "there are 2 DINO masks, needed is one for all pictures"),
+        (Masks(denoise=torch.ones(2, 1, 4, 6)), "there are 2 denoise masks and 3 pictures: give one mask for all"),
         (Masks(dino=torch.ones(4, 6)), r"DINO mask has shape \[4, 6\]"),
         (Masks(denoise=torch.ones(4, 6)), r"denoise mask has shape \[4, 6\]"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused_before_any_work(upscaler, masks, words):
-    with pytest.raises(ValueError, match=words):
-        upscaler.upscale(picture(40, 60), SETTINGS, masks=masks)
+    for mode in ("joint", "sequential"):
+        with pytest.raises(ValueError, match=words):
+            upscaler.upscale(picture(40, 60, batch=3), dataclasses.replace(SETTINGS, mode=mode), masks=masks)
     assert upscaler.dino.computed == 0
 
 

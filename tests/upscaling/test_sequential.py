@@ -211,7 +211,10 @@ def test_the_command_writes_the_same_pixels_as_png_and_tiff_and_says_the_mode(di
         (["--mode", "sequential", "--store-size", "1"], "--store-size bounds a store, and none was named"),
         (["--redo", "1", "--store", tmp_path / "store", "--manifest", tmp_path / "m"], "which --manifest leaves out"),
         (["--redo", "1", "--store", tmp_path / "store", "--skip-existing"], "which --skip-existing leaves out"),
-        (["--store", tmp_path / "store", "--redo", "99", "--dry-run"], "outside of the plan"),
+        (
+            ["--store", tmp_path / "store", "--redo", "99", "--dry-run"],
+            "which has tiles 1 to 6: give one of",
+        ),
         (["--ray", "local", "--store", tmp_path / "store", "--mode", "joint"], "leave out --store or --mode joint"),
         (["--ray", "local", "--mode", "sequential", "--compare"], "--compare needs the whole result"),
         (["--store", tmp_path / "store", "--redo", "99"], "outside of the plan"),
