@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
+from ..hosts.comfy.areas import of_picture
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
@@ -107,17 +108,13 @@ class SequentialUpscale(io.ComfyNode):
         host = ComfyHost(model, vae, decoder=decoder, adapter=adapter)
         size = scaled_size(*pixels.shape[-2:], scale=scale)
         plan = settings.plan(*pixels.shape[-2:], latents=host.latents)
-        made_by, open_store = "", None
+        models, open_store = "", None
         if folder is not None:
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
-            made_by = print_of(model, vae, decoder, upscale_model, positive, negative, sampler, scheduler, weights)
+            models = print_of(model, vae, decoder, upscale_model, sampler, scheduler, weights)
             open_store = partial(TileStore, folder)
-        shown = (still_shown(each, batch=1) for each in (positive, negative))
-        positive, negative = placed(*shown, latents=host.latents, size=size)
+        positive, negative = (still_shown(each, batch=1) for each in (positive, negative))
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
-        sampling = ComfySampler(
-            host, positive, negative, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop
-        )
         make_guide, results = None, []
         if adapter is not None:
             make_guide = whole_picture(host, dino, adapter.project, strength=dino_strength, mask=flat(where.dino))
@@ -128,6 +125,11 @@ class SequentialUpscale(io.ComfyNode):
                 rows.append(part)
                 filling.put(part)
 
+            texts = [of_picture(each, number, pictures=len(pixels)) for each in (positive, negative)]
+            told = placed(*texts, latents=host.latents, size=size)
+            sampling = ComfySampler(
+                host, *told, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop
+            )
             parts = {"dino": PART, "sample": plan.count * PART}
             upscale_tiles(
                 host,
@@ -140,7 +142,7 @@ class SequentialUpscale(io.ComfyNode):
                 enlarge=None if upscale_model is None else partial(upscale_with_model, upscale_model),
                 masks=where.of(number),
                 open_store=open_store,
-                made_by=made_by,
+                made_by=models and print_of(models, *texts),
                 redo=partial(chosen_tiles, redo.strip(), size=size) if redo.strip() else None,
                 progress=HostProgress(filling.draw if wants_previews() else None, parts=parts),
             )

@@ -59,6 +59,26 @@ def reached(area: tuple[int, ...] | None, tile: Box, plan: TilePlan, *, whole: b
     return part
 
 
+def masks_of(mask: Tensor, *, pictures: int) -> Tensor:
+    """[n, h, w] of a conditioning's mask, which the host gives a dimension of frames where latents have one. It takes them for
+    the pictures in turn; ValueError where that does not come out even."""
+    masks = mask.reshape(-1, *mask.shape[-2:])
+    if len(masks) < pictures and pictures % len(masks):
+        raise ValueError(
+            f"a conditioning has {len(masks)} masks, and there are {pictures} pictures: give it one mask, or as many as pictures"
+        )
+    return masks
+
+
+def of_picture(conditioning: list, number: int, *, pictures: int) -> list:
+    """A CONDITIONING of several pictures for one of them that is sampled alone: with its mask."""
+    masks = [masks_of(said["mask"], pictures=pictures) if "mask" in said else () for _, said in conditioning]
+    return [
+        [text, {**said, "mask": of[number % len(of)][None]}] if len(of) > 1 else [text, said]
+        for (text, said), of in zip(conditioning, masks, strict=True)
+    ]
+
+
 def shows_more(cond: dict[str, Any]) -> bool:
     """Whether a conditioning shows the model something of the picture that it must have in whole tokens."""
     return cond.get("control") is not None or MASK_GRID in cond or "ref_latents" in cond["model_conds"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
+from enum import Enum
 from typing import Any
 
 import comfy.controlnet
@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ...files.fingerprints import heads_fingerprint
+from .said import bytes_of, said_by, unknown, weights_of
 
 NAMES = {"uuid"}  # by which the host knows a conditioning in one run
+HINT = ("cond_hint_original", "strength", "strength_type", "timestep_percent_range", "extra_concat_orig", "vae")
+HINT += ("extra_hooks", "previous_controlnet")
 
 
 def print_of(*things: Any) -> str:
@@ -28,29 +31,30 @@ def print_of(*things: Any) -> str:
 
 def _add(digest: Any, thing: Any) -> None:
     digest.update(f"{type(thing).__name__}:".encode())
-    if thing is None or isinstance(thing, (bool, int, float, str, torch.dtype)):
+    if thing is None or isinstance(thing, (bool, int, float, str, bytes, torch.dtype, Enum)):
         digest.update(repr(thing).encode())
     elif isinstance(thing, Tensor):
         digest.update(repr(tuple(thing.shape)).encode())
-        digest.update(thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(thing))
     elif isinstance(thing, Mapping):
         for key in sorted(thing, key=str):
             if key not in NAMES:
                 _add(digest, str(key))
                 _add(digest, thing[key])
     elif isinstance(thing, (list, tuple, set)):
-        for each in thing:
+        for each in sorted(thing, key=str) if isinstance(thing, set) else thing:
             _add(digest, each)
     elif isinstance(thing, comfy.model_patcher.ModelPatcher):
-        _add(digest, _weights(thing))
+        _add(digest, weights_of(thing))
         _add(digest, thing.patches)
-        _add(digest, _said([thing.model_options, thing.object_patches, thing.wrappers]))
+        _add(digest, said_by(thing))
     elif isinstance(thing, nn.Module):
         digest.update(heads_fingerprint(thing.state_dict()).encode())
     elif isinstance(thing, comfy.controlnet.ControlBase):
-        told = ("cond_hint_original", "strength", "timestep_percent_range", "extra_concat_orig", "previous_controlnet")
-        _add(digest, [getattr(thing, name) for name in told])
-        _add(digest, getattr(thing, "control_model", None))
+        _add(digest, [getattr(thing, name) for name in HINT])
+        _add(digest, {name: value for name, value in thing.extra_args.items() if name != "base_model"})  # of a run
+        _add(digest, [getattr(thing, name, None) for name in ("control_model", "t2i_model")])
+        digest.update(heads_fingerprint(getattr(thing, "control_weights", {})).encode())
     elif hasattr(thing, "patcher"):  # a VAE, or an upscale model
         _add(digest, thing.patcher)
     elif hasattr(thing, "weights") and hasattr(thing, "name"):  # a LoRA's part
@@ -58,37 +62,4 @@ def _add(digest: Any, thing: Any) -> None:
     elif hasattr(thing, "model") and isinstance(thing.model, nn.Module):
         _add(digest, thing.model)
     else:
-        raise ValueError(
-            f"finished tiles cannot be kept where a {type(thing).__name__} is part of the work, as one is not told from another: "
-            "leave keep empty"
-        )
-
-
-def _weights(patcher: Any) -> str:
-    """Of a model as it is without its patches, which may be in it already, or those of another clone."""
-    weights = dict(patcher.model.state_dict())
-    for key, kept in patcher.backup.items():
-        weights[key] = kept.weight
-    for name, kept in patcher.object_patches_backup.items():
-        weights = {key: value for key, value in weights.items() if not key.startswith(f"{name}.")}
-        if isinstance(kept, nn.Module):
-            weights |= {f"{name}.{key}": value for key, value in kept.state_dict().items()}
-    return heads_fingerprint({key: value for key, value in weights.items() if isinstance(value, Tensor)})
-
-
-def _said(options: Any) -> Any:
-    """Model options and patches: plain values as they are, functions by their names and what they were made with, and other
-    objects, which may change while they run, by the names of their kinds."""
-    if isinstance(options, Mapping):
-        return {str(key): _said(value) for key, value in options.items()}
-    if isinstance(options, (list, tuple)):
-        return [_said(each) for each in options]
-    if options is None or isinstance(options, (bool, int, float, str, Tensor, torch.dtype)):
-        return options
-    if isinstance(options, nn.Module):
-        return [type(options).__qualname__, heads_fingerprint(options.state_dict())]
-    if isinstance(options, partial):
-        return [_said(options.func), _said(options.args), _said(options.keywords)]
-    name = getattr(options, "__qualname__", type(options).__qualname__)
-    made = [cell.cell_contents for cell in getattr(options, "__closure__", None) or ()]
-    return [name, _said([each for each in made if not callable(each)])]
+        raise unknown(thing)

@@ -131,7 +131,7 @@ class TileRun:
         if area is not None:
             weight = weight * area_weight(area, box, self.plan, soft=mask is None).to(device)
         if mask is not None:
-            weight = weight * cut(mask[:, 0] if self.framed else mask, box).to(device)
+            weight = weight * cut(mask.reshape(-1, *mask.shape[-2:]), box).to(device)
         weight = cut(weight, part.moved(-box.top, -box.left))
         if not bool(weight.any()):
             return None

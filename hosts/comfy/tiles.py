@@ -18,7 +18,7 @@ from torch import Tensor
 from ...tiling.plan import TilePlan
 from ..finite import finite
 from ..memory import Memory, in_less
-from .areas import MASK_GRID, shows_more
+from .areas import MASK_GRID, masks_of, shows_more
 from .inject import MEMO, OPTIONS, call_arguments
 from .joint_run import CropPatches, JointRun
 from .latents import check_canvas
@@ -86,6 +86,8 @@ class TileWrapper:
         options[RUN] = run
         compare_within(guider.model_options, hints_of(options.get("patches", {})), self.plan)
         tokens = tuple(-(-side // self.plan.latent.grid) for side in noise.shape[-2:])
+        for cond in (each for conds in guider.conds.values() for each in conds if "mask" in each):
+            masks_of(cond["mask"], pictures=len(noise))
 
         def checked(cond: dict[str, Any]) -> dict[str, Any]:
             return sized(keep_mask(check_shown(cond, cond.get("cross_attn"), batch=len(noise)), tokens), self.plan)

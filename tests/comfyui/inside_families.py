@@ -136,6 +136,30 @@ def references(name):
     return {"rows": len(seen), "worst": max(seen)}
 
 
+def masks_of_pictures(name):
+    """Two texts, each with a mask for either of two pictures: which text each picture has, with masks of 1 and of 0."""
+    model = built(name)
+    latents = latent(model, batch=2)
+    rows, columns = latents.shape[-2:]
+    shares = torch.tensor([1.0, 0.0])[:, None, None].expand(2, rows, columns)
+
+    def made(*positive):
+        guider = comfy.samplers.CFGGuider(tiled(model, planned(model)))
+        guider.set_conds([[c, {**d, **more}] for seed, more in positive for c, d in text(name, seed)], text(name, 0))
+        guider.set_cfg(1.0)
+        noise, euler = drawn(*latents.shape, seed=2), comfy.samplers.sampler_object("euler")
+        return guider.sample(noise, latents, euler, torch.tensor([0.8, 0.0]), disable_pbar=True, seed=5)
+
+    first, second = (made((seed, {})) for seed in (1, 2))
+    found = made((1, {"mask": shares}), (2, {"mask": 1 - shares}))
+    three, latents = torch.ones(3, rows, columns), latent(model, batch=4)
+    return {
+        "right": [apart(found[0], first[0]), apart(found[1], second[1])],
+        "wrong": [apart(found[0], second[0]), apart(found[1], first[1])],
+        "three for four": refusal(lambda: made((1, {"mask": three}))),
+    }
+
+
 @check
 def told_size():
     """SDXL is told the size of a tile, not of the canvas, and that of the canvas where there are no tiles."""
@@ -234,3 +258,5 @@ for kind in ("FLUX.2", "Z-Image", "Qwen-Image", "SDXL"):
     CHECKS[f"guided {kind}"] = partial(guided_family, kind)
 for kind in ("FLUX.1", "FLUX.2", "Z-Image", "Qwen-Image", "Krea 2", "OmniGen 2"):
     CHECKS[f"references {kind}"] = partial(references, kind)
+for kind in ("SDXL", "Qwen-Image"):  # whose latents have no frames, and one
+    CHECKS[f"masks {kind}"] = partial(masks_of_pictures, kind)

@@ -220,7 +220,7 @@ def elsewhere() -> dict[str, bool]:
     return {name: len(rows) == 4 and rows == found["inner"] for name, rows in found.items()}
 
 
-def with_style(model):
+def with_style(model, share: float = 1.0):
     """Core's *USO Style Reference*, its projector tiny and fresh: 12 style tokens before the text."""
     torch.manual_seed(7)
     with torch.inference_mode(False):
@@ -235,7 +235,7 @@ def with_style(model):
             torch.nn.init.normal_(parameter, std=0.2)
     cpu = torch.device("cpu")
     patcher = comfy.model_patcher.ModelPatcher(projector, load_device=cpu, offload_device=cpu)
-    shown = torch.randn(1, 27, 9, 32)
+    shown = torch.randn(1, 27, 9, 32) * share
     output = SimpleNamespace(all_hidden_states=shown, penultimate_hidden_states=shown[:, -2])
     return USOStyleReference().apply_patch(model, patcher, output)[0]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import comfy.controlnet
 import comfy.samplers
@@ -12,14 +15,20 @@ import latent_preview
 import node_helpers
 import numpy as np
 import torch
+from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_controlnet import SetUnionControlNetType
 from comfy_extras.nodes_custom_sampler import BasicGuider, RandomNoise
-from comfy_extras.nodes_model_advanced import ModelSamplingFlux, RescaleCFG
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingFlux, RescaleCFG
 from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
-from inside_sampling import counted, text, upscale
+from inside_patches import run, with_style
+from inside_plugged import low_rank
+from inside_sampling import counted, plan, text, tiled, upscale
 from inside_tools import BASE, adapter, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
+from dinotile.hosts.comfy.folders import model_path
 from dinotile.hosts.comfy.prints import print_of
 from dinotile.tiling.color_match import smooth
 
@@ -158,6 +167,10 @@ def places_of_conditioning():
     still = torch.stack([torch.zeros(HEIGHT, WIDTH), torch.ones(HEIGHT, WIDTH)])
     masked = sequential(guided=False, pictures=2, denoise_mask=still)
 
+    shares = torch.tensor([1.0, 0.0])[:, None, None].expand(2, HEIGHT, WIDTH)
+    each_its = [[context, {**said, "mask": shares}], [text(3)[0][0], {**text(3)[0][1], "mask": 1 - shares}]]
+    first, second = sequential(positive=each_its, guided=False, pictures=2, keep="masked")
+
     net, hints = control_model(latent_input=False), []
     control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
     hint = torch.zeros(1, 3, HEIGHT, WIDTH)
@@ -183,6 +196,7 @@ def places_of_conditioning():
                 lambda: upscale(vae=tiny_vae(), image=picture(batch=3, height=HEIGHT, width=WIDTH), denoise_mask=still)
             ),
         ],
+        "texts of two pictures": [apart(first, plain[0]), apart(second, outer[0])],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(
@@ -212,11 +226,81 @@ def filling():
             "off": light}  # fmt: skip
 
 
+def beside(seed: int, strength: float = 1.0):
+    """A LoRA beside the layers, of another type than theirs."""
+    layer = "double_blocks.0.img_attn.proj"
+    lora = {name: weight.half() for name, weight in low_rank(flux(), layer, seed).items()}
+    return comfy.sd.load_bypass_lora_for_models(flux(), None, lora, strength, 0.0)[0]
+
+
+def prediction(kind: str):
+    return ModelSamplingDiscrete().patch(flux(), kind, False)[0]
+
+
+def led(kind: str):
+    """A text with a union ControlNet."""
+    control = comfy.controlnet.load_controlnet(model_path("controlnet.safetensors", "controlnet"))
+    control = SetUnionControlNetType.execute(control, kind).args[0].set_cond_hint(torch.ones(1, 3, 8, 8))
+    return node_helpers.conditioning_set_values(text(0), {"control": control})
+
+
+def told_apart() -> list:
+    """Models and texts that make other pictures than one another."""
+    found = [flux(), *(ModelSamplingFlux().patch(flux(), shift, 0.5, 1024, 1024)[0] for shift in (1.15, 3.0))]
+    found += [RescaleCFG().patch(flux(), share)[0] for share in (0.5, 0.7)]
+    found += [beside(1), beside(7), beside(1, 3.0), prediction("eps"), prediction("v_prediction")]
+    found += [with_style(flux(), share) for share in (1.0, 0.5)]
+    found += [APG.execute(flux(), eta, 5.0, -0.5).args[0] for eta in (1.0, 0.5)]
+    for cache in (EasyCacheNode, LazyCacheNode):
+        found += [cache.execute(flux(), threshold, 0.0, 1.0, False).args[0] for threshold in (0.2, 3.0)]
+    return [*found, tiled(flux(), plan()), led("openpose"), led("depth")]
+
+
+class Unread:
+    """An object that shows nothing of what it is."""
+
+    __slots__ = ()
+
+
 @check
 def names_of_models():
-    """What a model is known by where tiles are kept tells its patches apart, whatever clone of it was in use before."""
-    models = [flux(), *(ModelSamplingFlux().patch(flux(), shift, 0.5, 1024, 1024)[0] for shift in (1.15, 3.0))]
-    models += [RescaleCFG().patch(flux(), share)[0] for share in (0.5, 0.7)]
-    before = [print_of(model) for model in models]
-    sequential(model=models[1], guided=False)  # which leaves its schedule in the weights' place
-    return {"names": len(set(before)), "the same": [print_of(model) for model in models] == before}
+    """What a model is known by where tiles are kept tells its patches apart, whatever clone of it was in use before, in this
+    process and in another."""
+    code = "import sys, inside_tools, inside_sequential as own; print(*map(own.print_of, own.told_apart()))"
+    command = [sys.executable, "-c", code, *sys.argv[1:5]]
+    other = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+    things = told_apart()
+    before = [print_of(each) for each in things]
+    for number in (
+        1,
+        5,
+        10,
+        12,
+    ):  # which leaves its schedule in the weights' place, and what else it changes while it runs
+        run(things[number], cfg=2.0 if number == 12 else 1.0)  # APG acts with CFG
+    unread = flux().clone()
+    unread.set_model_attn1_patch(Unread())
+    return {
+        "names": len(set(before)) == len(things),
+        "the same": [print_of(each) for each in things] == before,
+        "made again": [print_of(each) for each in told_apart()] == before,
+        "in another process": other.communicate()[0].split()[-len(before) :] == before,
+        "unread": refusal(lambda: print_of(unread)),
+    }
+
+
+@check
+def kept_beside():
+    """Tiles of a model with a LoRA beside its layers: queued again, and with another one."""
+    (one, calls), (other, _) = counted(beside(1)), counted(beside(7))
+    first = sequential(model=one, guided=False, keep="beside")
+    calls.clear()
+    again = sequential(model=one, guided=False, keep="beside")
+    repeated = len(calls)
+    kept, fresh = (sequential(model=other, guided=False, keep=keep) for keep in ("beside", ""))
+    return {
+        "again": apart(again, first),
+        "calls again": repeated,
+        "other": apart(kept, first),
+        "other as fresh": same(kept, fresh),
+    }

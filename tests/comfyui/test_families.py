@@ -62,6 +62,13 @@ def test_each_tile_gets_its_own_part_of_a_reference_latent(numbers, family):
     assert found["rows"] == 16 and found["worst"] == 0
 
 
+@pytest.mark.parametrize("family", ["SDXL", "Qwen-Image"])
+def test_each_picture_has_its_own_of_as_many_masks(numbers, family):
+    found = numbers(f"masks {family}")
+    assert max(found["right"]) < 1e-5 < 1e-3 < min(found["wrong"])
+    one_sentence(found["three for four"], ("3 masks", "4 pictures", "one mask, or as many"))
+
+
 @pytest.mark.parametrize("kind", ["flux2", "chroma", "krea2"])
 def test_weights_of_8_bits_leave_dino_as_precise_and_strength_0_the_plain_model(numbers, kind):
     found = numbers(f"fp8 {kind}")

@@ -52,6 +52,7 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     assert found["masks of two pictures"][0] > 0.01 and found["masks of two pictures"][1] == 0
     for said in found["two masks of three"]:
         one_sentence(said, ("there are 2 denoise masks and 3 pictures", "give one mask for all"))
+    assert max(found["texts of two pictures"]) < 1e-5
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))
@@ -66,4 +67,11 @@ def test_the_host_shows_a_picture_that_fills_in_where_previews_are_wanted(number
 
 
 def test_tiles_are_kept_for_a_model_with_its_patches_whatever_was_in_use_before(numbers):
-    assert numbers("names_of_models") == {"names": 5, "the same": True}
+    found = numbers("names_of_models")
+    one_sentence(found.pop("unread"), ("Unread", "not told from another", "leave keep empty"))
+    assert found == dict.fromkeys(("names", "the same", "made again", "in another process"), True)
+
+
+def test_tiles_of_a_model_with_a_lora_beside_its_layers_are_its_own(numbers):
+    found = numbers("kept_beside")
+    assert found["again"] == 0 and found["calls again"] == 0 and found["other"] > 0.001 and found["other as fresh"]
