@@ -120,7 +120,7 @@ def outer_sample(
         )
     guider = executor.class_obj
     cells = tuple(noise.shape[-2:])
-    run = started(guidance, guider.model_patcher, cells, shown=covered(guider.conds) or cells)
+    run = started(guidance, guider.model_patcher, cells, shown=covered(guider.conds))
     options = guider.model_options
     options[RUN] = {**options.get(RUN, {}), guidance.kind: partial(run, start=float(sigmas[0]))}
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -140,13 +140,14 @@ def predict_noise(
 
 
 def started(
-    guidance: Guidance, model: Any, cells: tuple[int, int], *, shown: tuple[float, float]
+    guidance: Guidance, model: Any, cells: tuple[int, int], *, shown: tuple[float, float] | None = None
 ) -> Callable[..., Tensor]:
-    """A run's estimates on a canvas of that height and width in latent cells, and of a picture that has ``shown`` of it."""
+    """A run's estimates on a canvas of that height and width in latent cells, and of a picture that has ``shown`` of it, or
+    all."""
     from . import vae as vae_path  # here, because the host's start waits for what is imported above
 
     vae, inner = guidance.decoder, model.model
-    latents = latents_of(model)
+    latents, shown = latents_of(model), shown or cells
     height, width = (round(side * latents.cell) for side in shown)
     rows, columns = guidance.pixels.shape[-2:]
     if not proportional((rows, columns), (height, width)):

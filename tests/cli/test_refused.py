@@ -67,7 +67,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(dinotile, mod
         ("output /proc/out.png cannot be written", "-o", "/proc/out.png"),
         ("output /proc/r.json cannot be written", "-o", tmp_path / "out.png", "--report", "/proc/r.json"),
         ("folder /proc/out cannot be made", "-o", "/proc/out/"),
-        ("photo.png/out cannot be made (Not a directory)", "-o", f"{photo}/out/"),
+        (f"/out cannot be made ({photo} is a file)", "-o", f"{photo}/out/"),
     ]:
         refused(dinotile, words, photo, *arguments, *models, folder=tmp_path)
 

@@ -82,7 +82,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(configure, tmp_path, mo
         ({"data": {"path": ""}}, "data.path is empty"),
         ({"adapter": {"double_sites": [7]}}, "sites double.7"),
         ({"adapter": {"warm_start": "/nowhere.safetensors"}}, "/nowhere.safetensors"),
-        ({"output": {"folder": "/proc/nowhere"}}, "/proc/nowhere cannot be written"),
+        ({"output": {"folder": "/proc/nowhere"}}, "/proc/nowhere cannot be made"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(configure, sections, told, monkeypatch, capsys):
