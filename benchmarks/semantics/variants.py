@@ -29,8 +29,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid-16": {"adapter": {"grid": 16}},
     "no-positions": {"adapter": {"positions": False}},
     "flat": {"adapter": {"shared_tokens": str(demo.FLAT)}},
-    "all-tokens": {"adapter": {"mechanisms": ["context"], "context_grid": 14, "double_sites": [], "single_sites": []}},
+    "context-8": {"adapter": {"mechanisms": ["context"], "context_grid": 8, "double_sites": [], "single_sites": []}},
+    "all-tokens": {  # 709 with T5's
+        "adapter": {"mechanisms": ["context"], "grid": 14, "context_grid": 14, "double_sites": [], "single_sites": []}
+    },
     "shares": {"conditions": {"none": 0.1, "text": 0.3, "dino": 0.05, "both": 0.55}},  # of the source documents
+    "longer": {
+        "adapter": {"warm_start": str(demo.ADAPTER)},
+        "conditions": {"dino_guidance": 2.0},
+    },  # beside FROM_SOURCE
     FROM_SOURCE: {
         "adapter": {"warm_start": str(demo.ADAPTER)},
         "data": {"path": str(WORK / f"pictures-{FROM_SOURCE}")},

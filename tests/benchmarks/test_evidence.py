@@ -40,6 +40,22 @@ def test_the_main_table_is_that_of_both_runs():
         assert row[1:] == [*wanted, *(f"{of[key][0]:.2f}" for key in ("colour", "sharpness", "seams"))], name
 
 
+def test_the_table_of_other_adapters_and_reference_latents_is_that_of_its_file():
+    rows = json.loads((RESULTS / "semantics_other.json").read_text())["rows"]
+    names = (
+        "ControlNet, no DINO",
+        "ControlNet, DINO",
+        "plain, ControlNet, DINO",
+        "shares of the source documents, ControlNet, DINO",
+        *(f"context{of}, ControlNet, DINO" for of in ("", " of 65 tokens")),
+        *(f"reference latents, {name}" for name in ("no DINO", "DINO", "each tile's own caption")),
+    )
+    for row, name in zip(table("With a layout that is given", 2), names, strict=True):
+        of = rows[name]
+        wanted = [shares(of["accuracy"]), shares(of["agreement"])]
+        assert row[1:] == [*wanted, *(f"{of[key][0]:.2f}" for key in ("outline", "colour", "sharpness"))], name
+
+
 def test_the_table_of_colours_is_that_of_the_named_command():
     found = json.loads((RESULTS / "color_match.json").read_text())
     text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
