@@ -14,12 +14,13 @@ def turing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
 
 
-def test_a_gpu_without_bfloat16_is_named_with_what_to_set(turing, monkeypatch):
+def test_a_gpu_without_bfloat16_is_named_with_what_to_set(turing, monkeypatch, tmp_path):
     told = r"needs a GPU that computes in bfloat16 \(compute capability 8.0\), Tesla T4 has 7.5: {}"
     for module in ("dinotile.upscaling.api", "dinotile.upscaling.device"):
         monkeypatch.setattr(f"{module}.find_device", lambda name: torch.device("cuda"))
+    place = str(tmp_path)
     config = TrainConfig.model_validate(
-        {"data": {"path": "x"}, "output": {"folder": "y"}, "optimisation": {"precision": "bf16"}}
+        {"data": {"path": place}, "output": {"folder": place}, "optimisation": {"precision": "bf16"}}
     )
     with pytest.raises(ValueError, match="optimisation.precision bf16 " + told.format("set fp16")):
         train(config)
