@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
-from ..hosts.comfy.areas import of_picture
 from ..hosts.comfy.folders import kept_tiles
 from ..hosts.comfy.host import ComfyHost
 from ..hosts.comfy.images import to_host, upscale_with_model, with_alpha
 from ..hosts.comfy.padded import placed
+from ..hosts.comfy.pictures import of_picture
 from ..hosts.comfy.progress import HostProgress, wants_previews
 from ..hosts.comfy.sampling import ComfySampler
 from ..hosts.comfy.shown import still_shown
@@ -113,7 +113,7 @@ class SequentialUpscale(io.ComfyNode):
             weights = [None if each is None else each.fingerprint for each in (dino, adapter and adapter.adapter)]
             models = print_of(model, vae, decoder, upscale_model, sampler, scheduler, weights)
             open_store = partial(TileStore, folder)
-        positive, negative = (still_shown(each, batch=1) for each in (positive, negative))
+        positive, negative = (still_shown(each, batch=len(pixels)) for each in (positive, negative))
         crop, differential = PlaceCrop(plan.latent), adaptive > 0
         make_guide, results = None, []
         if adapter is not None:
@@ -125,7 +125,7 @@ class SequentialUpscale(io.ComfyNode):
                 rows.append(part)
                 filling.put(part)
 
-            texts = [of_picture(each, number, pictures=len(pixels)) for each in (positive, negative)]
+            texts = of_picture(positive, negative, number=number, pictures=len(pixels))
             told = placed(*texts, latents=host.latents, size=size)
             sampling = ComfySampler(
                 host, *told, sampler, scheduler, cfg, steps, denoise, seed, False, differential, crop

@@ -70,15 +70,6 @@ def masks_of(mask: Tensor, *, pictures: int) -> Tensor:
     return masks
 
 
-def of_picture(conditioning: list, number: int, *, pictures: int) -> list:
-    """A CONDITIONING of several pictures for one of them that is sampled alone: with its mask."""
-    masks = [masks_of(said["mask"], pictures=pictures) if "mask" in said else () for _, said in conditioning]
-    return [
-        [text, {**said, "mask": of[number % len(of)][None]}] if len(of) > 1 else [text, said]
-        for (text, said), of in zip(conditioning, masks, strict=True)
-    ]
-
-
 def shows_more(cond: dict[str, Any]) -> bool:
     """Whether a conditioning shows the model something of the picture that it must have in whole tokens."""
     return cond.get("control") is not None or MASK_GRID in cond or "ref_latents" in cond["model_conds"]

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.utils
 from torch import Tensor
 
 from ...tiling.plan import Box, TilePlan
-from .padded import hint_ratio
 
 # Set by a run before tiles are made, which a copy lacks: a ControlLoRA's network is one, a T2I adapter's device another.
 OF_THE_RUN = ("timestep_range", "model_sampling_current", "control_model", "manual_cast_dtype", "device")
+
+
+class Hints:
+    """Copies of ControlNets that show something else, one for all conditionings that share one. change: of a hint [B, C, h, w],
+    its pixels along a latent cell's side, and how it is scaled."""
+
+    def __init__(self, change: Callable[[Tensor, int, str], Tensor]) -> None:
+        self.change = change
+        self.copies: dict[int, Any] = {}
+
+    def __call__(self, control: Any) -> Any:
+        if id(control) not in self.copies:
+            copy, algorithm = control.copy(), control.upscale_algorithm
+            if control.cond_hint_original is not None:
+                copy.cond_hint_original = self.change(control.cond_hint_original, hint_ratio(control), algorithm)
+            extras = control.extra_concat_orig
+            copy.extra_concat_orig = [self.change(each, control.compression_ratio, algorithm) for each in extras]
+            if control.previous_controlnet is not None:
+                copy.set_previous_controlnet(self(control.previous_controlnet))
+            self.copies[id(control)] = copy
+        return self.copies[id(control)]
 
 
 class HintCrop:
@@ -44,3 +65,8 @@ class HintCrop:
             size = plan.width * ratio, plan.height * ratio
             self._fitted[key] = comfy.utils.common_upscale(hint, *size, algorithm, "center")
         return self._fitted[key][..., box.top * ratio : box.bottom * ratio, box.left * ratio : box.right * ratio]
+
+
+def hint_ratio(control: Any) -> int:
+    """Pixels of a hint along a latent cell's side."""
+    return control.compression_ratio * (1 if control.vae is None else control.vae.spacial_compression_encode())

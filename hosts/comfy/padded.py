@@ -7,6 +7,7 @@ picture and go on beyond it as the picture does: the last row and column again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import comfy.utils
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 
 from ...flux_patch.latents import Latents
 from ...tiling.plan import canvas_size
+from .control import Hints
 from .shown import COVERS
 
 WHOLE = 1 - 1e-6  # of a picture's side
@@ -43,7 +45,7 @@ class Fit:
 
     def __init__(self, size: tuple[float, float], canvas: tuple[int, int]) -> None:
         self.size, self.canvas = size, canvas
-        self.controls: dict[int, Any] = {}
+        self.control = Hints(partial(self.pixels, crop="center"))
 
     def __call__(self, said: dict) -> dict:
         if self.size == self.canvas:
@@ -58,21 +60,6 @@ class Fit:
             said["area"] = ("percentage", *self.percent(area[1:3], area[3:]))
         return said
 
-    def control(self, control: Any) -> Any:
-        """A chain of ControlNets whose hints are those of the canvas; one chain for all that have it."""
-        if id(control) not in self.controls:
-            fitted, algorithm = control.copy(), control.upscale_algorithm
-            if control.cond_hint_original is not None:
-                hint = control.cond_hint_original
-                fitted.cond_hint_original = self.pixels(hint, hint_ratio(control), algorithm, "center")
-            fitted.extra_concat_orig = [
-                self.pixels(each, control.compression_ratio, algorithm, "center") for each in control.extra_concat_orig
-            ]
-            if control.previous_controlnet is not None:
-                fitted.set_previous_controlnet(self.control(control.previous_controlnet))
-            self.controls[id(control)] = fitted
-        return self.controls[id(control)]
-
     def pixels(self, pixels: Tensor, ratio: int, algorithm: str, crop: str) -> Tensor:
         """[B, C, h, w] as the host fits it to the picture, ratio px a cell, its last row and column again up to the canvas."""
         height, width = (max(1, round(side * ratio)) for side in self.size)
@@ -86,8 +73,3 @@ class Fit:
         ends = [1.0 if end > WHOLE else end * share for end, share in zip(ends, shares, strict=True)]
         starts = [start * share for start, share in zip(starts, shares, strict=True)]
         return [*(end - start for start, end in zip(starts, ends, strict=True)), *starts]
-
-
-def hint_ratio(control: Any) -> int:
-    """Pixels of a hint along a latent cell's side."""
-    return control.compression_ratio * (1 if control.vae is None else control.vae.spacial_compression_encode())

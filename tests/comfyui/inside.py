@@ -26,6 +26,7 @@ import inside_memory  # noqa: F401
 import inside_models  # noqa: F401
 import inside_moving  # noqa: F401
 import inside_patches  # noqa: F401
+import inside_pictures  # noqa: F401
 import inside_plugged  # noqa: F401
 import inside_positions  # noqa: F401
 import inside_progress  # noqa: F401

@@ -24,7 +24,7 @@ from inside_controlnets import control_model
 from inside_estimates import anchored, demo_vae
 from inside_patches import run, with_style
 from inside_plugged import low_rank
-from inside_sampling import counted, plan, text, tiled, upscale
+from inside_sampling import counted, plan, text, tiled
 from inside_tools import BASE, adapter, apart, check, dino, flux, node, picture, refusal, same
 
 from dinotile import nodes
@@ -164,13 +164,6 @@ def places_of_conditioning():
     both, other = sequential(positive=two, guided=False), sequential(positive=swapped, guided=False)
     far, outer = slice(WIDTH - 16, WIDTH), sequential(positive=text(3), guided=False)
 
-    still = torch.stack([torch.zeros(HEIGHT, WIDTH), torch.ones(HEIGHT, WIDTH)])
-    masked = sequential(guided=False, pictures=2, denoise_mask=still)
-
-    shares = torch.tensor([1.0, 0.0])[:, None, None].expand(2, HEIGHT, WIDTH)
-    each_its = [[context, {**said, "mask": shares}], [text(3)[0][0], {**text(3)[0][1], "mask": 1 - shares}]]
-    first, second = sequential(positive=each_its, guided=False, pictures=2, keep="masked")
-
     net, hints = control_model(latent_input=False), []
     control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"), extra_conds=["y", "guidance"])
     hint = torch.zeros(1, 3, HEIGHT, WIDTH)
@@ -189,14 +182,6 @@ def places_of_conditioning():
         "the first text, far left": apart(both[:, :, :16], plain[:, :, :16]),
         "the second text, far right": apart(both[:, :, far], outer[:, :, far]),
         "masks act": apart(both, other),
-        "masks of two pictures": [apart(each, plain[0]) for each in masked],
-        "two masks of three": [
-            refusal(lambda: sequential(guided=False, pictures=3, denoise_mask=still)),
-            refusal(
-                lambda: upscale(vae=tiny_vae(), image=picture(batch=3, height=HEIGHT, width=WIDTH), denoise_mask=still)
-            ),
-        ],
-        "texts of two pictures": [apart(first, plain[0]), apart(second, outer[0])],
         "hints": sorted(hints),
         "a ControlNet acts": apart(led, plain),
         "refused": refusal(

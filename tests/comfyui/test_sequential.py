@@ -49,14 +49,24 @@ def test_every_tile_is_told_its_own_part_of_masks_areas_and_hints(numbers):
     found = numbers("places_of_conditioning")
     assert found["an area of all is as none"] == 0
     assert max(found["the first text, far left"], found["the second text, far right"]) < 0.01 < found["masks act"]
-    assert found["masks of two pictures"][0] > 0.01 and found["masks of two pictures"][1] == 0
-    for said in found["two masks of three"]:
-        one_sentence(said, ("there are 2 denoise masks and 3 pictures", "give one mask for all"))
-    assert max(found["texts of two pictures"]) < 1e-5
     assert found["hints"] == [[top, left] for top in (0, 32) for left in (0, 32, 48, 80)]
     assert found["a ControlNet acts"] > 0.01
     one_sentence(found["refused"], ("concat_latent_image", "DINO Tiled Upscale"))
     one_sentence(found["anchored"], ("Source Anchor", "set anchor here"))
+
+
+def test_several_pictures_have_masks_of_their_own(numbers):
+    found = numbers("masks_of_two_pictures")
+    assert found["masked"][0] > 0.01 and found["masked"][1] == 0
+    assert max(found["each its text"]) < 1e-5
+    for said in found["two masks of three"]:
+        one_sentence(said, ("there are 2 denoise masks and 3 pictures", "give one mask for all"))
+
+
+def test_several_pictures_have_texts_hints_references_and_redux_of_their_own(numbers):
+    found = numbers("told_of_two_pictures")
+    assert found["apart"] == [0, 0] and found["differ"] > 0.1
+    one_sentence(found["three for two"], ("Redux shows 3 pictures", "the latent holds 2"))
 
 
 def test_the_host_shows_a_picture_that_fills_in_where_previews_are_wanted(numbers):
