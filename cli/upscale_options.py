@@ -182,13 +182,11 @@ GuideFrom = Annotated[
     typer.Option(help=ranged("guide_from", "Share of the first noise level from which --anchor and --guide act.")),
 ]
 GuideTo = Annotated[float, typer.Option(help=ranged("guide_to", "Likewise, down to which they act."))]
-GuideEvery = Annotated[
-    int, typer.Option(help=ranged("guide_every", "They act at every n-th step, n times as far."))
-]
+GuideEvery = Annotated[int, typer.Option(help=ranged("guide_every", "They act at every n-th step, n times as far."))]
 Decoder = Annotated[
     str | None,
     typer.Option(
-        help="A small VAE of FLUX's latents (madebyollin/taef1, or a file) that they look with. Default: the VAE, which is slower."
+        help="A small VAE of FLUX's latents (madebyollin/taef1, or a file) that they look with. Default: the VAE, which is slow."
     ),
 ]
 Retry = Annotated[
