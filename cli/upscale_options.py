@@ -100,7 +100,7 @@ Adaptive = Annotated[
         help=ranged(
             "adaptive",
             "How much less is redrawn on flat ground, writing and small objects, as DINO sees them: 0 is off; usually 0.5 "
-            "to 1. Needs a DINO model and no adapter.",
+            "to 1. Needs a DINO model; an adapter is not needed.",
         )
     ),
 ]
@@ -182,13 +182,11 @@ GuideFrom = Annotated[
     typer.Option(help=ranged("guide_from", "Share of the first noise level from which --anchor and --guide act.")),
 ]
 GuideTo = Annotated[float, typer.Option(help=ranged("guide_to", "Likewise, down to which they act."))]
-GuideEvery = Annotated[
-    int, typer.Option(help=ranged("guide_every", "They act at every n-th step, as far as n steps would go."))
-]
+GuideEvery = Annotated[int, typer.Option(help=ranged("guide_every", "They act at every n-th step, n times as far."))]
 Decoder = Annotated[
     str | None,
     typer.Option(
-        help="A small VAE of FLUX's latents (TAEF1, TAEF2) that they look with. Default: the VAE, which is slower."
+        help="A small VAE of FLUX's latents (madebyollin/taef1, or a file) that they look with. Default: the VAE, which is slow."
     ),
 ]
 Retry = Annotated[

@@ -33,9 +33,7 @@ def when() -> list[io.Input]:
             (0.05, 0.0, 1.0, 0.01),
             "Share of the first noise level down to which it acts. Usual: 0.05, to almost the last step.",
         ),
-        number(
-            "every", (1, 1, 100), "Acts at every n-th step, as far as n steps would go. Usual: 1; 2 for half the time."
-        ),
+        number("every", (1, 1, 100), "Acts at every n-th step, n times as far. Usual: 1; 2 for half the time."),
         io.Mask.Input(
             "mask",
             optional=True,

@@ -97,7 +97,7 @@ class Upscale(io.ComfyNode):
                 sockets.Dino.Input(
                     "dino",
                     optional=True,
-                    tooltip="From Load DINO Model. It acts through an adapter, or through guide or adaptive.",
+                    tooltip="From Load DINO Model. It acts through an adapter, or through inputs that need DINO alone.",
                 ),
                 sockets.Adapter.Input(
                     "adapter",
@@ -144,7 +144,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input(
                     "decoder",
                     optional=True,
-                    tooltip="A small VAE of the model's latents, as taef1, which anchor and guide look with. Without: the vae.",
+                    tooltip="A small VAE of the model's latents, as taef1, to look with while sampling. Without: the vae.",
                 ),
                 setting(
                     "adaptive",

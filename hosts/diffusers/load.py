@@ -20,7 +20,7 @@ from ...files.weights import check_floating, read_shapes, read_weights
 from ...flux_patch.geometry import FluxGeometry, geometry_of
 from .configs import check_config, check_folder, check_quantised, other_model, read_config
 from .layouts import controlnet_config, flux_config, kl_config, tiny_weights, unscaled, without_statistics
-from .sources import loading, local_path
+from .sources import hub_component, loading, local_path
 from .taef2 import Taef2, blank, both_halves, is_taef2
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _component(source: str | Path, path: Path | None, name: str, *, kinds: tuple
     """Arguments of from_pretrained for one model of a pipeline, or for a folder that is that model. kinds: parts of the names of
     its classes."""
     if path is None:
-        return {"pretrained_model_name_or_path": str(source), "subfolder": name}
+        return hub_component(str(source), name, kinds=kinds)
     for folder in (path / name, path):
         said = read_config(folder).get("_class_name") if (folder / "config.json").is_file() else ""
         found = said if isinstance(said, str) else ""

@@ -17,6 +17,7 @@ from ...files.errors import printable
 from ...files.kinds import SUFFIXES
 from ...files.paths import expanded
 from ...files.weights import INDEX, WEIGHTS, indexed_files
+from .configs import read_config
 from .hub import why_not_from_hub
 
 Source = str | Path
@@ -120,6 +121,31 @@ def dino_path(source: Source) -> Path:
             unreached = isinstance(error, LocalEntryNotFoundError)  # then shards may be on this disk
             index = Path(hf_hub_download(str(source), INDEX, local_files_only=unreached))
         return [Path(hf_hub_download(str(source), name)) for name in indexed_files(index)][0]
+
+
+def hub_component(name: str, part: str, *, kinds: Sequence[str]) -> dict[str, str]:
+    """Arguments of from_pretrained for one model of a hub name: that of a pipeline, which lies in the folder ``part``, or a
+    repository that is that model, where its config says one of ``kinds`` (parts of the names of classes)."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def config(*folder: str) -> Path | EntryNotFoundError:
+        try:
+            return Path(hf_hub_download(name, "/".join((*folder, "config.json"))))
+        except EntryNotFoundError as error:
+            return error
+
+    whole = {"pretrained_model_name_or_path": name}
+    with loading(name):
+        inner = config(part)
+        if isinstance(inner, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
+            raise inner  # there is no answer, whatever is asked for
+        alone = config() if isinstance(inner, EntryNotFoundError) else None
+        if isinstance(alone, Path) and any(kind in str(read_config(alone.parent).get("_class_name")) for kind in kinds):
+            return whole
+        if isinstance(inner, EntryNotFoundError):
+            raise inner
+    return {**whole, "subfolder": part}
 
 
 def local_path(source: Source) -> Path | None:

@@ -124,13 +124,15 @@ def both_halves(
 
 
 def _named(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
-    """A whole file has ``taesd_encoder.0.weight``, a half ``0.weight``, and which of them says its ``name``."""
+    """A whole file has ``taesd_encoder.0.weight``, or ``encoder.layers.0.weight`` as huggingface.co/madebyollin/taef2, which does
+    not count the decoder's first layer, as it has no weights; a half has ``0.weight``, and which of them says its ``name``."""
     half = "" if any("coder." in key for key in weights) else f"{'de' if 'decoder' in name else 'en'}coder."
     out = {}
     for key, tensor in weights.items():
-        match = re.fullmatch(r"(?:taesd_)?((?:en|de)coder\.\d+\..+)", half + key)
+        match = re.fullmatch(r"(?:taesd_)?((?:en|de)coder)\.(layers\.)?(\d+)\.(.+)", half + key)
         if match is not None:
-            out[match[1]] = tensor
+            first = match[2] is not None and match[1] == "decoder"
+            out[f"{match[1]}.{int(match[3]) + first}.{match[4]}"] = tensor
         elif key not in ("vae_scale", "vae_shift"):
             raise ValueError(f"{name} holds {printable(key)}, which is no part of a TAEF2: choose another file")
     return out

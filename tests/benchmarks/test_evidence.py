@@ -47,7 +47,7 @@ def test_the_table_of_other_adapters_and_reference_latents_is_that_of_its_file()
         "ControlNet, DINO",
         "plain, ControlNet, DINO",
         "shares of the source documents, ControlNet, DINO",
-        *(f"context{of}, ControlNet, DINO" for of in ("", " of 65 tokens")),
+        *(f"context{of}, ControlNet, DINO" for of in ("", " of 65 tokens", " of all tokens")),
         *(f"reference latents, {name}" for name in ("no DINO", "DINO", "each tile's own caption")),
     )
     for row, name in zip(table("With a layout that is given", 2), names, strict=True):

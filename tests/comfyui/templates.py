@@ -49,7 +49,7 @@ CONTROL_PLACE = (
     "*models/controlnet/Flux.1-dev-Controlnet-Upscaler*."
 )
 UNTRAINED = (
-    "**The adapter is new and changes nothing**: the picture is plain tiled FLUX, bit for bit. No trained FLUX.1 adapter can be "
+    "**The adapter is new and changes nothing**: the picture is that without DINO, bit for bit. No trained FLUX.1 adapter can be "
     "downloaded yet. Open the subgraph and take **Load DINO Adapter** for **New DINO Adapter** when you have trained one."
 )
 RUN = "Choose your picture in **Load Image**, press **Run**, and slide over **Before and after**."
@@ -124,7 +124,8 @@ TEMPLATES = {
     ),
     "FLUX.1 tile ControlNet DINO": step_by_step(
         "## Tile ControlNet + DINO, 2x\n\nThe ControlNet holds every tile to the enlarged picture, so that half of it can be "
-        f"redrawn (**denoise** 0.5); DINO tells each tile what it is a part of. {RUN}\n\n{UNTRAINED}\n\n{PLACE} {CONTROL_PLACE}",
+        "redrawn (**denoise** 0.5); with a trained adapter DINO tells each tile what it is a part of. "
+        f"{RUN}\n\n{UNTRAINED}\n\n{PLACE} {CONTROL_PLACE}",
         "7", "28", loaders("5", "6"), prompt=("11", "text"), scale=("8", "scale_by"), denoise=("25", "denoise"),
         controlnet=("19", "strength"), tile=("17", "tile"), dino_strength=("20", "strength"), seed=("22", "noise_seed"),
     ),

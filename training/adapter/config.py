@@ -97,7 +97,7 @@ class ConditionSettings(Settings):
     both: Share = Field(default=0.55, description="Share of the rows with text and DINO.")
     weak: Share = Field(default=0.1, description="Share of the pictures whose features come from a much worse source.")
     feature_noise: Number = Field(default=0.0, description="Deviation, on features of unit scale. Usual: 0 to 0.2.")
-    from_source: Share = Field(default=0.0, description="Share of the rows that begin at the source.")
+    from_source: Share = Field(default=0.0, description="Share of the rows that begin at the source. Usual: 0.5.")
     start: Range[Start] = Field(default=(0.2, 0.6), description="Below 0.2, what the source lacks outweighs all else.")
     dino_guidance: Guidance = Field(default=1.0, description="Above 1, FLUX is evaluated once more. Usual: 1 to 3.")
 

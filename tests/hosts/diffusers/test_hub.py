@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
 
@@ -17,6 +18,10 @@ from dinotile.hosts.diffusers.redux import load_teacher
 from dinotile.hosts.diffusers.sources import dino_path, loading
 from dinotile.hosts.diffusers.text import load_text_encoder
 
+from ...tiny import picture
+from .vaes import taesd_vae as taesd_vae
+
+COMMIT = "0" * 40
 INTERNALS = (
     "Error",
     "local_files_only",
@@ -63,6 +68,16 @@ def online(monkeypatch, tmp_path):
 def offline(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def cached(tmp_path):
+    """The folder of owner/name as it was downloaded."""
+    repository = tmp_path / "hub" / "models--owner--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    folder = repository / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    return folder
 
 
 def said(call, *arguments, **options) -> str:
@@ -168,12 +183,22 @@ def test_every_command_says_it_in_one_line(offline, dinotile, tmp_path, argument
 def test_another_models_repository_is_refused_by_its_name_before_its_weights_are_asked_for(
     offline, tmp_path, kind, name
 ):
-    repository = tmp_path / "hub" / "models--owner--name"
-    folder = repository / "snapshots" / "0" / "transformer"
-    folder.mkdir(parents=True)
+    folder = cached(tmp_path) / "transformer"
+    folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"_class_name": kind}))
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0")
     for load in (load_transformer, read_geometry):
         with pytest.raises(ValueError, match=f"owner/name holds {name}, needed is a FLUX.1 or FLUX.2 transformer"):
             load("owner/name")
+
+
+@pytest.mark.parametrize("inner", ["", "vae"])
+def test_a_vae_is_that_of_a_pipeline_or_all_that_is_in_its_repository(offline, tmp_path, taesd_vae, inner):
+    taesd_vae.save_pretrained(cached(tmp_path) / inner)
+    pixels = picture(32, 48)
+    assert torch.equal(load_vae("owner/name").encode(pixels).latents, taesd_vae.encode(pixels).latents)
+
+
+def test_a_repository_of_another_model_alone_is_refused(offline, tmp_path, taesd_vae):
+    taesd_vae.save_pretrained(cached(tmp_path))
+    sentence = said(load_transformer, "owner/name")
+    assert sentence.startswith("owner/name is not whole in")
