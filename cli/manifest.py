@@ -26,6 +26,7 @@ from ..files.fingerprints import file_fingerprint
 from ..files.writing import check_writable, hold, same_file
 
 START = b'{"dinotile": "'  # of every line: another file is never taken for a manifest
+ROOM = 1024  # bytes of a line or two
 DONE, FAILED, RUNNING = STATUSES = ("done", "failed", "running")
 
 
@@ -73,7 +74,7 @@ class Manifest:
         return manifest
 
     def begin(self) -> None:
-        """Open it for lines, without the half one. ValueError where another run writes it."""
+        """Open it for lines, without the half one. ValueError where another run writes it, or the disk is full."""
         try:
             self.file = self.path.open("ab", buffering=0)  # what a full disk did not take is not tried again
             if not hold(self.file) or self.path.stat().st_size != self.whole + self.cut:
@@ -87,6 +88,12 @@ class Manifest:
             raise ValueError(
                 f"manifest {self.path} cannot be written ({reason(error)}): choose another place"
             ) from error
+        try:
+            self._write(START + b" " * ROOM, synced=False)  # of which a kill leaves half a line
+            self.file.truncate(self.whole)
+        except ValueError:
+            self.close()
+            raise
 
     def note(self, source: Path, output: Path, status: str, **facts: Any) -> None:
         """Append a line. facts: what else it says; ``why``, ``input``, ``settings``, ``size``, ``further``, ``seconds``,
@@ -99,6 +106,10 @@ class Manifest:
             self._append(line, synced=status != RUNNING)
 
     def _append(self, line: bytes, *, synced: bool) -> None:
+        self._write(line, synced=synced)
+        self._take(line, 0)
+
+    def _write(self, line: bytes, *, synced: bool) -> None:
         assert self.file is not None
         try:
             taken = self.file.write(line)
@@ -112,7 +123,6 @@ class Manifest:
             raise ValueError(
                 f"manifest {self.path} cannot be written ({reason(error)}): make room, and go on"
             ) from error
-        self._take(line, 0)
 
     def close(self) -> None:
         if self.file is not None:

@@ -6,6 +6,7 @@ import torch
 
 from ..files.errors import printable
 from ..files.fingerprints import file_fingerprint
+from ..files.paths import path_of
 from ..files.weights import read_weights, weight_files
 from .backbone import TransformersBackbone, model_with
 from .encode import DinoEncoder
@@ -20,7 +21,7 @@ def load_dino(
     The architecture (one of SPECS) and the layout, transformers', Meta's or timm's, are recognised from the tensors.
     ValueError, one sentence, for anything else.
     """
-    path = Path(path)
+    path = path_of(path, what="the DINO model", do="give that of a .safetensors file or of the folder that holds it")
     files = weight_files(path)
     with torch.inference_mode(False):  # a host's inference mode would make weights that guidance cannot use
         state = {name: tensor for file in files for name, tensor in read_weights(file)[0].items()}

@@ -39,6 +39,11 @@ def plain(said: object, most: int = 500) -> str:
     return printable(" ".join(str(said)[: 8 * most].split()), most=most)
 
 
+def kind_of(value: object) -> str:
+    """What somebody gave in the place of something else: None, or of what class it is."""
+    return "None" if value is None else f"a {type(value).__module__}.{type(value).__name__}".replace("builtins.", "")
+
+
 @contextmanager
 def whole(name: str, kind: str) -> Iterator[None]:
     """Turn what names and shapes of tensors raise that nobody foresaw into one ValueError, of a file of this name."""

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,10 +17,13 @@ from torch import Tensor
 
 from .containers import UNREADABLE, UnfitError, decoded, opened
 from .deep import png, raw_mode, readable, take_all_bytes, take_low_bytes, tiff
-from .errors import reason
+from .errors import kind_of, reason
 from .kinds import FORMATS, MEGAPIXELS
 from .metadata import Metadata
+from .paths import path_of
 from .writing import check_picture_output, replacing
+
+_WARNINGS = Lock()  # Python catches them for all threads
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class Picture:
 
 def load_picture(path: str | os.PathLike[str], *, max_megapixels: float = MEGAPIXELS) -> Picture:
     """Read a picture file upright (EXIF orientation applied) and as RGB, whatever its mode. Raises ValueError."""
-    path = Path(path)
+    path = path_of(path, what="the picture")
     try:
         if path.stat().st_size == 0:  # pipes too, which would never end
             raise ValueError("it has 0 bytes")
-        with warnings.catch_warnings(record=True) as told:
+        with _WARNINGS, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with opened(path, max_megapixels=max_megapixels) as image:
                 picture = _read(image, path)
@@ -86,6 +90,10 @@ def upright(file: Path | BinaryIO) -> Image.Image:
 
 def picture_of(image: Image.Image) -> Picture:
     """A PIL image upright, with what it says beside its pixels; 16-bit grey and float keep their precision."""
+    if 0 in image.size:
+        raise ValueError(
+            f"the picture is {image.width} x {image.height} px, needed is at least 1 x 1: give one that shows something"
+        )
     return _read(image, None)
 
 
@@ -186,7 +194,9 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> str | None:
     PNG, WebP and TIFF are written without loss; JPEG at quality 95 on a white ground. Grey stays grey, and 16 bits stay
     16 bits in PNG and TIFF; EXIF, XMP, colour profile, dpi and PNG texts go along as far as the format holds them.
     """
-    path = Path(path)
+    if not isinstance(picture, Picture):
+        raise ValueError(f"the picture is {kind_of(picture)}, needed is a Picture: wrap pixels as Picture(pixels)")
+    path = path_of(path, what="the output")
     check_picture_output(path, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
     content, note = encoded(picture, path)
     with replacing(path) as part:

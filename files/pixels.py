@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import kind_of
+
 SHAPE = 0.02  # by which the proportions of two pictures of the same may differ
+LOW, HIGH = -0.5, 2.0  # what sharpening and bicubic enlargement may pass 0..1 by, the latter by 0.45 at most
 
 
 def resize(pixels: Tensor, *, height: int, width: int) -> Tensor:
@@ -31,7 +34,13 @@ def proportional(small: Sequence[int], large: Sequence[int]) -> bool:
 
 
 def check_pixels(pixels: Tensor) -> None:
-    """Refuse what is not a batch of colour pictures in 0..1: [B, 3, H, W], floating point, finite."""
+    """Refuse what is not a batch of colour pictures in 0..1: [B, 3, H, W], floating point, finite, but for
+    what passes 0..1 a little."""
+    if not isinstance(pixels, Tensor):
+        raise ValueError(
+            f"pixels are {kind_of(pixels)}, needed is a tensor [B, 3, H, W] in 0..1: take load_picture(path).pixels of a "
+            "file, or torch.from_numpy(array).permute(2, 0, 1)[None] / 255 of an array [H, W, 3] of 8 bits"
+        )
     shape = list(pixels.shape)
     if pixels.ndim != 4 or shape[1] != 3 or 0 in shape:
         raise ValueError(
@@ -44,5 +53,8 @@ def check_pixels(pixels: Tensor) -> None:
         raise ValueError(
             "pixels hold NaN or infinite values, all must be finite: repair the picture or decode it again"
         )
-    if low < -1 or high > 2:
-        raise ValueError(f"pixels lie in {low:g}..{high:g}, needed is 0..1: divide 8-bit pictures by 255")
+    if low < LOW or high > HIGH:
+        raise ValueError(
+            f"pixels lie in {low:g}..{high:g}, needed is 0..1: divide 8-bit pictures by 255, and take (pixels + 1) / 2 of "
+            "what lies in -1..1"
+        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..files.errors import BROKEN, printable, whole
 from ..files.fingerprints import weights_fingerprint
+from ..files.paths import path_of
 from ..files.weights import check_floating, read_weights, write_weights
 from .adapter import DinoAdapter, LoadedAdapter
 from .adapter_config import MOST_GRID, AdapterConfig
@@ -64,6 +65,7 @@ def described(module: DinoAdapter, *, trained: bool) -> LoadedAdapter:
 
 def save_adapter(adapter: LoadedAdapter | DinoAdapter, path: str | Path, *, trained: bool | None = None) -> None:
     """Write an adapter whole or not at all; ValueError where that fails. trained: None for what is known of a loaded one."""
+    path = path_of(path, what="the output", do="give that of a .safetensors file")
     if isinstance(adapter, LoadedAdapter):
         adapter, trained = adapter.module, adapter.trained if trained is None else trained
     module = adapter
@@ -73,12 +75,12 @@ def save_adapter(adapter: LoadedAdapter | DinoAdapter, path: str | Path, *, trai
         "config": json.dumps(module.config.values(), sort_keys=True),
         "trained": json.dumps(bool(trained)),
     }
-    write_weights(Path(path), module.state_dict(), metadata)
+    write_weights(path, module.state_dict(), metadata)
 
 
 def load_adapter(path: str | Path, *, operations: Any = nn) -> LoadedAdapter:
     """Read an adapter file of version 1 or 2; ValueError in one sentence for anything else."""
-    path = Path(path)
+    path = path_of(path, what="the adapter", do="give that of a .safetensors file")
     weights, metadata = read_weights(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import runpy
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,13 @@ def test_the_wheel_says_that_it_is_typed(tmp_path):
         inside
     )
     assert not [name for name in inside if name.startswith(("tests", "dinotile/tests", "dinotile/benchmarks"))]
+
+
+def test_the_examples_of_dino_and_tiles_run_as_they_stand(tmp_path):
+    (example,) = [each for each in PAGE.read_text().split("```python\n") if "plan_tiles(2048" in each]
+    (tmp_path / "example.py").write_text(example.partition("```")[0])
+    made = runpy.run_path(str(tmp_path / "example.py"))
+    assert made["features"].patches.shape[:1] == (1,) and made["first"].height == made["plan"].tile_height
 
 
 @pytest.fixture(scope="module")

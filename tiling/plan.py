@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, product
 from math import ceil, floor
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
 SMALLEST, LARGEST = 0.1, 16.0  # factors of an upscale
@@ -180,6 +181,9 @@ def smaller_tiles(plan: TilePlan) -> TilePlan | None:
 def _check(height: int, width: int, *, tile: int, overlap: int, grid: int, fit: str) -> None:
     if fit not in FITS:
         raise ValueError(f"tile fit {fit!r} must be {' or '.join(FITS)}")
+    for name, value in (("height", height), ("width", width), ("tile", tile), ("overlap", overlap)):
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} {value!r} must be a whole number of px, such as 1024")
     if tile < grid or tile % grid:
         below = max(grid, tile // grid * grid)
         raise ValueError(f"tile {tile} must be a multiple of {grid}, at least {grid}: use {below} or {below + grid}")

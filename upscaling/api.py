@@ -8,14 +8,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
 from ..dino.load import load_dino
+from ..files.errors import kind_of
 from ..files.kinds import MEGAPIXELS
-from ..files.paths import expanded
+from ..files.paths import expanded, path_of
 from ..files.pictures import Picture, load_picture, picture_of, to_image
 from ..files.pixels import resize
 from ..files.progress import Progress, counted
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 log = logging.getLogger("dinotile")
+_LOADING = RLock()  # what loads models changes torch for all threads
 
 
 def upscale(
@@ -55,20 +58,26 @@ def upscale(
 
     options: the command line's, which are the keywords of ``load_upscaler``, the fields of ``UpscaleSettings`` and masks; None
     takes the variant's default. max_megapixels: of a file. For many pictures, and for 16 bits, load once with
-    ``load_upscaler``, and call ``load_picture``, ``upscale_picture`` and ``save_picture``. Raises ValueError for bad input.
+    ``load_upscaler``, and call ``load_picture``, ``upscale_picture`` and ``save_picture``; arrays and tensors go to
+    ``Upscaler.upscale``. Raises ValueError for bad input.
     """
     settings, models, masks = split_options(options)
     if isinstance(image, Image.Image):
         picture = picture_of(image)
     else:
-        picture = load_picture(image, max_megapixels=max_megapixels)
+        path = path_of(
+            image,
+            what="the picture",
+            do="give that or a PIL image, and arrays and tensors to load_upscaler(...).upscale(pixels, settings)",
+        )
+        picture = load_picture(path, max_megapixels=max_megapixels)
     if picture.note:
         log.warning("%s", picture.note)
     where = load_masks(**masks, max_megapixels=max_megapixels)
     where.check(*picture.pixels.shape[-2:])
-    result, _ = upscale_picture(
-        load_upscaler(**models, progress=progress), picture, settings, masks=where, progress=progress
-    )
+    with _LOADING:  # to the end, as nobody else may load beside it
+        upscaler = load_upscaler(**models, progress=progress)
+        result, _ = upscale_picture(upscaler, picture, settings, masks=where, progress=progress)
     drawn = to_image(result.pixels, alpha=result.alpha, grey=result.grey)
     said = replace(result.metadata, icc=result.icc or b"")
     drawn.info |= {**said.texts, **said.options("TIFF")}
@@ -113,6 +122,10 @@ def upscale_picture(
     progress: Progress | None = None,
 ) -> tuple[Picture, dict[str, Any]]:
     """A picture with its transparency and what else its file said, and the report of ``Upscaler.upscale``."""
+    if not isinstance(picture, Picture):
+        raise ValueError(
+            f"the picture is {kind_of(picture)}, needed is a Picture: take load_picture(path), or Picture(pixels)"
+        )
     mode = mode_for(settings, height=picture.pixels.shape[-2], width=picture.pixels.shape[-1])
     settings = replace(settings, mode=mode)
     pixels, report = upscaler.upscale(picture.pixels, settings, masks=masks, progress=progress)
@@ -196,7 +209,8 @@ def load_upscaler(
         parts["controlnet"] = partial(load_controlnet, controlnet, dtype=kind)
     if redux is not None:
         parts["redux"] = partial(load_teacher, redux, redux, device=where, dtype=kind)
-    loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
+    with _LOADING:
+        loaded = {name: load() for name, load in counted(list(parts.items()), "load", progress)}
     text, away, texts = loaded["texts"]
     return Upscaler(
         loaded["flux"],

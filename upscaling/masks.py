@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..files.kinds import MEGAPIXELS
-from ..files.paths import expanded
+from ..files.paths import expanded, path_of
 from ..files.pictures import load_picture, picture_of
 from ..files.pixels import proportional
 from ..flux_patch.latents import Latents
@@ -73,7 +73,8 @@ def load_mask(source: Source, *, max_megapixels: float = MEGAPIXELS) -> Tensor:
     if isinstance(source, Image.Image):
         picture = picture_of(source)
     else:
-        picture = load_picture(expanded(source), max_megapixels=max_megapixels)
+        path = path_of(source, what="the mask", do="give that or a PIL image, and tensors to Masks")
+        picture = load_picture(expanded(path), max_megapixels=max_megapixels)
     grey = picture.pixels.mean(1, keepdim=True)
     return grey if picture.alpha is None else grey * picture.alpha
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..dino.encode import DinoEncoder
 from ..dino.feature_map import FeatureMap
+from ..files.errors import kind_of
 from ..files.pixels import check_pixels
 from ..files.progress import Progress
 from ..flux_patch.adapter import LoadedAdapter
@@ -26,6 +28,7 @@ from ..hosts.diffusers.upscale_model import UpscaleModel, enlarge
 from ..hosts.host import Text
 from ..hosts.memory import shortages_told
 from ..tiling.canvas import scaled_size
+from .alone import alone
 from .guides import WholePicture, check_pair, whole_picture
 from .joint import JointEuler
 from .masks import EVERYWHERE, Masks, flat
@@ -41,7 +44,10 @@ if TYPE_CHECKING:
 
 
 class Upscaler:
-    """``pipeline.upscale`` on diffusers' models. Keeps no tensors of a picture between calls, but for the encoder's cache."""
+    """``pipeline.upscale`` on diffusers' models. Keeps no tensors of a picture between calls, but for the encoder's cache.
+
+    Threads may share one, and those of one FLUX: they wait for each other, and each picture is as it would be alone.
+    """
 
     def __init__(
         self,
@@ -128,7 +134,8 @@ class Upscaler:
                 "pipeline, and Upscaler takes encoded ones as texts"
             )
         other = copy(self)
-        other.text = self.texts.of(prompt, self.host.turns)
+        with alone(self.host.transformer):  # which may have to make room
+            other.text = self.texts.of(prompt, self.host.turns)
         return other
 
     def guide(self, *, strength: float, mask: Tensor | None = None) -> WholePicture:
@@ -148,46 +155,46 @@ class Upscaler:
         progress: Progress | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """``pipeline.upscale``; without ``make_guide`` DINO looks at the whole picture, where there is an adapter. In mode
-        sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's."""
-        try:
-            return self._upscale(pixels, settings, masks=masks, make_guide=make_guide, shown=shown, progress=progress)
-        finally:
-            self.host.turns.restore()  # for the next picture, where memory ended for this one
-
-    def _upscale(
-        self,
-        pixels: Tensor,
-        settings: UpscaleSettings,
-        *,
-        masks: Masks,
-        make_guide: MakeGuide | None,
-        shown: Tensor | None,
-        progress: Progress | None,
-    ) -> tuple[Tensor, dict[str, Any]]:
+        sequential, ``upscale_tiles`` of a picture that is all there; its report is the last picture's. A callback of a picture
+        cannot ask for another one."""
+        check_pixels(pixels)
+        if not isinstance(settings, UpscaleSettings):
+            raise ValueError(
+                f"settings are {kind_of(settings)}, needed are UpscaleSettings: make them by settings_for(variant, scale=2)"
+            )
         masks.check(*pixels.shape[-2:], pictures=len(pixels), guided=self.guided or settings.guide > 0)
         if settings.mode == "sequential":
             if make_guide is not None or shown is not None:
                 raise ValueError("mode sequential takes no guide but the upscaler's own: set mode to joint")
             return self._one_after_the_other(pixels, settings, masks=masks, progress=progress)
-        if make_guide is None and self.guided:
-            make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
-        restart_peak(self.host.device)
-        redux = self.shown_by_redux(pixels if shown is None else shown, settings)
-        sampler, gentler = (self._sampler(each, redux) for each in (settings, settings.gentler))
-        result, report = upscale(
-            self.host,
-            pixels,
-            settings,
-            sampler=sampler,
-            make_guide=make_guide,
-            encoder=self.dino,
-            shown=shown,
-            enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=progress),
-            masks=masks,
-            gentler=gentler,
-            progress=progress,
-        )
-        return result, self._reported(report)
+        with self._working():
+            if make_guide is None and self.guided:
+                make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
+            restart_peak(self.host.device)
+            redux = self.shown_by_redux(pixels if shown is None else shown, settings)
+            sampler, gentler = (self._sampler(each, redux) for each in (settings, settings.gentler))
+            result, report = upscale(
+                self.host,
+                pixels,
+                settings,
+                sampler=sampler,
+                make_guide=make_guide,
+                encoder=self.dino,
+                shown=shown,
+                enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=progress),
+                masks=masks,
+                gentler=gentler,
+                progress=progress,
+            )
+            return result, self._reported(report)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with alone(self.host.transformer):
+            try:
+                yield
+            finally:
+                self.host.turns.restore()  # for the next picture, where memory ended for this one
 
     def upscale_tiles(
         self,
@@ -201,42 +208,38 @@ class Upscaler:
         only: Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """``sequential.upscale_tiles``: rows of the result go to ``write``."""
-        masks.check(source.height, source.width, guided=self.guided)
-        make_guide = None
-        if self.guided:
-            make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
-        restart_peak(self.host.device)
-        redux = None
-        if self.redux is not None:
-            size = source.height, source.width
-            redux = self.shown_by_redux(reduced(source, longest=LOOK), settings, size=size)
-        tiles = partial(
-            upscale_tiles,
-            self.host,
-            source,
-            settings,
-            sampler=self._sampler(settings, redux),
-            write=write,
-            make_guide=make_guide,
-            encoder=self.dino,
-            enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=None),
-            masks=masks,
-            open_store=open_store,
-            made_by="" if open_store is None else self.fingerprint(),
-            redo=redo,
-            only=only,
-            progress=progress,
-        )
-        try:
-            return self._reported(tiles())
-        finally:
-            self.host.turns.restore()
+        """``sequential.upscale_tiles``: rows of the result go to ``write``, which cannot ask for another picture."""
+        with self._working():
+            masks.check(source.height, source.width, guided=self.guided)
+            make_guide = None
+            if self.guided:
+                make_guide = self.guide(strength=settings.dino_strength, mask=flat(masks.dino))
+            restart_peak(self.host.device)
+            redux = None
+            if self.redux is not None:
+                size = source.height, source.width
+                redux = self.shown_by_redux(reduced(source, longest=LOOK), settings, size=size)
+            report = upscale_tiles(
+                self.host,
+                source,
+                settings,
+                sampler=self._sampler(settings, redux),
+                write=write,
+                make_guide=make_guide,
+                encoder=self.dino,
+                enlarge=None if self.upscale_model is None else partial(self._enlarged, progress=None),
+                masks=masks,
+                open_store=open_store,
+                made_by="" if open_store is None else self.fingerprint(),
+                redo=redo,
+                only=only,
+                progress=progress,
+            )
+            return self._reported(report)
 
     def _one_after_the_other(
         self, pixels: Tensor, settings: UpscaleSettings, *, masks: Masks, progress: Progress | None
     ) -> tuple[Tensor, dict[str, Any]]:
-        check_pixels(pixels)
         results, report = [], {}
         for number, picture in enumerate(pixels.split(1)):
             rows: list[Tensor] = []

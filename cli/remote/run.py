@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...files.containers import opened
+from ...files.paths import path_of
 from ...files.progress import Progress
 from .address import DEFAULT_SERVER, MAX_BYTES
 from .answers import Output
@@ -79,12 +80,13 @@ def run_workflow(
     insecure: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> WorkflowResult:
-    """Upload a picture, run an API workflow file on it, and bring its pictures back.
+    """Upload a picture, run an API workflow file on it, and bring its pictures back. Needs a running ComfyUI, and the extra
+    ``dinotile[cli]`` here.
 
-    ``settings``: "NODE.INPUT=VALUE" each, as for ``--set``. ``timeout``: seconds for all of it, 0 for none. ``progress(node,
-    done, total)`` hears of every node. ``headers``: "NAME=VALUE" each, sent with every request. ``cacert``: a file of
-    certificates to trust. ``insecure``: trust any. ``max_bytes``: of one file. Raises ValueError for bad input, before anything
-    is sent, and for what the server refuses.
+    ``settings``: "NODE.INPUT=VALUE" each, as for ``--set``; NODE is an id in the file, in subgraphs such as 40:2.
+    ``timeout``: seconds for all of it, 0 for none. ``progress(node, done, total)`` hears of every node. ``headers``:
+    "NAME=VALUE" each, sent with every request. ``cacert``: a file of certificates to trust. ``insecure``: trust any.
+    ``max_bytes``: of one file. Raises ValueError for bad input, before anything is sent, and for what the server refuses.
     """
     graph = workflow_for(workflow, image, settings)
     client = ComfyClient(
@@ -99,9 +101,9 @@ def workflow_for(workflow: str | os.PathLike[str], image: str | os.PathLike[str]
     """The nodes of a workflow file that can take the picture and the settings. Raises ValueError."""
     if isinstance(settings, str):
         raise ValueError(f"settings {settings!r} must be a list of such texts: write [{settings!r}]")
-    graph = read_workflow(Path(workflow))
+    graph = read_workflow(path_of(workflow, what="the workflow", do="give that of an API workflow file"))
     prepared(graph, image="", settings=settings)
-    if not Path(image).is_file():
+    if not path_of(image, what="the picture").is_file():
         raise ValueError(f"{image} does not exist: give the path of a picture")
     return graph
 

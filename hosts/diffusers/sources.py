@@ -66,7 +66,7 @@ REPOSITORIES = tuple(variant.repository for variant in VARIANTS.values() if vari
 
 
 def find_variant(name: str) -> Variant:
-    if name not in VARIANTS:
+    if not isinstance(name, str) or name not in VARIANTS:
         raise ValueError(f"variant {name!r} must be one of {', '.join(VARIANTS)}")
     return VARIANTS[name]
 

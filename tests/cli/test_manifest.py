@@ -153,6 +153,9 @@ def test_a_disk_that_is_full_leaves_whole_lines_and_ends_in_one_sentence(dinotil
             manifest.note(tmp_path / "b.png", tmp_path / "out" / "b.png", RUNNING)
         assert "\n" not in str(said.value) and manifest.path.read_bytes() == whole
         manifest.close()
+        with pytest.raises(ValueError, match="cannot be written .*: make room, and go on"):  # before models are loaded
+            Manifest.read(manifest.path).begin()
+        assert manifest.path.read_bytes() == whole
     arguments, path = job
     path.parent.mkdir()
     path.write_bytes(whole)

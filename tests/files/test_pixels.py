@@ -1,10 +1,12 @@
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks.counts import Counts
 from dinotile.files.pictures import from_image
-from dinotile.files.pixels import resize
+from dinotile.files.pixels import check_pixels, resize
 
 from ..near import assert_near
 from ..tiny import picture
@@ -22,6 +24,17 @@ def test_resizing_is_pils_bicubic():
     expected = np.asarray(Image.fromarray(array).resize((75, 41), Image.Resampling.BICUBIC))
     result = resize(from_image(Image.fromarray(array)).pixels, height=41, width=75)
     assert (result[0].permute(1, 2, 0) * 255 - torch.from_numpy(expected.astype(np.float32))).abs().max() <= 1.5
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_pixels_may_pass_their_range_by_what_sharp_edges_do_in_an_enlargement_and_not_by_more(antialias):
+    checks = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    edges = F.interpolate(checks.float().expand(1, 3, 16, 16), scale_factor=4, mode="bicubic", antialias=antialias)
+    assert edges.min() < -0.02
+    check_pixels(edges)
+    for pixels in (picture(8, 8) * 2 - 1, torch.cat([edges * 2 - 1, edges])):
+        with pytest.raises(ValueError, match=r"needed is 0..1: .* take \(pixels \+ 1\) / 2 of what lies in -1..1"):
+            check_pixels(pixels)
 
 
 def test_resizing_makes_one_picture_and_leaves_its_input_alone():

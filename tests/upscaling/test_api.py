@@ -1,4 +1,6 @@
+import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from dinotile.upscaling.upscaler import Upscaler
 
 from ..tiny import picture, tiny_flux, tiny_vae
 from ..tiny_text import save_text_pipeline
+
+WORKFLOW = Path(__file__).parents[2] / "workflows" / "api" / "demo.json"
 
 
 def test_the_api_is_the_command_line(models, tmp_path):
@@ -65,6 +69,65 @@ def test_grey_and_what_the_file_said_come_back_with_the_image(models):
     image.info |= {"dpi": (300, 300), "icc_profile": b"grey"}
     drawn = dinotile.upscale(image, model_path=models[1], no_dino=True, steps=1)
     assert drawn.mode == "L" and drawn.info["dpi"] == (300, 300) and drawn.info["icc_profile"] == b"grey"
+
+
+@pytest.mark.parametrize(
+    "given", [np.zeros((8, 8, 3)), torch.rand(1, 3, 8, 8), None, ["a.png"], (name for name in "a")]
+)
+def test_what_is_no_path_is_refused_with_what_to_give_instead(given, tmp_path):
+    for call, said in (
+        (dinotile.upscale, "the picture is .*: give that or a PIL image, and arrays and tensors to load_upscaler"),
+        (dinotile.load_picture, "the picture is .*: give the path of a file"),
+        (dinotile.load_dino, "the DINO model is .*: give that of a .safetensors file or of the folder"),
+        (dinotile.load_adapter, "the adapter is .*: give that of a .safetensors file"),
+        (partial(dinotile.save_picture, Picture(picture(8, 8))), "the output is .*: give the path of a file"),
+        (partial(dinotile.run_workflow, image=SAMPLE), "the workflow is .*: give that of an API workflow file"),
+        (partial(dinotile.run_workflow, WORKFLOW), "the picture is .*: give the path of a file"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            call(given)
+    if given is not None:  # which leaves them out
+        with pytest.raises(ValueError, match="^the mask is .*: give that or a PIL image, and tensors to Masks"):
+            dinotile.load_masks(dino_mask=given)
+        if not hasattr(given, "shape"):
+            with pytest.raises(ValueError, match="^what was given as a path is .*needed is a path"):
+                load_upscaler(model_path=given)
+
+
+def test_an_upscaler_says_what_it_takes(models):
+    upscaler, settings = load_upscaler(model_path=models[1], no_dino=True), settings_for("demo", steps=1)
+    for given in (np.zeros((1, 3, 8, 8)), [SAMPLE], None, Image.new("RGB", (8, 8))):
+        with pytest.raises(
+            ValueError, match=r"^pixels are .*, needed is a tensor .*load_picture\(path\).pixels of a file"
+        ):
+            upscaler.upscale(given, settings)
+        with pytest.raises(ValueError, match=r"^the picture is .*, needed is a Picture: take load_picture\(path\)"):
+            upscale_picture(upscaler, given, settings)
+    with pytest.raises(ValueError, match="^settings are a dict, needed are UpscaleSettings: make them by settings_for"):
+        upscaler.upscale(picture(8, 8), {"scale": 2})
+    with pytest.raises(ValueError, match="^the picture is 0 x 5 px, needed is at least 1 x 1"):
+        dinotile.upscale(Image.new("RGB", (0, 5)))
+    with pytest.raises(ValueError, match="^variant 5 must be one of demo"):
+        load_upscaler(5)
+    with pytest.raises(ValueError, match="^width '512' must be a whole number of px"):
+        dinotile.plan_tiles(512, "512")
+
+
+def test_models_load_one_after_the_other_in_threads(models):
+    """What loads them sets torch's default dtype, and where it makes tensors, for all threads."""
+    second, loading, began = [], threading.Event(), threading.Event()
+    load = partial(load_upscaler, model_path=models[1], no_dino=True)
+    thread = threading.Thread(target=lambda: second.append(load(progress=lambda *told: began.set())))
+
+    def first(*told):
+        if not loading.is_set():
+            loading.set()
+            thread.start()
+            assert not began.wait(0.3)
+
+    load(progress=first)
+    thread.join()
+    assert loading.is_set() and began.is_set() and isinstance(second[0], Upscaler)
 
 
 def test_devices_and_dtypes():
