@@ -66,7 +66,6 @@ def train_generator(
     known = load_statistics(statistics, flat=loaded.fingerprint) if statistics else None
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO)
-    logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture
     place, source = patches_of(data, options)
     with Bars() as bars, interrupts() as interrupted:
         path = run(

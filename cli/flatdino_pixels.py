@@ -70,7 +70,6 @@ def train_decoder(
         check_apart(Path(config.output.folder, SAMPLES), data, advice=advice)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO)
-    logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture
     place = find_device(device)
     loaded, encoder = load_flat(flat, device=place), load_dino(dino_path(dino), device=place)
     encoder.model.requires_grad_(False)

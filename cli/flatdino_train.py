@@ -108,7 +108,6 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started; the others are silent
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dinotile").setLevel(logging.INFO if first else logging.ERROR)
-    logging.getLogger("dinotile.dino").setLevel(logging.WARNING)  # it tells of every picture
     from ..training.flatdino.run import train as run
 
     with Bars() as bars, interrupts() as interrupted:

@@ -15,7 +15,7 @@ from .cache import FeatureCache, Features
 from .feature_map import FeatureMap, Scales, encoded_how
 from .specs import DinoSpec
 
-log = logging.getLogger("dinotile.dino")
+log = logging.getLogger("dinotile")
 MOST_SIDE = 4096  # px; attention over all patches grows with its fourth power
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -144,22 +144,20 @@ class DinoEncoder:
     def model(self) -> nn.Module:
         return self.backbone.model
 
-    def encode(self, pixels: Tensor, *, settings: EncodeSettings) -> FeatureMap:
+    def encode(self, pixels: Tensor, *, settings: EncodeSettings, told: bool = False) -> FeatureMap:
         """Features of pictures, one by one and cached by content, as float32 on the CPU.
 
-        pixels: [B, 3, H, W] in 0..1, any size and aspect, on any device.
+        pixels: [B, 3, H, W] in 0..1, any size and aspect, on any device. told: whether the log says how many were not
+        remembered; a training would say it of every picture.
         """
         check_pixels(pixels)
         before = self.computed
         # Normal tensors even inside a host's inference mode: guidance differentiates against them later.
         with torch.inference_mode(False), torch.no_grad():
             encoded = [self._encode_one(image[None], settings) for image in pixels.detach().cpu().float()]
-            log.info(
-                "%s: %d of %d pictures encoded, the others remembered",
-                self.spec.name,
-                self.computed - before,
-                len(encoded),
-            )
+            if told:
+                count = self.computed - before
+                log.info("%s: %d of %d pictures encoded, the others remembered", self.spec.name, count, len(encoded))
             return FeatureMap(
                 patches=torch.stack([patches for patches, _ in encoded]),  # [B, h, w, D]
                 cls=torch.stack([cls for _, cls in encoded]),  # [B, D]

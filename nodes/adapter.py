@@ -13,7 +13,7 @@ from ..flux_patch.geometry import FluxGeometry
 from ..flux_patch.guide import PictureGuide
 from ..flux_patch.schedule import PROFILES, Strength
 from ..hosts.comfy.adapter import load_host_adapter, new_host_adapter
-from ..hosts.comfy.folders import adapter_path, lost_adapters, model_files, model_state, note_written
+from ..hosts.comfy.folders import adapter_name, adapter_path, lost_adapters, model_files, model_state, note_written
 from ..hosts.comfy.model import attach, empty_conditioning, flux_geometry, patch_flux
 from . import sockets
 from .sockets import SEED, layers, number
@@ -137,7 +137,7 @@ class SaveAdapter(io.ComfyNode):
         path = adapter_path(filename_prefix, below="output")
         save_adapter(adapter.adapter.module, path, trained=adapter.adapter.trained)
         note_written(filename_prefix, path)
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved {adapter_name(path, below='output')}"))
 
     @classmethod
     def fingerprint_inputs(cls, adapter, filename_prefix) -> int:

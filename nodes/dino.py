@@ -104,7 +104,7 @@ class ExtractPatches(io.ComfyNode):
     @classmethod
     def execute(cls, dino, image, layers, side, crops, scales="averaged") -> io.NodeOutput:
         settings = EncodeSettings(side=side, layers=layers, crops=crops, scales=scales)
-        return io.NodeOutput(dino.encode(rgb(image).movedim(-1, 1), settings=settings))
+        return io.NodeOutput(dino.encode(rgb(image).movedim(-1, 1), settings=settings, told=True))
 
 
 class PreviewPatches(io.ComfyNode):

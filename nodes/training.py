@@ -14,6 +14,7 @@ from ..files.fingerprints import fingerprint
 from ..files.pictures import from_image
 from ..flux_patch.adapter import LoadedAdapter
 from ..flux_patch.checkpoint import new_adapter
+from ..flux_patch.families import FLUX1
 from ..hosts.comfy.adapter import load_host_adapter
 from ..hosts.comfy.folders import (
     adapter_name,
@@ -26,7 +27,7 @@ from ..hosts.comfy.host import compute_dtype
 from ..hosts.comfy.images import to_host
 from ..hosts.comfy.model import flux_geometry
 from ..hosts.comfy.progress import HostProgress, Interrupted, only_interrupts
-from ..hosts.comfy.training import TrainingHost, gradients, models_fingerprint
+from ..hosts.comfy.training import TrainingHost, check_plain, gradients, models_fingerprint
 from ..hosts.precision import check_bfloat16
 from . import sockets
 from .adapter import adapter_inputs, chosen_mechanisms
@@ -78,12 +79,12 @@ class TrainAdapter(LearningNode):
                 ),
                 number(
                     "picture",
-                    (1024, *PICTURE, 16),
+                    (1024, *PICTURE, FLUX1.token),
                     "Side in px of the square that is cut from each picture and that DINO sees. Usual: 1024.",
                 ),
                 number(
                     "tile",
-                    (512, *TILE, 16),
+                    (512, *TILE, FLUX1.token),
                     "Side in px of the part that FLUX learns on, 0: the whole square. Smaller pictures are left "
                     "out. Usual: 512.",
                 ),
@@ -156,6 +157,7 @@ class TrainAdapter(LearningNode):
         from ..training.adapter.start import config_of, copied
 
         check_cut(picture, tile)
+        check_plain(model)
         path = adapter_path(filename_prefix, below="models/model_patches")
         dtype = str(compute_dtype(model)).removeprefix("torch.")
         if dtype == "bfloat16":
@@ -198,8 +200,8 @@ class TrainAdapter(LearningNode):
 
 def check_cut(picture: int, tile: int) -> None:
     for name, value, (least, most) in (("picture", picture, PICTURE), ("tile", tile, TILE)):
-        if not least <= value <= most:
-            raise ValueError(f"{name} {value} must be from {least} to {most} px")
+        if not least <= value <= most or value % FLUX1.token:
+            raise ValueError(f"{name} {value} must be from {least} to {most} px in multiples of {FLUX1.token}")
     if tile > picture:
         raise ValueError(f"tile {tile} is larger than picture {picture}: lower the tile or raise the picture")
 
@@ -245,8 +247,9 @@ def train(
     except NotFiniteError as error:
         ended = True
         if not trainer.done:
+            models = "a VAE, a FLUX and an adapter" if start.trained else "a VAE and a FLUX"
             raise ValueError(
-                f"{error.__cause__}, nothing was learned: choose a VAE and a FLUX that work, or other data"
+                f"{error.__cause__}, nothing was learned: choose {models} that work, or other data"
             ) from None
         trainer.export()
         raise ValueError(f"{error.__cause__}, the adapter before it is {path.name}: lower the learning rate") from None

@@ -37,7 +37,7 @@ class WholePicture:
 
     def tokens(self, pixels: Tensor) -> DinoTokens:
         """Of pictures [B, 3, h, w] in 0..1."""
-        tokens = self.project(self.encoder.encode(pixels, settings=self.settings))
+        tokens = self.project(self.encoder.encode(pixels, settings=self.settings, told=True))
         finite(tokens.patches, "dino")
         finite(tokens.cls, "dino")
         return tokens

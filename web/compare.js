@@ -6,6 +6,13 @@ import { app } from "../../scripts/app.js";
 
 const MARGIN = 10; // px
 
+// What the page keeps of a node's last run: undo and other tabs make the node anew, and one in a closed subgraph is told nothing.
+function filesOf(node) {
+  const told = app.nodeOutputs[node.graph.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id];
+  const files = [told?.a_images?.[0], told?.b_images?.[0]];
+  return files.every(Boolean) ? files : [];
+}
+
 async function loaded(file) {
   const picture = new Image();
   picture.src = api.apiURL(`/view?${new URLSearchParams(file)}`);
@@ -49,15 +56,22 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "ImageCompare" || !node.widgets?.length) return;
     node.widgets[0].drawWidget = () => {}; // it would say that nothing is to be seen here
-    let pictures = [];
-    let mouse = null;
-    extend(node, "onExecuted", async (told) => {
-      const files = [told?.a_images?.[0], told?.b_images?.[0]];
-      pictures = files.every(Boolean) ? await Promise.all(files.map(loaded)) : [];
+    let [asked, pictures, mouse] = ["", [], null];
+    async function renew() {
+      const files = filesOf(node);
+      const names = JSON.stringify(files);
+      if (names === asked) return;
+      asked = names;
+      const found = await Promise.all(files.map(loaded)).catch(() => []); // ComfyUI may have emptied its folder of them
+      if (names !== asked) return; // others were asked for meanwhile
+      pictures = found;
       node.setDirtyCanvas(true, true);
-    });
+    }
+    extend(node, "onExecuted", () => node.setDirtyCanvas(true, true));
     extend(node, "onDrawForeground", (context) => {
-      if (pictures.length && !node.flags.collapsed && !globalThis.LiteGraph.vueNodesMode) draw(context, node, pictures, mouse);
+      if (node.flags.collapsed || globalThis.LiteGraph.vueNodesMode) return;
+      renew();
+      if (pictures.length) draw(context, node, pictures, mouse);
     });
     extend(node, "onMouseMove", (_, [x]) => {
       mouse = x;

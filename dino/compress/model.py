@@ -106,7 +106,8 @@ class FlatDino(FlatEncoder):
         self.decoder = Decoder(config)
 
     def decode(self, latents: Tensor, *, keep: int | None = None) -> Tensor:
-        """[B, T, F] -> [B, h, w, D]. keep: restore from so many tokens, the first ones; for a nested FlatDINO.
+        """[B, T, F] -> [B, h, w, D]. keep: restore from so many tokens, the first ones; fewer than all are for a nested
+        FlatDINO.
 
         ValueError for latents of another shape, and for a ``keep`` that cannot be.
         """
@@ -119,7 +120,7 @@ class FlatDino(FlatEncoder):
             raise ValueError(
                 f"latents have shape {list(latents.shape)}, needed is [B, {wanted[0]}, {wanted[1]}]: give those of this FlatDINO"
             )
-        if keep is None:
+        if keep in (None, wanted[0]):
             return self.decoder(latents)
         if not self.config.nested:
             raise ValueError(

@@ -15,6 +15,7 @@ from ...files.errors import printable, reason
 from ...files.weights import weight_files
 
 LISTED = "dinotile_folders.txt"  # beside the models: more folders of pictures, one a line
+Below = Literal["models/model_patches", "output"]  # where nodes write adapters
 KEPT = re.compile(r"[\w-]{1,64}")  # names of folders of finished tiles
 # Adapters by prefix since the start, as long as the host remembers what nodes gave.
 _written: list[tuple[str, Path]] = []
@@ -73,10 +74,9 @@ def model_state(name: str | None, *folders: str) -> list[tuple[str, int, int]]:
     return [(str(path), state.st_size, state.st_mtime_ns) for path, state in zip(paths, states, strict=True)]
 
 
-def adapter_path(prefix: str, *, below: Literal["models/model_patches", "output"]) -> Path:
+def adapter_path(prefix: str, *, below: Below) -> Path:
     """A new file name in the first folder of that kind: prefix, counter, suffix; ValueError for one outside it."""
-    patches = below == "models/model_patches"
-    root = folder_paths.get_folder_paths("model_patches")[0] if patches else folder_paths.get_output_directory()
+    root = _root(below)
     name = Path(os.path.normpath(prefix))
     within = "\0" not in prefix and Path(root, name.parent).resolve().is_relative_to(Path(root).resolve())
     if name.name in ("", "..") or not within:
@@ -95,9 +95,14 @@ def temporary_folder() -> Path:
     return folder
 
 
-def adapter_name(path: Path) -> str:
-    """By which the host's loaders know an adapter that was written below models/model_patches."""
-    return path.relative_to(folder_paths.get_folder_paths("model_patches")[0]).as_posix()
+def adapter_name(path: Path, *, below: Below = "models/model_patches") -> str:
+    """Of an adapter that was written there, with its folders: by it the host's loaders know what is in models/model_patches."""
+    return path.relative_to(_root(below)).as_posix()
+
+
+def _root(below: Below) -> str:
+    patches = below == "models/model_patches"
+    return folder_paths.get_folder_paths("model_patches")[0] if patches else folder_paths.get_output_directory()
 
 
 def note_written(prefix: str, path: Path) -> None:

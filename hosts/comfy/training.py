@@ -11,6 +11,8 @@ import comfy.model_management
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
@@ -22,10 +24,20 @@ from ...flux_patch.families import FAMILIES, BlockKind
 from ..attention import differentiable_attention
 from .adapter import HostAdapter
 from .host import ComfyHost
-from .model import flux_geometry, keep_for_backward
+from .model import TILING, flux_geometry, keep_for_backward
 
 SHAPE = (64, 64)  # of the first latents that there is room for
 ACTIVATIONS = {True: 4, False: 40}  # by checkpointing: memory of a training step over an inference step's; a guess
+
+
+def check_plain(model: Any) -> None:
+    """ValueError for a MODEL that is compiled, whose backward pass may never come, or tiled, as a training never runs it."""
+    for what, kind, key in (
+        ("compiled", WrappersMP.APPLY_MODEL, COMPILE_KEY),
+        ("tiled", WrappersMP.CALC_COND_BATCH, TILING),
+    ):
+        if model.wrappers.get(kind, {}).get(key):
+            raise ValueError(f"the model is {what}, a training takes plain ones: connect it as it is before that")
 
 
 class TrainingHost(ComfyHost):

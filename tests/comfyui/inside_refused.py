@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from inside_sampling import tiled
 from inside_tools import BASE, OUT, PATCHES, adapter, check, fill_model, flux, folder, node, refusal, saved
 from training_tools import train, vae
 
+# isort: split
+
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+
 from dinotile import nodes
+from dinotile.hosts.comfy.adapter import HostAdapter
+from dinotile.training.adapter.start import copied
 
 
 def outside() -> list[str]:
@@ -24,6 +32,21 @@ def unknown() -> list[str]:
     """Folders that are not in input; nothing is made of tildes and patterns."""
     (BASE / "input" / "known").mkdir(exist_ok=True)
     return ["known/nowhere", "kn*", "know[n]", "{known,other}", "~", "~root", "~nobody", "x" * 300]
+
+
+def compiled():
+    model = flux().clone()
+    set_torch_compile_wrapper(model=model, backend="eager")
+    return model
+
+
+def overflowing() -> HostAdapter:
+    """A trained adapter whose weights are finite, and not what FLUX makes of them."""
+    found = copied(adapter().adapter)
+    with torch.no_grad():
+        for weights in found.module.parameters():
+            weights *= 1e30
+    return HostAdapter(found, None)
 
 
 @check
@@ -55,6 +78,10 @@ def refusals():
         "VAE of another FLUX": lambda: train("bad", model=flux("flux2")),
         "FLUX.1 Fill": lambda: train("bad", model=fill_model()),
         "NaN": lambda: train("bad", vae=vae("vae-nan")),
+        "adapter with NaN": lambda: train("bad", adapter=adapter("adapter-nan")),
+        "adapter that overflows": lambda: train("bad", adapter=overflowing()),
+        "compiled": lambda: train("bad", model=compiled()),
+        "tiled": lambda: train("bad", model=tiled(flux())),
         "tile above picture": lambda: train("bad", picture=32, tile=64),
     }
     said = {name: refusal(action) for name, action in actions.items()}

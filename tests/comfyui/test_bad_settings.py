@@ -57,6 +57,7 @@ def test_what_is_no_number_is_refused_by_the_host(server, small):
     [
         ({"tile": 512, "picture": 256}, "tile 512 is larger than picture 256: lower the tile or raise the picture"),
         ({"picture": 9000}, "picture 9000 must be from 16 to 8192"),
+        ({"tile": 17}, "tile 17 must be from 0 to 4096 px in multiples of 16"),
     ],
 )
 def test_a_training_whose_tile_is_larger_than_its_picture_is_refused_before_any_model_loads(

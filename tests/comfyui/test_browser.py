@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
@@ -141,10 +142,81 @@ def slide(page):
     assert before != drawn(0.25, until=lambda shown: shown == after)
 
 
-COMPARED = """() => {
-  const node = app.rootGraph.nodes.find(node => node.type === 'ImageCompare'), { ds } = app.canvas;
+@pytest.mark.parametrize("drawn", ["canvas"], indirect=True)
+def test_a_comparison_outlasts_its_tab_and_an_undo_and_fills_in_a_subgraph_that_was_closed(page, server, drawn):
+    tabs, script = page.page.locator(".workflow-tab"), page.page.evaluate
+    with page.quiet():
+        page.load(EMPTY)
+        script(COMPARISON, server.upload(Image.new("RGB", (64, 64), RED), "red.png"))
+        script(MOVE, 50)
+        wait_for_colours(page, set())
+        script("() => app.queuePrompt(0, 1)")
+        wait_for_colours(page, {RED, CYAN})
+        page.load(EMPTY)
+        tabs.nth(tabs.count() - 2).click()
+        wait_for_colours(page, {RED, CYAN})
+        script(MOVE, 400)
+        script("() => app.extensionManager.command.execute('Comfy.Undo')")
+        page.wait("() => app.graph.nodes[0].pos[1] === 50")
+        wait_for_colours(page, {RED, CYAN})
+        script(f"() => app.graph.convertToSubgraph(new Set([{COMPARING}]))")
+        script("() => app.queuePrompt(0, 1)")
+        page.wait("() => Object.keys(app.nodeOutputs).some(place => place.includes(':'))")
+        script("() => { const node = app.graph.nodes.find(node => node.isSubgraphNode()); "
+               "app.canvas.openSubgraph(node.subgraph, node) }")  # fmt: skip
+        wait_for_colours(page, {RED, CYAN})
+        page.shot("compared")
+    gone = [{"filename": "gone.png", "subfolder": "", "type": "temp"}]
+    script(
+        "told => { for (const place in app.nodeOutputs) app.nodeOutputs[place] = told; app.canvas.setDirty(true, true) }",
+        {"a_images": gone, "b_images": gone},
+    )
+    wait_for_colours(page, set())
+    assert [error for error in page.errors if "gone.png" not in error] == []
+
+
+def wait_for_colours(page, wanted: set):
+    """Until the comparison has as many of red and cyan as are wanted."""
+    end = time.monotonic() + LIMIT / 1000
+    while True:
+        left, top, width, height = page.wait(COMPARED)
+        shown = page.page.screenshot(clip={"x": left, "y": top, "width": width, "height": height})
+        colours = Image.open(BytesIO(shown)).convert("RGB").getcolors(2**24)
+        if {colour for count, colour in colours if count > 1000} & {RED, CYAN} == wanted:
+            return
+        assert time.monotonic() < end, page.shot("not-compared")
+        page.page.wait_for_timeout(200)
+
+
+EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0}
+RED, CYAN = (255, 0, 0), (0, 255, 255)
+COMPARISON = """picture => {
+  const [before, after, node] = ['LoadImage', 'ImageInvert', 'ImageCompare'].map((kind, number) => {
+    const node = LiteGraph.createNode(kind);
+    app.graph.add(node);
+    node.pos = [50 + 350 * number, 50];
+    return node;
+  });
+  node.size = [350, 350];
+  before.widgets[0].value = picture;
+  before.connect(0, after, 0);
+  before.connect(0, node, 0);
+  after.connect(0, node, 1);
+  app.canvas.ds.reset();
+}"""  # of a picture and its negative
+MOVE = """top => {
+  app.graph.nodes[0].pos = [50, top];
+  const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker; // a mouse would tell it
+  (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
+}"""
+
+COMPARING = "app.canvas.graph.nodes.find(node => node.type === 'ImageCompare')"
+COMPARED = (
+    f"() => {{ const node = {COMPARING}"
+    + """, { ds } = app.canvas;
   return [...[0, 1].map(axis => (node.pos[axis] + ds.offset[axis]) * ds.scale), ...node.size.map(side => side * ds.scale)];
-}"""  # left, top, width, height of the node on the page
+}"""
+)  # left, top, width, height of the node on the page
 
 RESULT = {  # whether Save Image shows a picture of this size
     "canvas": "([width, height]) => app.rootGraph.nodes.find(node => node.type === 'SaveImage').imgs?.some("

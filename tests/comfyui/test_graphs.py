@@ -267,7 +267,7 @@ def test_a_saved_adapter_loads_again_and_untrained_it_changes_nothing(server, ba
     result = server.run(only)
     assert result.ok, result
     (file,) = (base / "output" / "adapters").glob("mine_*.safetensors")
-    assert file.name in str(result.outputs["saved"])
+    assert f"Saved adapters/{file.name}" in str(result.outputs["saved"])
     shutil.copy(file, base / "models" / "model_patches" / "mine.safetensors")
     assert "saved" in server.run(only).cached
     file.unlink()

@@ -158,7 +158,11 @@ REFUSED = {
     "layers": ('layers "9"', "blocks 1 to 4"),
     "VAE of another FLUX": ("the VAE has latents of 16 channels per 8 px", "the model of 128 channels per 16 px"),
     "FLUX.1 Fill": ("384 channels per token", "Fill, Canny and Depth models need further inputs"),
-    "NaN": ("not finite at step 1", "nothing was learned"),
+    "NaN": ("not finite at step 1", "nothing was learned", "choose a VAE and a FLUX that work"),
+    "adapter with NaN": ("the adapter has weights", "NaN or infinite", "double_0", "choose another adapter"),
+    "adapter that overflows": ("not finite at step 1", "choose a VAE, a FLUX and an adapter that work"),
+    "compiled": ("the model is compiled", "connect it as it is before"),
+    "tiled": ("the model is tiled", "connect it as it is before"),
     "tile above picture": ("tile 64", "picture 32"),
 }
 

@@ -69,8 +69,9 @@ def _sites(settings: AdapterSettings, geometry: FluxGeometry) -> tuple[str, ...]
 
 
 def copied(start: LoadedAdapter) -> LoadedAdapter:
-    """The same weights in float32, on the CPU, in torch's own layers, which learn."""
+    """The same weights in float32, on the CPU, in torch's own layers, which learn; ValueError where they are no numbers."""
     weights = {name: tensor.cpu().float() for name, tensor in start.module.state_dict().items()}
+    _check_finite(weights, name="the adapter")
     return build_adapter(start.config, weights, trained=start.trained)
 
 
@@ -109,10 +110,12 @@ def warm_start(adapter: DinoAdapter, path: str | Path) -> Report:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     loaded, theirs, flux = _fitting(adapter, shapes, metadata, name=path.name)
     mine: dict[str, Tensor] = dict(adapter.named_parameters())
-    check_floating({name: weights[name] for name in loaded}, name=path.name)
+    taken = {name: weights[name] for name in loaded}
+    check_floating(taken, name=path.name)
+    _check_finite(taken, name=path.name)
     with torch.no_grad():
-        for name in loaded:
-            mine[name].copy_(weights[name])
+        for name, weight in taken.items():
+            mine[name].copy_(weight)
     return Report(
         loaded=tuple(loaded),
         new=tuple(name for name in mine if name not in loaded),
@@ -157,6 +160,12 @@ def _fitting(
             f"{name} holds {_some(tuple(shapes)) or 'nothing'}, no parameter of this adapter: choose an adapter file"
         )
     return loaded, theirs, flux
+
+
+def _check_finite(weights: Mapping[str, Tensor], *, name: str) -> None:
+    wrong = tuple(key for key, weight in weights.items() if not bool(weight.float().isfinite().all()))
+    if wrong:
+        raise ValueError(f"{name} has weights that are NaN or infinite ({_some(wrong)}): choose another adapter")
 
 
 def _geometry(theirs: Mapping[str, Any]) -> FluxGeometry | None:

@@ -139,6 +139,12 @@ def test_fresh_weights_follow_the_seed():
     assert not torch.equal(one["encoder.registers"], other["encoder.registers"])
 
 
+@pytest.mark.parametrize("flat", [tiny_flat, lambda: quantised(nested=True)])
+def test_as_many_tokens_as_there_are_restore_what_all_do(flat):
+    latents = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(flat().decode(latents, keep=4), flat().decode(latents))
+
+
 @pytest.mark.parametrize(
     "call, said",
     [

@@ -52,6 +52,13 @@ def test_without_such_rows_no_source_is_encoded(pictures):
     assert encoder.get(0, source="usual", generator=torch.Generator()).source is None
 
 
+def test_a_training_says_nothing_of_single_pictures(pictures, caplog):
+    encoder = tiny_pictures(settings(pictures))
+    with caplog.at_level("INFO", logger="dinotile"):
+        assert encoder.get(0, source="usual", generator=torch.Generator()).features is not None
+    assert not caplog.records
+
+
 def test_features_of_another_width_are_refused_with_the_sample_named(pictures):
     encoder = tiny_pictures(settings(pictures))
     sample = encoder.data.get(0, generator=torch.Generator())

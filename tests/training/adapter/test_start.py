@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dinotile.files.weights import read_weights
 from dinotile.flux_patch.checkpoint import save_adapter
 from dinotile.training.adapter.start import warm_start
 
@@ -51,6 +52,17 @@ def test_another_shape_is_refused_by_name_and_changes_nothing(trained):
     before = {name: parameter.clone() for name, parameter in adapter.named_parameters()}
     with pytest.raises(ValueError, match=r"null_patch \[16\], this adapter has \[8\].*more differ .*patches.conv"):
         warm_start(adapter, trained[0])
+    assert all(torch.equal(before[name], parameter) for name, parameter in adapter.named_parameters())
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name_and_change_nothing(trained, tmp_path):
+    content, metadata = read_weights(trained[0])
+    content["null_patch"][0] = float("nan")
+    save_file(content, tmp_path / "nan.safetensors", metadata)
+    adapter = tiny_host().adapter.module
+    before = {name: parameter.clone() for name, parameter in adapter.named_parameters()}
+    with pytest.raises(ValueError, match=r"nan.safetensors has weights that are NaN or infinite \(null_patch\)"):
+        warm_start(adapter, tmp_path / "nan.safetensors")
     assert all(torch.equal(before[name], parameter) for name, parameter in adapter.named_parameters())
 
 
