@@ -94,6 +94,16 @@ def test_the_table_of_the_controlnet_that_could_know_is_that_of_its_file():
             assert cell == (shares(of["accuracy"]) if of else "-"), f"{name}{tiles}"
 
 
+def test_the_table_of_windows_that_move_is_that_of_their_file():
+    rows = json.loads((RESULTS / "semantics_moving.json").read_text())["rows"]
+    for name, *cells in table("Without a ControlNet: adapters compared", 1):
+        moves, overlap = name.replace("no overlap", "overlap 0").split(", ")
+        of = rows[f"{moves}, balanced, {overlap}, with DINO"]
+        wanted = [f"{of['sampled_over_output']:.2f}", shares(of["accuracy"]), shares(of["agreement"])]
+        wanted += [f"{of[key][0]:.2f}" for key in ("sharpness", "colour")]
+        assert cells == [*wanted, " \u00b1 ".join(f"{value:.2f}" for value in of["seams"])], name
+
+
 def test_the_table_of_the_reader_is_what_it_reads():
     found = json.loads((RESULTS / "semantics_reader.json").read_text())["right texture"]
     assert [row[1] for row in table("How much a tile tells")] == [shares(pair) for pair in found.values()]
