@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from .selftaught import NOBODY, drawn
 
 FILE = Path(__file__).with_name("reader.safetensors")
 SIDES = (64, 96, 128, world.SIDE)  # px of what is read, as of the enlarged picture
+UNSEEN = (32, 48)  # which it did not learn on
 PIXELS = 8 * world.SIDE**2  # of a batch, as of enlarged pictures
 WIDTH, DILATIONS = 48, (1, 2, 4, 8, 16, 8, 4, 2, 1)
 HELD_OUT = 2 * 10**6  # seed of the first scene that is asked of, as in the table
@@ -56,24 +59,24 @@ class Reader(nn.Module):
         return self.last(found)
 
 
-def train(*, minutes: float, seed: int, path: Path = FILE) -> None:
+def train(*, minutes: float, seed: int, path: Path = FILE, sides: Sequence[int] = SIDES) -> None:
     """Trains for ``minutes`` and writes the file."""
     torch.manual_seed(seed)
     reader = Reader().train()
 
     def export(steps: int, loss: float) -> None:
         write(path, dict(reader.state_dict()), steps=steps, seed=seed, trained_by="benchmarks/semantics/train.py")
-        log.info("reader: %d steps, loss %.3f, %s", steps, loss, {side: read(reader, side)[0] for side in SIDES})
+        log.info("reader: %d steps, loss %.3f, %s", steps, loss, {side: read(reader, side)[0] for side in sides})
 
     tools = [torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=0.02)]
     settings = {"minutes": minutes, "seed": seed, "ema": 0.99, "save_every": 10**9}
-    train_for(reader, tools, batch=lambda share: windows(seed), loss=naming(reader), write=export, **settings)
+    train_for(reader, tools, batch=lambda share: windows(seed, sides), loss=naming(reader), write=export, **settings)
 
 
-def windows(seed: int) -> tuple[Tensor, Tensor]:
-    """Windows of new scenes, all of one of SIDES, and the texture of every cell."""
+def windows(seed: int, sides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Windows of new scenes, all of one of ``sides``, and the texture of every cell."""
     rng = np.random.default_rng((seed, 11, int(torch.randint(2**62, ()))))
-    side = SIDES[rng.integers(len(SIDES))] // world.FACTOR
+    side = sides[rng.integers(len(sides))] // world.FACTOR
     count = PIXELS // (side * world.FACTOR) ** 2
     found = []
     while len(found) < count:
@@ -128,10 +131,18 @@ def load(path: Path = FILE) -> Reader:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument(
+        "--small", type=float, help="train one on tiles of 32 to 64 px for so many minutes, and ask that"
+    )
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    reader = load()
-    found = {f"tiles of {side} px": read(reader, side, pictures=options.pictures) for side in SIDES}
+    sides, path = (*UNSEEN, *SIDES) if options.small is None else (*UNSEEN, SIDES[0]), FILE
+    with TemporaryDirectory() as folder:
+        if options.small is not None:
+            path = Path(folder, "small.safetensors")
+            train(minutes=options.small, seed=0, path=path, sides=sides)
+        reader = load(path)
+    found = {f"tiles of {side} px": read(reader, side, pictures=options.pictures) for side in sides}
     told = {**about(torch.device("cpu")), "pictures": options.pictures, "first": HELD_OUT}
     publish({"about": told, "right texture": found}, options.output)
 

@@ -42,11 +42,10 @@ def trained(variant: str, seed: int) -> str:
 @dataclass(frozen=True)
 class Row:
     """adapter: a file in the folder of adapters that train.py makes, "demo" or "selftaught" for shipped ones, "untrained", or
-    empty.
-    features: of which picture, or how taken. tile: px. controlnet: its strength. told: what FLUX hears in words: nothing, what
-    is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the reader names the
-    textures of its tiles. net: which ControlNet, the tile one, that of knowing.py, that of levels.py, one whose rows began at
-    the source too, or reference latents in its place."""
+    empty. features: of which picture, or how taken. tile, overlap: px. controlnet: its strength. told: what FLUX hears in
+    words: nothing, what is in the whole picture, or in each tile. anchor: of ``UpscaleSettings``. reads: nothing is drawn, the
+    reader names the textures of its tiles. net: which ControlNet, the tile one, that of knowing.py, that of levels.py, one
+    whose rows began at the source too, or reference latents in its place."""
 
     name: str
     adapter: str = "demo"
@@ -54,6 +53,7 @@ class Row:
     guidance: float = 1.0
     features: Literal["own", "other", "exchanged", "dropped", "per tile", "both", "read"] = "own"
     tile: int = SETTINGS.tile
+    overlap: int = SETTINGS.overlap
     controlnet: float = 0.0
     told: Literal["nothing", "picture", "tile"] = "nothing"
     anchor: float = 0.0
@@ -112,6 +112,9 @@ ROWS = (
     Row("ControlNet, reader of its tile, tiles of 64", controlnet=1.0, features="read", tile=64),
     Row("ControlNet, no DINO, tiles of 64", adapter="", controlnet=1.0, tile=64),
     Row("ControlNet, DINO, tiles of 64", controlnet=1.0, tile=64),
+    Row("ControlNet, reader of its tile, tiles of 48", controlnet=1.0, features="read", tile=48, overlap=16),
+    Row("ControlNet, no DINO, tiles of 48", adapter="", controlnet=1.0, tile=48, overlap=16),
+    Row("ControlNet, DINO, tiles of 48", controlnet=1.0, tile=48, overlap=16),
     Row("ControlNet that could know, no DINO", adapter="", controlnet=1.0, net="knowing"),
     Row("ControlNet that could know, no DINO, tiles of 64", adapter="", controlnet=1.0, net="knowing", tile=64),
     Row("ControlNet that could know, no DINO, untiled", adapter="", controlnet=1.0, net="knowing", tile=world.SIDE),
@@ -202,6 +205,8 @@ PAIRS = (
     ("ControlNet, reader of its tile, untiled", "ControlNet, reader of its tile, tiles of 64"),
     ("ControlNet, DINO, tiles of 64", "ControlNet, reader of its tile, tiles of 64"),
     ("ControlNet, DINO, tiles of 64", "ControlNet, no DINO, tiles of 64"),
+    ("ControlNet, DINO, tiles of 48", "ControlNet, reader of its tile, tiles of 48"),
+    ("ControlNet, DINO, tiles of 48", "ControlNet, no DINO, tiles of 48"),
     ("ControlNet that could know, no DINO, untiled", "ControlNet that could know, no DINO"),
     ("ControlNet that could know, no DINO, untiled", "ControlNet that could know, no DINO, tiles of 64"),
     ("ControlNet that could know, DINO", "ControlNet that could know, no DINO"),

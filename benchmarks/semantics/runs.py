@@ -79,6 +79,7 @@ def settings_of(row: Row, settings: UpscaleSettings = SETTINGS) -> UpscaleSettin
     return replace(
         settings,
         tile=row.tile,
+        overlap=row.overlap,
         dino_strength=row.strength,
         dino_guidance=row.guidance,
         controlnet_strength=row.controlnet,

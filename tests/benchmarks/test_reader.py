@@ -19,7 +19,7 @@ def scenes():
 def test_windows_come_with_the_texture_of_every_cell():
     for seed in range(6):  # of all sides
         torch.manual_seed(seed)
-        pixels, kinds = reader.windows(seed)
+        pixels, kinds = reader.windows(seed, reader.SIDES)
         assert kinds.shape == (len(pixels), pixels.shape[2] // 2, pixels.shape[3] // 2)
         assert set(kinds.unique().tolist()) <= set(range(world.GROUND + 1)) and kinds.unique().numel() > 3
         assert pixels.numel() == 3 * reader.PIXELS // world.FACTOR**2
